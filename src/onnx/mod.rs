@@ -1,0 +1,54 @@
+//! ONNX files: read into a [`Model`](crate::graph::Model), written from one, and rewritten in
+//! place without touching what did not change.
+//!
+//! Weights are mapped from the file, not copied. Protobuf types stay inside this module.
+
+mod export;
+mod import;
+#[rustfmt::skip]
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+mod proto;
+mod rewrite;
+mod tensor;
+
+pub use export::to_bytes;
+pub use import::{OnnxFile, read};
+pub use rewrite::{Edits, NodeEdit};
+
+use crate::error::ErrorKind;
+use std::path::PathBuf;
+
+/// A file that cannot be read as a model, or a model that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum OnnxError {
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} is no ONNX model: {reason}")]
+    NotOnnx { path: PathBuf, reason: String },
+    #[error("{path}: initializer \"{tensor}\" lies in the external file {file}, which cannot be read")]
+    External { path: PathBuf, tensor: String, file: PathBuf, source: std::io::Error },
+    #[error("{path}: initializer \"{tensor}\": {reason}")]
+    Tensor { path: PathBuf, tensor: String, reason: String },
+    #[error("{path}: {source}")]
+    Graph { path: PathBuf, source: crate::graph::CheckError },
+    #[error("{path}: value \"{value}\" is defined twice")]
+    Duplicate { path: PathBuf, value: String },
+    #[error("{path}: {what} is not supported yet")]
+    Unsupported { path: PathBuf, what: String },
+    #[error("the model has no initializer \"{name}\" to replace")]
+    NoInitializer { name: String },
+    #[error("initializer \"{name}\" is {expected} in the file, its new value is {found}")]
+    Mismatch { name: String, expected: String, found: String },
+}
+
+impl OnnxError {
+    /// Returns the group this error belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            OnnxError::Unsupported { .. } => ErrorKind::Unsupported,
+            OnnxError::NoInitializer { .. } | OnnxError::Mismatch { .. } => ErrorKind::Internal,
+            _ => ErrorKind::BadInput,
+        }
+    }
+}

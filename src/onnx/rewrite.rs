@@ -1,0 +1,252 @@
+//! Writes a loaded file back with some initializers and nodes replaced.
+//!
+//! This works on the encoded bytes: everything that is not replaced, known or unknown, in
+//! whatever order the file has it, is copied as it stands.
+
+use super::{OnnxError, OnnxFile, proto, tensor};
+use crate::graph::{Attribute, Tensor};
+use bytes::Bytes;
+use prost::Message;
+use prost::encoding::{decode_varint, encode_varint};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+const MODEL_GRAPH: u64 = 7;
+const GRAPH_NODE: u64 = 1;
+const GRAPH_INITIALIZER: u64 = 5;
+const LENGTH_DELIMITED: u64 = 2;
+const EXTERNAL: i32 = 1;
+
+/// What to change in a file.
+#[derive(Clone, Debug, Default)]
+pub struct Edits {
+    /// New elements by initializer name; dtype and shape stay.
+    pub initializers: HashMap<String, Tensor>,
+    /// Changes of single nodes, by position in the file.
+    pub nodes: BTreeMap<usize, NodeEdit>,
+    /// Nodes to leave out, by position in the file.
+    pub removed: BTreeSet<usize>,
+    /// Initializers to add.
+    pub added: Vec<(String, Tensor)>,
+    /// Move data of external files into the file, so that it can lie in another folder.
+    pub embed_external: bool,
+}
+
+/// A change of one node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeEdit {
+    /// Attributes to set, or with `None` to remove.
+    pub attributes: Vec<(String, Option<Attribute>)>,
+    /// Keep only this many outputs.
+    pub outputs: Option<usize>,
+    /// Clear the input at this position.
+    pub clear_input: Option<usize>,
+}
+
+impl OnnxFile {
+    /// Returns the file's bytes with the edits applied. Without edits these are the file's bytes.
+    /// Data that lay in an external file stays there unless it is replaced; what is replaced
+    /// becomes raw data.
+    ///
+    /// # Errors
+    /// An edit names no initializer of the file, or changes its dtype or shape.
+    pub fn rewrite(&self, edits: &Edits) -> Result<Vec<u8>, OnnxError> {
+        for (name, tensor) in &edits.initializers {
+            let id = self.model.graph.find(name);
+            let old = id.and_then(|id| self.model.graph.value(id).initializer.as_ref());
+            let old = old.ok_or_else(|| OnnxError::NoInitializer { name: name.clone() })?;
+            if old.dtype() != tensor.dtype() || old.shape() != tensor.shape() {
+                return Err(OnnxError::Mismatch {
+                    name: name.clone(),
+                    expected: format!("{}{:?}", old.dtype(), old.shape()),
+                    found: format!("{}{:?}", tensor.dtype(), tensor.shape()),
+                });
+            }
+        }
+        let mut out = Vec::with_capacity(self.bytes.len());
+        for field in fields(self.bytes.clone()) {
+            match field {
+                Field { number: MODEL_GRAPH, content: Some(graph), .. } => {
+                    put(&mut out, MODEL_GRAPH, &self.rewrite_graph(graph, edits));
+                }
+                field => out.extend_from_slice(&field.whole),
+            }
+        }
+        Ok(out)
+    }
+
+    fn rewrite_graph(&self, graph: Bytes, edits: &Edits) -> Vec<u8> {
+        let mut out = Vec::with_capacity(graph.len());
+        let mut position = 0;
+        for field in fields(graph) {
+            let replacement = match (&field.content, field.number) {
+                (Some(content), GRAPH_INITIALIZER) => self.replace_initializer(content.clone(), edits),
+                (Some(content), GRAPH_NODE) => {
+                    position += 1;
+                    if edits.removed.contains(&(position - 1)) {
+                        continue;
+                    }
+                    edits.nodes.get(&(position - 1)).and_then(|edit| edit_node(content.clone(), edit))
+                }
+                _ => None,
+            };
+            match replacement {
+                Some(message) => put(&mut out, field.number, &message),
+                None => out.extend_from_slice(&field.whole),
+            }
+        }
+        for (name, data) in &edits.added {
+            put(&mut out, GRAPH_INITIALIZER, &tensor::export(name, data).encode_to_vec());
+        }
+        out
+    }
+
+    fn replace_initializer(&self, content: Bytes, edits: &Edits) -> Option<Vec<u8>> {
+        let old = proto::Tensor::decode(content).ok()?;
+        let data = match edits.initializers.get(old.name()) {
+            Some(data) => data.clone(),
+            None if edits.embed_external && old.data_location() == EXTERNAL => {
+                let id = self.model.graph.find(old.name())?;
+                self.model.graph.value(id).initializer.clone()?
+            }
+            None => return None,
+        };
+        let plain = tensor::export(old.name(), &data);
+        let new = proto::Tensor { doc_string: old.doc_string, metadata_props: old.metadata_props, ..plain };
+        Some(new.encode_to_vec())
+    }
+}
+
+fn edit_node(content: Bytes, edit: &NodeEdit) -> Option<Vec<u8>> {
+    let mut node = proto::Node::decode(content).ok()?;
+    for (name, value) in &edit.attributes {
+        node.attribute.retain(|attribute| attribute.name() != name);
+        if let Some(value) = value {
+            node.attribute.push(super::export::export_attribute(name, value));
+        }
+    }
+    if let Some(count) = edit.outputs {
+        node.output.truncate(count);
+    }
+    if let Some(input) = edit.clear_input {
+        node.input.truncate(input);
+    }
+    Some(node.encode_to_vec())
+}
+
+struct Field {
+    number: u64,
+    whole: Bytes,
+    content: Option<Bytes>,
+}
+
+/// Splits a message that decoded before into its fields.
+fn fields(message: Bytes) -> impl Iterator<Item = Field> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut cursor = rest.clone();
+        let key = decode_varint(&mut cursor).ok()?;
+        let header = rest.len() - cursor.len();
+        let (start, end) = match key & 7 {
+            0 => {
+                decode_varint(&mut cursor).ok()?;
+                (header, rest.len() - cursor.len())
+            }
+            1 => (header, header + 8),
+            5 => (header, header + 4),
+            LENGTH_DELIMITED => {
+                let length = usize::try_from(decode_varint(&mut cursor).ok()?).ok()?;
+                let start = rest.len() - cursor.len();
+                (start, start + length)
+            }
+            _ => (header, rest.len()),
+        };
+        let content = (key & 7 == LENGTH_DELIMITED).then(|| rest.slice(start..end));
+        let whole = rest.split_to(end);
+        Some(Field { number: key >> 3, whole, content })
+    })
+}
+
+fn put(out: &mut Vec<u8>, number: u64, message: &[u8]) {
+    encode_varint(number << 3 | LENGTH_DELIMITED, out);
+    encode_varint(message.len() as u64, out);
+    out.extend_from_slice(message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::read;
+    use std::path::{Path, PathBuf};
+
+    fn fixtures() -> Vec<PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+        let mut models: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "onnx")).collect();
+        models.sort();
+        assert!(models.len() > 10, "fixtures are there");
+        models
+    }
+
+    #[test]
+    fn load_then_save_is_byte_identical() {
+        for path in fixtures() {
+            let file = read(&path).unwrap();
+            assert!(file.rewrite(&Edits::default()).unwrap() == file.bytes, "{} by rewriting", path.display());
+            let decoded = proto::Model::decode(file.bytes.clone()).unwrap();
+            assert!(decoded.encode_to_vec() == file.bytes, "{} by decoding and encoding", path.display());
+        }
+    }
+
+    #[test]
+    fn what_we_do_not_know_survives_a_replaced_weight() {
+        let path = &fixtures()[0];
+        let folder = tempfile::tempdir().unwrap();
+        let with_unknown = folder.path().join("unknown.onnx");
+        let mut bytes = std::fs::read(path).unwrap();
+        put(&mut bytes, 999, b"from the future");
+        std::fs::write(&with_unknown, &bytes).unwrap();
+        let file = read(&with_unknown).unwrap();
+        let (_, value, tensor) = file.model.graph.initializers().find(|(_, _, t)| t.dtype().is_float()).unwrap();
+        let zeros = Tensor::zeros(tensor.dtype(), tensor.shape());
+        let edits = Edits { initializers: HashMap::from([(value.name.clone(), zeros.clone())]), ..Edits::default() };
+        let result = file.rewrite(&edits).unwrap();
+        assert!(result.ends_with(b"from the future"));
+        std::fs::write(&with_unknown, &result).unwrap();
+        let again = read(&with_unknown).unwrap().model;
+        for (_, other, tensor) in again.graph.initializers() {
+            let id = file.model.graph.find(&other.name).unwrap();
+            let old = file.model.graph.value(id).initializer.as_ref().unwrap();
+            assert!(tensor == if other.name == value.name { &zeros } else { old }, "{}", other.name);
+        }
+        assert_eq!(crate::graph::dump(&again.graph), crate::graph::dump(&file.model.graph));
+    }
+
+    #[test]
+    fn a_new_file_of_a_loaded_model_says_the_same() {
+        for path in fixtures() {
+            let model = read(&path).unwrap().model;
+            let folder = tempfile::tempdir().unwrap();
+            let copy = folder.path().join("copy.onnx");
+            std::fs::write(&copy, crate::onnx::to_bytes(&model)).unwrap();
+            let again = read(&copy).unwrap().model;
+            assert_eq!(crate::graph::dump(&again.graph), crate::graph::dump(&model.graph), "{}", path.display());
+            for (_, value, tensor) in model.graph.initializers() {
+                let id = again.graph.find(&value.name).unwrap();
+                assert!(again.graph.value(id).initializer.as_ref() == Some(tensor), "{}", value.name);
+            }
+        }
+    }
+
+    #[test]
+    fn replacing_what_is_not_there_is_an_error() {
+        let file = read(&fixtures()[0]).unwrap();
+        let none = Tensor::scalar(0f32);
+        let edits = Edits { initializers: HashMap::from([("no.such".into(), none)]), ..Edits::default() };
+        let error = file.rewrite(&edits).unwrap_err();
+        assert_eq!(error.to_string(), "the model has no initializer \"no.such\" to replace");
+    }
+}

@@ -1,0 +1,125 @@
+//! `TensorProto` to [`Tensor`] and back.
+
+use super::{OnnxError, proto};
+use crate::graph::{DType, Element, Tensor};
+use bytes::Bytes;
+use memmap2::Mmap;
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+
+/// Mapped external files of one model, each mapped once.
+#[derive(Default)]
+pub(super) struct External {
+    maps: HashMap<PathBuf, Bytes>,
+}
+
+/// Maps a whole file; an empty file gives no bytes.
+pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the mapping is private and read-only; like every reader of mapped files this
+    // assumes that nobody truncates the file while it is in use.
+    Ok(Bytes::from_owner(unsafe { Mmap::map(&file)? }))
+}
+
+/// Reads a tensor of the file at `path`, mapping external data.
+pub(super) fn import(path: &Path, tensor: &proto::Tensor, external: &mut External) -> Result<Tensor, OnnxError> {
+    let fail =
+        |reason: String| OnnxError::Tensor { path: path.to_path_buf(), tensor: tensor.name().to_string(), reason };
+    let dtype = DType::from_code(tensor.data_type());
+    let shape = tensor
+        .dims
+        .iter()
+        .map(|dim| usize::try_from(*dim))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| fail(format!("dimensions {:?} are not all non-negative", tensor.dims)))?;
+    let data = if tensor.data_location() == 1 {
+        load_external(path, tensor, external, &fail)?
+    } else if let Some(raw) = &tensor.raw_data {
+        raw.clone()
+    } else {
+        typed_data(tensor, dtype).ok_or_else(|| fail(format!("{dtype} data without raw_data is not readable")))?
+    };
+    Tensor::new(dtype, shape, data).map_err(|error| fail(error.to_string()))
+}
+
+fn load_external(
+    path: &Path,
+    tensor: &proto::Tensor,
+    external: &mut External,
+    fail: &dyn Fn(String) -> OnnxError,
+) -> Result<Bytes, OnnxError> {
+    let entry = |key: &str| tensor.external_data.iter().find(|e| e.key() == key).map(|e| e.value());
+    let location = entry("location").ok_or_else(|| fail("external data without a location".into()))?;
+    let relative = Path::new(location);
+    if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(fail(format!("external location \"{location}\" leads out of the model's folder")));
+    }
+    let number = |key: &str| -> Result<Option<usize>, OnnxError> {
+        entry(key)
+            .map(|text| text.parse().map_err(|_| fail(format!("external {key} \"{text}\" is no number"))))
+            .transpose()
+    };
+    let file = path.parent().unwrap_or(Path::new("")).join(relative);
+    if !external.maps.contains_key(&file) {
+        let bytes = map(&file).map_err(|source| OnnxError::External {
+            path: path.to_path_buf(),
+            tensor: tensor.name().to_string(),
+            file: file.clone(),
+            source,
+        })?;
+        external.maps.insert(file.clone(), bytes);
+    }
+    let bytes = &external.maps[&file];
+    let offset = number("offset")?.unwrap_or(0);
+    let length = number("length")?.unwrap_or(bytes.len().saturating_sub(offset));
+    let end = offset.checked_add(length).filter(|end| *end <= bytes.len()).ok_or_else(|| {
+        fail(format!(
+            "{} holds {} bytes, bytes {offset} to {} were expected",
+            file.display(),
+            bytes.len(),
+            offset.saturating_add(length)
+        ))
+    })?;
+    Ok(bytes.slice(offset..end))
+}
+
+fn typed_data(tensor: &proto::Tensor, dtype: DType) -> Option<Bytes> {
+    fn pack<T: Element>(elements: impl Iterator<Item = T>) -> Option<Bytes> {
+        let mut out = Vec::new();
+        elements.for_each(|element| element.put(&mut out));
+        Some(out.into())
+    }
+    let ints = tensor.int32_data.iter();
+    match dtype {
+        DType::F32 => pack(tensor.float_data.iter().copied()),
+        DType::F64 => pack(tensor.double_data.iter().copied()),
+        DType::I64 => pack(tensor.int64_data.iter().copied()),
+        DType::I32 => pack(ints.copied()),
+        DType::I16 => pack(ints.map(|v| *v as i16)),
+        DType::I8 => pack(ints.map(|v| *v as i8)),
+        DType::U16 | DType::F16 | DType::BF16 => pack(ints.map(|v| *v as u16)),
+        DType::U8 => pack(ints.map(|v| *v as u8)),
+        DType::Bool => pack(ints.map(|v| *v != 0)),
+        DType::U32 => pack(tensor.uint64_data.iter().map(|v| *v as u32)),
+        DType::U64 => pack(tensor.uint64_data.iter().copied()),
+        DType::String => {
+            Some(tensor.string_data.iter().fold(Vec::new(), |all, text| [all, text.to_vec()].concat()).into())
+        }
+        DType::Other(_) => None,
+    }
+}
+
+/// Writes a tensor as `raw_data` under a name.
+pub(super) fn export(name: &str, tensor: &Tensor) -> proto::Tensor {
+    proto::Tensor {
+        dims: tensor.shape().iter().map(|dim| *dim as i64).collect(),
+        data_type: Some(tensor.dtype().code()),
+        name: Some(name.to_string()),
+        raw_data: Some(tensor.bytes().clone()),
+        ..proto::Tensor::default()
+    }
+}
