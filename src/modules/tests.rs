@@ -1,0 +1,324 @@
+//! Trees of real exports against what PyTorch says of the same models.
+
+use super::*;
+use crate::graph::{Attributes, Builder, DType, Fact, Model, Tensor};
+use crate::onnx::read;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn trees() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/trees")
+}
+
+fn expected(model: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(trees().join(format!("{model}.json"))).unwrap()).unwrap()
+}
+
+fn file(name: &str) -> Model {
+    read(&trees().join(name)).unwrap().model
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_string()).collect()
+}
+
+/// Path, class and parameters of each leaf, parameters by their names in the file.
+fn leaves(json: &Value, way: &str) -> Vec<(String, String, Vec<String>)> {
+    let name = |parameter: String| json["files"][way][&parameter]["onnx"].as_str().unwrap().to_string();
+    let leaf = |leaf: &Value| {
+        let parameters = strings(&leaf["parameters"]).into_iter().map(name).collect();
+        (leaf["path"].as_str().unwrap().to_string(), leaf["class"].as_str().unwrap().to_string(), parameters)
+    };
+    json["leaves"].as_array().unwrap().iter().map(leaf).collect()
+}
+
+#[test]
+fn leaves_are_composers_list() {
+    let cases = [
+        ("resnet", "torchscript", "scoped"),
+        ("resnet", "dynamo", "dynamo"),
+        ("transformer", "torchscript", "scoped"),
+        ("transformer", "torchscript_default", "scoped"),
+        ("transformer", "dynamo_default", "dynamo"),
+        ("mlp", "torchscript", "scoped"),
+        ("mlp", "torchscript_default", "scoped"),
+        ("mlp", "dynamo", "dynamo"),
+        ("mlp", "dynamo_default", "dynamo"),
+    ];
+    let mut failures = Vec::new();
+    for (model, way, strategy) in cases {
+        let json = expected(model);
+        let tree = recover(&file(&format!("{model}.{way}.onnx")));
+        let units = units(&tree, UnitKind::Composer);
+        let (expected, with_class) = (leaves(&json, way), strategy == "dynamo");
+        let short = |class: &str| if with_class { class.to_string() } else { String::new() };
+        let found: Vec<_> =
+            units.iter().map(|unit| (unit.path.clone(), short(&unit.class), unit.parameters.clone())).collect();
+        // PyTorch reads the weight of this class without calling it, so no file names it.
+        let seen = |class: String| if class == "NonDynamicallyQuantizableLinear" { "Gemm".into() } else { class };
+        let expected: Vec<_> =
+            expected.into_iter().map(|(path, class, held)| (path, short(&seen(class)), held)).collect();
+        if found != expected || tree.strategy() != strategy {
+            failures.push(format!("{model}.{way} {}:\n  found {found:?}\n  expected {expected:?}", tree.strategy()));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn parameters_on_modules_with_children_are_units_of_their_own() {
+    for way in ["torchscript", "torchscript_default", "dynamo_default"] {
+        let tree = recover(&file(&format!("transformer.{way}.onnx")));
+        let paths: Vec<String> = units(&tree, UnitKind::Leaf).into_iter().map(|unit| unit.path).collect();
+        let expected = [
+            "",
+            "embedding",
+            "layers.0.ln_1",
+            "layers.0.self_attention",
+            "layers.0.self_attention.out_proj",
+            "layers.0.ln_2",
+            "layers.0.mlp.0",
+            "layers.0.mlp.3",
+            "ln",
+            "head",
+        ];
+        assert_eq!(paths, expected, "{way}");
+        let blocks: Vec<String> = units(&tree, UnitKind::Block).into_iter().map(|unit| unit.path).collect();
+        assert_eq!(blocks, ["", "embedding", "layers.0", "ln", "head"], "{way}");
+    }
+}
+
+#[test]
+fn every_parameter_is_found_and_nothing_else() {
+    let mut failures = Vec::new();
+    for model in ["resnet", "transformer", "mlp"] {
+        let json = expected(model);
+        for (way, names) in json["files"].as_object().unwrap() {
+            if way.ends_with("shared") || names.as_object().unwrap().values().any(Value::is_null) {
+                continue;
+            }
+            let all = parameters(&file(&format!("{model}.{way}.onnx")));
+            let with = |role: Role| {
+                let mut names: Vec<String> =
+                    all.iter().filter(|param| param.role == role).map(|param| param.name.clone()).collect();
+                names.sort();
+                names
+            };
+            let trained = strings(&json["parameters"]);
+            let state = strings(&json["state"]);
+            let in_file = |keep: &dyn Fn(&String) -> bool| {
+                let kept = state.iter().filter(|name| keep(name));
+                let mut names: Vec<_> = kept.map(|name| names[name]["onnx"].as_str().unwrap().to_string()).collect();
+                names.sort();
+                names
+            };
+            if with(Role::Trainable) != in_file(&|name| trained.contains(name))
+                || with(Role::Statistic) != in_file(&|name| !trained.contains(name))
+            {
+                failures.push(format!("{model}.{way}: {all:?}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn folded_batch_norms_leave_the_convolutions() {
+    for (way, strategy) in [("torchscript_default", "scoped"), ("dynamo_default", "dynamo")] {
+        let tree = recover(&file(&format!("resnet.{way}.onnx")));
+        assert_eq!(tree.strategy(), strategy);
+        let units = units(&tree, UnitKind::Composer);
+        let mut paths: Vec<&str> = units.iter().map(|unit| unit.path.as_str()).collect();
+        assert!(units.iter().all(|unit| unit.parameters.len() == 2), "{units:?}");
+        paths.sort_unstable();
+        let expected = [
+            "conv1",
+            "fc",
+            "layer1.0.conv1",
+            "layer1.0.conv2",
+            "layer1.1.conv1",
+            "layer1.1.conv2",
+            "layer2.0.conv1",
+            "layer2.0.conv2",
+            "layer2.0.downsample.0",
+        ];
+        assert_eq!(paths, expected, "{way}");
+    }
+}
+
+#[test]
+fn nodes_belong_to_the_modules_that_run_them() {
+    for way in ["torchscript", "dynamo"] {
+        let model = file(&format!("resnet.{way}.onnx"));
+        let tree = recover(&model);
+        let of = |path: &str| {
+            let module = tree.module(tree.get(path).unwrap_or_else(|| panic!("{way}: {path}")));
+            module.nodes.iter().map(|id| model.graph.node(*id).op.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("layer1.0.conv1").last().unwrap(), "Conv", "{way}");
+        assert_eq!(of("layer1.0.bn2"), ["BatchNormalization"], "{way}");
+        assert_eq!(of("layer1.0"), ["Add"], "{way}");
+        assert_eq!(of("layer1.0.relu"), ["Relu", "Relu"], "{way}");
+        let assigned: usize = tree.iter().map(|(_, module)| module.nodes.len()).sum();
+        assert_eq!(assigned, model.graph.nodes().len(), "{way}");
+    }
+}
+
+#[test]
+fn the_tree_reads_as_text() {
+    let model = file("mlp.dynamo.onnx");
+    let expected = "\
+(model) Sequential
+  0 Linear
+    weight float32[10,6] 60
+    bias float32[10] 10
+  1 ReLU
+  2 Sequential
+    0 Linear
+      weight float32[10,10] 100
+      bias float32[10] 10
+    1 Tanh
+  3 Linear
+    weight float32[3,10] 30
+    bias float32[3] 3
+";
+    assert_eq!(recover(&model).text(&model), expected);
+    let model = file("resnet.torchscript.onnx");
+    let text = recover(&model).text(&model);
+    assert!(text.contains("  bn1 BatchNormalization\n    weight float32[4] 4\n"), "{text}");
+    assert!(text.contains("    running_mean float32[4] 4 statistic\n"), "{text}");
+}
+
+/// `/heads` is a ModuleDict, `shared` is called twice, `blocks.0` is in a ModuleList.
+#[test]
+fn scopes_of_uncalled_and_repeated_modules() {
+    let mut b = Builder::new("scopes");
+    let mut y = b.input("x", Fact::fixed(DType::F32, &[2, 4]));
+    for name in ["blocks.0.0.bias", "heads.a.bias", "shared.bias", "free.bias"] {
+        b.initializer(name, ones(&[4]));
+    }
+    let value = |b: &Builder, name: &str| b.graph().find(name).unwrap();
+    let folded = b.initializer("onnx::MatMul_7", ones(&[4, 4]));
+    let add = [
+        ("/blocks.0/blocks.0.0", "blocks.0.0.bias"),
+        ("/a", "heads.a.bias"),
+        ("/shared", "shared.bias"),
+        ("/shared_1", "shared.bias"),
+    ];
+    for (scope, bias) in add {
+        b.enter(crate::graph::Origin::Forward, scope);
+        let bias = value(&b, bias);
+        y = b.add(y, bias);
+        y = b.unary("Relu", y);
+    }
+    b.enter(crate::graph::Origin::Forward, "/last");
+    y = b.op("MatMul", &[y, folded], Attributes::none());
+    b.mark_output(y);
+    let model = model(b);
+    let tree = recover(&model);
+    assert_eq!(tree.strategy(), "scoped");
+    let of: Vec<&str> =
+        model.graph.node_ids().map(|(id, _)| tree.module(tree.module_of_node(id)).path.as_str()).collect();
+    let expected = ["blocks.0.0", "blocks.0.0", "heads.a", "heads.a", "shared", "shared", "shared", "shared", "last"];
+    assert_eq!(of, expected);
+    assert_eq!(tree.owner("onnx::MatMul_7"), tree.get("last"));
+    assert_eq!(tree.owner("free.bias"), None, "nothing reads it");
+}
+
+fn ones(shape: &[usize]) -> Tensor {
+    Tensor::float_full(DType::F32, shape, 0.5)
+}
+
+fn model(b: Builder) -> Model {
+    Model { graph: b.finish(), opsets: [(String::new(), 17)].into(), ir_version: 8, ..Model::default() }
+}
+
+#[test]
+fn without_names_each_node_with_weights_is_a_unit() {
+    let mut b = Builder::new("plain");
+    let x = b.input("x", Fact::fixed(DType::F32, &[2, 4]));
+    let head = b.initializer("W_head", ones(&[4, 3]));
+    let (first, bias) = (b.initializer("W0", ones(&[4, 4])), b.initializer("b0", ones(&[4])));
+    let half = b.initializer("half", Tensor::scalar(0.5f32));
+    let y = b.op("MatMul", &[x, first], Attributes::none());
+    let y = b.add(y, bias);
+    let y = b.mul(y, half);
+    let y = b.unary("Relu", y);
+    let y = b.op("MatMul", &[y, head], Attributes::none());
+    b.mark_output(y);
+    let tree = recover(&model(b));
+    assert_eq!(tree.strategy(), "topological");
+    let found = units(&tree, UnitKind::Leaf);
+    let found: Vec<_> = found.iter().map(|u| (u.path.as_str(), u.class.as_str(), u.parameters.join(" "))).collect();
+    assert_eq!(found, [("MatMul", "MatMul", "W0 b0".to_string()), ("MatMul_1", "MatMul", "W_head".to_string())]);
+}
+
+#[test]
+fn a_tied_weight_has_one_owner() {
+    let mut b = Builder::new("tied");
+    let ids = b.input("ids", Fact::fixed(DType::I64, &[2, 5]));
+    let table = b.initializer("embedding.weight", ones(&[7, 4]));
+    let bias = b.initializer("head.bias", ones(&[7]));
+    let y = b.op("Gather", &[table, ids], Attributes::none());
+    let turned = b.transpose(table, &[1, 0]);
+    let y = b.op("MatMul", &[y, turned], Attributes::none());
+    let y = b.add(y, bias);
+    b.mark_output(y);
+    let tree = recover(&model(b));
+    assert_eq!(tree.strategy(), "dotted");
+    let found: Vec<String> = units(&tree, UnitKind::Leaf).iter().map(|u| u.parameters.join(" ")).collect();
+    assert_eq!(found, ["embedding.weight", "head.bias"]);
+}
+
+#[test]
+fn exporters_constants_are_no_parameters() {
+    let mut b = Builder::new("constants");
+    let x = b.input("x", Fact::fixed(DType::F32, &[2, 4]));
+    let folded = b.initializer("onnx::MatMul_9", ones(&[4, 4]));
+    let cases = [
+        ("onnx::Pow_12", ones(&[])),
+        ("/Constant_output_0", ones(&[4])),
+        ("val_12", ones(&[1])),
+        ("_val_3", ones(&[])),
+        ("logit_scale", ones(&[])),
+        ("12", ones(&[2, 4])),
+    ];
+    let plain: Vec<_> = cases.map(|(name, tensor)| b.initializer(name, tensor)).into();
+    let scale = b.initializer("layer.scale", ones(&[1]));
+    let mut y = x;
+    for value in plain {
+        y = b.mul(y, value);
+    }
+    y = b.op("MatMul", &[y, folded], Attributes::none());
+    let bias = b.initializer("onnx::Add_10", ones(&[4]));
+    y = b.add(y, bias);
+    y = b.mul(y, scale);
+    b.mark_output(y);
+    let names: Vec<String> = parameters(&model(b)).into_iter().map(|param| param.name).collect();
+    assert_eq!(names, ["onnx::MatMul_9", "layer.scale", "onnx::Add_10"]);
+}
+
+#[test]
+fn parameters_of_equal_value_that_an_exporter_shared_are_untied() {
+    let mut failures = Vec::new();
+    for name in ["resnet", "transformer"] {
+        let json = expected(name);
+        let shared = file(&format!("{name}.torchscript_shared.onnx"));
+        let untied = untie(&shared);
+        crate::graph::check(&untied.model.graph).unwrap();
+        let found: Vec<_> = units(&recover(&untied.model), UnitKind::Composer)
+            .into_iter()
+            .map(|unit| (unit.path, unit.parameters))
+            .collect();
+        let leaf = |leaf: &Value| (leaf["path"].as_str().unwrap().to_string(), strings(&leaf["parameters"]));
+        let expected: Vec<_> = json["leaves"].as_array().unwrap().iter().map(leaf).collect();
+        if found != expected {
+            failures.push(format!("{name}:\n  found {found:?}\n  expected {expected:?}"));
+        }
+        let statistics = parameters(&untied.model).into_iter().filter(|param| param.role == Role::Statistic).count();
+        assert_eq!(statistics, strings(&json["state"]).len() - strings(&json["parameters"]).len());
+        assert!(untied.names.iter().all(|name| strings(&json["state"]).contains(name)));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(untie(&file("resnet.torchscript.onnx")).names.is_empty());
+}
