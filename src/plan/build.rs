@@ -1,0 +1,407 @@
+//! Asks a policy epoch by epoch and writes down what it says.
+
+use super::freeze_plan::*;
+use super::options::check_epochs;
+use super::selection::{Wish, wishes};
+use super::{Decision, History, Moment, PlanError, PlanOptions, Policy, policies};
+use crate::cost::{StepCost, UnitCost};
+use crate::modules::Unit;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Predicts what a step costs.
+pub trait StepCosts {
+    /// Returns what a step costs while the initializers `frozen` are frozen.
+    fn cost(&self, frozen: &HashSet<&str>) -> StepCost;
+
+    /// Returns the trainable parameters because of which the backward pass still runs through
+    /// nodes that only frozen ones would need otherwise.
+    fn keeps_backward_alive(&self, frozen: &HashSet<&str>) -> Vec<String>;
+}
+
+/// What a plan is made from.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The model, for the file.
+    pub model: &'a ModelInfo,
+    /// The units, from the input side; no parameter is in two of them.
+    pub units: &'a [Unit],
+    /// What each unit costs.
+    pub costs: &'a [UnitCost],
+    /// What a step costs.
+    pub step_costs: &'a dyn StepCosts,
+    /// Epochs of the run, from 1 to [`MAX_EPOCHS`](super::MAX_EPOCHS).
+    pub epochs: usize,
+}
+
+/// Returns the plan of the policy that `options` name.
+///
+/// # Errors
+/// An option is out of range, unknown or matches nothing; the inputs do not fit together.
+pub fn build(inputs: &Inputs<'_>, options: &PlanOptions) -> Result<FreezePlan, PlanError> {
+    build_with(inputs, policies::find(options)?.as_ref(), &options.freeze, &options.keep)
+}
+
+/// Returns the plan of `policy`. What the globs `freeze` and `keep` match, on unit paths and
+/// parameter names, is frozen in all epochs and in none; they win over the policy.
+///
+/// # Errors
+/// As [`build()`], and the policy answers for another number of units or with no fraction in [0, 1].
+pub fn build_with(
+    inputs: &Inputs<'_>,
+    policy: &dyn Policy,
+    freeze: &[String],
+    keep: &[String],
+) -> Result<FreezePlan, PlanError> {
+    check_epochs(inputs.epochs)?;
+    check_inputs(inputs)?;
+    let mut planner = Planner { inputs, policy, wishes: wishes(inputs.units, freeze, keep)?, prices: HashMap::new() };
+    let epochs = (1..=inputs.epochs).map(|epoch| planner.epoch(epoch)).collect::<Result<Vec<_>, _>>()?;
+    let (frozen, fraction) = planner.decide(inputs.epochs)?;
+    let last = FinalDecision { frozen_units: frozen.units, fraction, frozen: frozen.names };
+    let mut plan = FreezePlan {
+        format: FORMAT.into(),
+        model: inputs.model.clone(),
+        units: inputs.units.iter().zip(inputs.costs).map(planned_unit).collect(),
+        policy: PolicyRecord { name: policy.name().into(), settings: policy.settings() },
+        summary: Summary { cost_ratio: 1.0, ceiling: 1.0, keeps_backward_alive: Vec::new(), notes: Vec::new() },
+        epochs,
+        last,
+    };
+    summarize(&mut plan, inputs.step_costs);
+    Ok(plan)
+}
+
+fn check_inputs(inputs: &Inputs<'_>) -> Result<(), PlanError> {
+    let (units, costs) = (inputs.units.len(), inputs.costs.len());
+    if units != costs {
+        return Err(PlanError::Lengths { units, costs });
+    }
+    let mut owners: HashMap<&str, &Unit> = HashMap::new();
+    for unit in inputs.units {
+        for parameter in &unit.parameters {
+            if let Some(first) = owners.insert(parameter, unit) {
+                return Err(PlanError::TwoUnits {
+                    parameter: parameter.clone(),
+                    first: first.path.clone(),
+                    second: unit.path.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn planned_unit((unit, cost): (&Unit, &UnitCost)) -> PlannedUnit {
+    PlannedUnit {
+        index: unit.index,
+        path: unit.path.clone(),
+        class: unit.class.clone(),
+        parameters: unit.parameters.clone(),
+        elements: cost.elements,
+        flops: cost.flops,
+        state_bytes: cost.gradient_bytes.saturating_add(cost.slot_bytes),
+    }
+}
+
+struct Planner<'a> {
+    inputs: &'a Inputs<'a>,
+    policy: &'a dyn Policy,
+    wishes: Vec<Vec<Wish>>,
+    prices: HashMap<Vec<String>, StepCost>,
+}
+
+struct Frozen {
+    names: Vec<String>,
+    units: usize,
+}
+
+impl Planner<'_> {
+    fn epoch(&mut self, epoch: usize) -> Result<EpochPlan, PlanError> {
+        let (frozen, fraction) = self.decide(epoch - 1)?;
+        let nothing = self.price(&[]);
+        let cost = self.price(&frozen.names);
+        let step_cost = if nothing.total() == 0 { 1.0 } else { cost.total() as f64 / nothing.total() as f64 };
+        Ok(EpochPlan {
+            epoch,
+            frozen_units: frozen.units,
+            fraction,
+            frozen: frozen.names,
+            lr_scale: BTreeMap::new(),
+            predicted: Predicted { step_cost, backward_flops: cost.backward, state_bytes: cost.state_bytes },
+        })
+    }
+
+    /// Returns what is frozen after `completed` epochs, and the schedule's value.
+    fn decide(&self, completed: usize) -> Result<(Frozen, f64), PlanError> {
+        let Inputs { units, costs, epochs, .. } = *self.inputs;
+        let moment = Moment { units, costs, epochs, completed, history: &History::default() };
+        let Decision { frozen, fraction } = self.policy.decide(&moment);
+        let reason = if frozen.units() != units.len() {
+            Some(format!("it decided on {} units, expected {}", frozen.units(), units.len()))
+        } else if !(0.0..=1.0).contains(&fraction) {
+            Some(format!("its fraction is {fraction}, expected one in [0, 1]"))
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return Err(PlanError::Decision { policy: self.policy.name().into(), epoch: completed + 1, reason });
+        }
+        let mut result = Frozen { names: Vec::new(), units: 0 };
+        for (index, (unit, wishes)) in units.iter().zip(&self.wishes).enumerate() {
+            let before = result.names.len();
+            for (parameter, wish) in unit.parameters.iter().zip(wishes) {
+                if *wish == Wish::Freeze || (*wish == Wish::Policy && frozen.contains(index)) {
+                    result.names.push(parameter.clone());
+                }
+            }
+            let added = result.names.len() - before;
+            result.units += usize::from(added > 0 && added == unit.parameters.len());
+        }
+        Ok((result, fraction))
+    }
+
+    fn price(&mut self, frozen: &[String]) -> StepCost {
+        if let Some(cost) = self.prices.get(frozen) {
+            return *cost;
+        }
+        let cost = self.inputs.step_costs.cost(&names(frozen));
+        self.prices.insert(frozen.to_vec(), cost);
+        cost
+    }
+}
+
+fn names(frozen: &[String]) -> HashSet<&str> {
+    frozen.iter().map(String::as_str).collect()
+}
+
+/// A plan that saves less than this fraction of the compute is called not worth it.
+const WORTH: f64 = 0.02;
+
+fn summarize(plan: &mut FreezePlan, step_costs: &dyn StepCosts) {
+    let total: f64 = plan.epochs.iter().map(|epoch| epoch.predicted.step_cost).sum();
+    let cost_ratio = total / plan.epochs.len() as f64;
+    let mut notes = Vec::new();
+    let segments = segments(plan);
+    let freezing: Vec<&Segment> = segments.iter().filter(|segment| !segment.frozen.is_empty()).collect();
+    let parameters: usize = plan.units.iter().map(|unit| unit.parameters.len()).sum();
+
+    let mut alive: Vec<(String, usize, usize)> = Vec::new();
+    for segment in &freezing {
+        for name in step_costs.keeps_backward_alive(&names(&segment.frozen)) {
+            match alive.iter_mut().find(|(known, ..)| *known == name) {
+                Some((_, _, last)) => *last = segment.last_epoch,
+                None => alive.push((name, segment.first_epoch, segment.last_epoch)),
+            }
+        }
+    }
+
+    if parameters == 0 {
+        notes.push("the model has no parameters that could be frozen".to_string());
+    } else if freezing.is_empty() && !plan.last.frozen.is_empty() {
+        notes.push("nothing is frozen: the first freeze is due after the last epoch".to_string());
+    } else if freezing.is_empty() && plan.units.len() == 1 {
+        notes.push("nothing is frozen: the model has a single unit".to_string());
+    } else if freezing.is_empty() {
+        notes.push("nothing is frozen in any epoch".to_string());
+    } else if 1.0 - cost_ratio < WORTH {
+        let saving = 100.0 * (1.0 - cost_ratio);
+        notes.push(format!("not worth it: the predicted saving is {saving:.1} %, less than 2 %"));
+    }
+    if let Some(first) = segments.iter().find(|s| parameters > 0 && s.frozen.len() == parameters) {
+        notes.push(format!("every parameter is frozen in epoch {}: nothing trains", first.first_epoch));
+    }
+    const MOST: usize = 5;
+    for (name, first, last) in alive.iter().take(MOST) {
+        let when = if first == last { format!("epoch {first}") } else { format!("epochs {first} to {last}") };
+        notes.push(format!(
+            "parameter \"{name}\" keeps the backward pass alive in {when}, so freezes that come after it in the \
+             model save only weight gradients"
+        ));
+    }
+    if alive.len() > MOST {
+        notes.push(format!("so do {} more parameters", alive.len() - MOST));
+    }
+    plan.summary = Summary {
+        cost_ratio,
+        ceiling: 1.0 / cost_ratio.max(f64::MIN_POSITIVE),
+        keeps_backward_alive: alive.into_iter().map(|(name, ..)| name).collect(),
+        notes,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Chain, chain, six_units};
+    use super::super::{FrozenSet, MAX_EPOCHS};
+    use super::*;
+
+    fn plan(chain: &Chain, epochs: usize, options: &PlanOptions) -> FreezePlan {
+        build(&chain.inputs(epochs), options).unwrap()
+    }
+
+    fn options(freeze: &[&str], keep: &[&str]) -> PlanOptions {
+        let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+        PlanOptions { freeze: owned(freeze), keep: owned(keep), ..PlanOptions::default() }
+    }
+
+    #[test]
+    fn an_epoch_freezes_what_was_decided_before_it() {
+        let chain = chain(10);
+        let plan = plan(&chain, 10, &PlanOptions::default());
+        let counts: Vec<usize> = plan.epochs.iter().map(|epoch| epoch.frozen_units).collect();
+        assert_eq!(counts, [0, 0, 0, 0, 0, 0, 1, 3, 5, 7]);
+        assert_eq!((plan.last.frozen_units, plan.last.fraction), (9, 1.0));
+        assert_eq!(plan.epochs[7].frozen, ["u0.weight", "u1.weight", "u2.weight"]);
+        assert_eq!(plan.epochs[0].epoch, 1);
+    }
+
+    #[test]
+    fn savings_of_equal_units_are_those_of_the_formula() {
+        struct Case {
+            epochs: usize,
+            start: f64,
+            level: f64,
+            saving: &'static str,
+        }
+        let cases = [
+            Case { epochs: 10, start: 0.5, level: 1.0, saving: "12.9" },
+            Case { epochs: 90, start: 0.5, level: 1.0, saving: "15.8" },
+            Case { epochs: 90, start: 0.1, level: 1.0, saving: "28.7" },
+            Case { epochs: 90, start: 0.1, level: 0.5, saving: "14.1" },
+        ];
+        let chain = chain(53);
+        for Case { epochs, start, level, saving } in cases {
+            let options = PlanOptions { freeze_start: start, freeze_level: level, ..PlanOptions::default() };
+            let summary = plan(&chain, epochs, &options).summary;
+            assert_eq!(format!("{:.1}", 100.0 * (1.0 - summary.cost_ratio)), saving, "E={epochs} {start} {level}");
+            assert_eq!(summary.ceiling, 1.0 / summary.cost_ratio);
+        }
+    }
+
+    #[test]
+    fn names_win_over_the_policy() {
+        let model = six_units();
+        let plan = plan(&model, 10, &options(&["fc.bias"], &["stem.bn"]));
+        assert_eq!(plan.epochs[0].frozen, ["fc.bias"]);
+        assert_eq!(plan.epochs[0].frozen_units, 0, "a unit of which a part is frozen does not count");
+        assert_eq!(plan.last.frozen.first().map(String::as_str), Some("stem.conv.weight"));
+        assert!(plan.epochs.iter().all(|epoch| !epoch.frozen.iter().any(|name| name.starts_with("stem.bn"))));
+        assert_eq!(plan.last.frozen_units, 4);
+        assert_eq!(plan.policy.name, "linear");
+    }
+
+    #[test]
+    fn segments_are_runs_of_one_frozen_set() {
+        let plan = plan(&chain(3), 6, &PlanOptions::default());
+        let shown: Vec<_> = segments(&plan).iter().map(|s| (s.first_epoch, s.last_epoch, s.frozen.len())).collect();
+        assert_eq!(shown, [(1, 5, 0), (6, 6, 1)]);
+    }
+
+    #[test]
+    fn notes_say_what_a_person_should_know() {
+        struct Case {
+            model: Chain,
+            epochs: usize,
+            options: PlanOptions,
+            notes: &'static [&'static str],
+        }
+        let none = PlanOptions { policy: "none".into(), ..PlanOptions::default() };
+        let alive = Chain { alive: Some("u0.weight"), ..chain(4) };
+        let cases = [
+            Case { model: chain(10), epochs: 10, options: PlanOptions::default(), notes: &[] },
+            Case {
+                model: chain(0),
+                epochs: 2,
+                options: PlanOptions::default(),
+                notes: &["the model has no parameters that could be frozen"],
+            },
+            Case {
+                model: chain(1),
+                epochs: 2,
+                options: PlanOptions::default(),
+                notes: &["nothing is frozen: the model has a single unit"],
+            },
+            Case { model: chain(3), epochs: 2, options: none, notes: &["nothing is frozen in any epoch"] },
+            Case {
+                model: chain(3),
+                epochs: 1,
+                options: PlanOptions::default(),
+                notes: &["nothing is frozen: the first freeze is due after the last epoch"],
+            },
+            Case {
+                model: chain(20),
+                epochs: 10,
+                options: PlanOptions { freeze_level: 0.1, ..PlanOptions::default() },
+                notes: &["not worth it: the predicted saving is 0.7 %, less than 2 %"],
+            },
+            Case {
+                model: chain(2),
+                epochs: 2,
+                options: options(&["*"], &[]),
+                notes: &["every parameter is frozen in epoch 1: nothing trains"],
+            },
+            Case {
+                model: alive,
+                epochs: 10,
+                options: PlanOptions { freeze_start: 0.0, ..options(&[], &["u0"]) },
+                notes: &[
+                    "parameter \"u0.weight\" keeps the backward pass alive in epochs 8 to 10, so freezes that come \
+                     after it in the model save only weight gradients",
+                ],
+            },
+        ];
+        for Case { model, epochs, options, notes } in cases {
+            let plan = plan(&model, epochs, &options);
+            assert_eq!(plan.summary.notes, notes, "{} units", model.units.len());
+        }
+    }
+
+    #[test]
+    fn arguments_out_of_range_are_usage_errors() {
+        let model = chain(3);
+        let text = |epochs, options: &PlanOptions| {
+            let error = build(&model.inputs(epochs), options).unwrap_err();
+            assert_eq!(error.kind(), crate::error::ErrorKind::Usage);
+            error.to_string()
+        };
+        assert_eq!(text(0, &PlanOptions::default()), "epochs is 0, expected 1 to 1000000");
+        assert!(text(MAX_EPOCHS + 1, &PlanOptions::default()).starts_with("epochs is 1000001"));
+        let level = PlanOptions { freeze_level: 1.01, ..PlanOptions::default() };
+        assert_eq!(text(3, &level), "freeze_level is 1.01, expected a fraction in [0, 1]");
+    }
+
+    #[test]
+    fn a_policy_of_the_user_is_planned_and_checked() {
+        struct Odd(usize, f64);
+        impl Policy for Odd {
+            fn name(&self) -> &str {
+                "odd"
+            }
+            fn decide(&self, at: &Moment<'_>) -> Decision {
+                let frozen: Vec<bool> = (0..self.0).map(|index| index % 2 == 1 && at.completed % 2 == 1).collect();
+                Decision { frozen: frozen.into(), fraction: self.1 }
+            }
+        }
+        let model = chain(4);
+        let plan = |policy: &Odd| build_with(&model.inputs(3), policy, &[], &[]);
+        let made = plan(&Odd(4, 0.5)).unwrap();
+        let counts: Vec<usize> = made.epochs.iter().map(|epoch| epoch.frozen_units).collect();
+        assert_eq!((counts, made.policy.name.as_str()), (vec![0, 2, 0], "odd"));
+        assert!(made.policy.settings.is_empty());
+        let text = |policy| plan(&policy).unwrap_err().to_string();
+        assert_eq!(text(Odd(3, 0.5)), "policy \"odd\", epoch 1: it decided on 3 units, expected 4");
+        assert_eq!(text(Odd(4, f64::NAN)), "policy \"odd\", epoch 1: its fraction is NaN, expected one in [0, 1]");
+        assert_eq!(FrozenSet::prefix(3, 9).count(), 3);
+    }
+
+    #[test]
+    fn a_parameter_in_two_units_is_refused() {
+        let mut model = chain(3);
+        model.units[2].parameters = vec!["u0.weight".into()];
+        let error = build(&model.inputs(3), &PlanOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), "parameter \"u0.weight\" is in unit \"u0\" and in unit \"u2\"");
+        model.costs.pop();
+        let error = build(&model.inputs(3), &PlanOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), "there are 3 units and 2 unit costs");
+    }
+}

@@ -1,0 +1,32 @@
+//! Which parameters are frozen in which epoch: policies, and the plan they make.
+//!
+//! A [`Policy`] is a pure function of units, costs, history and the number of completed epochs.
+//! [`build()`] asks it once per epoch, applies what the user froze or kept by name, prices every
+//! distinct frozen set and returns a [`FreezePlan`]: the file `freeze-plan/1`, and the only place
+//! where it is written down what is frozen. Epochs count from 1; the decision after `e` completed
+//! epochs is what is frozen while epoch `e + 1` trains.
+//!
+//! What this module does not do: recover units (`modules`), count flops (`cost`), build graphs
+//! (`training`) or open a session. What a run has measured reaches a policy as a [`History`].
+
+mod build;
+mod costs;
+mod error;
+mod file;
+mod freeze_plan;
+mod options;
+pub mod policies;
+mod policy;
+mod selection;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use build::{Inputs, StepCosts, build, build_with};
+pub use error::PlanError;
+pub use file::{read, write};
+pub use freeze_plan::{
+    EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, PolicyRecord, Predicted, Segment, Summary,
+    segments, sha256_hex,
+};
+pub use options::{Arithmetic, BatchNorm, MAX_EPOCHS, PlanOptions};
+pub use policy::{Decision, EpochRecord, FrozenSet, History, Moment, Policy};

@@ -1,0 +1,203 @@
+//! What the user freezes and keeps by name.
+
+use super::PlanError;
+use crate::error::nearest;
+use crate::modules::Unit;
+use globset::{GlobBuilder, GlobMatcher};
+
+/// What a pattern says about one parameter, over the policy's head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Nothing: the policy decides.
+    #[default]
+    Policy,
+    /// Frozen in all epochs.
+    Freeze,
+    /// Never frozen.
+    Keep,
+}
+
+/// Returns one wish per parameter, in the order of the units.
+///
+/// A pattern that matches a unit's path speaks for all its parameters.
+///
+/// # Errors
+/// A pattern is no glob or matches nothing, or a parameter is both frozen and kept.
+pub(super) fn wishes(units: &[Unit], freeze: &[String], keep: &[String]) -> Result<Vec<Vec<Wish>>, PlanError> {
+    let mut wishes: Vec<Vec<Wish>> = units.iter().map(|unit| vec![Wish::Policy; unit.parameters.len()]).collect();
+    let freeze = patterns(units, "freeze", freeze)?;
+    let keep = patterns(units, "keep", keep)?;
+    for (unit, wishes) in units.iter().zip(&mut wishes) {
+        for (parameter, wish) in unit.parameters.iter().zip(wishes) {
+            let first = |patterns: &[Pattern]| patterns.iter().find(|p| p.speaks_for(unit, parameter)).cloned();
+            *wish = match (first(&freeze), first(&keep)) {
+                (Some(freeze), Some(keep)) => {
+                    let parameter = parameter.clone();
+                    return Err(PlanError::FreezeAndKeep { freeze: freeze.text, keep: keep.text, parameter });
+                }
+                (Some(_), None) => Wish::Freeze,
+                (None, Some(_)) => Wish::Keep,
+                (None, None) => Wish::Policy,
+            };
+        }
+    }
+    Ok(wishes)
+}
+
+#[derive(Clone)]
+struct Pattern {
+    text: String,
+    glob: GlobMatcher,
+}
+
+impl Pattern {
+    fn matches(&self, name: &str) -> bool {
+        self.text == name || self.glob.is_match(name)
+    }
+
+    fn speaks_for(&self, unit: &Unit, parameter: &str) -> bool {
+        self.matches(&unit.path) || self.matches(parameter)
+    }
+}
+
+fn patterns(units: &[Unit], argument: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PlanError> {
+    let compile = |text: &String| {
+        let glob = GlobBuilder::new(text).backslash_escape(true).build().map_err(|error| PlanError::Pattern {
+            argument,
+            pattern: text.clone(),
+            reason: error.kind().to_string(),
+        })?;
+        let pattern = Pattern { text: text.clone(), glob: glob.compile_matcher() };
+        let used = units.iter().any(|unit| unit.parameters.iter().any(|name| pattern.speaks_for(unit, name)));
+        if used {
+            return Ok(pattern);
+        }
+        Err(PlanError::NoMatch { argument, pattern: text.clone(), near: near(units, text) })
+    };
+    texts.iter().map(compile).collect()
+}
+
+/// Returns up to three paths and parameter names that `pattern` may have meant: those that contain
+/// its longest plain part, else those that are spelled almost like it.
+fn near(units: &[Unit], pattern: &str) -> Vec<String> {
+    const MOST: usize = 3;
+    let paths = units.iter().map(|unit| unit.path.as_str());
+    let names = units.iter().flat_map(|unit| unit.parameters.iter().map(String::as_str));
+    let mut known: Vec<&str> = Vec::new();
+    for name in paths.chain(names).filter(|name| !name.is_empty()) {
+        if !known.contains(&name) {
+            known.push(name);
+        }
+    }
+    let plain = pattern.split(['*', '?', '[', ']', '{', '}']).max_by_key(|part| part.len()).unwrap_or_default();
+    let plain = plain.trim_matches('.').to_lowercase();
+    let mut near: Vec<String> = Vec::new();
+    if !plain.is_empty() {
+        let holds = |name: &&&str| name.to_lowercase().contains(&plain);
+        near.extend(known.iter().filter(holds).take(MOST).map(|name| name.to_string()));
+    }
+    while near.is_empty() || (near.len() < MOST && !near[0].to_lowercase().contains(&plain)) {
+        match nearest(pattern, known.iter().copied()) {
+            Some(name) => {
+                known.retain(|known| *known != name);
+                near.push(name.to_string());
+            }
+            None => break,
+        }
+    }
+    near
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn units() -> Vec<Unit> {
+        let unit = |index, path: &str, parameters: &[&str]| Unit {
+            index,
+            path: path.into(),
+            class: "Conv".into(),
+            parameters: parameters.iter().map(|name| format!("{path}.{name}")).collect(),
+        };
+        vec![
+            unit(0, "stem.conv", &["weight"]),
+            unit(1, "stem.bn", &["weight", "bias"]),
+            unit(2, "layer1.0.conv", &["weight"]),
+            unit(3, "fc[0]", &["weight", "bias"]),
+        ]
+    }
+
+    fn shown(freeze: &[&str], keep: &[&str]) -> Result<String, String> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+        let wishes = wishes(&units(), &owned(freeze), &owned(keep)).map_err(|error| error.to_string())?;
+        let letter = |wish: &Wish| match wish {
+            Wish::Policy => '.',
+            Wish::Freeze => 'f',
+            Wish::Keep => 'k',
+        };
+        Ok(wishes.iter().map(|unit| unit.iter().map(letter).collect::<String>()).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn patterns_speak_for_units_and_parameters() {
+        struct Case {
+            freeze: &'static [&'static str],
+            keep: &'static [&'static str],
+            expected: &'static str,
+        }
+        let cases = [
+            Case { freeze: &[], keep: &[], expected: ". .. . .." },
+            Case { freeze: &["stem.*"], keep: &[], expected: "f ff . .." },
+            Case { freeze: &["*.bias"], keep: &[], expected: ". .f . .f" },
+            Case { freeze: &["stem.conv"], keep: &["*.bias"], expected: "f .k . .k" },
+            Case { freeze: &["fc[0]"], keep: &[], expected: ". .. . ff" },
+            Case { freeze: &[r"fc\[0\].weight"], keep: &[], expected: ". .. . f." },
+            Case { freeze: &["{stem,layer1}.*conv"], keep: &[], expected: "f .. f .." },
+            Case { freeze: &["*"], keep: &[], expected: "f ff f ff" },
+        ];
+        for Case { freeze, keep, expected } in cases {
+            assert_eq!(shown(freeze, keep).as_deref(), Ok(expected), "freeze {freeze:?} keep {keep:?}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_pattern_and_what_is_near() {
+        struct Case {
+            freeze: &'static [&'static str],
+            keep: &'static [&'static str],
+            expected: &'static str,
+        }
+        let cases = [
+            Case {
+                freeze: &["conv"],
+                keep: &[],
+                expected: "freeze pattern \"conv\" matches no unit and no parameter (near: \"stem.conv\", \
+                           \"layer1.0.conv\", \"stem.conv.weight\")",
+            },
+            Case {
+                freeze: &[],
+                keep: &["stme.bn"],
+                expected: "keep pattern \"stme.bn\" matches no unit and no parameter (near: \"stem.bn\", \"stem.conv\")",
+            },
+            Case {
+                freeze: &["zzzzzz*"],
+                keep: &[],
+                expected: "freeze pattern \"zzzzzz*\" matches no unit and no parameter",
+            },
+            Case { freeze: &[""], keep: &[], expected: "freeze pattern \"\" matches no unit and no parameter" },
+            Case {
+                freeze: &["a[b"],
+                keep: &[],
+                expected: "freeze pattern \"a[b\" is no glob: unclosed character class; missing ']'",
+            },
+            Case {
+                freeze: &["stem.*"],
+                keep: &["layer1.*", "*.bias"],
+                expected: "freeze pattern \"stem.*\" and keep pattern \"*.bias\" both match parameter \"stem.bn.bias\"",
+            },
+        ];
+        for Case { freeze, keep, expected } in cases {
+            assert_eq!(shown(freeze, keep), Err(expected.to_string()));
+        }
+    }
+}
