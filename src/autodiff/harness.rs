@@ -1,0 +1,395 @@
+//! Tests every rule the same way: against finite differences, on every engine.
+//!
+//! A case is one node. The loss is `sum(c * y)` with fixed random `c` for every floating-point
+//! output. Each wanted gradient is compared, as a dot product in f64 with one random direction,
+//! with the central difference of the forward pass; its shape must be the input's; wanting fewer
+//! inputs must never build more nodes.
+
+use super::gradients;
+use crate::graph::{
+    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, Model, OpId, Tensor, ValueId, check as check_graph, prune,
+};
+use crate::runner::{Engine, evaluate, testing};
+use std::collections::BTreeMap;
+
+/// Step of the central difference for operators that are not linear in their inputs.
+const STEP: f64 = 1e-2;
+/// Largest deviation relative to the size of the dot product's terms, for float32.
+const TOLERANCE: f64 = 2e-3;
+
+/// One node to test.
+pub struct Case {
+    name: &'static str,
+    op: OpId,
+    opset: i64,
+    attributes: Attributes,
+    inputs: Vec<Input>,
+    outputs: usize,
+    in_loss: usize,
+    step: f64,
+    batch: bool,
+    expected: Vec<(usize, Vec<f32>)>,
+    embedded: bool,
+}
+
+enum Input {
+    Missing,
+    /// A floating-point input that a gradient is wanted for.
+    Float(Tensor),
+    /// An initializer without gradient.
+    Fixed(Tensor),
+}
+
+impl Case {
+    /// Returns a case of a standard operator at opset 18 with random inputs in -1..1.
+    pub fn new(name: &'static str, op: &str) -> Case {
+        Case {
+            name,
+            op: OpId::standard(op),
+            opset: 18,
+            attributes: Attributes::none(),
+            inputs: Vec::new(),
+            outputs: 1,
+            in_loss: usize::MAX,
+            step: STEP,
+            batch: false,
+            expected: Vec::new(),
+            embedded: true,
+        }
+    }
+
+    /// Puts the operator into a domain.
+    pub fn domain(mut self, domain: &str) -> Case {
+        self.op.domain = domain.to_string();
+        self
+    }
+
+    /// Tests at another opset.
+    pub fn opset(mut self, opset: i64) -> Case {
+        self.opset = opset;
+        self
+    }
+
+    /// Adds a random input in -1..1.
+    pub fn input(self, shape: &[usize]) -> Case {
+        self.range(shape, -1.0, 1.0)
+    }
+
+    /// Adds a random input in a range.
+    pub fn range(mut self, shape: &[usize], low: f64, high: f64) -> Case {
+        let seed = 17 + self.inputs.len() as u64;
+        self.inputs.push(Input::Float(random(shape, low, high, seed)));
+        self
+    }
+
+    /// Adds a random input whose elements keep a distance of at least `gap` from zero.
+    pub fn away_from_zero(mut self, shape: &[usize], gap: f32) -> Case {
+        let seed = 17 + self.inputs.len() as u64;
+        let values: Vec<f32> = random(shape, -1.0, 1.0, seed).to_vec().unwrap();
+        let values = values.into_iter().map(|v| v + gap.copysign(v)).collect();
+        self.inputs.push(Input::Float(Tensor::from_vec::<f32>(shape, values)));
+        self
+    }
+
+    /// Adds a random input whose elements all differ by at least `0.05`, for maxima.
+    pub fn distinct(mut self, shape: &[usize]) -> Case {
+        let count: usize = shape.iter().product();
+        let mut order: Vec<usize> = (0..count).collect();
+        let keys: Vec<f32> = random(&[count], 0.0, 1.0, 17 + self.inputs.len() as u64).to_vec().unwrap();
+        order.sort_by(|a, b| keys[*a].total_cmp(&keys[*b]));
+        let values = order.into_iter().map(|rank| (rank as f32 - count as f32 / 2.0) * 0.05).collect();
+        self.inputs.push(Input::Float(Tensor::from_vec::<f32>(shape, values)));
+        self
+    }
+
+    /// Adds an input of given elements.
+    pub fn values(mut self, shape: &[usize], values: &[f32]) -> Case {
+        self.inputs.push(Input::Float(Tensor::from_vec(shape, values.to_vec())));
+        self
+    }
+
+    /// Adds an initializer for which no gradient is wanted.
+    pub fn fixed(mut self, tensor: Tensor) -> Case {
+        self.inputs.push(Input::Fixed(tensor));
+        self
+    }
+
+    /// Leaves an optional input out.
+    pub fn missing(mut self) -> Case {
+        self.inputs.push(Input::Missing);
+        self
+    }
+
+    /// Sets an attribute.
+    pub fn attribute(mut self, name: &str, value: impl Into<Attribute>) -> Case {
+        self.attributes.set(name, value);
+        self
+    }
+
+    /// Sets an integer attribute.
+    pub fn int(self, name: &str, value: i64) -> Case {
+        self.attribute(name, value)
+    }
+
+    /// Sets a float attribute.
+    pub fn float(self, name: &str, value: f32) -> Case {
+        self.attribute(name, value)
+    }
+
+    /// Sets a list of integers.
+    pub fn ints(self, name: &str, values: &[i64]) -> Case {
+        self.attribute(name, values)
+    }
+
+    /// Sets a text attribute.
+    pub fn text(self, name: &str, value: &str) -> Case {
+        self.attribute(name, value)
+    }
+
+    /// Sets the number of outputs.
+    pub fn outputs(mut self, count: usize) -> Case {
+        self.outputs = count;
+        self
+    }
+
+    /// Lets only the first `count` outputs enter the loss.
+    pub fn in_loss(mut self, count: usize) -> Case {
+        self.in_loss = count;
+        self
+    }
+
+    /// Says that the operator is linear in each input, so that the difference takes step 1.
+    pub fn linear(mut self) -> Case {
+        self.step = 1.0;
+        self
+    }
+
+    /// Makes the first dimension of the first input, and of the outputs that have its size there,
+    /// a symbol.
+    pub fn batch(mut self) -> Case {
+        self.batch = true;
+        self
+    }
+
+    /// Compares the gradient of an input with these elements instead of a finite difference,
+    /// for an output gradient of ones.
+    pub fn expect(mut self, input: usize, gradient: &[f32]) -> Case {
+        self.expected.push((input, gradient.to_vec()));
+        self
+    }
+
+    /// Skips the embedded engine, which lacks the operator: the reason stands here.
+    pub fn not_embedded(mut self, _reason: &str) -> Case {
+        self.embedded = false;
+        self
+    }
+}
+
+/// Runs the cases on every engine and reports every failure.
+pub fn check(cases: &[Case]) {
+    let mut failures = Vec::new();
+    for mut engine in testing::engines() {
+        let embedded = engine.info().name == "tract";
+        for case in cases.iter().filter(|case| case.embedded || !embedded) {
+            if let Err(reason) = check_case(case, engine.as_mut()) {
+                failures.push(format!("{} [{}] {}: {reason}", case.op, engine.info().name, case.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
+    let (forward, ids) = forward_model(case, None);
+    let feeds = feeds(&forward, &ids, case);
+    let forward = Model { graph: crate::autodiff::lower(&forward.graph), ..forward };
+    let outputs = run(engine, &forward, &feeds)?;
+    let facts: Vec<Fact> = outputs.iter().map(|tensor| Fact::fixed(tensor.dtype(), tensor.shape())).collect();
+    let wanted: Vec<usize> =
+        (0..case.inputs.len()).filter(|index| matches!(case.inputs[*index], Input::Float(_))).collect();
+    let cotangents: Vec<Tensor> = outputs
+        .iter()
+        .enumerate()
+        .map(|(index, tensor)| match case.expected.is_empty() {
+            true if tensor.dtype() == DType::F64 => {
+                let elements = random(tensor.shape(), -1.0, 1.0, 91 + index as u64).to_f64s().unwrap();
+                Tensor::from_vec(tensor.shape(), elements)
+            }
+            true => random(tensor.shape(), -1.0, 1.0, 91 + index as u64),
+            false => Tensor::float_full(DType::F32, tensor.shape(), 1.0),
+        })
+        .collect();
+    let (model, nodes) = backward_model(case, &facts, &cotangents, &wanted)?;
+    for index in &wanted {
+        let (_, fewer) = backward_model(case, &facts, &cotangents, &[*index])?;
+        if fewer > nodes {
+            return Err(format!("input {index} alone takes {fewer} nodes, all take {nodes}"));
+        }
+    }
+    let mut all = feeds.clone();
+    all.extend(cotangents.iter().enumerate().map(|(index, c)| (format!("c{index}"), c.clone())));
+    all.retain(|(name, _)| model.graph.find(name).is_some());
+    let grads = run(engine, &model, &all)?;
+    for (index, grad) in wanted.iter().zip(&grads) {
+        let Input::Float(input) = &case.inputs[*index] else { continue };
+        if grad.shape() != input.shape() {
+            return Err(format!("gradient {index} has shape {:?}, the input {:?}", grad.shape(), input.shape()));
+        }
+        let grad = grad.to_f64s().unwrap();
+        if let Some((_, expected)) = case.expected.iter().find(|entry| entry.0 == *index) {
+            let close = grad.iter().zip(expected).all(|(a, b)| (a - f64::from(*b)).abs() <= 1e-5 * (1.0 + a.abs()));
+            if !close {
+                return Err(format!("gradient {index} is {grad:?}, expected {expected:?}"));
+            }
+            continue;
+        }
+        compare(case, engine, &forward, &feeds, &cotangents, *index, &grad)?;
+    }
+    Ok(())
+}
+
+fn compare(
+    case: &Case,
+    engine: &mut dyn Engine,
+    forward: &Model,
+    feeds: &[(String, Tensor)],
+    cotangents: &[Tensor],
+    index: usize,
+    grad: &[f64],
+) -> Result<(), String> {
+    let Input::Float(input) = &case.inputs[index] else { return Ok(()) };
+    let values = input.to_f64s().unwrap();
+    let direction = random(input.shape(), -1.0, 1.0, 171 + index as u64).to_f64s().unwrap();
+    let mut along = |sign: f64| -> Result<f64, String> {
+        let moved: Vec<f32> = values.iter().zip(&direction).map(|(v, d)| (v + sign * case.step * d) as f32).collect();
+        let mut feeds = feeds.to_vec();
+        let name = format!("x{index}");
+        feeds.iter_mut().filter(|feed| feed.0 == name).for_each(|feed| {
+            feed.1 = Tensor::from_vec(input.shape(), moved.clone());
+        });
+        let outputs = run(engine, forward, &feeds)?;
+        let mut total = 0.0;
+        let counted = outputs.iter().zip(cotangents).take(case.in_loss);
+        for (output, cotangent) in counted.filter(|(output, _)| output.dtype().is_float()) {
+            let (y, c) = (output.to_f64s().unwrap(), cotangent.to_f64s().unwrap());
+            total += y.iter().zip(&c).map(|(y, c)| y * c).sum::<f64>();
+        }
+        Ok(total)
+    };
+    let numeric = (along(1.0)? - along(-1.0)?) / (2.0 * case.step);
+    let analytic: f64 = grad.iter().zip(&direction).map(|(g, d)| g * d).sum();
+    let size: f64 = grad.iter().zip(&direction).map(|(g, d)| (g * d).powi(2)).sum::<f64>().sqrt();
+    if (numeric - analytic).abs() > TOLERANCE * (size + numeric.abs() + 0.05) || !analytic.is_finite() {
+        return Err(format!("gradient {index} along a direction is {analytic}, the finite difference {numeric}"));
+    }
+    Ok(())
+}
+
+fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<ValueId>>) {
+    let mut b = Builder::new("case");
+    let mut ids = Vec::new();
+    for (index, input) in case.inputs.iter().enumerate() {
+        let name = format!("x{index}");
+        ids.push(match input {
+            Input::Missing => None,
+            Input::Float(tensor) => {
+                let mut fact = Fact::fixed(tensor.dtype(), tensor.shape());
+                if case.batch && index == 0 {
+                    fact.shape.as_mut().unwrap()[0] = Dim::Symbol("batch".into());
+                }
+                Some(b.input(&name, fact))
+            }
+            Input::Fixed(tensor) => Some(b.initializer(&name, tensor.clone())),
+        });
+    }
+    let outputs = b.ops(&case.op, &ids, case.attributes.clone(), case.outputs);
+    for (index, output) in outputs.iter().enumerate() {
+        if let Some(facts) = facts {
+            let mut fact = facts[index].clone();
+            if let (true, Some(Input::Float(first))) = (case.batch, case.inputs.first()) {
+                let dims = fact.shape.as_mut().unwrap().iter_mut().take(1);
+                dims.filter(|dim| dim.known() == Some(first.shape()[0])).for_each(|dim| {
+                    *dim = Dim::Symbol("batch".into());
+                });
+            }
+            b.refine(*output, &fact);
+        }
+        b.rename(*output, &format!("y{index}"));
+        b.mark_output(*output);
+    }
+    (model(b.finish(), case), ids)
+}
+
+fn backward_model(
+    case: &Case,
+    facts: &[Fact],
+    cotangents: &[Tensor],
+    wanted: &[usize],
+) -> Result<(Model, usize), String> {
+    let (forward, ids) = forward_model(case, Some(facts));
+    let outputs: Vec<ValueId> = forward.graph.outputs().to_vec();
+    let mut b = Builder::extend(forward.graph);
+    b.enter(crate::graph::Origin::Loss, "loss");
+    let mut terms = Vec::new();
+    for (output, cotangent) in outputs.iter().zip(cotangents).take(case.in_loss) {
+        if b.fact(*output).is_float() {
+            let (name, fact) = (b.graph().value_name(*output).replace('y', "c"), b.fact(*output).clone());
+            let c = b.input(&name, fact);
+            let product = b.mul(*output, c);
+            let rank = cotangent.shape().len() as i64;
+            terms.push(b.reduce("ReduceSum", product, &(0..rank).collect::<Vec<_>>(), false));
+        }
+    }
+    let loss = b.op("Sum", &terms, Attributes::none());
+    let wrt: Vec<ValueId> = wanted.iter().map(|index| ids[*index].unwrap()).collect();
+    let grads = gradients(&mut b, case.opset, loss, &wrt).map_err(|error| format!("{error:?}"))?;
+    let mut results = Vec::new();
+    for (index, grad) in wanted.iter().zip(grads) {
+        let grad = grad.ok_or_else(|| format!("no gradient reaches input {index}"))?;
+        results.push(b.output(grad, &format!("x{index}.grad")));
+    }
+    let graph = keep_outputs(b.finish(), &results);
+    check_graph(&graph).map_err(|error| error.to_string())?;
+    let graph = crate::autodiff::lower(&prune(&graph));
+    check_graph(&graph).map_err(|error| error.to_string())?;
+    let count = graph.nodes().len();
+    Ok((model(graph, case), count))
+}
+
+fn keep_outputs(mut graph: Graph, outputs: &[ValueId]) -> Graph {
+    graph.outputs = outputs.to_vec();
+    graph
+}
+
+fn model(graph: Graph, case: &Case) -> Model {
+    let opsets = BTreeMap::from([(String::new(), case.opset)]);
+    Model { graph, opsets, ir_version: 8, ..Model::default() }
+}
+
+fn feeds(model: &Model, ids: &[Option<ValueId>], case: &Case) -> Vec<(String, Tensor)> {
+    let mut feeds = Vec::new();
+    for (id, input) in ids.iter().zip(&case.inputs) {
+        if let (Some(id), Input::Float(tensor)) = (id, input) {
+            feeds.push((model.graph.value_name(*id).to_string(), tensor.clone()));
+        }
+    }
+    feeds
+}
+
+fn run(engine: &mut dyn Engine, model: &Model, feeds: &[(String, Tensor)]) -> Result<Vec<Tensor>, String> {
+    let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    evaluate(engine, model, &feeds).map_err(|error| format!("{error}\n{}", crate::graph::dump(&model.graph)))
+}
+
+/// Returns short decimals in a range from a fixed seed.
+fn random(shape: &[usize], low: f64, high: f64, seed: u64) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
+    let values = (0..shape.iter().product())
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let unit = (state >> 11) as f64 / (1u64 << 53) as f64;
+            ((low + unit * (high - low)) * 1e3).round() as f32 / 1e3
+        })
+        .collect();
+    Tensor::from_vec::<f32>(shape, values)
+}

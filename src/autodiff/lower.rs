@@ -1,0 +1,99 @@
+//! Replaces the operators that exist only for autodiff by standard ones.
+//!
+//! `ai.freeze-plan.BatchNormalization(X, scale, B) -> Y, mean, var, centered, inv_std` normalizes
+//! by the batch's own statistics. It is one node until the gradients are built, so that its
+//! gradient is the short formula, and becomes reductions and products here.
+
+use crate::graph::{Attributes, Builder, Graph, INTERNAL_DOMAIN, Node, OpId, ValueId};
+use std::collections::HashMap;
+
+/// Returns the internal operator of training-form batch normalization.
+///
+/// Inputs `X [N, C, D..]`, `scale [C]`, `B [C]`; attribute `epsilon`; outputs `Y` like X,
+/// `mean [C]` and biased `var [C]` of the batch, `centered = X - mean` like X and
+/// `inv_std = 1 / sqrt(var + epsilon)` as `[1, C, 1..]`.
+pub fn batch_norm_op() -> OpId {
+    OpId { domain: INTERNAL_DOMAIN.into(), name: "BatchNormalization".into() }
+}
+
+/// Returns the graph with every internal operator replaced.
+pub fn lower(graph: &Graph) -> Graph {
+    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN) {
+        return graph.clone();
+    }
+    let mut builder = Builder::new(graph.name());
+    builder.reserve(graph.values().map(|(_, value)| value.name.clone()));
+    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+    for id in graph.inputs() {
+        map.insert(*id, builder.input(graph.value_name(*id), graph.fact(*id).clone()));
+    }
+    for (id, ..) in graph.initializers() {
+        map.insert(id, builder.copy_value(graph, id));
+    }
+    for node in graph.nodes() {
+        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| map[&id])).collect();
+        if node.op == batch_norm_op() {
+            batch_norm(&mut builder, graph, node, &inputs, &mut map);
+            continue;
+        }
+        let outputs = builder.copy_node(graph, node, &inputs);
+        map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
+    }
+    for output in graph.outputs() {
+        builder.mark_output(map[output]);
+    }
+    builder.finish()
+}
+
+fn batch_norm(
+    b: &mut Builder,
+    graph: &Graph,
+    node: &Node,
+    inputs: &[Option<ValueId>],
+    map: &mut HashMap<ValueId, ValueId>,
+) {
+    let [Some(x), Some(scale), Some(bias)] = inputs else {
+        unreachable!("invariant: made with three inputs by the training passes");
+    };
+    b.enter(node.origin.clone(), &node.name);
+    let rank = b.fact(*x).rank().unwrap_or(4) as i64;
+    let over: Vec<i64> = (0..rank).filter(|axis| *axis != 1).collect();
+    let mut channel = vec![1; rank as usize];
+    channel[1] = -1;
+    let mean = b.reduce("ReduceMean", *x, &over, true);
+    let centered = b.sub(*x, mean);
+    let square = b.mul(centered, centered);
+    let var = b.reduce("ReduceMean", square, &over, true);
+    let epsilon = f64::from(node.attributes.float("epsilon", 1e-5).unwrap_or(1e-5));
+    let shifted = b.shift(var, epsilon);
+    let std = b.unary("Sqrt", shifted);
+    let inv_std = b.unary("Reciprocal", std);
+    let scale = b.reshape(*scale, &channel);
+    let bias = b.reshape(*bias, &channel);
+    let factor = b.mul(scale, inv_std);
+    let product = b.mul(centered, factor);
+    let y = b.add(product, bias);
+    let outputs = [Some(y), None, None, Some(centered), Some(inv_std)];
+    for (index, old) in node.outputs.iter().enumerate() {
+        let Some(old) = old else { continue };
+        let new = match index {
+            1 => b.reshape(mean, &[-1]),
+            2 => b.reshape(var, &[-1]),
+            _ => outputs[index].expect("invariant: five outputs"),
+        };
+        b.refine(new, graph.fact(*old));
+        b.rename(new, graph.value_name(*old));
+        map.insert(*old, new);
+    }
+}
+
+/// Appends the internal batch normalization and returns `Y, mean, var, centered, inv_std`.
+pub fn batch_norm_node(b: &mut Builder, x: ValueId, scale: ValueId, bias: ValueId, epsilon: f32) -> [ValueId; 5] {
+    let attributes = Attributes::none().with("epsilon", epsilon);
+    let outputs = b.ops(&batch_norm_op(), &[Some(x), Some(scale), Some(bias)], attributes, 5);
+    let (like, channel) = (b.fact(x).clone(), b.fact(scale).clone());
+    for (index, fact) in [&like, &channel, &channel, &like].into_iter().enumerate() {
+        b.refine(outputs[index], fact);
+    }
+    outputs.try_into().expect("invariant: five outputs were asked for")
+}

@@ -1,0 +1,208 @@
+//! Reverse-mode gradients as graph construction.
+//!
+//! [`gradients`] walks a graph backwards from a scalar and asks one [`Rule`] per
+//! operator (`rules/`) for exactly those input gradients that somebody wants. What is frozen is
+//! simply not asked for: reverse reachability decides, so there is no other notion of freezing
+//! here. The result is ordinary nodes of the default domain.
+//!
+//! What this module does not do: choose what is trained (`training`), or run anything.
+
+#[cfg(all(test, feature = "runner"))]
+mod harness;
+mod lower;
+mod rule;
+mod rules;
+
+pub use lower::{batch_norm_node, batch_norm_op, lower};
+pub use rule::{Ctx, InputRule, Inputs, Rule, RuleError};
+pub use rules::{RULES, find};
+
+use crate::error::ErrorKind;
+use crate::graph::{Attributes, Builder, Node, NodeId, OpId, Origin, ValueId};
+use std::collections::{HashMap, HashSet};
+
+/// A gradient that cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum AutodiffError {
+    #[error(
+        "node \"{node}\": operator {op} at opset {opset} has no gradient rule, and a gradient must pass it to reach \"{reaches}\""
+    )]
+    NoRule { node: String, op: String, opset: i64, reaches: String },
+    #[error("node \"{node}\": operator {op} has gradient rules for opsets {from} to {to}, the model has {opset}")]
+    OpsetRange { node: String, op: String, opset: i64, from: i64, to: i64 },
+    #[error("node \"{node}\": the gradient of {op} to input {input} is not implemented: {reason}")]
+    NotImplemented { node: String, op: String, input: usize, reason: String },
+    #[error("node \"{node}\": the gradient of {op} (opset {opset}) to input {input} cannot be built")]
+    Rule { node: String, op: String, opset: i64, input: usize, source: RuleError },
+    #[error("the loss \"{loss}\" must be a floating-point scalar, found {fact}")]
+    NoScalar { loss: String, fact: String },
+}
+
+impl AutodiffError {
+    /// Returns the group this error belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            AutodiffError::NoScalar { .. } => ErrorKind::Internal,
+            _ => ErrorKind::Unsupported,
+        }
+    }
+
+    /// Returns the name of the forward node at which it failed.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            AutodiffError::NoRule { node, .. }
+            | AutodiffError::OpsetRange { node, .. }
+            | AutodiffError::NotImplemented { node, .. }
+            | AutodiffError::Rule { node, .. } => Some(node),
+            AutodiffError::NoScalar { .. } => None,
+        }
+    }
+}
+
+/// Appends the gradients of the scalar `loss` with respect to each value of `wrt` and returns
+/// them in that order; `None` where the loss does not depend on the value.
+///
+/// Only nodes on a path from some `wrt` to the loss get a backward part.
+///
+/// # Errors
+/// An operator on such a path has no rule, or its rule cannot be applied; the error names it.
+pub fn gradients(
+    builder: &mut Builder,
+    opset: i64,
+    loss: ValueId,
+    wrt: &[ValueId],
+) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    let fact = builder.fact(loss).clone();
+    if fact.rank().is_some_and(|rank| rank != 0) || !fact.is_float() {
+        let loss = builder.graph().value_name(loss).to_string();
+        return Err(AutodiffError::NoScalar { loss, fact: fact.to_string() });
+    }
+    let active = active_values(builder, opset, wrt);
+    let path = nodes_on_path(builder, &active, loss);
+    for id in &path {
+        rule_of(builder, opset, builder.graph().node(*id), &active)?;
+    }
+    let mut pending: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+    if active.contains_key(&loss) {
+        builder.enter(Origin::Backward("loss".into()), "loss/grad");
+        let seed = builder.like(loss, 1.0);
+        pending.insert(loss, vec![seed]);
+    }
+    for id in path.into_iter().rev() {
+        let node = builder.graph().node(id).clone();
+        builder.enter(Origin::Backward(node.name.clone()), &format!("{}/grad", node.name));
+        let mut grads = Vec::with_capacity(node.outputs.len());
+        for output in &node.outputs {
+            grads.push(output.and_then(|output| settle(builder, &mut pending, output)));
+        }
+        if grads.iter().all(Option::is_none) {
+            continue;
+        }
+        backward(builder, opset, &node, grads, &active, &mut pending)?;
+    }
+    builder.enter(Origin::Backward("parameters".into()), "grad");
+    Ok(wrt.iter().map(|value| settle(builder, &mut pending, *value)).collect())
+}
+
+/// Values that a gradient reaches some `wrt` from, each with one of those: through floating-point
+/// values, and not through an input that has no gradient (the second one of `CastLike`).
+fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<ValueId, ValueId> {
+    let graph = builder.graph();
+    let mut active: HashMap<ValueId, ValueId> = wrt.iter().map(|value| (*value, *value)).collect();
+    for node in graph.nodes() {
+        let rule = find(&node.op, opset).ok();
+        let passes = |index: usize| rule.is_none_or(|rule| !matches!(rule.inputs.at(index), InputRule::Constant));
+        let inputs = node.inputs.iter().enumerate().filter(|(index, _)| passes(*index));
+        let source = inputs.filter_map(|(_, input)| *input).find_map(|input| active.get(&input)).copied();
+        let captured = || node.captured().filter_map(|name| graph.find(name)).find_map(|id| active.get(&id).copied());
+        let Some(source) = source.or_else(captured) else { continue };
+        for output in node.outputs.iter().flatten() {
+            if graph.fact(*output).dtype.is_none_or(|dtype| dtype.is_float()) {
+                active.insert(*output, source);
+            }
+        }
+    }
+    active
+}
+
+fn nodes_on_path(builder: &Builder, active: &HashMap<ValueId, ValueId>, loss: ValueId) -> Vec<NodeId> {
+    let graph = builder.graph();
+    let mut needed: HashSet<ValueId> = HashSet::from([loss]);
+    let mut path = Vec::new();
+    for (id, node) in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
+        let reaches_loss = node.outputs.iter().flatten().any(|output| needed.contains(output));
+        let active_output = node.outputs.iter().flatten().any(|output| active.contains_key(output));
+        if reaches_loss && active_output {
+            path.push(id);
+            needed.extend(node.inputs.iter().flatten().filter(|input| active.contains_key(input)));
+        }
+    }
+    path.reverse();
+    path
+}
+
+fn settle(builder: &mut Builder, pending: &mut HashMap<ValueId, Vec<ValueId>>, value: ValueId) -> Option<ValueId> {
+    let parts = pending.remove(&value)?;
+    let total = match parts.as_slice() {
+        [] => return None,
+        [one] => *one,
+        many => builder.op("Sum", many, Attributes::none()),
+    };
+    let fact = builder.fact(value).clone();
+    builder.refine(total, &fact);
+    Some(total)
+}
+
+/// Returns the rule of a node that a gradient must pass.
+fn rule_of(
+    builder: &Builder,
+    opset: i64,
+    node: &Node,
+    active: &HashMap<ValueId, ValueId>,
+) -> Result<&'static Rule, AutodiffError> {
+    let (name, op) = (node.name.clone(), node.op.to_string());
+    find(&node.op, opset).map_err(|range| match range {
+        Some((from, to)) => AutodiffError::OpsetRange { node: name, op, opset, from, to },
+        None => {
+            let source = node.inputs.iter().flatten().find_map(|input| active.get(input));
+            let reaches = source.map_or(String::new(), |id| builder.graph().value_name(*id).to_string());
+            AutodiffError::NoRule { node: name, op, opset, reaches }
+        }
+    })
+}
+
+fn backward(
+    builder: &mut Builder,
+    opset: i64,
+    node: &Node,
+    grads: Vec<Option<ValueId>>,
+    active: &HashMap<ValueId, ValueId>,
+    pending: &mut HashMap<ValueId, Vec<ValueId>>,
+) -> Result<(), AutodiffError> {
+    let name = || node.name.clone();
+    let op = || node.op.to_string();
+    let rule = rule_of(builder, opset, node, active)?;
+    let mut ctx = Ctx::new(builder, node, grads);
+    for (index, input) in node.inputs.iter().enumerate() {
+        let Some(input) = input.filter(|input| active.contains_key(input)) else { continue };
+        let gradient = match rule.inputs.at(index) {
+            InputRule::Constant => continue,
+            InputRule::Missing(reason) => {
+                let reason = reason.to_string();
+                return Err(AutodiffError::NotImplemented { node: name(), op: op(), input: index, reason });
+            }
+            InputRule::Gradient(build) => build(&mut ctx),
+            InputRule::Each(build) => build(&mut ctx, index),
+        };
+        let gradient =
+            gradient.map_err(|source| AutodiffError::Rule { node: name(), op: op(), opset, input: index, source })?;
+        pending.entry(input).or_default().push(gradient);
+    }
+    Ok(())
+}
+
+/// Returns true when a rule exists for the operator at this opset.
+pub fn is_differentiable(op: &OpId, opset: i64) -> bool {
+    find(op, opset).is_ok()
+}
