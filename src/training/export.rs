@@ -1,0 +1,52 @@
+//! The edits that turn a loaded file into its trained model.
+
+use crate::graph::{Graph, Node, Tensor};
+use crate::onnx::{Edits, NodeEdit};
+use std::collections::BTreeMap;
+
+/// Returns the edits that put trained values into the file and bring BatchNormalization and
+/// Dropout nodes that were exported in training form into inference form, so that the file gives
+/// the accuracy that was measured. Everything else stays as it is.
+pub fn trained_edits(graph: &Graph, values: &BTreeMap<String, Tensor>) -> Edits {
+    let mut edits = Edits { embed_external: true, ..Edits::default() };
+    for (name, tensor) in values {
+        let id = graph.find(name);
+        match id.and_then(|id| graph.producer(id)) {
+            // A merged initializer that trained on its own becomes one of the file.
+            Some(identity) => {
+                edits.removed.insert(graph.position(identity));
+                edits.added.push((name.clone(), tensor.clone()));
+            }
+            None => drop(edits.initializers.insert(name.clone(), tensor.clone())),
+        }
+    }
+    for (index, node) in graph.nodes().iter().enumerate() {
+        if let Some(edit) = inference(graph, node) {
+            edits.nodes.insert(index, edit);
+        }
+    }
+    edits
+}
+
+fn inference(graph: &Graph, node: &Node) -> Option<NodeEdit> {
+    if node.op.is("BatchNormalization") && node.attributes.int("training_mode", 0) == Ok(1) {
+        let attributes = vec![("training_mode".to_string(), None)];
+        let read = |index: usize| {
+            node.output(index).is_some_and(|value| {
+                graph.outputs().contains(&value)
+                    || graph.nodes().iter().any(|other| other.inputs.contains(&Some(value)))
+            })
+        };
+        if read(1) || read(2) {
+            return None;
+        }
+        return Some(NodeEdit { attributes, outputs: Some(1), clear_input: None });
+    }
+    if node.op.is("Dropout") && node.input(2).is_some() {
+        let flag = graph.constant(node.input(2)?)?.to_f64s()?;
+        if flag.first().is_some_and(|value| *value != 0.0) {
+            return Some(NodeEdit { clear_input: Some(2), ..NodeEdit::default() });
+        }
+    }
+    None
+}

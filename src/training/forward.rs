@@ -1,0 +1,226 @@
+//! The forward pass of a phase: which initializers are inputs, and what BatchNormalization and
+//! Dropout become.
+
+use super::{BatchNorm, TrainingError};
+use crate::autodiff::batch_norm_node;
+use crate::graph::{Attributes, Builder, DType, Graph, Node, Origin, Tensor, ValueId};
+use std::collections::{HashMap, HashSet};
+
+/// How the forward pass runs.
+pub(super) enum Mode<'a> {
+    /// Batch statistics, moving running statistics, dropout as exported.
+    Train { frozen: &'a HashSet<&'a str>, policy: BatchNorm },
+    /// Inference form.
+    Eval,
+}
+
+/// A forward pass under construction.
+pub(super) struct Forward {
+    pub b: Builder,
+    /// From the model's values to the new graph's.
+    pub map: HashMap<ValueId, ValueId>,
+    /// Running statistics that move, with the value they have after the step.
+    pub moved: Vec<(String, ValueId)>,
+}
+
+/// Copies the model's nodes in the form that `mode` asks for. `inputs` names the initializers
+/// that become graph inputs (parameters that train, running statistics).
+pub(super) fn forward(
+    graph: &Graph,
+    name: &str,
+    mode: &Mode<'_>,
+    statistics: &HashSet<&str>,
+    parameters: &HashSet<&str>,
+) -> Result<Forward, TrainingError> {
+    let mut f = Forward { b: Builder::new(name), map: HashMap::new(), moved: Vec::new() };
+    f.b.reserve(graph.values().map(|(_, value)| value.name.clone()));
+    for id in graph.inputs() {
+        let input = f.b.input(graph.value_name(*id), graph.fact(*id).clone());
+        f.map.insert(*id, input);
+    }
+    let still = fixed_statistics(graph, mode, parameters);
+    for (id, value, _) in graph.initializers() {
+        let name = value.name.as_str();
+        let trains = match mode {
+            Mode::Train { frozen, .. } => parameters.contains(name) && !frozen.contains(name),
+            Mode::Eval => parameters.contains(name),
+        };
+        let new = if trains || statistics.contains(name) && !still.contains(name) {
+            f.b.input(name, value.fact.clone())
+        } else {
+            f.b.copy_value(graph, id)
+        };
+        f.map.insert(id, new);
+    }
+    let mut running: HashMap<ValueId, ValueId> = HashMap::new();
+    for node in graph.nodes() {
+        f.b.enter(Origin::Forward, &node.name);
+        match node.op.name.as_str() {
+            "BatchNormalization" if node.op.domain.is_empty() => {
+                batch_norm(&mut f, graph, node, mode, statistics, &still, &mut running)?;
+            }
+            "Dropout" if node.op.domain.is_empty() => dropout(&mut f, graph, node, mode)?,
+            _ => copy(&mut f, graph, node),
+        }
+    }
+    f.moved =
+        graph.initializers().filter_map(|(id, value, _)| Some((value.name.clone(), *running.get(&id)?))).collect();
+    Ok(f)
+}
+
+fn copy(f: &mut Forward, graph: &Graph, node: &Node) {
+    let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| f.map[&id])).collect();
+    let outputs = f.b.copy_node(graph, node, &inputs);
+    f.map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
+}
+
+/// Returns the statistics of the BatchNormalization nodes that run in inference form.
+fn fixed_statistics<'a>(graph: &'a Graph, mode: &Mode<'_>, parameters: &HashSet<&str>) -> HashSet<&'a str> {
+    let Mode::Train { frozen, policy: BatchNorm::Frozen } = mode else { return HashSet::new() };
+    let nodes = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization"));
+    let is_frozen = |node: &&Node| {
+        let affine: Vec<&str> = [1, 2]
+            .into_iter()
+            .filter_map(|index| node.input(index))
+            .map(|id| graph.value_name(id))
+            .filter(|name| parameters.contains(name))
+            .collect();
+        !affine.is_empty() && affine.iter().all(|name| frozen.contains(name))
+    };
+    nodes
+        .filter(is_frozen)
+        .flat_map(|node| [node.input(3), node.input(4)])
+        .flatten()
+        .map(|id| graph.value_name(id))
+        .collect()
+}
+
+fn batch_norm(
+    f: &mut Forward,
+    graph: &Graph,
+    node: &Node,
+    mode: &Mode<'_>,
+    statistics: &HashSet<&str>,
+    still: &HashSet<&str>,
+    running: &mut HashMap<ValueId, ValueId>,
+) -> Result<(), TrainingError> {
+    let [Some(x), Some(scale), Some(bias), Some(mean), Some(var)] = [0, 1, 2, 3, 4].map(|index| node.input(index))
+    else {
+        return Err(TrainingError::Node { node: node.name.clone(), reason: "needs five inputs".into() });
+    };
+    let y = node
+        .output(0)
+        .ok_or_else(|| TrainingError::Node { node: node.name.clone(), reason: "has no output".into() })?;
+    let moves = statistics.contains(graph.value_name(mean)) && !still.contains(graph.value_name(mean));
+    if matches!(mode, Mode::Eval) || !moves {
+        let mut attributes = node.attributes.clone();
+        attributes.remove("training_mode");
+        let inputs = [x, scale, bias, mean, var].map(|id| Some(f.map[&id]));
+        let one = Node { attributes, outputs: vec![Some(y)], ..node.clone() };
+        let outputs = f.b.copy_node(graph, &one, &inputs);
+        f.map.extend(outputs[0].map(|new| (y, new)));
+        for (index, old) in [(1, mean), (2, var)] {
+            if let Some(output) = node.output(index) {
+                f.map.insert(output, f.map[&old]);
+            }
+        }
+        return Ok(());
+    }
+    if graph.fact(x).rank().is_none_or(|rank| rank < 2) {
+        let reason = format!("needs an input of rank 2 or more, \"{}\" is {}", graph.value_name(x), graph.fact(x));
+        return Err(TrainingError::Node { node: node.name.clone(), reason });
+    }
+    let epsilon = node.attributes.float("epsilon", 1e-5).map_err(|error| attribute(node, &error))?;
+    let momentum = f64::from(node.attributes.float("momentum", 0.9).map_err(|error| attribute(node, &error))?);
+    let [new_x, scale, bias] = [x, scale, bias].map(|id| f.map[&id]);
+    let [new_y, batch_mean, batch_var, ..] = batch_norm_node(&mut f.b, new_x, scale, bias, epsilon);
+    f.b.refine(new_y, graph.fact(y));
+    f.b.rename(new_y, graph.value_name(y));
+    f.map.insert(y, new_y);
+    f.b.enter(Origin::Update(graph.value_name(mean).to_string()), &format!("{}/running", node.name));
+    let unbiased = unbiased(&mut f.b, new_x, batch_var);
+    for (index, old, batch) in [(1, mean, batch_mean), (2, var, unbiased)] {
+        let current = running.get(&old).copied().unwrap_or(f.map[&old]);
+        let kept = f.b.scale(current, momentum);
+        let added = f.b.scale(batch, 1.0 - momentum);
+        let moved = f.b.add(kept, added);
+        running.insert(old, moved);
+        if let Some(output) = node.output(index) {
+            f.map.insert(output, moved);
+        }
+    }
+    Ok(())
+}
+
+/// `var * n / (n - 1)`, with `n` the elements per channel, as PyTorch keeps it.
+fn unbiased(b: &mut Builder, x: ValueId, var: ValueId) -> ValueId {
+    let sizes = b.fact(x).sizes();
+    let channels = b.fact(x).dim(1).and_then(crate::graph::Dim::known);
+    if let (Some(sizes), Some(channels)) = (&sizes, channels) {
+        let count = (sizes.iter().product::<usize>() / channels.max(1)) as f64;
+        return b.scale(var, count / (count - 1.0).max(1.0));
+    }
+    let dtype = b.dtype(x);
+    let size = b.unary("Size", x);
+    let size = b.cast(size, dtype);
+    let width = b.unary("Size", var);
+    let width = b.cast(width, dtype);
+    let count = b.div(size, width);
+    let less = b.shift(count, -1.0);
+    let one = b.like(x, 1.0);
+    let less = b.op("Max", &[less, one], Attributes::none());
+    let factor = b.div(count, less);
+    b.mul(var, factor)
+}
+
+fn dropout(f: &mut Forward, graph: &Graph, node: &Node, mode: &Mode<'_>) -> Result<(), TrainingError> {
+    let missing = |reason: &str| TrainingError::Node { node: node.name.clone(), reason: reason.into() };
+    let x = node.input(0).ok_or_else(|| missing("has no input"))?;
+    let y = node.output(0).ok_or_else(|| missing("has no output"))?;
+    let random = match node.input(2) {
+        None => false,
+        Some(flag) => {
+            let flag = graph.constant(flag).and_then(|tensor| tensor.to_f64s());
+            let flag = flag.ok_or_else(|| missing("its training_mode is computed while the model runs"))?;
+            flag.first().is_some_and(|value| *value != 0.0)
+        }
+    };
+    if random && matches!(mode, Mode::Train { .. }) {
+        let mut node = node.clone();
+        if node.output(1).is_some() {
+            copy(f, graph, &node);
+            return Ok(());
+        }
+        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| f.map[&id])).collect();
+        node.outputs.truncate(1);
+        let mask = f.b.unique("mask");
+        let fact = crate::graph::Fact { dtype: Some(DType::Bool), shape: graph.fact(y).shape.clone() };
+        let outputs = f.b.copy_node_with(graph, &node, &inputs, &[(mask, fact)]);
+        f.map.extend(outputs[0].map(|new| (y, new)));
+        return Ok(());
+    }
+    let passed = identity(f, graph, x, y);
+    f.map.insert(y, passed);
+    if let Some(mask) = node.output(1) {
+        let keeps = f.b.constant("keeps", Tensor::scalar(true));
+        let all = f.b.expand_like(keeps, f.map[&y]);
+        f.b.rename(all, graph.value_name(mask));
+        f.map.insert(mask, all);
+    }
+    Ok(())
+}
+
+/// Passes a value on: under the name of the removed output where that is a graph output.
+fn identity(f: &mut Forward, graph: &Graph, x: ValueId, y: ValueId) -> ValueId {
+    if !graph.outputs().contains(&y) {
+        return f.map[&x];
+    }
+    let new = f.b.unary("Identity", f.map[&x]);
+    f.b.refine(new, graph.fact(y));
+    f.b.rename(new, graph.value_name(y));
+    new
+}
+
+fn attribute(node: &Node, error: &crate::graph::AttrError) -> TrainingError {
+    TrainingError::Node { node: node.name.clone(), reason: error.to_string() }
+}

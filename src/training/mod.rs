@@ -1,0 +1,68 @@
+//! From a model, a frozen set, a loss and an optimizer to the graphs of one phase.
+//!
+//! [`prepare`] brings a model into the one form that gradients are defined for; [`build`] then
+//! makes the train, optimizer and eval graphs of any frozen set from it. A frozen parameter
+//! becomes a constant of the train graph, no gradient node is built that only it needs, and it
+//! is absent from the optimizer graph.
+//!
+//! What this module does not do: run anything, or decide what is frozen.
+
+mod contract;
+mod export;
+mod forward;
+mod in_place;
+pub mod names;
+mod prepare;
+mod step;
+
+pub use crate::plan::BatchNorm;
+pub use contract::{Contract, GraphContract, Port, Role};
+pub use export::trained_edits;
+pub use in_place::{InPlaceError, check_in_place};
+pub use prepare::{Prepared, prepare};
+pub use step::{PhaseOptions, TrainStep, build, eval, prediction, target_fact};
+
+use crate::autodiff::AutodiffError;
+use crate::error::ErrorKind;
+
+/// Graphs that cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum TrainingError {
+    #[error("\"{name}\" is a value of the model and the name of {meaning} in the training graphs")]
+    Collision { name: String, meaning: String },
+    #[error("node \"{node}\" {reason}")]
+    Node { node: String, reason: String },
+    #[error("the model has no output to train on")]
+    NoOutput,
+    #[error("the model has no output \"{name}\"; its outputs are {known}")]
+    UnknownOutput { name: String, known: String },
+    #[error("the model has no trainable parameters")]
+    NoParameters,
+    #[error("module \"{module}\"")]
+    Gradient { module: String, source: AutodiffError },
+    #[error(transparent)]
+    Loss(#[from] crate::losses::LossError),
+    #[error(transparent)]
+    Optimizer(#[from] crate::optim::OptimError),
+    #[error(transparent)]
+    Upgrade(#[from] crate::graph::UpgradeError),
+    #[error(transparent)]
+    InPlace(#[from] InPlaceError),
+    #[error("the {graph} graph is inconsistent")]
+    Check { graph: &'static str, source: crate::graph::CheckError },
+}
+
+impl TrainingError {
+    /// Returns the group this error belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            TrainingError::Gradient { source, .. } => source.kind(),
+            TrainingError::Loss(error) => error.kind(),
+            TrainingError::Optimizer(error) => error.kind(),
+            TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
+            TrainingError::UnknownOutput { .. } => ErrorKind::BadInput,
+            _ => ErrorKind::Unsupported,
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The reserved names of the graphs of a phase. They are fixed here and nowhere else.
+
+/// Output of the train and eval graphs: the loss, a scalar.
+pub const LOSS: &str = "loss";
+/// Input of the train and eval graphs: what the prediction is compared with.
+pub const TARGET: &str = "target";
+/// Input of the optimizer graph: the learning rate, a scalar.
+pub const LR: &str = "lr";
+
+/// Returns the name of a parameter's gradient.
+pub fn grad(parameter: &str) -> String {
+    format!("{parameter}.grad")
+}
+
+/// Returns the name of the next value of a parameter, slot or running statistic.
+pub fn next(state: &str) -> String {
+    format!("{state}.next")
+}
+
+/// Returns the name of a parameter's optimizer slot.
+pub fn slot(parameter: &str, slot: &str) -> String {
+    format!("{parameter}.{slot}")
+}

@@ -1,0 +1,54 @@
+//! One form for every model: one opset, shape arithmetic evaluated, parameters told from
+//! statistics.
+
+use super::TrainingError;
+use crate::facts;
+use crate::graph::{Model, upgrade};
+use crate::modules::{Param, Role};
+use crate::planner::Analysis;
+use std::collections::HashMap;
+
+/// A model that graphs can be built from.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The model at opset 18 to 21, with every fact that could be found.
+    pub model: Model,
+    /// Trainable parameters and running statistics, in file order.
+    pub parameters: Vec<Param>,
+    /// Module path by node name, for errors.
+    pub modules: HashMap<String, String>,
+}
+
+impl Prepared {
+    /// Returns the names of the trainable parameters, in file order.
+    pub fn trainable(&self) -> Vec<&str> {
+        self.with_role(Role::Trainable)
+    }
+
+    /// Returns the names of the running statistics, in file order.
+    pub fn statistics(&self) -> Vec<&str> {
+        self.with_role(Role::Statistic)
+    }
+
+    fn with_role(&self, role: Role) -> Vec<&str> {
+        self.parameters.iter().filter(|p| p.role == role).map(|p| p.name.as_str()).collect()
+    }
+}
+
+/// Prepares an analysed model for [`super::build`].
+///
+/// # Errors
+/// An operator cannot be brought to opset 18, or the model has no trainable parameter.
+pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
+    let tree = &analysis.tree;
+    let nodes = analysis.model.graph.node_ids();
+    let modules = nodes.map(|(id, node)| (node.name.clone(), tree.module(tree.module_of_node(id)).path.clone()));
+    let model = facts::fold(&upgrade(&analysis.model)?);
+    let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
+    let parameters = analysis.parameters.iter().filter_map(in_model).collect();
+    let prepared = Prepared { modules: modules.collect(), parameters, model };
+    if prepared.trainable().is_empty() {
+        return Err(TrainingError::NoParameters);
+    }
+    Ok(prepared)
+}

@@ -1,0 +1,218 @@
+//! The graphs of one phase.
+
+use super::contract::{Contract, FORMAT, describe};
+use super::forward::{Forward, Mode, forward};
+use super::{BatchNorm, Prepared, TrainingError, check_in_place, names};
+use crate::autodiff::{gradients, lower};
+use crate::graph::{Fact, Graph, Model, Origin, ValueId, check, prune};
+use crate::losses::LossSpec;
+use crate::optim::OptimizerSpec;
+use std::collections::{BTreeMap, HashSet};
+
+/// What a phase trains, and how.
+#[derive(Clone, Debug)]
+pub struct PhaseOptions<'a> {
+    /// Names of the frozen initializers.
+    pub frozen: HashSet<&'a str>,
+    /// What BatchNormalization does in a frozen unit.
+    pub batch_norm: BatchNorm,
+    /// The loss.
+    pub loss: &'a LossSpec,
+    /// The optimizer.
+    pub optimizer: &'a OptimizerSpec,
+    /// The model output that the loss compares with the target; the first where `None`.
+    pub output: Option<&'a str>,
+}
+
+/// The train and optimizer graphs of a phase with their contract.
+#[derive(Clone, Debug)]
+pub struct TrainStep {
+    /// Loss, gradients and next running statistics of one batch.
+    pub train: Model,
+    /// The update of everything that trains; `None` when nothing does.
+    pub optimizer: Option<Model>,
+    /// Loss and outputs in inference form.
+    pub eval: Model,
+    /// Inputs and outputs of all three.
+    pub contract: Contract,
+    /// Names of the parameters that have a gradient, in file order.
+    pub trained: Vec<String>,
+    /// Names of the running statistics that move, in file order.
+    pub moving: Vec<String>,
+}
+
+/// Builds the graphs of a phase.
+///
+/// # Errors
+/// A name is taken, the loss does not fit the output, or a gradient cannot be built.
+pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainStep, TrainingError> {
+    let graph = &prepared.model.graph;
+    let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
+    let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
+    refuse_collisions(prepared, options.optimizer)?;
+    let mode = Mode::Train { frozen: &options.frozen, policy: options.batch_norm };
+    let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
+    let loss = add_loss(&mut f, graph, options.loss, options.output)?;
+    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
+    let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
+    let opset = prepared.model.opset();
+    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| {
+        let module = source.node().and_then(|node| prepared.modules.get(node));
+        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
+    })?;
+    finish_outputs(&mut f, graph, loss);
+    let (mut trained, mut unused) = (Vec::new(), Vec::new());
+    for (name, grad) in names.iter().zip(grads) {
+        match grad {
+            Some(grad) => {
+                f.b.output(grad, &names::grad(name));
+                trained.push((*name).to_string());
+            }
+            None => unused.push((*name).to_string()),
+        }
+    }
+    let mut moving = Vec::new();
+    for (statistic, value) in std::mem::take(&mut f.moved) {
+        f.b.output(value, &names::next(&statistic));
+        moving.push(statistic);
+    }
+    let train = finish(f.b.finish(), "train")?;
+    check_in_place(&train, &pairs(&moving))?;
+    let optimizer = optimizer(&train, &trained, options.optimizer)?;
+    let eval = eval(prepared, options.loss, options.output)?;
+    let contract = Contract {
+        format: FORMAT.into(),
+        frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
+        unused,
+        train: describe(&train, &parameters, &statistics, false),
+        optimizer: optimizer.as_ref().map_or_else(Default::default, |g| describe(g, &parameters, &statistics, true)),
+        eval: describe(&eval.graph, &parameters, &statistics, false),
+    };
+    let model = |graph: Graph| as_model(&prepared.model, graph);
+    Ok(TrainStep { train: model(train), optimizer: optimizer.map(model), eval, contract, trained, moving })
+}
+
+/// Builds the eval graph: the model in inference form with its loss, parameters and statistics
+/// as inputs.
+///
+/// # Errors
+/// The loss does not fit the output.
+pub fn eval(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Result<Model, TrainingError> {
+    let graph = &prepared.model.graph;
+    let fixed = [(names::LOSS, "the loss"), (names::TARGET, "the target")];
+    if let Some((name, meaning)) = fixed.into_iter().find(|(name, _)| graph.find(name).is_some()) {
+        return Err(TrainingError::Collision { name: name.into(), meaning: meaning.into() });
+    }
+    let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
+    let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
+    let mut f = forward(graph, "eval", &Mode::Eval, &statistics, &parameters)?;
+    let loss = add_loss(&mut f, graph, loss, output)?;
+    finish_outputs(&mut f, graph, loss);
+    Ok(as_model(&prepared.model, finish(f.b.finish(), "eval")?))
+}
+
+/// Returns the fact that the target must have.
+///
+/// # Errors
+/// The loss does not fit the output.
+pub fn target_fact(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Result<Fact, TrainingError> {
+    let graph = &prepared.model.graph;
+    Ok(loss.target_fact(graph.fact(prediction(graph, output)?))?)
+}
+
+/// Returns the model output that the loss compares with the target.
+///
+/// # Errors
+/// The model has no such output.
+pub fn prediction(graph: &Graph, output: Option<&str>) -> Result<ValueId, TrainingError> {
+    match output {
+        None => graph.outputs().first().copied().ok_or(TrainingError::NoOutput),
+        Some(name) => {
+            let found = graph.outputs().iter().find(|id| graph.value_name(**id) == name);
+            found.copied().ok_or_else(|| TrainingError::UnknownOutput {
+                name: name.to_string(),
+                known: graph.outputs().iter().map(|id| graph.value_name(*id)).collect::<Vec<_>>().join(", "),
+            })
+        }
+    }
+}
+
+fn add_loss(f: &mut Forward, graph: &Graph, loss: &LossSpec, output: Option<&str>) -> Result<ValueId, TrainingError> {
+    let old = prediction(graph, output)?;
+    let prediction = f.map[&old];
+    f.b.refine(prediction, graph.fact(old));
+    let fact = loss.target_fact(f.b.fact(prediction))?;
+    let target = f.b.input(names::TARGET, fact);
+    f.b.enter(Origin::Loss, "loss");
+    Ok(loss.build(&mut f.b, prediction, target)?)
+}
+
+fn finish_outputs(f: &mut Forward, graph: &Graph, loss: ValueId) {
+    f.b.output(loss, names::LOSS);
+    for output in graph.outputs() {
+        let value = f.map[output];
+        f.b.output(value, graph.value_name(*output));
+    }
+}
+
+fn finish(graph: Graph, name: &'static str) -> Result<Graph, TrainingError> {
+    let graph = lower(&prune(&graph));
+    check(&graph).map_err(|source| TrainingError::Check { graph: name, source })?;
+    Ok(graph)
+}
+
+fn optimizer(train: &Graph, trained: &[String], spec: &OptimizerSpec) -> Result<Option<Graph>, TrainingError> {
+    if trained.is_empty() {
+        return Ok(None);
+    }
+    let fact = |name: &String| train.find(name).map_or_else(Fact::default, |id| train.fact(id).clone());
+    let parameters: Vec<(String, Fact)> = trained.iter().map(|name| (name.clone(), fact(name))).collect();
+    let graph = spec.graph(&parameters)?;
+    check(&graph).map_err(|source| TrainingError::Check { graph: "optimizer", source })?;
+    let mut state: Vec<String> = trained.to_vec();
+    for slot in spec.slots() {
+        state.extend(trained.iter().map(|name| names::slot(name, slot.name)));
+    }
+    check_in_place(&graph, &pairs(&state))?;
+    Ok(Some(graph))
+}
+
+fn pairs(state: &[String]) -> Vec<(String, String)> {
+    state.iter().map(|name| (name.clone(), names::next(name))).collect()
+}
+
+fn as_model(source: &Model, graph: Graph) -> Model {
+    let mut opsets = BTreeMap::from([(String::new(), source.opset())]);
+    for node in graph.nodes().iter().filter(|node| !node.op.domain.is_empty()) {
+        if let Some(version) = source.opsets.get(&node.op.domain) {
+            opsets.insert(node.op.domain.clone(), *version);
+        }
+    }
+    Model {
+        graph,
+        opsets,
+        ir_version: source.ir_version.clamp(8, 10),
+        producer: format!("freeze-plan {}", env!("CARGO_PKG_VERSION")),
+        metadata: Vec::new(),
+    }
+}
+
+fn refuse_collisions(prepared: &Prepared, optimizer: &OptimizerSpec) -> Result<(), TrainingError> {
+    let graph = &prepared.model.graph;
+    let mut reserved: Vec<(String, String)> =
+        vec![(names::LOSS.into(), "the loss".into()), (names::TARGET.into(), "the target".into())];
+    for name in prepared.trainable() {
+        reserved.push((names::grad(name), format!("the gradient of \"{name}\"")));
+        reserved.push((names::next(name), format!("the next value of \"{name}\"")));
+        for slot in optimizer.slots() {
+            reserved.push((names::slot(name, slot.name), format!("a slot of \"{name}\"")));
+        }
+    }
+    for name in prepared.statistics() {
+        reserved.push((names::next(name), format!("the next value of \"{name}\"")));
+    }
+    match reserved.into_iter().find(|(name, _)| graph.find(name).is_some()) {
+        Some((name, meaning)) => Err(TrainingError::Collision { name, meaning }),
+        None => Ok(()),
+    }
+}
