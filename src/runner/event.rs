@@ -1,0 +1,110 @@
+//! What a run reports while it runs; one JSON object each in `events.jsonl`.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An event with the seconds since the start of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timed {
+    /// What happened.
+    #[serde(flatten)]
+    pub event: RunEvent,
+    /// Seconds since the start.
+    pub time: f64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum RunEvent {
+    /// The run begins.
+    Start {
+        /// Version of this program.
+        version: String,
+        /// `onnxruntime` or `tract`.
+        engine: String,
+        /// Version of the engine.
+        engine_version: String,
+        /// `cpu`.
+        device: String,
+        /// Threads within one operator.
+        threads: usize,
+        /// Elements of all trainable parameters.
+        parameters: u64,
+        /// Epochs that the run will have.
+        epochs: usize,
+        /// Steps that the run will have.
+        steps: usize,
+        /// Elements of the training data along the batch dimension.
+        samples: usize,
+    },
+    /// A set of parameters is frozen and the graphs for it are ready.
+    Phase {
+        /// First epoch of the phase, from 1.
+        epoch: usize,
+        /// Frozen parameters.
+        frozen: usize,
+        /// Frozen units.
+        frozen_units: usize,
+        /// Seconds to build the graphs and sessions.
+        seconds: f64,
+        /// Predicted cost of a step relative to nothing frozen.
+        predicted_step_cost: f64,
+        /// Nodes of the train graph.
+        nodes: usize,
+    },
+    /// A step is done.
+    Step {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step over the whole run, from 1.
+        step: usize,
+        /// Loss of the batch before the update.
+        loss: f64,
+        /// Learning rate of the update.
+        lr: f64,
+        /// Seconds of the step alone, without loading data.
+        seconds: f64,
+    },
+    /// An epoch is done and evaluated.
+    Epoch {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Mean loss over the epoch's samples.
+        train_loss: f64,
+        /// Metrics on the eval data: `loss`, and `accuracy` (fraction) for classification.
+        metrics: BTreeMap<String, f64>,
+        /// Seconds of the epoch's steps, with data loading, without evaluation.
+        seconds: f64,
+        /// Training samples per second.
+        samples_per_second: f64,
+        /// Peak resident memory of the process in bytes; 0 where the system does not tell.
+        peak_bytes: u64,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step over the whole run, from 1.
+        step: usize,
+        /// File.
+        path: String,
+    },
+    /// Something that the user should know and that does not stop the run.
+    Warning {
+        /// The text.
+        message: String,
+    },
+    /// The run is over.
+    End {
+        /// `done`, `stopped` or `failed`.
+        status: String,
+        /// Why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// Metrics of the trained model on the eval data.
+        metrics: BTreeMap<String, f64>,
+        /// Seconds of the whole run.
+        seconds: f64,
+    },
+}

@@ -1,0 +1,476 @@
+//! The job file: what to train, on what, and how. Its keys are documented with the fields below.
+//!
+//! Paths are relative to the folder of the job file, also those given with `--set`. A key that is
+//! unknown, missing, of another type or out of its range is an error that names it and its line.
+
+mod de;
+mod tree;
+
+use super::schedule::Schedule;
+use crate::data::LastBatch;
+use crate::error::ErrorKind;
+use crate::losses::LossSpec;
+use crate::optim::OptimizerSpec;
+use crate::plan::PlanOptions;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+const SECTIONS: [&str; 6] = ["data", "loss", "optimizer", "schedule", "freeze", "run"];
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// The model to train.
+    pub model: PathBuf,
+    /// The model output that the loss compares with the target; the first by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// `[data]`.
+    pub data: DataSection,
+    /// `[loss]`.
+    pub loss: LossSpec,
+    /// `[optimizer]`.
+    pub optimizer: OptimizerSpec,
+    /// `[schedule]`; a constant rate by default.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// `[freeze]`; the defaults of the plan options where it is left out.
+    #[serde(default)]
+    pub freeze: PlanOptions,
+    /// `[run]`.
+    pub run: RunSection,
+}
+
+/// Data and how they become batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// The file to train on.
+    pub train: PathBuf,
+    /// The file to evaluate on after each epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval: Option<PathBuf>,
+    /// The column of each model input.
+    pub inputs: BTreeMap<String, String>,
+    /// The column that the loss compares with.
+    pub target: String,
+    /// Rows in a batch, at least 1.
+    pub batch: usize,
+    /// Seed of the order of rows; 0 by default.
+    #[serde(default)]
+    pub seed: u64,
+    /// Whether each epoch has its own order; true by default.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// What becomes of rows that do not fill a batch: `"keep"` (default) or `"drop"`.
+    #[serde(default)]
+    pub last_batch: LastBatch,
+}
+
+/// The run itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSection {
+    /// Epochs, at least 1.
+    pub epochs: u64,
+    /// `"cpu"`.
+    #[serde(default = "cpu")]
+    pub device: String,
+    /// The folder of the run.
+    pub dir: PathBuf,
+    /// Threads within one operator; all cores by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Steps between two `step` events, at least 1; 10 by default.
+    #[serde(default = "ten")]
+    pub log_every: u64,
+    /// Seed of everything random but the order of rows; 0 by default.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn cpu() -> String {
+    "cpu".into()
+}
+
+fn ten() -> u64 {
+    10
+}
+
+/// Where a key was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this line of the job file, from 1.
+    Line(usize),
+    /// With `--set`.
+    Set,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line(line) => write!(f, "at line {line}"),
+            Place::Set => f.write_str("given with --set"),
+        }
+    }
+}
+
+/// A job that cannot be run as written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum JobError {
+    #[error("cannot read {}", .file.display())]
+    Read { file: PathBuf, source: std::io::Error },
+    #[error("--set {argument}: {reason}")]
+    Set { argument: String, reason: String },
+    #[error("{}: {reason}", .file.display())]
+    Job { file: PathBuf, reason: Box<Reason> },
+}
+
+/// What is wrong in a job file.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Reason {
+    #[error("line {line}: {reason}")]
+    Syntax { line: usize, reason: String },
+    #[error("unknown key `{key}`{} {place}{}", in_section(.section), meant(.near, .known))]
+    Unknown { key: String, section: String, place: Place, near: Option<String>, known: Vec<String> },
+    #[error("{}", missing(.key, .section))]
+    Missing { key: String, section: String },
+    #[error("key `{key}` {place}: {reason}")]
+    Value { key: String, place: Place, reason: String },
+}
+
+impl JobError {
+    /// Returns the group this error belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            JobError::Read { .. } => ErrorKind::BadInput,
+            _ => ErrorKind::Usage,
+        }
+    }
+}
+
+fn in_section(section: &str) -> String {
+    if section.is_empty() { String::new() } else { format!(" in [{section}]") }
+}
+
+fn meant(near: &Option<String>, known: &[String]) -> String {
+    match near {
+        Some(near) => format!(", did you mean `{near}`?"),
+        None => format!(", known are {}", known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn missing(key: &str, section: &str) -> String {
+    if section.is_empty() && SECTIONS.contains(&key) {
+        return format!("missing section [{key}]");
+    }
+    format!("missing key `{key}`{}", in_section(section))
+}
+
+impl Job {
+    /// Reads a job file and then applies `sets`, each `section.key=value`. The paths of the result
+    /// are absolute.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the first thing that is wrong in it or in `sets`.
+    pub fn load(file: &Path, sets: &[String]) -> Result<Job, JobError> {
+        let text =
+            std::fs::read_to_string(file).map_err(|source| JobError::Read { file: file.to_path_buf(), source })?;
+        Job::parse(file, &text, sets)
+    }
+
+    /// Reads the text of a job file; `file` is its name in errors and the start of its paths.
+    ///
+    /// # Errors
+    /// The first thing that is wrong in it or in `sets`.
+    pub fn parse(file: &Path, text: &str, sets: &[String]) -> Result<Job, JobError> {
+        let mut root = tree::parse(file, text)?;
+        for argument in sets {
+            tree::set(&mut root, argument)?;
+        }
+        let fail = |reason| JobError::Job { file: file.to_path_buf(), reason: Box::new(reason) };
+        let mut job: Job = de::deserialize(&root).map_err(fail)?;
+        if let Some((key, reason)) = job.problem() {
+            let path: Vec<String> = key.split('.').map(str::to_string).collect();
+            let place = (0..path.len()).rev().find_map(|end| root.at(&path[..=end])).map(|node| node.place.clone());
+            let place = place.unwrap_or(Place::Line(1));
+            return Err(fail(Reason::Value { key: key.into(), place, reason }));
+        }
+        let base = std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_path_buf));
+        job.resolve(&base.unwrap_or_default());
+        Ok(job)
+    }
+
+    /// Returns the job file that means this job: every default written out, paths absolute.
+    pub fn resolved(&self) -> String {
+        toml::to_string(self).expect("invariant: paths came from UTF-8 text, and keys are strings")
+    }
+
+    fn resolve(&mut self, base: &Path) {
+        let eval = self.data.eval.iter_mut();
+        for path in [&mut self.model, &mut self.data.train, &mut self.run.dir].into_iter().chain(eval) {
+            // Collecting the components drops `.` and doubled separators.
+            *path = base.join(&*path).components().collect();
+        }
+    }
+
+    /// Returns the key and the reason of a value out of its range.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        let zero = |key, number: u64| (number == 0).then(|| (key, "expected 1 or more, found 0".to_string()));
+        let empty = |key, path: &Path| path.as_os_str().is_empty().then(|| (key, "is an empty path".to_string()));
+        let device = match self.run.device.as_str() {
+            "cpu" => None,
+            "cuda" => {
+                Some(("run.device", "this version trains on the CPU: expected \"cpu\", found \"cuda\"".to_string()))
+            }
+            other => Some(("run.device", format!("expected \"cpu\", found \"{other}\""))),
+        };
+        let schedule = self.schedule.problem().map(|(key, reason)| {
+            let keys = ["schedule.lr_min", "schedule.step_epochs", "schedule.gamma"];
+            let key = keys.into_iter().find(|full| full.strip_prefix("schedule.") == Some(key));
+            (key.unwrap_or("schedule"), reason)
+        });
+        empty("model", &self.model)
+            .or_else(|| empty("data.train", &self.data.train))
+            .or_else(|| self.data.eval.as_ref().and_then(|eval| empty("data.eval", eval)))
+            .or_else(|| {
+                self.data
+                    .inputs
+                    .is_empty()
+                    .then(|| ("data.inputs", "expected a column for each model input".to_string()))
+            })
+            .or_else(|| zero("data.batch", self.data.batch as u64))
+            .or(schedule)
+            .or_else(|| zero("run.epochs", self.run.epochs))
+            .or(device)
+            .or_else(|| empty("run.dir", &self.run.dir))
+            .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
+            .or_else(|| zero("run.log_every", self.run.log_every))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DESIGN: &str = r#"model = "model.onnx"
+[data]
+train = "train.npz"
+eval  = "eval.npz"
+inputs = { x = "images" }
+target = "labels"
+batch = 64
+seed = 0
+[loss]
+kind = "cross-entropy"
+[optimizer]
+kind = "sgd"
+lr = 0.1
+momentum = 0.9
+weight_decay = 5e-4
+[schedule]
+kind = "cosine"
+[freeze]
+policy = "linear"
+freeze_start = 0.5
+freeze_level = 1.0
+batch_norm = "train"
+[run]
+epochs = 10
+device = "cpu"
+dir = "runs/first"
+"#;
+
+    fn parse(text: &str, sets: &[&str]) -> Result<Job, String> {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_string()).collect();
+        Job::parse(Path::new("/jobs/a/job.toml"), text, &sets).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_design_is_read_and_its_resolution_means_the_same() {
+        let job = parse(DESIGN, &[]).unwrap();
+        assert_eq!(job.model, Path::new("/jobs/a/model.onnx"));
+        assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/eval.npz")));
+        assert_eq!(job.data.inputs["x"], "images");
+        assert!(job.data.shuffle && job.data.last_batch == LastBatch::Keep);
+        assert_eq!(job.schedule, Schedule::Cosine { lr_min: 0.0, warmup_steps: 0 });
+        assert_eq!((job.run.epochs, job.run.log_every, job.run.threads), (10, 10, None));
+        assert_eq!(job.run.dir, Path::new("/jobs/a/runs/first"));
+        let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
+        assert_eq!(again, job);
+    }
+
+    #[test]
+    fn set_overrides_with_toml_values_and_bare_words() {
+        let job = parse(
+            DESIGN,
+            &[
+                "run.epochs=3",
+                "data.last_batch=drop",
+                "data.eval = ../other/eval.npz",
+                "data.inputs.y=\"a = b\"",
+                "schedule={ kind = \"step\", step_epochs = 2 }",
+                "run.threads=2",
+                "optimizer.lr=1e-3",
+                "freeze.keep=[\"fc.*\", \"bn*\"]",
+                "model=2024-01-01",
+            ],
+        )
+        .unwrap();
+        assert_eq!((job.run.epochs, job.run.threads, job.data.last_batch), (3, Some(2), LastBatch::Drop));
+        assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/../other/eval.npz")));
+        assert_eq!(job.data.inputs["y"], "a = b");
+        assert_eq!(job.schedule, Schedule::Step { step_epochs: 2, gamma: 0.1, warmup_steps: 0 });
+        assert_eq!(job.optimizer.lr, 1e-3);
+        assert_eq!(job.freeze.keep.len(), 2);
+        assert_eq!(job.model, Path::new("/jobs/a/2024-01-01"));
+    }
+
+    #[test]
+    fn errors_name_key_and_line() {
+        struct Case {
+            replace: (&'static str, &'static str),
+            sets: &'static [&'static str],
+            expected: &'static str,
+        }
+        const NONE: (&str, &str) = ("", "");
+        let cases = [
+            Case {
+                replace: ("batch = 64", "bacth = 64"),
+                sets: &[],
+                expected: "unknown key `bacth` in [data] at line 7, did you mean `batch`?",
+            },
+            Case {
+                replace: ("seed = 0", "colour = 1"),
+                sets: &[],
+                expected: "unknown key `colour` in [data] at line 8, known are `train`, `eval`, `inputs`, `target`, \
+                           `batch`, `seed`, `shuffle`, `last_batch`",
+            },
+            Case {
+                replace: ("model =", "modle ="),
+                sets: &[],
+                expected: "unknown key `modle` at line 1, did you mean `model`?",
+            },
+            Case {
+                replace: ("[freeze]", "[frezee]"),
+                sets: &[],
+                expected: "unknown key `frezee` at line 18, did you mean `freeze`?",
+            },
+            Case {
+                replace: NONE,
+                sets: &["run.epoch=3"],
+                expected: "unknown key `epoch` in [run] given with --set, did you mean `epochs`?",
+            },
+            Case {
+                replace: ("kind = \"cosine\"", "kind = \"cosine\"\nlr_mim = 0.1"),
+                sets: &[],
+                expected: "unknown key `lr_mim` in [schedule] at line 18, did you mean `lr_min`?",
+            },
+            Case { replace: ("train = \"train.npz\"", ""), sets: &[], expected: "missing key `train` in [data]" },
+            Case { replace: ("model = \"model.onnx\"", ""), sets: &[], expected: "missing key `model`" },
+            Case { replace: ("[loss]\nkind = \"cross-entropy\"", ""), sets: &[], expected: "missing section [loss]" },
+            Case { replace: NONE, sets: &["schedule={}"], expected: "missing key `kind` in [schedule]" },
+            Case { replace: NONE, sets: &["schedule.kind=step"], expected: "missing key `step_epochs` in [schedule]" },
+            Case {
+                replace: ("epochs = 10", "epochs = \"ten\""),
+                sets: &[],
+                expected: "key `run.epochs` at line 24: expected a whole number of 0 or more, found string \"ten\"",
+            },
+            Case {
+                replace: ("epochs = 10", "epochs = 10.0"),
+                sets: &[],
+                expected: "key `run.epochs` at line 24: expected a whole number of 0 or more, found number 10.0",
+            },
+            Case {
+                replace: NONE,
+                sets: &["data.batch=-4"],
+                expected: "key `data.batch` given with --set: expected a whole number of 0 or more, found integer -4",
+            },
+            Case {
+                replace: ("inputs = { x = \"images\" }", "inputs = { x = 3 }"),
+                sets: &[],
+                expected: "key `data.inputs.x` at line 5: expected a string, found integer 3",
+            },
+            Case {
+                replace: ("inputs = { x = \"images\" }", "inputs = \"images\""),
+                sets: &[],
+                expected: "key `data.inputs` at line 5: expected a table, found string \"images\"",
+            },
+            Case {
+                replace: ("inputs = { x = \"images\" }", "inputs = {}"),
+                sets: &[],
+                expected: "key `data.inputs` at line 5: expected a column for each model input",
+            },
+            Case {
+                replace: ("model = \"model.onnx\"", "model = 2024-01-01"),
+                sets: &[],
+                expected: "key `model` at line 1: expected a string, found date or time",
+            },
+            Case {
+                replace: ("[loss]\nkind = \"cross-entropy\"", ""),
+                sets: &["loss=3"],
+                expected: "key `loss` given with --set: expected a table, found integer 3",
+            },
+            Case {
+                replace: NONE,
+                sets: &["data.shuffle=yes"],
+                expected: "key `data.shuffle` given with --set: expected true or false, found string \"yes\"",
+            },
+            Case {
+                replace: NONE,
+                sets: &["data.last_batch=dorp"],
+                expected: "key `data.last_batch` given with --set: unknown value \"dorp\", did you mean \"drop\"?",
+            },
+            Case {
+                replace: ("kind = \"cosine\"", "kind = \"cosines\""),
+                sets: &[],
+                expected: "key `schedule.kind` at line 17: unknown value \"cosines\", did you mean \"cosine\"?",
+            },
+            Case {
+                replace: ("kind = \"cosine\"", "kind = \"cosine\"\nlr_min = \"small\""),
+                sets: &[],
+                expected: "key `schedule.lr_min` at line 18: expected a number, found string \"small\"",
+            },
+            Case {
+                replace: ("kind = \"cosine\"", "kind = \"cosine\"\nlr_min = -1"),
+                sets: &[],
+                expected: "key `schedule.lr_min` at line 18: expected 0 or more, found -1",
+            },
+            Case {
+                replace: ("device = \"cpu\"", "device = \"cuda\""),
+                sets: &[],
+                expected: "key `run.device` at line 25: this version trains on the CPU: expected \"cpu\", found \"cuda\"",
+            },
+            Case {
+                replace: NONE,
+                sets: &["run.epochs=0"],
+                expected: "key `run.epochs` given with --set: expected 1 or more, found 0",
+            },
+            Case { replace: ("batch = 64", "batch = "), sets: &[], expected: "line 7: " },
+            Case { replace: ("seed = 0", "batch = 3"), sets: &[], expected: "line 8: duplicate key" },
+            Case { replace: ("seed = 0", "seed = 99999999999999999999"), sets: &[], expected: "line 8: " },
+        ];
+        for case in cases {
+            let text = DESIGN.replacen(case.replace.0, case.replace.1, 1);
+            let found = parse(&text, case.sets).expect_err(case.expected);
+            let expected = format!("/jobs/a/job.toml: {}", case.expected);
+            assert!(found == expected || case.expected.starts_with("line") && found.starts_with(&expected), "{found}");
+        }
+        for (set, expected) in [
+            ("run.epochs", "--set run.epochs: expected KEY=VALUE"),
+            ("=3", "--set =3: expected KEY=VALUE, with a key such as run.epochs"),
+            ("model.name=3", "--set model.name=3: `model` is no section"),
+        ] {
+            assert_eq!(parse(DESIGN, &[set]).unwrap_err(), expected);
+        }
+    }
+}

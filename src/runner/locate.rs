@@ -1,0 +1,339 @@
+//! Finds the ONNX Runtime library to load.
+//!
+//! The order: `--runtime`, `ORT_DYLIB_PATH`, the cache folder, the active Python environment, the
+//! system's library path, and last the pinned wheel (see [`fetch`]). A path that somebody named is
+//! used or is an error; what a search finds and cannot use is skipped and remembered.
+
+mod binary;
+pub mod fetch;
+mod search;
+
+use super::onnxruntime::{VersionError, library_version};
+use crate::error::ErrorKind;
+use search::Surroundings;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The oldest ONNX Runtime that can be used, as (major, minor).
+pub const OLDEST: (u32, u32) = (1, 24);
+
+/// What the user said about the library.
+#[derive(Clone, Debug, Default)]
+pub struct LocateOptions {
+    /// The file given with `--runtime`.
+    pub runtime: Option<PathBuf>,
+    /// Nothing may be fetched.
+    pub offline: bool,
+}
+
+/// Where a library was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `--runtime`.
+    Flag,
+    /// `ORT_DYLIB_PATH`.
+    Environment,
+    /// Our cache folder.
+    Cache,
+    /// A package of the active Python environment.
+    Python,
+    /// The system's library path.
+    System,
+    /// Fetched now.
+    Fetched,
+}
+
+/// A library that can be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// Where it was found.
+    pub source: Source,
+    /// The version it reports.
+    pub version: String,
+}
+
+/// A library that was looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Where it was found.
+    pub source: Source,
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// The version it reports, or why it cannot be used.
+    pub outcome: Result<String, Problem>,
+}
+
+/// Why a library cannot be used.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Problem {
+    #[error("does not exist")]
+    Missing,
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+    #[error("is a folder, expected the library file itself")]
+    Folder,
+    #[error("is {found}, expected a shared library of this system")]
+    NotALibrary { found: &'static str },
+    #[error("is built for {found}, this program needs {needed}")]
+    Architecture { found: String, needed: &'static str },
+    #[error("cannot be loaded: {0}")]
+    Load(String),
+    #[error("is no ONNX Runtime library")]
+    NotOnnxRuntime,
+    #[error("is ONNX Runtime {found}, {}.{} or newer is needed", OLDEST.0, OLDEST.1)]
+    TooOld { found: String },
+}
+
+/// No library can be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum LocateError {
+    #[error("{} ({source_name}) {problem}", .path.display())]
+    Unusable { source_name: Source, path: PathBuf, problem: Problem },
+    #[error("no ONNX Runtime {}.{} or newer was found, and --offline forbids fetching one{}", OLDEST.0, OLDEST.1, list_skipped(.skipped))]
+    Offline { skipped: Vec<Candidate> },
+    #[error("no ONNX Runtime {}.{} or newer was found, and fetching one failed: {reason}{}", OLDEST.0, OLDEST.1, list_skipped(.skipped))]
+    Fetch { reason: fetch::FetchError, skipped: Vec<Candidate> },
+}
+
+impl LocateError {
+    /// Returns the group this error belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::BadInput
+    }
+
+    /// Returns what the user can do.
+    pub fn hint(&self) -> String {
+        let library = binary::file_names();
+        match self {
+            LocateError::Unusable { source_name: Source::Environment, .. } => {
+                format!("correct ORT_DYLIB_PATH or unset it; it names the file {library}")
+            }
+            LocateError::Unusable { .. } => format!("--runtime names the file {library} of ONNX Runtime 1.24 or newer"),
+            LocateError::Offline { .. } | LocateError::Fetch { .. } => format!(
+                "run `pip install onnxruntime`, or unpack a release of \
+                 https://github.com/microsoft/onnxruntime/releases and pass --runtime with its {library}"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::Flag => "--runtime",
+            Source::Environment => "ORT_DYLIB_PATH",
+            Source::Cache => "cache",
+            Source::Python => "Python package",
+            Source::System => "system library",
+            Source::Fetched => "fetched",
+        })
+    }
+}
+
+fn list_skipped(candidates: &[Candidate]) -> String {
+    let lines = candidates.iter().filter_map(|candidate| {
+        let problem = candidate.outcome.as_ref().err()?;
+        Some(format!("; skipped {} ({}): it {problem}", candidate.path.display(), candidate.source))
+    });
+    lines.collect()
+}
+
+/// Returns the library to load. `say` gets a line when one is fetched.
+///
+/// # Errors
+/// A named file cannot be used, or nothing was found and nothing may or can be fetched.
+pub fn locate(options: &LocateOptions, say: &mut dyn FnMut(&str)) -> Result<Located, LocateError> {
+    locate_in(options, &Surroundings::of_process(), say)
+}
+
+/// Returns every library there is, in the order of the search, with its version or why it cannot
+/// be used. Fetches nothing.
+pub fn survey(options: &LocateOptions) -> Vec<Candidate> {
+    let surroundings = Surroundings::of_process();
+    let mut seen = Vec::new();
+    let searched =
+        SEARCHED.iter().flat_map(|source| surroundings.search(*source).into_iter().map(|path| (*source, path)));
+    surroundings
+        .named(options)
+        .into_iter()
+        .chain(searched)
+        .filter(|(_, path)| {
+            let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let new = !seen.contains(&real);
+            seen.push(real);
+            new
+        })
+        .map(|(source, path)| Candidate { outcome: inspect(&path), source, path })
+        .collect()
+}
+
+const SEARCHED: [Source; 3] = [Source::Cache, Source::Python, Source::System];
+
+fn locate_in(
+    options: &LocateOptions,
+    surroundings: &Surroundings,
+    say: &mut dyn FnMut(&str),
+) -> Result<Located, LocateError> {
+    if let Some((source, path)) = surroundings.named(options).into_iter().next() {
+        return match inspect(&path) {
+            Ok(version) => Ok(Located { path, source, version }),
+            Err(problem) => Err(LocateError::Unusable { source_name: source, path, problem }),
+        };
+    }
+    let mut skipped = Vec::new();
+    for source in SEARCHED {
+        for path in surroundings.search(source) {
+            match inspect(&path) {
+                Ok(version) => return Ok(Located { path, source, version }),
+                Err(problem) => skipped.push(Candidate { source, path, outcome: Err(problem) }),
+            }
+        }
+    }
+    if options.offline {
+        return Err(LocateError::Offline { skipped });
+    }
+    let fetched = surroundings.cache().ok_or(fetch::FetchError::NoCache);
+    match fetched.and_then(|cache| fetch::fetch(&cache, &surroundings.pythons(), say)) {
+        Ok((path, version)) => Ok(Located { path, source: Source::Fetched, version }),
+        Err(reason) => Err(LocateError::Fetch { reason, skipped }),
+    }
+}
+
+/// Returns the version of the library at `path`.
+fn inspect(path: &Path) -> Result<String, Problem> {
+    let found = path.metadata().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Problem::Missing,
+        _ => Problem::Unreadable(error.to_string()),
+    })?;
+    if found.is_dir() {
+        return Err(Problem::Folder);
+    }
+    binary::check(path)?;
+    let version = library_version(path).map_err(|error| match error {
+        VersionError::Load(reason) => Problem::Load(reason),
+        VersionError::NotOnnxRuntime => Problem::NotOnnxRuntime,
+    })?;
+    if version_numbers(&version) < [OLDEST.0, OLDEST.1] {
+        return Err(Problem::TooOld { found: version });
+    }
+    Ok(version)
+}
+
+/// Returns the leading numbers of every dotted part of a version or file name's version.
+fn version_numbers(version: &str) -> [u32; 2] {
+    let mut parts = version.split('.').map(|part| {
+        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
+    });
+    [parts.next().unwrap_or(0), parts.next().unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::search::libraries;
+    use super::*;
+    use std::ffi::OsString;
+
+    fn surroundings(variables: &[(&str, &Path)]) -> Surroundings {
+        let owned: Vec<(String, OsString)> =
+            variables.iter().map(|(name, value)| ((*name).to_string(), value.as_os_str().to_owned())).collect();
+        Surroundings {
+            variable: Box::new(move |name| owned.iter().find(|entry| entry.0 == name).map(|entry| entry.1.clone())),
+        }
+    }
+
+    fn quiet(line: &str) {
+        panic!("nothing is said, found {line}");
+    }
+
+    #[test]
+    fn a_named_file_is_used_or_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("notes.txt");
+        std::fs::write(&text, "no library").unwrap();
+        let foreign = folder.path().join("libonnxruntime.so");
+        let mut elf = vec![0; 64];
+        elf[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
+        elf[18] = 0xf3;
+        std::fs::write(&foreign, elf).unwrap();
+        let missing = folder.path().join("none.so");
+        let cases: [(&Path, &str); 4] = [
+            (&missing, "does not exist"),
+            (folder.path(), "is a folder, expected the library file itself"),
+            (&text, "is neither a library nor a program, expected a shared library of this system"),
+            (&foreign, "is built for riscv64, this program needs"),
+        ];
+        for (path, expected) in cases.into_iter().take(if cfg!(target_os = "linux") { 4 } else { 2 }) {
+            let error = locate_in(
+                &LocateOptions::default(),
+                &surroundings(&[("ORT_DYLIB_PATH", path), ("HOME", folder.path())]),
+                &mut quiet,
+            )
+            .unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(expected) && text.contains("(ORT_DYLIB_PATH)"), "{text}");
+            assert!(error.hint().contains("ORT_DYLIB_PATH"));
+            let flag = LocateOptions { runtime: Some(path.to_path_buf()), offline: false };
+            let text = locate_in(&flag, &surroundings(&[]), &mut quiet).unwrap_err().to_string();
+            assert!(text.contains(expected) && text.contains("(--runtime)"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_search_cannot_use_is_skipped_and_reported() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = fetch::folder(&home.path().join("freeze-plan"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("libonnxruntime.so.1.32.0"), "half a download").unwrap();
+        let options = LocateOptions { offline: true, ..LocateOptions::default() };
+        let outcome = locate_in(&options, &surroundings(&[("XDG_CACHE_HOME", home.path())]), &mut quiet);
+        if let Err(error) = outcome {
+            let text = error.to_string();
+            assert!(
+                text.contains("--offline forbids") && text.contains("libonnxruntime.so.1.32.0 (cache): it "),
+                "{text}"
+            );
+            assert!(error.hint().contains("pip install onnxruntime"));
+        }
+    }
+
+    #[test]
+    fn the_cache_folder_follows_the_variables() {
+        let home = Path::new("/home/a");
+        type Case<'a> = (&'a [(&'a str, &'a Path)], Option<&'a str>);
+        let cases: [Case; 4] = [
+            (&[("FREEZE_PLAN_CACHE", Path::new("/c")), ("HOME", home)], Some("/c")),
+            (&[("XDG_CACHE_HOME", Path::new("/x")), ("HOME", home)], Some("/x/freeze-plan")),
+            (&[("XDG_CACHE_HOME", Path::new("relative")), ("HOME", home)], Some("/home/a/.cache/freeze-plan")),
+            (&[], None),
+        ];
+        for (variables, expected) in cases {
+            assert_eq!(surroundings(variables).cache(), expected.map(PathBuf::from), "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn libraries_come_newest_first_and_links_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["libonnxruntime.so.1.9.0", "libonnxruntime.so.1.24.1", "libonnxruntime_providers_shared.so"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("libonnxruntime.so.1.24.1", folder.path().join("libonnxruntime.so")).unwrap();
+        let found: Vec<_> = libraries(folder.path()).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(found, ["libonnxruntime.so.1.24.1", "libonnxruntime.so.1.9.0"]);
+    }
+
+    #[test]
+    fn versions_compare_by_number() {
+        for (version, enough) in
+            [("1.9.1", false), ("1.23.2", false), ("1.24.0-dev", true), ("1.32.0", true), ("2.0", true)]
+        {
+            assert_eq!(version_numbers(version) >= [OLDEST.0, OLDEST.1], enough, "{version}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Runs graphs: ONNX Runtime or the embedded tract behind one [`Engine`], state in their buffers,
+//! and the train loop on top.
+//!
+//! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
+
+mod engine;
+mod event;
+pub mod job;
+pub mod locate;
+mod metrics;
+#[path = "ort.rs"]
+mod onnxruntime;
+mod phase;
+mod schedule;
+mod state;
+#[cfg(test)]
+pub mod testing;
+#[cfg(feature = "tract")]
+mod tract;
+#[cfg(feature = "tract")]
+mod tract_stable;
+mod train;
+
+pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};
+pub use event::{RunEvent, Timed};
+pub use job::{Job, JobError};
+pub use locate::{LocateError, LocateOptions, locate, survey};
+pub use onnxruntime::OnnxRuntime;
+pub use phase::Phase;
+pub use schedule::{Schedule, lr_at};
+pub use state::State;
+#[cfg(feature = "tract")]
+pub use tract::Tract;
+pub use train::{Outcome, Run, RunError, Setup, train};

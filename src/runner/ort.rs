@@ -1,0 +1,308 @@
+//! The ONNX Runtime engine: sessions, and state in ONNX Runtime's own buffers.
+//!
+//! A buffer is one `OrtValue`, bound as input and output by reference, so a step moves no state.
+
+use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
+use crate::graph::{DType, Model, Tensor};
+use crate::onnx::to_bytes;
+use bytes::Bytes;
+use ort::environment::Environment;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{IoBinding, Session};
+
+use ort::value::{DynTensor, DynValue, TensorElementType};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+const NAME: &str = "onnxruntime";
+
+/// ONNX Runtime allows one environment a process, and the library once loaded stays.
+static ENVIRONMENT: Mutex<Option<(PathBuf, &'static Environment)>> = Mutex::new(None);
+
+/// Executes graphs with an ONNX Runtime library found at run time.
+pub struct OnnxRuntime {
+    info: EngineInfo,
+    environment: &'static Environment,
+    allocator: Allocator,
+    sessions: Slab<Loaded>,
+    buffers: Slab<DynTensor>,
+    bindings: Slab<Bound>,
+}
+
+struct Loaded {
+    session: Session,
+    name: String,
+}
+
+struct Bound {
+    session: usize,
+    binding: IoBinding,
+    host: Vec<String>,
+}
+
+impl OnnxRuntime {
+    /// Loads the library at `library` and returns an engine on the CPU with `threads` threads.
+    /// One process can load one library; a second path is ignored once one was loaded.
+    ///
+    /// # Errors
+    /// The file is no ONNX Runtime, too old (1.24 is needed), or does not load.
+    pub fn new(library: &Path, threads: usize) -> Result<OnnxRuntime, EngineError> {
+        let version = library_version(library).map_err(|error| EngineError::Library {
+            engine: NAME,
+            library: library.display().to_string(),
+            reason: match error {
+                VersionError::Load(reason) => reason,
+                VersionError::NotOnnxRuntime => "it is no ONNX Runtime library".into(),
+            },
+        })?;
+        let (library, environment) = environment(library)?;
+        Ok(OnnxRuntime {
+            info: EngineInfo {
+                name: NAME.into(),
+                version,
+                library: library.display().to_string(),
+                device: "cpu".into(),
+                threads,
+            },
+            environment,
+            allocator: Allocator::default(),
+            sessions: Slab::default(),
+            buffers: Slab::default(),
+            bindings: Slab::default(),
+        })
+    }
+}
+
+fn environment(library: &Path) -> Result<(PathBuf, &'static Environment), EngineError> {
+    let mut slot = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((path, environment)) = slot.as_ref() {
+        return Ok((path.clone(), environment));
+    }
+    let fail = |reason: String| EngineError::Library { engine: NAME, library: library.display().to_string(), reason };
+    let builder = ort::init_from(library).map_err(|error| fail(chain(&error)))?;
+    let environment = builder.with_telemetry(false).build().map_err(|error| fail(error.to_string()))?;
+    let environment: &'static Environment = Box::leak(Box::new(environment));
+    environment.set_log_level(ort::logging::LogLevel::Error);
+    *slot = Some((library.to_path_buf(), environment));
+    Ok((library.to_path_buf(), environment))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+/// Why a file did not tell its version.
+#[derive(Debug)]
+pub(super) enum VersionError {
+    /// The system's loader refuses the file, for this reason.
+    Load(String),
+    /// It loads, and is another library.
+    NotOnnxRuntime,
+}
+
+/// Returns the version that the library at `path` reports.
+///
+/// # Errors
+/// The file does not load or is no ONNX Runtime.
+pub(super) fn library_version(path: &Path) -> Result<String, VersionError> {
+    // SAFETY: `OrtGetApiBase` is the one documented entry of an ONNX Runtime library; its version
+    // string is static. An ONNX Runtime is kept loaded, because unloading it is not supported.
+    unsafe {
+        let library = libloading::Library::new(path).map_err(|error| VersionError::Load(chain(&error)))?;
+        let base = library
+            .get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase")
+            .map_err(|_| VersionError::NotOnnxRuntime)?();
+        let text = ((*base).GetVersionString)();
+        let version = std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned();
+        std::mem::forget(library);
+        Ok(version)
+    }
+}
+
+fn element_type(dtype: DType) -> Option<TensorElementType> {
+    Some(match dtype {
+        DType::F32 => TensorElementType::Float32,
+        DType::F64 => TensorElementType::Float64,
+        DType::F16 => TensorElementType::Float16,
+        DType::BF16 => TensorElementType::Bfloat16,
+        DType::I64 => TensorElementType::Int64,
+        DType::I32 => TensorElementType::Int32,
+        DType::I16 => TensorElementType::Int16,
+        DType::I8 => TensorElementType::Int8,
+        DType::U64 => TensorElementType::Uint64,
+        DType::U32 => TensorElementType::Uint32,
+        DType::U16 => TensorElementType::Uint16,
+        DType::U8 => TensorElementType::Uint8,
+        DType::Bool => TensorElementType::Bool,
+        DType::String | DType::Other(_) => return None,
+    })
+}
+
+fn dtype(element: TensorElementType) -> Option<DType> {
+    [
+        DType::F32,
+        DType::F64,
+        DType::F16,
+        DType::BF16,
+        DType::I64,
+        DType::I32,
+        DType::I16,
+        DType::I8,
+        DType::U64,
+        DType::U32,
+        DType::U16,
+        DType::U8,
+        DType::Bool,
+    ]
+    .into_iter()
+    .find(|dtype| element_type(*dtype) == Some(element))
+}
+
+fn buffer_error(what: String, reason: impl ToString) -> EngineError {
+    EngineError::Buffer { engine: NAME, what, reason: reason.to_string() }
+}
+
+fn download(value: &DynTensor) -> Result<Tensor, EngineError> {
+    let shape: Vec<usize> = value.shape().iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).collect();
+    let dtype = dtype(*value.data_type())
+        .ok_or_else(|| buffer_error(format!("{:?}", value.data_type()), "this dtype cannot be read back"))?;
+    let size = shape.iter().product::<usize>() * dtype.size();
+    let data = if size == 0 {
+        Bytes::new()
+    } else {
+        // SAFETY: the value is a CPU tensor of this dtype and shape, so `size` bytes are readable.
+        Bytes::copy_from_slice(unsafe { std::slice::from_raw_parts(value.data_ptr().cast::<u8>(), size) })
+    };
+    Tensor::new(dtype, shape, data).map_err(|error| buffer_error(dtype.to_string(), error))
+}
+
+impl Engine for OnnxRuntime {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
+        let name = model.graph.name().to_string();
+        let fail = |error: &dyn std::fmt::Display| EngineError::Load {
+            engine: NAME,
+            graph: name.clone(),
+            reason: error.to_string(),
+        };
+        let session = Session::builder(self.environment)
+            .map_err(|error| fail(&error))?
+            .with_optimization_level(GraphOptimizationLevel::All)
+            .map_err(|error| fail(&error))?
+            .with_intra_threads(self.info.threads)
+            .map_err(|error| fail(&error))?
+            .commit_from_memory(&to_bytes(model))
+            .map_err(|error| fail(&error))?;
+        Ok(SessionId(self.sessions.insert(Loaded { session, name })))
+    }
+
+    fn unload(&mut self, session: SessionId) {
+        self.bindings.retain(|bound| bound.session != session.0);
+        self.sessions.remove(session.0);
+    }
+
+    fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError> {
+        let what = || format!("{}{:?}", tensor.dtype(), tensor.shape());
+        let element = element_type(tensor.dtype()).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
+        let value = DynTensor::new(&self.allocator, element, tensor.shape().to_vec())
+            .map_err(|error| buffer_error(what(), error))?;
+        let id = BufferId(self.buffers.insert(value));
+        self.write(id, tensor)?;
+        Ok(id)
+    }
+
+    fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {
+        let value = self.buffers.get_mut(buffer.0);
+        let shape: Vec<usize> = value.shape().iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).collect();
+        if dtype(*value.data_type()) != Some(tensor.dtype()) || shape != tensor.shape() {
+            let what = format!("{:?}{shape:?}", value.data_type());
+            return Err(buffer_error(what, format!("cannot take {}{:?}", tensor.dtype(), tensor.shape())));
+        }
+        let bytes = tensor.bytes();
+        if !bytes.is_empty() {
+            // SAFETY: the buffer has exactly the tensor's dtype and shape, lies in CPU memory,
+            // and `&mut self` keeps a run from using it meanwhile.
+            unsafe {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.data_ptr_mut().cast::<u8>(), bytes.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, buffer: BufferId) -> Result<Tensor, EngineError> {
+        download(self.buffers.get(buffer.0))
+    }
+
+    fn free(&mut self, buffer: BufferId) {
+        self.buffers.remove(buffer.0);
+    }
+
+    fn bind(
+        &mut self,
+        session: SessionId,
+        inputs: &[(&str, BufferId)],
+        outputs: &[(&str, Target)],
+    ) -> Result<BindingId, EngineError> {
+        let loaded = self.sessions.get(session.0);
+        let fail = |error: &dyn std::fmt::Display| EngineError::Run {
+            engine: NAME,
+            graph: loaded.name.clone(),
+            reason: error.to_string(),
+        };
+        let wanted: HashSet<&str> = loaded.session.inputs().iter().map(|input| input.name()).collect();
+        let mut binding = loaded.session.create_binding().map_err(|error| fail(&error))?;
+        for (name, buffer) in inputs.iter().filter(|(name, _)| wanted.contains(name)) {
+            binding.bind_input(*name, self.buffers.get(buffer.0)).map_err(|error| fail(&error))?;
+        }
+        let mut host = Vec::new();
+        for (name, target) in outputs {
+            match target {
+                Target::Buffer(id) => {
+                    binding.bind_output(*name, self.buffers.get_mut(id.0)).map_err(|error| fail(&error))?;
+                }
+                Target::Host => host.push((*name).to_string()),
+            }
+        }
+        Ok(BindingId(self.bindings.insert(Bound { session: session.0, binding, host })))
+    }
+
+    fn unbind(&mut self, binding: BindingId) {
+        self.bindings.remove(binding.0);
+    }
+
+    fn run(&mut self, binding: BindingId) -> Result<Vec<Tensor>, EngineError> {
+        let bound = self.bindings.get_mut(binding.0);
+        let loaded = self.sessions.get_mut(bound.session);
+        let name = loaded.name.clone();
+        let fail = |error: &dyn std::fmt::Display| EngineError::Run {
+            engine: NAME,
+            graph: name.clone(),
+            reason: error.to_string(),
+        };
+        for output in &bound.host {
+            let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
+                .map_err(|error| fail(&error))?;
+            bound.binding.bind_output_to_device(output, &cpu).map_err(|error| fail(&error))?;
+        }
+        let mut outputs = loaded.session.run_binding(&bound.binding).map_err(|error| fail(&error))?;
+        let mut results = Vec::with_capacity(bound.host.len());
+        for output in &bound.host {
+            let value: DynValue =
+                outputs.remove(output).ok_or_else(|| fail(&format!("output \"{output}\" is missing")))?;
+            let value: DynTensor = value.downcast().map_err(|error| fail(&error))?;
+            results.push(download(&value)?);
+        }
+        Ok(results)
+    }
+}

@@ -1,0 +1,349 @@
+//! The train loop: phases of epochs, steps, evaluation, and what each reports.
+
+use super::engine::{Engine, EngineError, Target};
+use super::event::RunEvent;
+use super::metrics::{Metrics, peak_bytes};
+use super::phase::{Phase, trained_facts};
+use super::schedule::{Schedule, lr_at};
+use super::state::State;
+use crate::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::data::Batches;
+use crate::error::ErrorKind;
+use crate::graph::{Model, Tensor};
+use crate::losses::LossSpec;
+use crate::optim::OptimizerSpec;
+use crate::plan::{FreezePlan, Segment, segments};
+use crate::training::{self, BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError, names};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Everything a run needs.
+pub struct Setup<'a> {
+    /// The model.
+    pub prepared: &'a Prepared,
+    /// What is frozen when.
+    pub plan: &'a FreezePlan,
+    /// What BatchNormalization does in a frozen unit.
+    pub batch_norm: BatchNorm,
+    /// The loss.
+    pub loss: &'a LossSpec,
+    /// The output that the loss compares with the target; the first where `None`.
+    pub output: Option<&'a str>,
+    /// The optimizer.
+    pub optimizer: &'a OptimizerSpec,
+    /// Learning rate over the run.
+    pub schedule: &'a Schedule,
+    /// Training data; its columns are the model's inputs and `target`.
+    pub train: &'a Batches,
+    /// Evaluation data.
+    pub eval: Option<&'a Batches>,
+    /// Folder for a checkpoint after each epoch.
+    pub checkpoints: Option<PathBuf>,
+    /// Steps from one `Step` event to the next.
+    pub log_every: usize,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// True when it was asked to stop before its end.
+    pub stopped: bool,
+    /// Metrics of the trained model on the eval data.
+    pub metrics: BTreeMap<String, f64>,
+    /// Parameters and running statistics.
+    pub values: BTreeMap<String, Tensor>,
+}
+
+/// A run that failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum RunError {
+    #[error("the loss is {loss} in epoch {epoch}, step {step} (learning rate {lr})")]
+    NotFinite { loss: f64, epoch: usize, step: usize, lr: f64 },
+    #[error("the eval loss of the trained model is {loss}")]
+    EvalNotFinite { loss: f64 },
+    #[error("frozen initializer \"{name}\" changed between epoch {from} and {to}")]
+    Moved { name: String, from: usize, to: usize },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+impl RunError {
+    /// Returns the group this error belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            RunError::NotFinite { .. } | RunError::EvalNotFinite { .. } | RunError::Moved { .. } => ErrorKind::Check,
+            RunError::Engine(error) => error.kind(),
+            RunError::Training(error) => error.kind(),
+            RunError::Checkpoint(error) => error.kind(),
+        }
+    }
+}
+
+/// Leaves out what JSON cannot hold.
+fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    metrics.into_iter().filter(|(_, value)| value.is_finite()).collect()
+}
+
+/// A run in progress. [`train`] drives it; tests step through it to look at the state.
+pub struct Run<'a> {
+    setup: &'a Setup<'a>,
+    /// Parameters, statistics and slots.
+    pub state: State,
+    eval: Model,
+    started: usize,
+}
+
+/// Trains to the end of the plan, or until `stop` is set, which ends the run after the step.
+///
+/// # Errors
+/// A graph cannot be built or run, the loss is not finite, a frozen value moved, or a checkpoint
+/// cannot be written.
+pub fn train(
+    engine: &mut dyn Engine,
+    setup: &Setup<'_>,
+    report: &mut dyn FnMut(RunEvent),
+    stop: &AtomicBool,
+) -> Result<Outcome, RunError> {
+    let clock = Instant::now();
+    let result = whole(engine, setup, report, stop);
+    let (status, error, metrics) = match &result {
+        Ok(outcome) => (if outcome.stopped { "stopped" } else { "done" }, None, outcome.metrics.clone()),
+        Err(error) => ("failed", Some(error.to_string()), BTreeMap::new()),
+    };
+    report(RunEvent::End { status: status.into(), error, metrics, seconds: clock.elapsed().as_secs_f64() });
+    result
+}
+
+fn whole(
+    engine: &mut dyn Engine,
+    setup: &Setup<'_>,
+    report: &mut dyn FnMut(RunEvent),
+    stop: &AtomicBool,
+) -> Result<Outcome, RunError> {
+    let mut run = Run::new(engine, setup, report)?;
+    let mut stopped = false;
+    for segment in segments(setup.plan) {
+        if run.segment(engine, &segment, report, stop)? {
+            stopped = true;
+            break;
+        }
+    }
+    let metrics = run.evaluate(engine)?;
+    if let Some(loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
+        return Err(RunError::EvalNotFinite { loss: *loss });
+    }
+    let values = run.state.read_values(engine)?;
+    Ok(Outcome { stopped, metrics, values })
+}
+
+impl<'a> Run<'a> {
+    /// Uploads the model and reports the start.
+    ///
+    /// # Errors
+    /// The data gives no batch, the loss does not fit, or the engine fails.
+    pub fn new(
+        engine: &mut dyn Engine,
+        setup: &'a Setup<'a>,
+        report: &mut dyn FnMut(RunEvent),
+    ) -> Result<Run<'a>, RunError> {
+        let steps = setup.train.len();
+        let eval = training::eval(setup.prepared, setup.loss, setup.output)?;
+        let info = engine.info().clone();
+        report(RunEvent::Start {
+            version: env!("CARGO_PKG_VERSION").into(),
+            engine: info.name,
+            engine_version: info.version,
+            device: info.device,
+            threads: info.threads,
+            parameters: setup.plan.model.parameters,
+            epochs: setup.plan.epochs.len(),
+            steps: steps * setup.plan.epochs.len(),
+            samples: setup.train.rows(),
+        });
+        let state = State::new(engine, setup.prepared)?;
+        Ok(Run { setup, state, eval, started: 0 })
+    }
+
+    /// Builds the graphs of a segment and trains its epochs; returns true when asked to stop.
+    ///
+    /// # Errors
+    /// See [`train`].
+    pub fn segment(
+        &mut self,
+        engine: &mut dyn Engine,
+        segment: &Segment,
+        report: &mut dyn FnMut(RunEvent),
+        stop: &AtomicBool,
+    ) -> Result<bool, RunError> {
+        let clock = Instant::now();
+        let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
+        let (step, held) = self.build(engine, frozen)?;
+        self.state.set_trained(engine, &trained_facts(&step), self.setup.optimizer)?;
+        let mut phase = Phase::new(engine, &step, &self.state)?;
+        let epoch = &self.setup.plan.epochs[segment.first_epoch - 1];
+        report(RunEvent::Phase {
+            epoch: segment.first_epoch,
+            frozen: segment.frozen.len(),
+            frozen_units: epoch.frozen_units,
+            seconds: clock.elapsed().as_secs_f64(),
+            predicted_step_cost: epoch.predicted.step_cost,
+            nodes: step.train.graph.nodes().len(),
+        });
+        if step.trained.is_empty() {
+            let message = format!("nothing trains from epoch {} on: every parameter is frozen", segment.first_epoch);
+            report(RunEvent::Warning { message });
+        }
+        for name in &step.contract.unused {
+            let message = format!("the loss does not depend on \"{name}\": it keeps its value");
+            report(RunEvent::Warning { message });
+        }
+        let mut stopped = false;
+        for epoch in segment.first_epoch..=segment.last_epoch {
+            stopped = self.epoch(engine, &mut phase, epoch, report, stop)?;
+            if stopped {
+                break;
+            }
+        }
+        phase.close(engine);
+        for (name, before) in held {
+            if engine.read(self.state.value(&name))? != before {
+                return Err(RunError::Moved { name, from: segment.first_epoch, to: segment.last_epoch });
+            }
+        }
+        Ok(stopped)
+    }
+
+    /// Runs the trained model over the eval data.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn evaluate(&self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
+        let Some(batches) = self.setup.eval else { return Ok(BTreeMap::new()) };
+        let graph = &self.eval.graph;
+        let prediction = training::prediction(&self.setup.prepared.model.graph, self.setup.output)?;
+        let prediction = self.setup.prepared.model.graph.value_name(prediction);
+        let session = engine.load(&self.eval)?;
+        let mut metrics = Metrics::default();
+        for index in 0..batches.len() {
+            let batch = batches.batch(0, index);
+            let mut inputs = Vec::new();
+            for (name, tensor) in &batch {
+                inputs.push((name.as_str(), engine.allocate(tensor)?));
+            }
+            let own = inputs.len();
+            inputs.extend(self.state.values().filter(|(name, _)| graph.find(name).is_some()));
+            let outputs = [(names::LOSS, Target::Host), (prediction, Target::Host)];
+            let binding = engine.bind(session, &inputs, &outputs)?;
+            let results = engine.run(binding)?;
+            engine.unbind(binding);
+            inputs.iter().take(own).for_each(|(_, buffer)| engine.free(*buffer));
+            let target = batch.iter().find(|(name, _)| name == names::TARGET);
+            if let ([loss, prediction], Some((_, target))) = (results.as_slice(), target) {
+                let loss = loss.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN);
+                metrics.add(self.setup.loss, loss, prediction, target);
+            }
+        }
+        engine.unload(session);
+        Ok(metrics.values())
+    }
+
+    /// Builds the graphs with the current values of what is frozen, and returns those values.
+    fn build(
+        &self,
+        engine: &dyn Engine,
+        frozen: HashSet<&str>,
+    ) -> Result<(TrainStep, Vec<(String, Tensor)>), RunError> {
+        let mut prepared = self.setup.prepared.clone();
+        let mut held = Vec::new();
+        for (name, buffer) in self.state.values() {
+            let trains = prepared.trainable().contains(&name) && !frozen.contains(name);
+            if !trains {
+                let tensor = engine.read(buffer)?;
+                let graph = std::mem::take(&mut prepared.model.graph);
+                prepared.model.graph = graph.with_initializer(name, tensor.clone());
+                if frozen.contains(name) {
+                    held.push((name.to_string(), tensor));
+                }
+            }
+        }
+        let options = PhaseOptions {
+            frozen,
+            batch_norm: self.setup.batch_norm,
+            loss: self.setup.loss,
+            optimizer: self.setup.optimizer,
+            output: self.setup.output,
+        };
+        Ok((training::build(&prepared, &options)?, held))
+    }
+
+    fn epoch(
+        &mut self,
+        engine: &mut dyn Engine,
+        phase: &mut Phase,
+        epoch: usize,
+        report: &mut dyn FnMut(RunEvent),
+        stop: &AtomicBool,
+    ) -> Result<bool, RunError> {
+        let setup = self.setup;
+        let clock = Instant::now();
+        let (steps, epochs) = (setup.train.len(), setup.plan.epochs.len());
+        let (mut total, mut samples) = (0.0, 0);
+        for index in 0..steps {
+            let batch = setup.train.batch(epoch as u64, index);
+            let count = batch.first().and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or(1);
+            let lr =
+                lr_at(setup.schedule, setup.optimizer.lr, self.started as u64, (steps * epochs) as u64, steps as u64);
+            self.started += 1;
+            let step_clock = Instant::now();
+            let loss = phase.step(engine, &self.state, &batch, lr)?;
+            let seconds = step_clock.elapsed().as_secs_f64();
+            if !loss.is_finite() {
+                return Err(RunError::NotFinite { loss, epoch, step: self.started, lr });
+            }
+            total += loss * count as f64;
+            samples += count;
+            if self.started.is_multiple_of(setup.log_every.max(1)) {
+                report(RunEvent::Step { epoch, step: self.started, loss, lr, seconds });
+            }
+            if stop.load(Ordering::Relaxed) {
+                self.checkpoint(engine, epoch, report)?;
+                return Ok(true);
+            }
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        report(RunEvent::Epoch {
+            epoch,
+            train_loss: total / samples.max(1) as f64,
+            metrics: finite(self.evaluate(engine)?),
+            seconds,
+            samples_per_second: samples as f64 / seconds,
+            peak_bytes: peak_bytes(),
+        });
+        self.checkpoint(engine, epoch, report)?;
+        Ok(false)
+    }
+
+    fn checkpoint(&self, engine: &dyn Engine, epoch: usize, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
+        let Some(folder) = &self.setup.checkpoints else { return Ok(()) };
+        let mut tensors = self.state.read_values(engine)?;
+        for (name, buffer) in self.state.slots() {
+            tensors.insert(name.to_string(), engine.read(buffer)?);
+        }
+        let checkpoint = Checkpoint {
+            epoch: epoch as u64,
+            step: self.started as u64,
+            plan_hash: crate::plan::sha256_hex(self.setup.plan.to_json().as_bytes()),
+            tensors,
+        };
+        checkpoint::save(folder, &checkpoint)?;
+        report(RunEvent::Checkpoint { epoch, step: self.started, path: folder.display().to_string() });
+        Ok(())
+    }
+}
