@@ -1,0 +1,202 @@
+//! Numbers, names and runs of epochs as a person reads them.
+
+use crate::plan::{EpochPlan, FreezePlan, PlannedUnit};
+use std::collections::HashSet;
+
+/// Returns `value` with three digits and a decimal prefix, such as `1.81 G`; below 1000 as it is.
+pub(super) fn short(value: u64) -> String {
+    const PREFIXES: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
+    if value < 1000 {
+        return value.to_string();
+    }
+    let mut scaled = value as f64;
+    let mut text = String::new();
+    for prefix in PREFIXES {
+        scaled /= 1000.0;
+        text = format!("{} {prefix}", three_digits(scaled));
+        if three_digits(scaled) != "1000" {
+            break;
+        }
+    }
+    text
+}
+
+fn three_digits(value: f64) -> String {
+    if value < 9.995 {
+        format!("{value:.2}")
+    } else if value < 99.95 {
+        format!("{value:.1}")
+    } else if value < 999.5 {
+        format!("{value:.0}")
+    } else {
+        "1000".into()
+    }
+}
+
+/// Returns flops with their unit, such as `1.81 GFLOP`.
+pub(super) fn flops(value: u64) -> String {
+    with_unit(value, "FLOP")
+}
+
+/// Returns bytes with their unit, such as `4.20 MB`; a kB is 1000 bytes.
+pub(super) fn bytes(value: u64) -> String {
+    with_unit(value, "B")
+}
+
+fn with_unit(value: u64, unit: &str) -> String {
+    let text = short(value);
+    if text.contains(' ') { format!("{text}{unit}") } else { format!("{text} {unit}") }
+}
+
+/// Returns a count with a comma between thousands.
+pub(super) fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Returns `text` without control characters: names come from a file and must not steer a terminal.
+pub(super) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Returns a unit's path for a person: the model itself has an empty one.
+pub(super) fn unit_name(path: &str) -> String {
+    if path.is_empty() { "(model)".into() } else { clean(path) }
+}
+
+/// Returns `1 unit` or `2 units`.
+pub(super) fn plural(count: u64, word: &str) -> String {
+    format!("{} {word}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// A run of consecutive epochs with one frozen set.
+pub(super) struct Run<'a> {
+    /// Its epochs, at least one.
+    pub(super) epochs: &'a [EpochPlan],
+    /// The last unit of which a parameter is newly frozen.
+    pub(super) newly: Option<&'a PlannedUnit>,
+}
+
+impl Run<'_> {
+    /// Returns the epoch numbers, such as `3` or `3-6`.
+    pub(super) fn numbers(&self) -> String {
+        range(self.first().epoch.to_string(), self.last().epoch.to_string())
+    }
+
+    /// Returns the schedule's values, such as `0.20` or `0.20-0.38`.
+    pub(super) fn fractions(&self) -> String {
+        range(format!("{:.2}", self.first().fraction), format!("{:.2}", self.last().fraction))
+    }
+
+    /// Returns the first epoch.
+    pub(super) fn first(&self) -> &EpochPlan {
+        self.epochs.first().expect("invariant: chunk_by yields no empty run")
+    }
+
+    fn last(&self) -> &EpochPlan {
+        self.epochs.last().expect("invariant: chunk_by yields no empty run")
+    }
+}
+
+fn range(first: String, last: String) -> String {
+    if first == last { first } else { format!("{first}-{last}") }
+}
+
+/// Returns the runs of epochs with one frozen set.
+pub(super) fn runs(plan: &FreezePlan) -> Vec<Run<'_>> {
+    let mut before: HashSet<&str> = HashSet::new();
+    let mut runs = Vec::new();
+    for epochs in plan.epochs.chunk_by(|a, b| a.frozen == b.frozen) {
+        let frozen: HashSet<&str> = epochs.iter().take(1).flat_map(|e| e.frozen.iter().map(String::as_str)).collect();
+        let is_new = |name: &String| frozen.contains(name.as_str()) && !before.contains(name.as_str());
+        let newly = plan.units.iter().rfind(|unit| unit.parameters.iter().any(is_new));
+        runs.push(Run { epochs, newly });
+        before = frozen;
+    }
+    runs
+}
+
+/// Returns when a unit freezes first: an epoch, `part` when never as a whole, or `never`.
+pub(super) fn freezes(plan: &FreezePlan, runs: &[Run<'_>]) -> Vec<String> {
+    let mut first: Vec<Option<usize>> = vec![None; plan.units.len()];
+    let mut part = vec![false; plan.units.len()];
+    for run in runs {
+        let frozen: HashSet<&str> = run.first().frozen.iter().map(String::as_str).collect();
+        for (index, unit) in plan.units.iter().enumerate() {
+            let count = unit.parameters.iter().filter(|name| frozen.contains(name.as_str())).count();
+            part[index] |= count > 0;
+            if count > 0 && count == unit.parameters.len() {
+                first[index].get_or_insert(run.first().epoch);
+            }
+        }
+    }
+    let text = |(first, part): (Option<usize>, bool)| match first {
+        Some(epoch) => epoch.to_string(),
+        None if part => "part".into(),
+        None => "never".into(),
+    };
+    first.into_iter().zip(part).map(text).collect()
+}
+
+/// Returns the knobs of the policy, such as `linear, freeze_start 0.5`.
+pub(super) fn policy(plan: &FreezePlan) -> String {
+    let mut parts = vec![plan.policy.name.clone()];
+    for (name, value) in &plan.policy.settings {
+        let value = value.as_str().map_or_else(|| value.to_string(), String::from);
+        parts.push(format!("{name} {value}"));
+    }
+    clean(&parts.join(", "))
+}
+
+/// Returns the sentence that says what the plan saves.
+pub(super) fn saving(plan: &FreezePlan) -> String {
+    let saving = 100.0 * (1.0 - plan.summary.cost_ratio);
+    let saving = if saving == 0.0 { 0.0 } else { saving };
+    format!(
+        "Predicted compute saving over {}: {saving:.1} %. Speedup at most {:.2}x, less where time goes to \
+         data, loss and optimizer.",
+        plural(plan.epochs.len() as u64, "epoch"),
+        plan.summary.ceiling
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.00 k"),
+            (9_994, "9.99 k"),
+            (9_996, "10.0 k"),
+            (99_960, "100 k"),
+            (999_499, "999 k"),
+            (999_500, "1.00 M"),
+            (1_814_073_344, "1.81 G"),
+            (u64::MAX, "18.4 E"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(short(value), expected, "{value}");
+        }
+        assert_eq!(
+            (flops(1_814_073_344), bytes(12), bytes(4_200_000)),
+            ("1.81 GFLOP".into(), "12 B".into(), "4.20 MB".into())
+        );
+        assert_eq!((grouped(0), grouped(100), grouped(11_689_512)), ("0".into(), "100".into(), "11,689,512".into()));
+    }
+
+    #[test]
+    fn control_characters_are_replaced() {
+        assert_eq!(clean("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+    }
+}

@@ -1,0 +1,24 @@
+//! Plans and runs for a person or another program: a table for a terminal, CSV, HTML pages.
+//!
+//! Everything here turns data into text. What this module does not do: decide, count, or write
+//! files; and the plan file itself is `plan`'s.
+
+mod human;
+mod page;
+mod plan_csv;
+mod plan_html;
+#[cfg(feature = "cli")]
+mod plan_table;
+#[cfg(feature = "runner")]
+mod run_html;
+#[cfg(feature = "cli")]
+mod units_table;
+
+pub use plan_csv::plan_csv;
+pub use plan_html::plan_html;
+#[cfg(feature = "cli")]
+pub use plan_table::plan_table;
+#[cfg(feature = "runner")]
+pub use run_html::run_html;
+#[cfg(feature = "cli")]
+pub use units_table::units_table;

@@ -1,0 +1,184 @@
+//! The preview in a terminal of 80 columns.
+
+use super::human::{bytes, clean, flops, plural, policy, runs, saving, unit_name};
+use crate::plan::FreezePlan;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+/// Columns of the terminal that the tables are made for.
+pub(super) const WIDTH: usize = 80;
+
+/// Returns the plan as text of at most 80 columns: the model, one row per run of epochs with the
+/// same frozen set, and what it saves. Column `fraction` is the schedule's value in [0, 1], `step
+/// cost` the flops of a step relative to nothing frozen, `grad+opt` the bytes of gradients and optimizer
+/// slots.
+pub fn plan_table(plan: &FreezePlan) -> String {
+    let model = &plan.model;
+    let exporter = if model.exporter.is_empty() { "an unnamed exporter".into() } else { clean(&model.exporter) };
+    let mut text = String::new();
+    text += &wrap(&format!("{}: opset {}, written by {exporter}", clean(&model.file), model.opset));
+    text += &wrap(&format!(
+        "{}, {} ({})",
+        plural(plan.units.len() as u64, "unit"),
+        plural(model.parameters, "parameter"),
+        bytes(model.bytes)
+    ));
+    text += &wrap(&format!("policy {}", policy(plan)));
+    text.push('\n');
+    text += &rows(plan);
+    text.push('\n');
+    text += &wrap(&saving(plan));
+    for note in &plan.summary.notes {
+        text += &wrap(&format!("note: {}", clean(note)));
+    }
+    text
+}
+
+fn rows(plan: &FreezePlan) -> String {
+    let header = ["epochs", "frozen", "freezes up to", "fraction", "step cost", "backward", "grad+opt"];
+    let mut rows = Vec::new();
+    for run in runs(plan) {
+        let first = run.first();
+        rows.push(vec![
+            run.numbers(),
+            format!("{}/{}", first.frozen_units, plan.units.len()),
+            run.newly.map_or("-".into(), |unit| unit_name(&unit.path)),
+            run.fractions(),
+            format!("{:.1} %", 100.0 * first.predicted.step_cost),
+            flops(first.predicted.backward_flops),
+            bytes(first.predicted.state_bytes),
+        ]);
+    }
+    render(&header, rows, &[2], &[2])
+}
+
+/// Returns a table without lines. The columns `paths` are cut in the middle so that a row has
+/// [`WIDTH`] columns; the columns `left` are aligned left.
+pub(super) fn render(header: &[&str], mut rows: Vec<Vec<String>>, paths: &[usize], left: &[usize]) -> String {
+    const GAP: usize = 2;
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(header.get(column).map(|name| name.chars().count())).max().unwrap_or(0)
+    };
+    let fixed: usize = (0..header.len()).filter(|column| !paths.contains(column)).map(width).sum();
+    let gaps = GAP * header.len().saturating_sub(1);
+    let room = WIDTH.saturating_sub(fixed + gaps) / paths.len().max(1);
+    for row in &mut rows {
+        for (column, cell) in row.iter_mut().enumerate().filter(|(column, _)| paths.contains(column)) {
+            *cell = middle(cell, room.max(header.get(column).map_or(0, |name| name.len())));
+        }
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.to_vec()).add_rows(rows);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((if index == 0 { 0 } else { GAP as u16 }, 0));
+        let side = if left.contains(&index) { CellAlignment::Left } else { CellAlignment::Right };
+        column.set_cell_alignment(side);
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// Returns `text` in at most `width` characters, with `..` for what is left out of its middle.
+pub(super) fn middle(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width || width < 5 {
+        return text.into();
+    }
+    let kept = width - 2;
+    let head: String = text.chars().take(kept / 2).collect();
+    let tail: String = text.chars().skip(length - (kept - kept / 2)).collect();
+    format!("{head}..{tail}")
+}
+
+/// Returns `text` in lines of at most [`WIDTH`] columns, each ended; later lines are indented.
+fn wrap(text: &str) -> String {
+    let mut result = String::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.trim().is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            result += &line;
+            result.push('\n');
+            line = " ".into();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+    }
+    result + &line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::units_table;
+    use super::*;
+    use crate::plan::testing::{Chain, six_units};
+    use crate::plan::{PlanOptions, build};
+
+    fn plan() -> FreezePlan {
+        let model = Chain { alive: Some("stem.bn.bias"), ..six_units() };
+        let keep = vec!["stem.bn.bias".into()];
+        build(&model.inputs(12), &PlanOptions { freeze_start: 0.1, keep, ..PlanOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_preview_of_a_small_model() {
+        let expected = r#"
+small.onnx: opset 17, written by pytorch 2.9.0
+6 units, 596,392 parameters (2.39 MB)
+policy linear, freeze_start 0.1, freeze_level 1.0, arithmetic composer
+
+epochs  frozen  freezes up to          fraction  step cost    backward  grad+opt
+   1-4     0/6  -                     0.00-0.17    100.0 %  1.17 GFLOP   4.77 MB
+   5-6     1/6  stem.conv             0.26-0.35     87.1 %   933 MFLOP   4.70 MB
+   7-8     1/6  stem.bn               0.44-0.54     87.1 %   933 MFLOP   4.70 MB
+  9-10     2/6  layer1.0.conv1        0.63-0.72     74.8 %   701 MFLOP   4.40 MB
+ 11-12     3/6  layer1.0...ath.conv2  0.81-0.91     62.5 %   470 MFLOP   4.11 MB
+
+Predicted compute saving over 12 epochs: 14.8 %. Speedup at most 1.17x, less
+  where time goes to data, loss and optimizer.
+note: parameter "stem.bn.bias" keeps the backward pass alive in epochs 5 to 12,
+  so freezes that come after it in the model save only weight gradients
+"#;
+        assert_eq!(plan_table(&plan()), expected.trim_start_matches('\n'), "found\n{}", plan_table(&plan()));
+    }
+
+    #[test]
+    fn the_units_of_a_small_model() {
+        let expected = r#"
+unit  path               class        elements  forward   input  weight  freezes
+   0  stem.conv          Conv2d         9.41 k    236 M   236 M   236 M        5
+   1  stem.bn            BatchNorm2d       128   3.21 M  6.42 M  3.21 M     part
+   2  layer1.0.conv1     Conv2d         36.9 k    231 M   231 M   231 M        9
+   3  layer1...th.conv2  Conv2d         36.9 k    231 M   231 M   231 M       11
+   4  layer1.0.bn2       BatchNorm2d       128    803 k  1.61 M   803 k    never
+   5  fc                 Linear          513 k   1.02 M  1.02 M  1.02 M    never
+"#;
+        assert_eq!(units_table(&plan()), expected.trim_start_matches('\n'), "found\n{}", units_table(&plan()));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut model = six_units();
+        model.model.file = "a".repeat(60) + ".onnx \u{1b}[2J";
+        model.model.exporter = "some exporter of a very long name ".repeat(4);
+        for unit in &mut model.units {
+            unit.path = format!("{}{}", "encoder.layers.block.".repeat(6), unit.path);
+            unit.class = "torch.nn.modules.conv.Conv2d".into();
+        }
+        model.costs[0].flops.forward = u64::MAX / 8;
+        let plan = build(&model.inputs(9000), &PlanOptions::default()).unwrap();
+        let text = plan_table(&plan) + &units_table(&plan);
+        for line in text.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+            assert!(!line.contains('\u{1b}'), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut_in_the_middle() {
+        assert_eq!(middle("layer1.0.conv1", 14), "layer1.0.conv1");
+        assert_eq!(middle("layer1.0.conv1", 10), "laye..onv1");
+        assert_eq!(middle("layer1.0.conv1", 9), "lay..onv1");
+    }
+}
