@@ -1,0 +1,92 @@
+//! How a failure is told: one line, the remedy on a second one, an exit code.
+
+use crate::error::ErrorKind;
+use std::error::Error;
+use std::process::ExitCode;
+
+/// A failed command.
+#[derive(Debug)]
+pub struct Failure {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+}
+
+/// What a command gives back.
+pub type CommandResult = Result<ExitCode, Failure>;
+
+impl Failure {
+    /// Returns a failure with a text of its own.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Prints the failure to stderr and returns its exit code.
+    pub fn print(self) -> ExitCode {
+        eprintln!("error: {}", self.message);
+        if let Some(hint) = self.hint {
+            eprintln!("hint: {hint}");
+        }
+        ExitCode::from(self.kind.exit_code())
+    }
+
+    /// Returns a failure telling an error with its sources in one line.
+    pub fn of(kind: ErrorKind, error: &dyn Error) -> Failure {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let text = inner.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = inner.source();
+        }
+        Failure::new(kind, message)
+    }
+}
+
+macro_rules! failures {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Failure {
+                Failure::of(error.kind(), &error)
+            }
+        }
+    )*};
+}
+
+failures! {
+    crate::onnx::OnnxError,
+    crate::plan::PlanError,
+    crate::planner::PlannerError,
+    crate::training::TrainingError,
+    crate::runner::EngineError,
+    crate::runner::JobError,
+    crate::data::DataError,
+}
+
+impl From<crate::runner::LocateError> for Failure {
+    fn from(error: crate::runner::LocateError) -> Failure {
+        let hint = error.hint();
+        let failure = Failure::of(error.kind(), &error);
+        if hint.is_empty() { failure } else { failure.hint(hint) }
+    }
+}
+
+impl From<crate::runner::RunError> for Failure {
+    fn from(error: crate::runner::RunError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
+        match error {
+            crate::runner::RunError::NotFinite { .. } => {
+                failure.hint("lower optimizer.lr, set optimizer.clip_norm, or look for bad values in the data")
+            }
+            _ => failure,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `freeze-plan graph MODEL --out DIR`: the graphs of one phase as files.
+
+use super::failure::{CommandResult, Failure};
+use super::options::{PlanArgs, ShapeArgs};
+use super::{model, output};
+use crate::error::ErrorKind;
+use crate::losses::{LossKind, LossSpec};
+use crate::onnx::to_bytes;
+use crate::optim::{OptimizerKind, OptimizerSpec};
+use crate::plan::{self, FreezePlan};
+use crate::training::{BatchNorm, PhaseOptions, build, prepare};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Writes the train, optimizer and eval graphs of one phase
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// ONNX model
+    model: PathBuf,
+    /// Folder for train.onnx, optimizer.onnx, eval.onnx and contract.json
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Plan file to take the frozen set from
+    #[arg(long = "plan", value_name = "FILE", requires = "epoch")]
+    plan_file: Option<PathBuf>,
+    /// Epoch whose frozen set is built; without it nothing is frozen
+    #[arg(long, value_name = "N")]
+    epoch: Option<usize>,
+    /// Loss: cross-entropy, binary-cross-entropy, mse, l1 or huber
+    #[arg(long, value_name = "KIND", default_value = "cross-entropy")]
+    loss: String,
+    /// Axis of the classes for cross-entropy
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    class_axis: Option<i64>,
+    /// Optimizer: sgd (with momentum 0.9), adam or adamw
+    #[arg(long, value_name = "KIND", default_value = "sgd")]
+    optimizer: String,
+    /// BatchNormalization of frozen units: train (batch statistics) or frozen
+    #[arg(long, value_name = "KIND", default_value = "train")]
+    batch_norm: String,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> CommandResult {
+    let loss = one_of("--loss", &args.loss, LossKind::ALL.map(LossKind::name), LossKind::from_name)?;
+    let kinds = OptimizerKind::ALL.map(OptimizerKind::name);
+    let mut optimizer = OptimizerSpec::new(one_of("--optimizer", &args.optimizer, kinds, OptimizerKind::from_name)?);
+    if optimizer.kind == OptimizerKind::Sgd {
+        optimizer.momentum = Some(0.9);
+    }
+    let batch_norm = one_of("--batch-norm", &args.batch_norm, ["train", "frozen"], |name| match name {
+        "train" => Some(BatchNorm::Train),
+        "frozen" => Some(BatchNorm::Frozen),
+        _ => None,
+    })?;
+    let loaded = model::load(&args.model)?;
+    if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
+        let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
+        return Err(Failure::new(ErrorKind::Usage, text));
+    }
+    let plan = match &args.plan_file {
+        Some(path) => read_plan(path, &loaded)?,
+        None => model::plan(&loaded, &args.plan.options()?, args.plan.epochs, &optimizer, &args.shape)?,
+    };
+    let frozen: Vec<String> = match args.epoch {
+        None => Vec::new(),
+        Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {
+            Some(entry) => entry.frozen.clone(),
+            None => {
+                let text = format!("--epoch {epoch}: the plan has epochs 1 to {}", plan.epochs.len());
+                return Err(Failure::new(ErrorKind::Usage, text));
+            }
+        },
+    };
+    let prepared = prepare(&loaded.analysis)?;
+    let known: HashSet<&str> = prepared.trainable().into_iter().collect();
+    if let Some(stranger) = frozen.iter().find(|name| !known.contains(name.as_str())) {
+        let text = format!("the plan freezes \"{stranger}\", which is no parameter of {}", args.model.display());
+        return Err(Failure::new(ErrorKind::BadInput, text));
+    }
+    let loss = LossSpec { class_axis: args.class_axis, ..LossSpec::new(loss) };
+    let options = PhaseOptions {
+        frozen: frozen.iter().map(String::as_str).collect(),
+        batch_norm,
+        loss: &loss,
+        optimizer: &optimizer,
+        output: None,
+    };
+    let step = build(&prepared, &options)?;
+    output::make_folder(&args.out)?;
+    let mut written = vec!["train.onnx", "eval.onnx", "contract.json"];
+    output::write_file(&args.out.join("train.onnx"), &to_bytes(&step.train))?;
+    output::write_file(&args.out.join("eval.onnx"), &to_bytes(&step.eval))?;
+    match &step.optimizer {
+        Some(optimizer) => {
+            output::write_file(&args.out.join("optimizer.onnx"), &to_bytes(optimizer))?;
+            written.insert(1, "optimizer.onnx");
+        }
+        None => {
+            let _ = std::fs::remove_file(args.out.join("optimizer.onnx"));
+            eprintln!("warning: every parameter is frozen, there is no optimizer.onnx");
+        }
+    }
+    let contract = serde_json::to_string_pretty(&step.contract).expect("invariant: plain data");
+    output::write_file(&args.out.join("contract.json"), contract.as_bytes())?;
+    eprintln!(
+        "{}: {} of {} parameters train, {} frozen, {} nodes in train.onnx",
+        args.out.display(),
+        step.trained.len(),
+        known.len(),
+        frozen.len(),
+        step.train.graph.nodes().len()
+    );
+    let lines = written.into_iter().map(|name| format!("{}\n", args.out.join(name).display()));
+    output::emit(&lines.collect::<String>(), None)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a plan file and refuses one of another model.
+fn read_plan(path: &Path, loaded: &model::Loaded) -> Result<FreezePlan, Failure> {
+    let plan = plan::read(path)?;
+    let sha256 = plan::sha256_hex(&loaded.file.bytes);
+    if plan.model.sha256 != sha256 {
+        let text = format!(
+            "{} is a plan for {} (sha256 {}), not for {} (sha256 {})",
+            path.display(),
+            plan.model.file,
+            plan.model.sha256.get(..12).unwrap_or_default(),
+            loaded.file.path.display(),
+            &sha256[..12]
+        );
+        return Err(Failure::new(ErrorKind::BadInput, text));
+    }
+    Ok(plan)
+}
+
+fn one_of<T, const N: usize>(
+    option: &str,
+    value: &str,
+    known: [&str; N],
+    find: impl Fn(&str) -> Option<T>,
+) -> Result<T, Failure> {
+    find(value).ok_or_else(|| {
+        Failure::new(ErrorKind::Usage, format!("{option} is \"{value}\", expected one of {}", known.join(", ")))
+    })
+}

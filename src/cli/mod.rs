@@ -1,0 +1,74 @@
+//! The command line: one file a command, nothing computed here.
+//!
+//! stdout is data, everything else goes to stderr. Exit codes: 0 done, 1 bad input, 2 usage,
+//! 3 model not supported, 4 a check failed, 70 a defect of this program, 130 stopped by Ctrl-C.
+
+mod doctor;
+mod failure;
+mod graph;
+mod model;
+mod options;
+mod output;
+mod preview;
+mod progress;
+mod report;
+mod train;
+mod tree;
+
+use clap::{Parser, Subcommand};
+
+use std::process::ExitCode;
+
+/// Exit code of a run that Ctrl-C ended after a step.
+pub const STOPPED: u8 = 130;
+
+/// Plans per-epoch layer freezing for any ONNX model, and trains it with that plan on ONNX Runtime.
+///
+/// `freeze-plan model.onnx` previews the schedule and what it saves.
+#[derive(Parser)]
+#[command(name = "freeze-plan", version, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    preview: preview::Args,
+}
+
+#[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "parsed once")]
+enum Command {
+    Tree(tree::Args),
+    Graph(graph::Args),
+    Train(train::Args),
+    Report(report::Args),
+    Doctor(doctor::Args),
+}
+
+/// Runs the program on the process's arguments. A panic is a defect of this program and gives its
+/// exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match std::panic::catch_unwind(|| dispatch(cli)) {
+        Ok(code) => code,
+        Err(_) => {
+            eprintln!("error: this is a defect of freeze-plan; please report it with the model and the command");
+            ExitCode::from(crate::error::ErrorKind::Internal.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        None => preview::run(&cli.preview),
+        Some(Command::Tree(args)) => tree::run(&args),
+        Some(Command::Graph(args)) => graph::run(&args),
+        Some(Command::Train(args)) => train::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => failure.print(),
+    }
+}

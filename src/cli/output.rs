@@ -1,0 +1,54 @@
+//! Files that are written whole or not at all.
+
+use super::failure::Failure;
+use crate::error::ErrorKind;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+/// Writes a file under a temporary name beside it and renames it.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let fail =
+        |error: std::io::Error| Failure::new(ErrorKind::BadInput, format!("cannot write {}: {error}", path.display()));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written = fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        fail(error)
+    })
+}
+
+/// Makes a folder with its parents.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_folder(path: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(path).map_err(|error| {
+        Failure::new(ErrorKind::BadInput, format!("cannot make the folder {}: {error}", path.display()))
+    })
+}
+
+/// Prints data to stdout, or writes it to a file.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn emit(text: &str, file: Option<&Path>) -> Result<(), Failure> {
+    match file {
+        Some(path) => write_file(path, text.as_bytes()),
+        None => {
+            let mut out = std::io::stdout().lock();
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // The reader has seen enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                Err(error) => Err(Failure::new(ErrorKind::BadInput, format!("cannot write to stdout: {error}"))),
+                Ok(()) => Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! `freeze-plan MODEL`: the plan, and what it saves.
+
+use super::failure::{CommandResult, Failure};
+use super::options::{Format, PlanArgs, ShapeArgs};
+use super::{model, output};
+use crate::error::ErrorKind;
+use crate::optim::{OptimizerKind, OptimizerSpec};
+use crate::report;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Shows which parameters freeze in which epoch and what that saves.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// ONNX model
+    #[arg(value_name = "MODEL")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// How the plan is written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> CommandResult {
+    let path = args.model.as_ref();
+    let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
+    let loaded = model::load(path)?;
+    let options = args.plan.options()?;
+    let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
+    let plan = model::plan(&loaded, &options, args.plan.epochs, &optimizer, &args.shape)?;
+    let text = match args.format {
+        Format::Table => report::plan_table(&plan),
+        Format::Json => plan.to_json(),
+        Format::Csv => report::plan_csv(&plan),
+        Format::Html => report::plan_html(&plan),
+    };
+    output::emit(&text, args.output.as_deref())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,80 @@
+//! The progress bar of a run: loss, samples a second, time left.
+
+use crate::runner::RunEvent;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::Duration;
+
+/// Shows events on stderr; on a terminal with a bar, otherwise one line an epoch.
+pub struct Progress {
+    bar: ProgressBar,
+    samples_per_step: f64,
+    epochs: usize,
+}
+
+impl Progress {
+    /// Returns a progress display that shows nothing yet.
+    pub fn new() -> Progress {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+        Progress { bar, samples_per_step: 0.0, epochs: 0 }
+    }
+
+    /// Shows an event.
+    pub fn show(&mut self, event: &RunEvent) {
+        match event {
+            RunEvent::Start { engine, engine_version, device, threads, epochs, steps, samples, .. } => {
+                self.line(&format!("{engine} {engine_version} on {device}, {}", count(*threads, "thread")));
+                self.epochs = *epochs;
+                self.samples_per_step = (samples * epochs) as f64 / (*steps).max(1) as f64;
+                let style = ProgressStyle::with_template("{bar:16} {pos}/{len} {msg} {eta} left");
+                self.bar.set_style(style.expect("invariant: the template is valid"));
+                self.bar.set_length(*steps as u64);
+                self.bar.enable_steady_tick(Duration::from_millis(500));
+            }
+            RunEvent::Phase { epoch, frozen, frozen_units, seconds, predicted_step_cost, .. } => self.line(&format!(
+                "epoch {epoch}: {} ({}) frozen, predicted step cost {:.1} %, ready in {seconds:.2} s",
+                count(*frozen_units, "unit"),
+                count(*frozen, "tensor"),
+                predicted_step_cost * 100.0
+            )),
+            RunEvent::Step { epoch, step, loss, .. } => {
+                self.bar.set_position(*step as u64);
+                let rate = self.bar.per_sec() * self.samples_per_step;
+                self.bar.set_message(format!("epoch {epoch}/{} loss {loss:.4} {rate:.0} samples/s", self.epochs));
+            }
+            RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, .. } => {
+                let metrics: Vec<String> = metrics.iter().map(|(name, value)| metric(name, *value)).collect();
+                self.line(&format!(
+                    "epoch {epoch:>3}/{}  loss {train_loss:.4}  {}  {seconds:.1} s  {samples_per_second:.0}/s",
+                    self.epochs,
+                    metrics.join("  ")
+                ));
+            }
+            RunEvent::Warning { message } => self.line(&format!("warning: {message}")),
+            RunEvent::Checkpoint { .. } => {}
+            RunEvent::End { .. } => self.bar.finish_and_clear(),
+        }
+    }
+
+    /// Prints a line above the bar.
+    pub fn line(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Returns a metric as text: fractions as percentages.
+pub fn metric(name: &str, value: f64) -> String {
+    match name {
+        "accuracy" => format!("eval accuracy {:.2} %", value * 100.0),
+        "loss" => format!("eval loss {value:.4}"),
+        name => format!("eval {name} {value:.4}"),
+    }
+}

@@ -1,0 +1,304 @@
+//! `freeze-plan train JOB.toml`: trains a model with a freezing plan.
+
+use super::failure::{CommandResult, Failure};
+use super::options::{RuntimeArgs, ShapeArgs};
+use super::progress::{Progress, metric};
+use super::{STOPPED, model, output};
+use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
+use crate::error::ErrorKind;
+use crate::losses::IGNORE_INDEX;
+use crate::plan::{FreezePlan, segments};
+use crate::report;
+use crate::runner::{
+    Engine, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
+};
+use crate::training::{PhaseOptions, Prepared, build, names, prepare, target_fact, trained_edits};
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Trains a model as a job file says
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Job file
+    job: PathBuf,
+    /// Set a key of the job, such as freeze.freeze_level=0.8; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Replace what an earlier run left in the run's folder
+    #[arg(long)]
+    overwrite: bool,
+    /// Do not show the plan first
+    #[arg(long)]
+    no_plan: bool,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+}
+
+/// Runs the command. Everything that can be refused is refused before the run's folder is touched.
+pub fn run(args: &Args) -> CommandResult {
+    let job = Job::load(&args.job, &args.set)?;
+    let loaded = model::load(&job.model)?;
+    let options = &job.freeze;
+    let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
+    let plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
+    let prepared = prepare(&loaded.analysis)?;
+    let train_data = batches(&job, &prepared, &job.data.train, true)?;
+    let eval_data = job.data.eval.as_ref().map(|path| batches(&job, &prepared, path, false)).transpose()?;
+    try_graphs(&job, &prepared, &plan)?;
+    RunFolder::check(&job, args)?;
+    if !args.no_plan {
+        eprint!("{}", report::plan_table(&plan));
+        eprintln!();
+    }
+    let mut engine = engine(&args.runtime, job.run.threads)?;
+    let folder = RunFolder::open(&job.run.dir)?;
+    output::write_file(&folder.path.join("plan.json"), plan.to_json().as_bytes())?;
+    output::write_file(&folder.path.join("job.toml"), job.resolved().as_bytes())?;
+    let stop = on_interrupt();
+    let setup = Setup {
+        prepared: &prepared,
+        plan: &plan,
+        batch_norm: options.batch_norm,
+        loss: &job.loss,
+        output: job.output.as_deref(),
+        optimizer: &job.optimizer,
+        schedule: &job.schedule,
+        train: &train_data,
+        eval: eval_data.as_ref(),
+        checkpoints: Some(folder.path.join("checkpoints")),
+        log_every: 1,
+    };
+    let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
+    let path = folder.path.join("model.onnx");
+    let edits = trained_edits(&loaded.file.model.graph, &outcome.values);
+    if !edits.nodes.is_empty() {
+        eprintln!("note: BatchNormalization and Dropout of the trained model are in inference form");
+    }
+    output::write_file(&path, &loaded.file.rewrite(&edits)?)?;
+    finish(&outcome, &path)
+}
+
+/// Builds the graphs of every phase once, so that what cannot be trained is refused now.
+fn try_graphs(job: &Job, prepared: &Prepared, plan: &FreezePlan) -> Result<(), Failure> {
+    let mut trains = false;
+    for segment in segments(plan) {
+        let options = PhaseOptions {
+            frozen: segment.frozen.iter().map(String::as_str).collect(),
+            batch_norm: job.freeze.batch_norm,
+            loss: &job.loss,
+            optimizer: &job.optimizer,
+            output: job.output.as_deref(),
+        };
+        trains |= !build(prepared, &options)?.trained.is_empty();
+    }
+    if trains {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorKind::BadInput, "the plan freezes every parameter in every epoch: nothing trains"))
+}
+
+fn run_job(
+    engine: &mut dyn Engine,
+    setup: &Setup<'_>,
+    folder: &RunFolder,
+    log_every: usize,
+    stop: &AtomicBool,
+) -> Result<Outcome, Failure> {
+    let mut log = EventLog::create(&folder.path.join("events.jsonl"))?;
+    let mut progress = Progress::new();
+    let mut report = |event: RunEvent| {
+        progress.show(&event);
+        let skip = matches!(&event, RunEvent::Step { step, .. } if step % log_every.max(1) != 0);
+        if !skip {
+            log.append(event);
+        }
+    };
+    let outcome = train(engine, setup, &mut report, stop);
+    progress.clear();
+    log.finish()?;
+    Ok(outcome?)
+}
+
+fn finish(outcome: &Outcome, model: &Path) -> CommandResult {
+    let metrics: Vec<String> = outcome.metrics.iter().map(|(name, value)| metric(name, *value)).collect();
+    if outcome.stopped {
+        eprintln!("stopped before the end of the plan; the weights of the last step are kept");
+    }
+    let state = if outcome.stopped { "partly trained" } else { "trained" };
+    output::emit(&format!("{}\n{state} model: {}\n", metrics.join(", "), model.display()), None)?;
+    Ok(if outcome.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
+}
+
+fn batches(job: &Job, prepared: &Prepared, path: &Path, training: bool) -> Result<Batches, Failure> {
+    let graph = &prepared.model.graph;
+    let bad = |text: String| Failure::new(ErrorKind::BadInput, text);
+    let known = || graph.inputs().iter().map(|id| graph.value_name(*id)).collect::<Vec<_>>().join(", ");
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for (input, column) in &job.data.inputs {
+        let id = graph.find(input).filter(|id| graph.inputs().contains(id));
+        let id = id.ok_or_else(|| bad(format!("data.inputs names \"{input}\", the model's inputs are {}", known())))?;
+        wanted.push(Wanted { column: column.clone(), input: input.clone(), fact: graph.fact(id).clone() });
+    }
+    for id in graph.inputs() {
+        let name = graph.value_name(*id);
+        if !job.data.inputs.contains_key(name) {
+            return Err(bad(format!("the model's input \"{name}\" {} has no column in data.inputs", graph.fact(*id))));
+        }
+    }
+    let fact = target_fact(prepared, &job.loss, job.output.as_deref())?;
+    wanted.push(Wanted { column: job.data.target.clone(), input: names::TARGET.into(), fact });
+    let columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
+    let dataset = Dataset::open(path, Some(&columns))?;
+    let feeds = data::check(&dataset, &wanted)?;
+    let prediction = crate::training::prediction(graph, job.output.as_deref())?;
+    if let Some((_, classes)) = job.loss.classes(graph.fact(prediction)) {
+        let target = dataset.column(&job.data.target)?;
+        let ignored = job.loss.ignore_index.or(Some(IGNORE_INDEX));
+        data::check_labels(&job.data.target, target, classes, ignored)
+            .map_err(|error| bad(format!("{}: {error}", path.display())))?;
+    }
+    let fixed = wanted.iter().find_map(|wanted| wanted.fact.dim(0)?.known().map(|size| (&wanted.input, size)));
+    let options = BatchOptions {
+        size: job.data.batch,
+        seed: job.data.seed,
+        shuffle: training && job.data.shuffle,
+        last_batch: if training || fixed.is_some() { job.data.last_batch } else { LastBatch::Keep },
+    };
+    if let Some((input, size)) = fixed {
+        let partial = options.last_batch == LastBatch::Keep && dataset.rows() % size != 0;
+        if job.data.batch != size || partial {
+            let text = format!(
+                "the model takes batches of exactly {size} (input \"{input}\"), found data.batch = {} and {} rows in {}",
+                job.data.batch,
+                dataset.rows(),
+                path.display()
+            );
+            return Err(bad(text).hint("export the model with a dynamic batch axis, or use data.last_batch = \"drop\""));
+        }
+    }
+    Ok(Batches::new(feeds, options)?)
+}
+
+/// Finds ONNX Runtime, or falls back to the embedded executor, saying so.
+fn engine(args: &RuntimeArgs, threads: Option<usize>) -> Result<Box<dyn Engine>, Failure> {
+    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    if args.runtime.as_deref() == Some(Path::new("embedded")) {
+        eprintln!("note: the embedded executor (tract) runs on one thread and is several times slower");
+        return embedded();
+    }
+    let options = LocateOptions { runtime: args.runtime.clone(), offline: args.offline };
+    match locate(&options, &mut |text| eprintln!("{text}")) {
+        Ok(found) => Ok(Box::new(OnnxRuntime::new(&found.path, threads)?)),
+        Err(error) if !matches!(error, LocateError::Unusable { .. }) && cfg!(feature = "tract") => {
+            eprintln!("warning: {error}");
+            eprintln!("warning: training on the embedded executor (tract), which is several times slower");
+            embedded()
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(feature = "tract")]
+fn embedded() -> Result<Box<dyn Engine>, Failure> {
+    Ok(Box::new(crate::runner::Tract::new()))
+}
+
+#[cfg(not(feature = "tract"))]
+fn embedded() -> Result<Box<dyn Engine>, Failure> {
+    Err(Failure::new(ErrorKind::Usage, "this build has no embedded executor (feature \"tract\")"))
+}
+
+/// Returns a flag that Ctrl-C sets; a second Ctrl-C ends the process.
+fn on_interrupt() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(STOPPED));
+        }
+        let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+        eprintln!("{clear}stopping after this step (Ctrl-C again ends at once)");
+    });
+    stop
+}
+
+/// What a run writes beside its checkpoints.
+const WRITTEN: [&str; 5] = ["events.jsonl", "job.toml", "model.onnx", "plan.json", "report.html"];
+
+struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Refuses a folder that holds another run, or the files that this one reads. Nothing is
+    /// changed yet.
+    fn check(job: &Job, args: &Args) -> Result<(), Failure> {
+        let folder = &job.run.dir;
+        let bad = |text: String| Failure::new(ErrorKind::BadInput, text);
+        let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let data = [Some(&job.model), Some(&job.data.train), job.data.eval.as_ref(), Some(&args.job)];
+        for input in data.into_iter().flatten() {
+            if let Some(written) = WRITTEN.iter().find(|name| same(&folder.join(name), input)) {
+                let text = format!("the run would write {written} over {}, which it reads", input.display());
+                return Err(bad(text).hint("choose another folder with --set run.dir=DIR"));
+            }
+        }
+        if folder.join("events.jsonl").exists() && !args.overwrite {
+            return Err(bad(format!("{} holds an earlier run", folder.display()))
+                .hint("give --overwrite to replace it, or another folder with --set run.dir=DIR"));
+        }
+        Ok(())
+    }
+
+    /// Makes the folder, without what an earlier run left in it.
+    fn open(folder: &Path) -> Result<RunFolder, Failure> {
+        output::make_folder(folder)?;
+        output::write_file(&folder.join(".writable"), b"")?;
+        let _ = std::fs::remove_file(folder.join(".writable"));
+        let _ = std::fs::remove_dir_all(folder.join("checkpoints"));
+        for name in WRITTEN {
+            let _ = std::fs::remove_file(folder.join(name));
+        }
+        output::make_folder(&folder.join("checkpoints"))?;
+        Ok(RunFolder { path: folder.to_path_buf() })
+    }
+}
+
+/// `events.jsonl`: one object a line, flushed.
+struct EventLog {
+    file: File,
+    path: PathBuf,
+    clock: Instant,
+    failed: Option<std::io::Error>,
+}
+
+impl EventLog {
+    fn create(path: &Path) -> Result<EventLog, Failure> {
+        let file = File::create(path)
+            .map_err(|error| Failure::new(ErrorKind::BadInput, format!("cannot write {}: {error}", path.display())))?;
+        Ok(EventLog { file, path: path.to_path_buf(), clock: Instant::now(), failed: None })
+    }
+
+    fn append(&mut self, event: RunEvent) {
+        let timed = Timed { event, time: self.clock.elapsed().as_secs_f64() };
+        let mut line = serde_json::to_vec(&timed).expect("invariant: plain data");
+        line.push(b'\n');
+        if let Err(error) = self.file.write_all(&line).and_then(|()| self.file.flush()) {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self.failed {
+            None => Ok(()),
+            Some(error) => {
+                Err(Failure::new(ErrorKind::BadInput, format!("cannot write {}: {error}", self.path.display())))
+            }
+        }
+    }
+}

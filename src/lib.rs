@@ -1,0 +1,66 @@
+//! Plans per-epoch layer freezing for any ONNX model and trains it with that plan on ONNX Runtime.
+//!
+//! # The way of the data
+//!
+//! [`onnx::read`] maps a file. [`planner::Analysis`] finds its facts ([`facts`]), its module tree and
+//! its parameters ([`modules`]). [`planner::plan`] asks a policy epoch by epoch ([`plan`]), prices
+//! what it answers ([`cost`]) and returns a [`plan::FreezePlan`]: which initializers are frozen in
+//! which epoch, and what that saves. None of this needs ONNX Runtime.
+//!
+//! [`training::prepare`] and [`training::build`] make the graphs of one frozen set: the forward pass
+//! with the frozen initializers as constants, a loss ([`losses`]), the gradients of what trains
+//! ([`autodiff`]) and its update ([`optim`]), all in standard operators. With the feature `runner`,
+//! `runner::train` runs them phase by phase on ONNX Runtime or on the embedded tract.
+//!
+//! # Example
+//!
+//! ```
+//! use freeze_plan::plan::PlanOptions;
+//! use freeze_plan::planner::{Analysis, Request, plan, sizes};
+//!
+//! let file = freeze_plan::onnx::read("fixtures/digits/model.onnx".as_ref())?;
+//! let analysis = Analysis::of(&file.model);
+//! let options = PlanOptions { freeze_start: 0.25, ..PlanOptions::default() };
+//! let sizes = sizes(&analysis.model.graph, 64, &[])?;
+//! let plan = plan(&file, &analysis, &Request { epochs: 10, options: &options, slots: 1, sizes })?;
+//! for epoch in &plan.epochs {
+//!     println!("{}: {} units, {:?}", epoch.epoch, epoch.frozen_units, epoch.frozen);
+//! }
+//! assert_eq!(plan.epochs[9].frozen_units, 10);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//!
+//! - `tract` (default): facts that need analysis, and with `runner` the embedded executor.
+//! - `runner`: training.
+//! - `cli` (default): the program; includes `runner`.
+//!
+//! # Units of numbers
+//!
+//! Epochs count from 1. A multiply-add is two flops. Bytes are bytes, times are seconds, fractions
+//! lie in [0, 1].
+
+#![warn(missing_docs)]
+
+pub mod autodiff;
+#[cfg(feature = "runner")]
+pub mod checkpoint;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod cost;
+#[cfg(feature = "runner")]
+pub mod data;
+pub mod error;
+pub mod facts;
+pub mod graph;
+pub mod losses;
+pub mod modules;
+pub mod onnx;
+pub mod optim;
+pub mod plan;
+pub mod planner;
+pub mod report;
+#[cfg(feature = "runner")]
+pub mod runner;
+pub mod training;

@@ -1,0 +1,7 @@
+//! The `freeze-plan` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    freeze_plan::cli::main()
+}
