@@ -1,0 +1,238 @@
+//! Whole graphs against PyTorch: loss, gradients of every parameter, moved statistics.
+
+use crate::engines::{deviation, engines, fixture, golden};
+use freeze_plan::data::read_tensors;
+use freeze_plan::graph::Tensor;
+use freeze_plan::losses::{LossKind, LossSpec};
+use freeze_plan::onnx::read;
+use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
+use freeze_plan::planner::Analysis;
+use freeze_plan::runner::{Engine, evaluate};
+use freeze_plan::training::{BatchNorm, PhaseOptions, Prepared, build, prepare};
+use std::collections::HashSet;
+
+/// Relative to the largest gradient of the parameter; float32 sums over a whole model.
+const TOLERANCE: f64 = 2e-4;
+/// Gradients that are zero but for rounding (a bias before batch normalization).
+const NOISE: f64 = 2e-6;
+
+const MODELS: [&str; 13] = [
+    "activations",
+    "activations_dynamo",
+    "arithmetic",
+    "attention",
+    "attention_dynamo",
+    "convnorm_dynamo",
+    "convnorm_eval",
+    "convnorm_train",
+    "convs",
+    "dense",
+    "pools",
+    "shapes",
+    "shapes_dynamo",
+];
+
+type Columns = Vec<(String, Tensor)>;
+
+struct Case {
+    prepared: Prepared,
+    loss: LossSpec,
+    data: Columns,
+    policy: BatchNorm,
+    all_frozen: bool,
+}
+
+fn case(name: &str) -> Case {
+    let info = golden(&format!("graphs/{name}.json"));
+    let file = read(&fixture(&format!("graphs/{name}.onnx"))).unwrap();
+    let prepared = prepare(&Analysis::of(&file.model)).unwrap();
+    let kind = match info["loss"].as_str().unwrap() {
+        "mse" => LossKind::Mse,
+        _ => LossKind::CrossEntropy,
+    };
+    let loss = LossSpec { class_axis: info["class_axis"].as_i64(), ..LossSpec::new(kind) };
+    let all_frozen = info["batch_norm"].as_str() == Some("eval");
+    let policy = if all_frozen { BatchNorm::Frozen } else { BatchNorm::Train };
+    let data = read_tensors(&fixture(&format!("graphs/{name}.npz")), None).unwrap();
+    Case { prepared, loss, data, policy, all_frozen }
+}
+
+fn column<'a>(data: &'a Columns, name: &str) -> Option<&'a Tensor> {
+    data.iter().find(|column| column.0 == name).map(|column| &column.1)
+}
+
+/// Runs the train graph with `frozen` as constants and returns its outputs by name.
+fn run(case: &Case, engine: &mut dyn Engine, frozen: HashSet<&str>) -> Vec<(String, Tensor)> {
+    let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
+    let options =
+        PhaseOptions { frozen, batch_norm: case.policy, loss: &case.loss, optimizer: &optimizer, output: None };
+    let step = build(&case.prepared, &options).unwrap();
+    let graph = &step.train.graph;
+    let feeds: Vec<(String, Tensor)> = graph
+        .inputs()
+        .iter()
+        .map(|id| {
+            let name = graph.value_name(*id);
+            let own = case.prepared.model.graph.find(name);
+            let initializer = own.and_then(|id| case.prepared.model.graph.value(id).initializer.clone());
+            (name.to_string(), initializer.unwrap_or_else(|| column(&case.data, name).expect(name).clone()))
+        })
+        .collect();
+    let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let outputs = evaluate(engine, &step.train, &feeds).unwrap_or_else(|error| panic!("{error}"));
+    graph.outputs().iter().map(|id| graph.value_name(*id).to_string()).zip(outputs).collect()
+}
+
+/// Parameters that are frozen so that BatchNormalization runs in inference form, as in the golden.
+fn batch_norm_parameters(case: &Case) -> HashSet<&str> {
+    if !case.all_frozen {
+        return HashSet::new();
+    }
+    let graph = &case.prepared.model.graph;
+    let nodes = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization"));
+    nodes.flat_map(|node| [node.input(1), node.input(2)]).flatten().map(|id| graph.value_name(id)).collect()
+}
+
+#[test]
+fn gradients_are_pytorchs() {
+    let mut failures = Vec::new();
+    for name in MODELS {
+        let case = case(name);
+        for mut engine in engines() {
+            let engine_name = engine.info().name.clone();
+            let outputs = run(&case, engine.as_mut(), batch_norm_parameters(&case));
+            let mut compared = 0;
+            for (output, found) in &outputs {
+                let golden = match output.strip_suffix(".grad") {
+                    Some(parameter) => format!("grad:{parameter}"),
+                    None if output.ends_with(".next") => format!("torch_next:{}", output.trim_end_matches(".next")),
+                    None if output == "loss" => "loss".to_string(),
+                    None => continue,
+                };
+                let Some(expected) = column(&case.data, &golden) else {
+                    failures.push(format!("{name} [{engine_name}]: PyTorch has no {golden}"));
+                    continue;
+                };
+                compared += 1;
+                let expected = expected.reshaped(found.shape());
+                let size = expected.to_f64s().unwrap().iter().fold(0f64, |m, v| m.max(v.abs()));
+                let off = deviation(found, &expected);
+                if off > TOLERANCE && off * size.max(1e-6) > NOISE {
+                    failures.push(format!("{name} [{engine_name}]: {golden} is off by {off:.1e}"));
+                }
+            }
+            if compared < 2 {
+                failures.push(format!("{name} [{engine_name}]: nothing compared"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn freezing_leaves_the_other_gradients_as_they_are() {
+    let mut engine = crate::engines::onnxruntime();
+    for name in ["convs", "arithmetic", "convnorm_train", "attention"] {
+        let case = case(name);
+        let trainable = case.prepared.trainable();
+        let full = run(&case, &mut engine, HashSet::new());
+        for count in 1..trainable.len() {
+            let frozen: HashSet<&str> = trainable[..count].iter().copied().collect();
+            let part = run(&case, &mut engine, frozen.clone());
+            for (output, found) in &part {
+                let (_, expected) = full.iter().find(|(name, _)| name == output).unwrap();
+                assert!(
+                    deviation(found, expected) < 1e-5 || found.to_f64s().unwrap().iter().all(|v| v.abs() < NOISE),
+                    "{name}: {output} with {count} frozen"
+                );
+            }
+            for parameter in &frozen {
+                assert!(!part.iter().any(|(output, _)| *output == format!("{parameter}.grad")), "{parameter}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frozen_prefix_has_no_backward_node() {
+    let case = case("dense");
+    let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
+    let trainable = case.prepared.trainable();
+    let mut last = usize::MAX;
+    for count in 0..trainable.len() {
+        let frozen: HashSet<&str> = trainable[..count].iter().copied().collect();
+        let options =
+            PhaseOptions { frozen, batch_norm: case.policy, loss: &case.loss, optimizer: &optimizer, output: None };
+        let step = build(&case.prepared, &options).unwrap();
+        let backward =
+            |name: &&freeze_plan::graph::Node| matches!(name.origin, freeze_plan::graph::Origin::Backward(_));
+        let nodes = step.train.graph.nodes().iter().filter(backward).count();
+        assert!(nodes <= last, "{count} frozen: {nodes} backward nodes, before {last}");
+        assert_eq!(step.trained, trainable[count..], "what is not frozen trains");
+        last = nodes;
+    }
+    assert!(last < 20, "with one bias left only the loss has a backward pass, found {last} nodes");
+}
+
+/// A hidden layer whose weight is frozen, and an output layer that trains.
+fn small_model() -> Prepared {
+    use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model};
+    let mut b = Builder::new("small");
+    let x = b.input("x", Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(3)]));
+    let w1 = b.initializer("fc1.weight", Tensor::from_vec(&[4, 3], vec![0.1f32; 12]));
+    let b1 = b.initializer("fc1.bias", Tensor::from_vec(&[4], vec![0f32; 4]));
+    let w2 = b.initializer("fc2.weight", Tensor::from_vec(&[2, 4], vec![0.1f32; 8]));
+    let transposed = || Attributes::none().with("transB", 1i64);
+    let hidden = b.op("Gemm", &[x, w1, b1], transposed());
+    let hidden = b.unary("Relu", hidden);
+    let y = b.op("Gemm", &[hidden, w2], transposed());
+    b.rename(y, "y");
+    b.mark_output(y);
+    let opsets = [(String::new(), 18)].into_iter().collect();
+    prepare(&Analysis::of(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() })).unwrap()
+}
+
+#[test]
+fn the_train_graph_of_a_small_model_is_exactly_this() {
+    let prepared = small_model();
+    let (loss, optimizer) = (LossSpec::new(LossKind::Mse), OptimizerSpec::new(OptimizerKind::Sgd));
+    let dump = |frozen: &[&'static str]| {
+        let frozen = frozen.iter().copied().collect();
+        let options =
+            PhaseOptions { frozen, batch_norm: BatchNorm::Train, loss: &loss, optimizer: &optimizer, output: None };
+        freeze_plan::graph::dump(&build(&prepared, &options).unwrap().train.graph)
+    };
+    assert_eq!(dump(&["fc1.weight", "fc1.bias"]), FROZEN_FIRST_LAYER);
+    assert_eq!(
+        dump(&[]).lines().filter(|line| line.contains("fc1.weight")).count(),
+        4,
+        "it is read, and has a gradient"
+    );
+}
+
+const FROZEN_FIRST_LAYER: &str = "\
+in  x float32[batch,3]
+in  fc2.weight float32[2,4]
+in  target float32[batch,2]
+Gemm:0 = Gemm(x, fc1.weight, fc1.bias) {transB=1}
+Relu:0 = Relu(Gemm:0)
+y = Gemm(Relu:0, fc2.weight) {transB=1}
+loss/Sub:0 = Sub(y, target)
+loss/Mul:0 = Mul(loss/Sub:0, loss/Sub:0)
+loss = ReduceMean(loss/Mul:0) {keepdims=0}
+loss/ReduceMean/grad/Shape:0 = Shape(loss/Mul:0)
+loss/ReduceMean/grad/Gather:0 = Gather(loss/ReduceMean/grad/Shape:0, loss/ReduceMean/grad/axes)
+loss/ReduceMean/grad/ReduceProd:0 = ReduceProd(loss/ReduceMean/grad/Gather:0) {keepdims=0}
+loss/ReduceMean/grad/Cast:0 = Cast(loss/ReduceMean/grad/ReduceProd:0) {to=1}
+loss/ReduceMean/grad/Div:0 = Div(loss/grad/const, loss/ReduceMean/grad/Cast:0)
+loss/ReduceMean/grad/Unsqueeze:0 = Unsqueeze(loss/ReduceMean/grad/Div:0, loss/ReduceMean/grad/axes_1)
+loss/ReduceMean/grad/Shape_1:0 = Shape(loss/Mul:0)
+loss/ReduceMean/grad/Expand:0 = Expand(loss/ReduceMean/grad/Unsqueeze:0, loss/ReduceMean/grad/Shape_1:0)
+loss/Mul/grad/Mul:0 = Mul(loss/ReduceMean/grad/Expand:0, loss/Sub:0)
+loss/Mul/grad/Mul_1:0 = Mul(loss/ReduceMean/grad/Expand:0, loss/Sub:0)
+loss/Sub/grad/Sum:0 = Sum(loss/Mul/grad/Mul:0, loss/Mul/grad/Mul_1:0)
+fc2.weight.grad = Gemm(loss/Sub/grad/Sum:0, Relu:0) {alpha=1, transA=1, transB=0}
+out loss float32[]
+out y float32[batch,2]
+out fc2.weight.grad float32[2,4]
+";

@@ -1,0 +1,9 @@
+//! The one integration binary: every file of `tests/` is a module of it.
+
+mod cli;
+mod engines;
+mod graphs;
+mod layering;
+mod parity;
+mod plans;
+mod proto;
