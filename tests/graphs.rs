@@ -64,8 +64,14 @@ fn column<'a>(data: &'a Columns, name: &str) -> Option<&'a Tensor> {
 /// Runs the train graph with `frozen` as constants and returns its outputs by name.
 fn run(case: &Case, engine: &mut dyn Engine, frozen: HashSet<&str>) -> Vec<(String, Tensor)> {
     let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
-    let options =
-        PhaseOptions { frozen, batch_norm: case.policy, loss: &case.loss, optimizer: &optimizer, output: None };
+    let options = PhaseOptions {
+        frozen,
+        batch_norm: case.policy,
+        loss: &case.loss,
+        optimizer: &optimizer,
+        output: None,
+        seed: 0,
+    };
     let step = build(&case.prepared, &options).unwrap();
     let graph = &step.train.graph;
     let feeds: Vec<(String, Tensor)> = graph
@@ -161,8 +167,14 @@ fn a_frozen_prefix_has_no_backward_node() {
     let mut last = usize::MAX;
     for count in 0..trainable.len() {
         let frozen: HashSet<&str> = trainable[..count].iter().copied().collect();
-        let options =
-            PhaseOptions { frozen, batch_norm: case.policy, loss: &case.loss, optimizer: &optimizer, output: None };
+        let options = PhaseOptions {
+            frozen,
+            batch_norm: case.policy,
+            loss: &case.loss,
+            optimizer: &optimizer,
+            output: None,
+            seed: 0,
+        };
         let step = build(&case.prepared, &options).unwrap();
         let backward =
             |name: &&freeze_plan::graph::Node| matches!(name.origin, freeze_plan::graph::Origin::Backward(_));
@@ -198,8 +210,14 @@ fn the_train_graph_of_a_small_model_is_exactly_this() {
     let (loss, optimizer) = (LossSpec::new(LossKind::Mse), OptimizerSpec::new(OptimizerKind::Sgd));
     let dump = |frozen: &[&'static str]| {
         let frozen = frozen.iter().copied().collect();
-        let options =
-            PhaseOptions { frozen, batch_norm: BatchNorm::Train, loss: &loss, optimizer: &optimizer, output: None };
+        let options = PhaseOptions {
+            frozen,
+            batch_norm: BatchNorm::Train,
+            loss: &loss,
+            optimizer: &optimizer,
+            output: None,
+            seed: 0,
+        };
         freeze_plan::graph::dump(&build(&prepared, &options).unwrap().train.graph)
     };
     assert_eq!(dump(&["fc1.weight", "fc1.bias"]), FROZEN_FIRST_LAYER);
@@ -236,3 +254,57 @@ out loss float32[]
 out y float32[batch,2]
 out fc2.weight.grad float32[2,4]
 ";
+
+#[test]
+fn random_dropout_follows_the_seed_and_its_mask_goes_backward() {
+    use freeze_plan::graph::{Attributes, Builder, DType, Fact, Model, OpId};
+    let (rows, width) = (8, 16);
+    let mut b = Builder::new("dropout");
+    let x = b.input("x", Fact::fixed(DType::F32, &[rows, 2]));
+    let w = b.initializer("fc.weight", Tensor::from_vec(&[2, width], vec![0.5f32; 2 * width]));
+    let h = b.op("MatMul", &[x, w], Attributes::none());
+    let ratio = b.initializer("ratio", Tensor::scalar(0.5f32));
+    let training = b.initializer("training", Tensor::scalar(true));
+    let inputs = [Some(h), Some(ratio), Some(training)];
+    let y = b.ops(&OpId::standard("Dropout"), &inputs, Attributes::none(), 1)[0];
+    b.rename(y, "y");
+    b.mark_output(y);
+    let opsets = [(String::new(), 18)].into_iter().collect();
+    let model = Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() };
+    let prepared = prepare(&Analysis::of(&model)).unwrap();
+    let (loss, optimizer) = (LossSpec::new(LossKind::Mse), OptimizerSpec::new(OptimizerKind::Sgd));
+    let mut engine = crate::engines::onnxruntime();
+    let feeds = [
+        ("x", &Tensor::from_vec(&[rows, 2], vec![1f32; rows * 2])),
+        ("target", &Tensor::zeros(DType::F32, &[rows, width])),
+        ("fc.weight", &Tensor::from_vec(&[2, width], vec![0.5f32; 2 * width])),
+    ];
+    let mut run = |seed: u64| -> (Vec<f64>, Vec<f64>) {
+        let frozen = HashSet::new();
+        let options = PhaseOptions {
+            frozen,
+            batch_norm: BatchNorm::Train,
+            loss: &loss,
+            optimizer: &optimizer,
+            output: None,
+            seed,
+        };
+        let step = build(&prepared, &options).unwrap();
+        let outputs = evaluate(&mut engine, &step.train, &feeds).unwrap();
+        let graph = &step.train.graph;
+        let named = |name: &str| {
+            let index = graph.outputs().iter().position(|id| graph.value_name(*id) == name).unwrap();
+            outputs[index].to_f64s().unwrap()
+        };
+        (named("y"), named("fc.weight.grad"))
+    };
+    let (y, grad) = run(1);
+    assert_eq!(run(1).0, y, "the same seed drops the same");
+    assert_ne!(run(2).0, y, "another seed drops others");
+    for column in 0..width {
+        let kept = (0..rows).filter(|row| y[row * width + column] != 0.0).count() as f64;
+        // d loss / d w = sum over rows of x * 2 y / n * 1 / (1 - ratio), with y = 2 where kept.
+        let expected = kept * 2.0 * 2.0 / (rows * width) as f64 * 2.0;
+        assert!((grad[column] - expected).abs() < 1e-6, "column {column}: {} instead of {expected}", grad[column]);
+    }
+}

@@ -86,6 +86,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         train: &batches,
         eval: Some(&batches),
         checkpoints: None,
+        seed: 0,
         log_every: 1,
     };
     let mut losses = Vec::new();

@@ -90,6 +90,7 @@ pub fn run(args: &Args) -> CommandResult {
         loss: &loss,
         optimizer: &optimizer,
         output: None,
+        seed: 0,
     };
     let step = build(&prepared, &options)?;
     output::make_folder(&args.out)?;

@@ -71,6 +71,7 @@ pub fn run(args: &Args) -> CommandResult {
         train: &train_data,
         eval: eval_data.as_ref(),
         checkpoints: Some(folder.path.join("checkpoints")),
+        seed: job.run.seed,
         log_every: 1,
     };
     let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
@@ -93,6 +94,7 @@ fn try_graphs(job: &Job, prepared: &Prepared, plan: &FreezePlan) -> Result<(), F
             loss: &job.loss,
             optimizer: &job.optimizer,
             output: job.output.as_deref(),
+            seed: job.run.seed,
         };
         trains |= !build(prepared, &options)?.trained.is_empty();
     }

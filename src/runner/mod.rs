@@ -4,6 +4,7 @@
 //! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
 
 mod engine;
+mod evaluator;
 mod event;
 pub mod job;
 pub mod locate;

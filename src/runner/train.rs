@@ -1,19 +1,20 @@
 //! The train loop: phases of epochs, steps, evaluation, and what each reports.
 
-use super::engine::{Engine, EngineError, Target};
+use super::engine::{Engine, EngineError};
+use super::evaluator::Evaluator;
 use super::event::RunEvent;
-use super::metrics::{Metrics, peak_bytes};
+use super::metrics::peak_bytes;
 use super::phase::{Phase, trained_facts};
 use super::schedule::{Schedule, lr_at};
 use super::state::State;
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::data::Batches;
 use crate::error::ErrorKind;
-use crate::graph::{Model, Tensor};
+use crate::graph::Tensor;
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use crate::plan::{FreezePlan, Segment, segments};
-use crate::training::{self, BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError, names};
+use crate::training::{self, BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,8 @@ pub struct Setup<'a> {
     pub eval: Option<&'a Batches>,
     /// Folder for a checkpoint after each epoch.
     pub checkpoints: Option<PathBuf>,
+    /// Seed of everything random but the order of rows.
+    pub seed: u64,
     /// Steps from one `Step` event to the next.
     pub log_every: usize,
 }
@@ -96,7 +99,7 @@ pub struct Run<'a> {
     setup: &'a Setup<'a>,
     /// Parameters, statistics and slots.
     pub state: State,
-    eval: Model,
+    evaluator: Evaluator,
     started: usize,
 }
 
@@ -167,8 +170,11 @@ impl<'a> Run<'a> {
             steps: steps * setup.plan.epochs.len(),
             samples: setup.train.rows(),
         });
+        let graph = &setup.prepared.model.graph;
+        let prediction = graph.value_name(training::prediction(graph, setup.output)?);
+        let evaluator = Evaluator::new(engine, eval, prediction)?;
         let state = State::new(engine, setup.prepared)?;
-        Ok(Run { setup, state, eval, started: 0 })
+        Ok(Run { setup, state, evaluator, started: 0 })
     }
 
     /// Builds the graphs of a segment and trains its epochs; returns true when asked to stop.
@@ -184,7 +190,7 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         let clock = Instant::now();
         let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
-        let (step, held) = self.build(engine, frozen)?;
+        let (step, held) = self.build(engine, frozen, segment.first_epoch)?;
         self.state.set_trained(engine, &trained_facts(&step), self.setup.optimizer)?;
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let epoch = &self.setup.plan.epochs[segment.first_epoch - 1];
@@ -224,34 +230,9 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Those of the engine.
-    pub fn evaluate(&self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
+    pub fn evaluate(&mut self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
         let Some(batches) = self.setup.eval else { return Ok(BTreeMap::new()) };
-        let graph = &self.eval.graph;
-        let prediction = training::prediction(&self.setup.prepared.model.graph, self.setup.output)?;
-        let prediction = self.setup.prepared.model.graph.value_name(prediction);
-        let session = engine.load(&self.eval)?;
-        let mut metrics = Metrics::default();
-        for index in 0..batches.len() {
-            let batch = batches.batch(0, index);
-            let mut inputs = Vec::new();
-            for (name, tensor) in &batch {
-                inputs.push((name.as_str(), engine.allocate(tensor)?));
-            }
-            let own = inputs.len();
-            inputs.extend(self.state.values().filter(|(name, _)| graph.find(name).is_some()));
-            let outputs = [(names::LOSS, Target::Host), (prediction, Target::Host)];
-            let binding = engine.bind(session, &inputs, &outputs)?;
-            let results = engine.run(binding)?;
-            engine.unbind(binding);
-            inputs.iter().take(own).for_each(|(_, buffer)| engine.free(*buffer));
-            let target = batch.iter().find(|(name, _)| name == names::TARGET);
-            if let ([loss, prediction], Some((_, target))) = (results.as_slice(), target) {
-                let loss = loss.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN);
-                metrics.add(self.setup.loss, loss, prediction, target);
-            }
-        }
-        engine.unload(session);
-        Ok(metrics.values())
+        Ok(self.evaluator.run(engine, &self.state, batches, self.setup.loss)?)
     }
 
     /// Builds the graphs with the current values of what is frozen, and returns those values.
@@ -259,6 +240,7 @@ impl<'a> Run<'a> {
         &self,
         engine: &dyn Engine,
         frozen: HashSet<&str>,
+        epoch: usize,
     ) -> Result<(TrainStep, Vec<(String, Tensor)>), RunError> {
         let mut prepared = self.setup.prepared.clone();
         let mut held = Vec::new();
@@ -279,6 +261,7 @@ impl<'a> Run<'a> {
             loss: self.setup.loss,
             optimizer: self.setup.optimizer,
             output: self.setup.output,
+            seed: self.setup.seed.wrapping_add(epoch as u64),
         };
         Ok((training::build(&prepared, &options)?, held))
     }

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 /// How the forward pass runs.
 pub(super) enum Mode<'a> {
     /// Batch statistics, moving running statistics, dropout as exported.
-    Train { frozen: &'a HashSet<&'a str>, policy: BatchNorm },
+    Train { frozen: &'a HashSet<&'a str>, policy: BatchNorm, seed: u64 },
     /// Inference form.
     Eval,
 }
@@ -76,7 +76,7 @@ fn copy(f: &mut Forward, graph: &Graph, node: &Node) {
 
 /// Returns the statistics of the BatchNormalization nodes that run in inference form.
 fn fixed_statistics<'a>(graph: &'a Graph, mode: &Mode<'_>, parameters: &HashSet<&str>) -> HashSet<&'a str> {
-    let Mode::Train { frozen, policy: BatchNorm::Frozen } = mode else { return HashSet::new() };
+    let Mode::Train { frozen, policy: BatchNorm::Frozen, .. } = mode else { return HashSet::new() };
     let nodes = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization"));
     let is_frozen = |node: &&Node| {
         let affine: Vec<&str> = [1, 2]
@@ -185,8 +185,10 @@ fn dropout(f: &mut Forward, graph: &Graph, node: &Node, mode: &Mode<'_>) -> Resu
             flag.first().is_some_and(|value| *value != 0.0)
         }
     };
-    if random && matches!(mode, Mode::Train { .. }) {
+    if let (true, Mode::Train { seed, .. }) = (random, mode) {
         let mut node = node.clone();
+        let seed = seed.wrapping_mul(1_000_003).wrapping_add(f.b.graph().nodes().len() as u64);
+        node.attributes.set("seed", i64::from_ne_bytes(seed.to_ne_bytes()) & i64::from(i32::MAX));
         if node.output(1).is_some() {
             copy(f, graph, &node);
             return Ok(());

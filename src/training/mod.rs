@@ -60,6 +60,7 @@ impl TrainingError {
             TrainingError::Gradient { source, .. } => source.kind(),
             TrainingError::Loss(error) => error.kind(),
             TrainingError::Optimizer(error) => error.kind(),
+            TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
             TrainingError::UnknownOutput { .. } => ErrorKind::BadInput,
             _ => ErrorKind::Unsupported,

@@ -22,6 +22,8 @@ pub struct PhaseOptions<'a> {
     pub optimizer: &'a OptimizerSpec,
     /// The model output that the loss compares with the target; the first where `None`.
     pub output: Option<&'a str>,
+    /// Seed of random Dropout; another phase takes another one.
+    pub seed: u64,
 }
 
 /// The train and optimizer graphs of a phase with their contract.
@@ -50,7 +52,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     refuse_collisions(prepared, options.optimizer)?;
-    let mode = Mode::Train { frozen: &options.frozen, policy: options.batch_norm };
+    let mode = Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();

@@ -1,0 +1,80 @@
+//! The eval graph on an engine, kept for the whole run.
+
+use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
+use super::metrics::Metrics;
+use super::state::State;
+use crate::data::Batches;
+use crate::graph::{Model, Tensor};
+use crate::losses::LossSpec;
+use crate::training::names;
+use std::collections::{BTreeMap, HashMap};
+
+/// A session of the eval graph that reads the state's buffers.
+pub struct Evaluator {
+    model: Model,
+    prediction: String,
+    session: SessionId,
+    batches: HashMap<Vec<Vec<usize>>, (BindingId, Vec<BufferId>)>,
+}
+
+impl Evaluator {
+    /// Loads the eval graph; `prediction` is the output that metrics are taken of.
+    ///
+    /// # Errors
+    /// The engine refuses the graph.
+    pub fn new(engine: &mut dyn Engine, model: Model, prediction: &str) -> Result<Evaluator, EngineError> {
+        let session = engine.load(&model)?;
+        Ok(Evaluator { model, prediction: prediction.to_string(), session, batches: HashMap::new() })
+    }
+
+    /// Runs the whole of `batches` and returns the metrics.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn run(
+        &mut self,
+        engine: &mut dyn Engine,
+        state: &State,
+        batches: &Batches,
+        loss: &LossSpec,
+    ) -> Result<BTreeMap<String, f64>, EngineError> {
+        let mut metrics = Metrics::default();
+        for index in 0..batches.len() {
+            let batch = batches.batch(0, index);
+            let results = self.batch(engine, state, &batch)?;
+            let target = batch.iter().find(|(name, _)| name == names::TARGET);
+            if let ([value, prediction], Some((_, target))) = (results.as_slice(), target) {
+                let value = value.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN);
+                metrics.add(loss, value, prediction, target);
+            }
+        }
+        Ok(metrics.values())
+    }
+
+    fn batch(
+        &mut self,
+        engine: &mut dyn Engine,
+        state: &State,
+        batch: &[(String, Tensor)],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let key: Vec<Vec<usize>> = batch.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect();
+        if let Some((binding, buffers)) = self.batches.get(&key) {
+            for ((_, tensor), buffer) in batch.iter().zip(buffers) {
+                engine.write(*buffer, tensor)?;
+            }
+            return engine.run(*binding);
+        }
+        let mut buffers = Vec::with_capacity(batch.len());
+        for (_, tensor) in batch {
+            buffers.push(engine.allocate(tensor)?);
+        }
+        let graph = &self.model.graph;
+        let mut inputs: Vec<(&str, BufferId)> =
+            batch.iter().map(|(name, _)| name.as_str()).zip(buffers.iter().copied()).collect();
+        inputs.extend(state.values().filter(|(name, _)| graph.find(name).is_some()));
+        let outputs = [(names::LOSS, Target::Host), (self.prediction.as_str(), Target::Host)];
+        let binding = engine.bind(self.session, &inputs, &outputs)?;
+        self.batches.insert(key, (binding, buffers));
+        engine.run(binding)
+    }
+}
