@@ -4,8 +4,7 @@
 //! by the batch's own statistics. It is one node until the gradients are built, so that its
 //! gradient is the short formula, and becomes reductions and products here.
 
-use crate::graph::{Attributes, Builder, Graph, INTERNAL_DOMAIN, Node, OpId, ValueId};
-use std::collections::HashMap;
+use crate::graph::{Attributes, Builder, Graph, INTERNAL_DOMAIN, Node, OpId, Replaced, ValueId, rebuild};
 
 /// Returns the internal operator of training-form batch normalization.
 ///
@@ -21,37 +20,10 @@ pub fn lower(graph: &Graph) -> Graph {
     if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN) {
         return graph.clone();
     }
-    let mut builder = Builder::new(graph.name());
-    builder.reserve(graph.values().map(|(_, value)| value.name.clone()));
-    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
-    for id in graph.inputs() {
-        map.insert(*id, builder.input(graph.value_name(*id), graph.fact(*id).clone()));
-    }
-    for (id, ..) in graph.initializers() {
-        map.insert(id, builder.copy_value(graph, id));
-    }
-    for node in graph.nodes() {
-        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| map[&id])).collect();
-        if node.op == batch_norm_op() {
-            batch_norm(&mut builder, graph, node, &inputs, &mut map);
-            continue;
-        }
-        let outputs = builder.copy_node(graph, node, &inputs);
-        map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
-    }
-    for output in graph.outputs() {
-        builder.mark_output(map[output]);
-    }
-    builder.finish()
+    rebuild(graph, |b, node, inputs| (node.op == batch_norm_op()).then(|| batch_norm(b, graph, node, inputs)))
 }
 
-fn batch_norm(
-    b: &mut Builder,
-    graph: &Graph,
-    node: &Node,
-    inputs: &[Option<ValueId>],
-    map: &mut HashMap<ValueId, ValueId>,
-) {
+fn batch_norm(b: &mut Builder, graph: &Graph, node: &Node, inputs: &[Option<ValueId>]) -> Replaced {
     let [Some(x), Some(scale), Some(bias)] = inputs else {
         unreachable!("invariant: made with three inputs by the training passes");
     };
@@ -73,18 +45,22 @@ fn batch_norm(
     let factor = b.mul(scale, inv_std);
     let product = b.mul(centered, factor);
     let y = b.add(product, bias);
-    let outputs = [Some(y), None, None, Some(centered), Some(inv_std)];
+    let mut outputs = Vec::new();
     for (index, old) in node.outputs.iter().enumerate() {
-        let Some(old) = old else { continue };
-        let new = match index {
-            1 => b.reshape(mean, &[-1]),
-            2 => b.reshape(var, &[-1]),
-            _ => outputs[index].expect("invariant: five outputs"),
-        };
-        b.refine(new, graph.fact(*old));
-        b.rename(new, graph.value_name(*old));
-        map.insert(*old, new);
+        outputs.push(old.map(|old| {
+            let new = match index {
+                0 => y,
+                1 => b.reshape(mean, &[-1]),
+                2 => b.reshape(var, &[-1]),
+                3 => centered,
+                _ => inv_std,
+            };
+            b.refine(new, graph.fact(old));
+            b.rename(new, graph.value_name(old));
+            new
+        }));
     }
+    outputs
 }
 
 /// Appends the internal batch normalization and returns `Y, mean, var, centered, inv_std`.

@@ -14,6 +14,7 @@ mod fact;
 mod infer;
 mod infer_layers;
 mod prune;
+mod rebuild;
 pub mod tensor;
 mod upgrade;
 
@@ -25,6 +26,7 @@ pub use fact::{Dim, Fact};
 pub(crate) use infer::facts_with;
 pub(crate) use infer::sliced;
 pub use prune::prune;
+pub use rebuild::{Replaced, rebuild};
 pub use tensor::{DType, Element, Tensor, TensorError};
 pub use upgrade::{UpgradeError, upgrade};
 

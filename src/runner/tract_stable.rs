@@ -4,8 +4,7 @@
 //! becomes arithmetic. `Celu` leaves `alpha` out of account there. And tract takes `LogSoftmax` as `log(Softmax)`, which is -inf where
 //! a class is 104 below the largest, and `Softplus` as `log(1 + exp(x))`, which is inf from 89 on.
 
-use crate::graph::{Attributes, Builder, Graph, Node, ValueId};
-use std::collections::HashMap;
+use crate::graph::{Attributes, Builder, Graph, Node, ValueId, rebuild};
 
 /// Returns the graph, of opset 18 or later, with those operators replaced.
 pub(super) fn stable(graph: &Graph) -> Graph {
@@ -14,39 +13,21 @@ pub(super) fn stable(graph: &Graph) -> Graph {
     if !graph.nodes().iter().any(concerned) {
         return graph.clone();
     }
-    let mut b = Builder::new(graph.name());
-    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
-    for id in graph.inputs() {
-        map.insert(*id, b.input(graph.value_name(*id), graph.fact(*id).clone()));
-    }
-    for (id, ..) in graph.initializers() {
-        map.insert(id, b.copy_value(graph, id));
-    }
-    b.reserve(graph.values().map(|(_, value)| value.name.clone()));
-    for node in graph.nodes() {
-        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| map[&id])).collect();
+    rebuild(graph, |b, node, inputs| {
         b.enter(node.origin.clone(), &format!("{}/stable", node.name));
-        let replaced = match (&inputs[..], node.op.to_string().as_str()) {
-            (&[Some(x)], "LogSoftmax") => log_softmax(&mut b, node, x),
-            (&[Some(x)], "Celu") => celu(&mut b, node, x),
-            (&[Some(x)], "Softplus") => Some(softplus(&mut b, node, x)),
+        let last = match (inputs, node.op.to_string().as_str()) {
+            (&[Some(x)], "LogSoftmax") => log_softmax(b, node, x),
+            (&[Some(x)], "Celu") => celu(b, node, x),
+            (&[Some(x)], "Softplus") => Some(softplus(b, node, x)),
             (&[Some(x), Some(scale), Some(bias), Some(mean), Some(var)], "BatchNormalization")
                 if [scale, bias, mean, var].iter().any(|input| b.graph().constant(*input).is_none()) =>
             {
-                batch_norm(&mut b, node, x, [scale, bias, mean, var])
+                batch_norm(b, node, x, [scale, bias, mean, var])
             }
             _ => None,
-        };
-        let outputs = match replaced {
-            Some(last) => b.copy_node(graph, &last, &last.inputs),
-            None => b.copy_node(graph, node, &inputs),
-        };
-        map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
-    }
-    for output in graph.outputs() {
-        b.mark_output(map[output]);
-    }
-    b.finish()
+        }?;
+        Some(b.copy_node(graph, &last, &last.inputs))
+    })
 }
 
 /// `z - log(sum(exp(z)))` of `z = x - max(x)`; the last node is returned, not appended.
