@@ -31,7 +31,7 @@ impl Progress {
                 self.bar.enable_steady_tick(Duration::from_millis(500));
             }
             RunEvent::Phase { epoch, frozen, frozen_units, seconds, predicted_step_cost, .. } => self.line(&format!(
-                "epoch {epoch}: {} ({}) frozen, predicted step cost {:.1} %, ready in {seconds:.2} s",
+                "epoch {epoch}: {} ({}) frozen, predicted step cost {:.1} % ({seconds:.2} s)",
                 count(*frozen_units, "unit"),
                 count(*frozen, "tensor"),
                 predicted_step_cost * 100.0
@@ -42,7 +42,10 @@ impl Progress {
                 self.bar.set_message(format!("epoch {epoch}/{} loss {loss:.4} {rate:.0} samples/s", self.epochs));
             }
             RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, .. } => {
-                let metrics: Vec<String> = metrics.iter().map(|(name, value)| metric(name, *value)).collect();
+                let loss = metrics.get_key_value("loss").into_iter();
+                let others = metrics.iter().filter(|(name, _)| *name != "loss");
+                let mut metrics: Vec<String> = loss.chain(others).map(|(name, value)| metric(name, *value)).collect();
+                metrics.iter_mut().skip(1).for_each(|text| *text = text.trim_start_matches("eval ").to_string());
                 self.line(&format!(
                     "epoch {epoch:>3}/{}  loss {train_loss:.4}  {}  {seconds:.1} s  {samples_per_second:.0}/s",
                     self.epochs,
