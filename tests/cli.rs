@@ -71,6 +71,34 @@ fn help_and_version() {
     assert!(text(&freeze_plan(&["--version"]).stdout).starts_with("freeze-plan 0."));
 }
 
+/// Compares with a committed text; `UPDATE_SNAPSHOTS=1` writes it anew.
+fn snapshot(name: &str, found: &str) {
+    let file = fixture("cli").join(name);
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(&file, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(found == expected, "{name} is not as committed; it is now:\n{found}");
+}
+
+#[test]
+fn help_and_preview_are_as_committed() {
+    let model = fixture("digits/model.onnx");
+    let all: [(&str, &[&str]); 6] = [
+        ("help.txt", &["--help"]),
+        ("help-graph.txt", &["graph", "--help"]),
+        ("help-train.txt", &["train", "--help"]),
+        ("preview.txt", &[path(&model)]),
+        ("preview.csv", &[path(&model), "--format", "csv"]),
+        ("tree.txt", &["tree", path(&model)]),
+    ];
+    for (name, args) in all {
+        let output = freeze_plan(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", text(&output.stderr));
+        snapshot(name, &text(&output.stdout));
+    }
+}
+
 #[test]
 fn preview_in_every_format() {
     let model = fixture("digits/model.onnx");

@@ -108,6 +108,8 @@ fn check(name: &str, engine: &mut dyn Engine) {
     }
     let expected: Vec<f64> = golden["losses"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect();
     assert_eq!(losses.len(), expected.len());
+    let worst = losses.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b.abs()).fold(0f64, f64::max);
+    eprintln!("{name} on {}: losses within {worst:.1e} of PyTorch", engine.info().name);
     for (step, (found, expected)) in losses.iter().zip(&expected).enumerate() {
         let off = (found - expected).abs() / expected.abs();
         assert!(off < TOLERANCE, "{name}: the loss of step {} is {found}, PyTorch has {expected}", step + 1);
@@ -121,6 +123,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         assert!(off < TOLERANCE, "{name}: sum|{parameter}| is off by {off:.1e}");
     }
     let expected = golden["total_sum_abs"].as_f64().unwrap();
+    eprintln!("{name}: sum|P| within {:.1e}", (total - expected).abs() / expected);
     assert!((total - expected).abs() / expected < TOLERANCE, "{name}: sum|P| is {total}, PyTorch has {expected}");
     for (statistic, expected) in golden["running_sum_abs"].as_object().unwrap() {
         let expected = expected.as_f64().unwrap();
