@@ -223,11 +223,12 @@ impl Graph {
         self.producers.get(&value).copied()
     }
 
-    /// Returns the nodes that read each value, by value position.
+    /// Returns the nodes that read each value, also in their subgraphs, by value position.
     pub fn consumers(&self) -> Vec<Vec<NodeId>> {
         let mut consumers = vec![Vec::new(); self.values.len()];
         for (id, node) in self.node_ids() {
-            for input in node.inputs.iter().flatten() {
+            let captured: Vec<ValueId> = node.captured().filter_map(|name| self.find(name)).collect();
+            for input in node.inputs.iter().flatten().chain(&captured) {
                 if consumers[input.0].last() != Some(&id) {
                     consumers[input.0].push(id);
                 }

@@ -112,6 +112,11 @@ fn batch_norm(
         .output(0)
         .ok_or_else(|| TrainingError::Node { node: node.name.clone(), reason: "has no output".into() })?;
     let moves = statistics.contains(graph.value_name(mean)) && !still.contains(graph.value_name(mean));
+    let was_training = node.attributes.int("training_mode", 0).map_err(|error| attribute(node, &error))? == 1;
+    if was_training && !moves && matches!(mode, Mode::Train { .. }) && !still.contains(graph.value_name(mean)) {
+        let reason = format!("normalizes by the batch, but \"{}\" is no running statistic", graph.value_name(mean));
+        return Err(TrainingError::Node { node: node.name.clone(), reason });
+    }
     if matches!(mode, Mode::Eval) || !moves {
         let mut attributes = node.attributes.clone();
         attributes.remove("training_mode");

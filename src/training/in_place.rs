@@ -167,6 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_inside_a_subgraph_counts_as_a_reader() {
+        use crate::graph::{Attribute, Attributes};
+        let mut b = Builder::new("step");
+        let (w, dy) = weight(&mut b);
+        let next = b.sub(w, dy);
+        b.output(next, "w.next");
+        let body = Attribute::Opaque { encoded: bytes::Bytes::new(), captures: vec!["w".into()] };
+        let branch = b.op("If", &[dy], Attributes::none().with("then_branch", body));
+        b.output(branch, "y");
+        let error = check_in_place(&b.finish(), &pair()).unwrap_err();
+        assert!(matches!(&error, InPlaceError::LateReader { op, .. } if op == "If"), "{error}");
+    }
+
+    #[test]
     fn a_writer_that_mixes_elements_is_refused() {
         let mut b = Builder::new("step");
         let (w, dy) = weight(&mut b);
