@@ -133,8 +133,8 @@ fn median(values: &[f64]) -> Option<f64> {
 
 fn phases(body: &mut String, rows: &[PhaseRow]) {
     body.push_str(
-        "<h2>Phases</h2><table><tr><th>from epoch</th><th>frozen units</th><th>frozen tensors</th>\
-         <th>graphs ready in (s)</th><th>steps measured</th><th>median step (ms)</th><th>relative</th><th>predicted by flops</th></tr>",
+        "<h2>Phases</h2><div class=\"wide\"><table><tr><th>from epoch</th><th>frozen units</th><th>frozen tensors</th>\
+         <th>ready in (s)</th><th>steps</th><th>median step (ms)</th><th>relative</th><th>predicted</th></tr>",
     );
     let first = rows.first().and_then(|row| median(&row.steps));
     for row in rows {
@@ -152,11 +152,11 @@ fn phases(body: &mut String, rows: &[PhaseRow]) {
             row.predicted * 100.0,
         );
     }
-    body.push_str("</table>");
+    body.push_str("</table></div>");
 }
 
 fn epochs(body: &mut String, events: &[Timed]) {
-    body.push_str("<h2>Epochs</h2><table><tr><th>epoch</th><th>train loss</th><th>eval</th><th>seconds</th><th>samples/s</th><th>peak MB</th></tr>");
+    body.push_str("<h2>Epochs</h2><div class=\"wide\"><table><tr><th>epoch</th><th>train loss</th><th>eval</th><th>seconds</th><th>samples/s</th><th>peak MB</th></tr>");
     for timed in events {
         if let RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, peak_bytes } = &timed.event {
             let metrics: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -168,7 +168,7 @@ fn epochs(body: &mut String, events: &[Timed]) {
             );
         }
     }
-    body.push_str("</table>");
+    body.push_str("</table></div>");
 }
 
 fn curve(points: &[(f64, f64)], marks: &[f64]) -> String {
