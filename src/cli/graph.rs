@@ -40,9 +40,10 @@ pub struct Args {
     /// Optimizer: sgd (with momentum 0.9), adam or adamw
     #[arg(long, value_name = "KIND", default_value = "sgd")]
     optimizer: String,
-    /// BatchNormalization of frozen units: train (batch statistics) or frozen
-    #[arg(long, value_name = "KIND", default_value = "train")]
-    batch_norm: String,
+    /// BatchNormalization of frozen units: train (default, batch statistics) or frozen; a plan file says
+    /// its own
+    #[arg(long, value_name = "KIND")]
+    batch_norm: Option<String>,
 }
 
 /// Runs the command.
@@ -53,11 +54,6 @@ pub fn run(args: &Args) -> CommandResult {
     if optimizer.kind == OptimizerKind::Sgd {
         optimizer.momentum = Some(0.9);
     }
-    let batch_norm = one_of("--batch-norm", &args.batch_norm, ["train", "frozen"], |name| match name {
-        "train" => Some(BatchNorm::Train),
-        "frozen" => Some(BatchNorm::Frozen),
-        _ => None,
-    })?;
     let loaded = model::load(&args.model)?;
     if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
@@ -67,6 +63,13 @@ pub fn run(args: &Args) -> CommandResult {
         Some(path) => read_plan(path, &loaded)?,
         None => model::plan(&loaded, &args.plan.options()?, args.plan.epochs, &optimizer, &args.shape)?,
     };
+    let planned = plan.policy.settings.get("batch_norm").and_then(|value| value.as_str()).unwrap_or("train");
+    let batch_norm = args.batch_norm.as_deref().unwrap_or(planned);
+    let batch_norm = one_of("--batch-norm", batch_norm, ["train", "frozen"], |name| match name {
+        "train" => Some(BatchNorm::Train),
+        "frozen" => Some(BatchNorm::Frozen),
+        _ => None,
+    })?;
     let frozen: Vec<String> = match args.epoch {
         None => Vec::new(),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {

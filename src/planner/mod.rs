@@ -93,6 +93,7 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     let model = model_info(file, analysis);
     let inputs = Inputs { model: &model, units: &units, costs: &costs, step_costs: &steps, epochs: request.epochs };
     let mut plan = plan::build(&inputs, request.options)?;
+    record(&mut plan, request.options);
     plan.summary.notes.extend(analysis.notes.iter().cloned());
     let uncounted = steps.notes();
     plan.summary.notes.extend(uncounted.iter().take(2).cloned());
@@ -143,6 +144,18 @@ fn fits(fact: &Fact, shape: &[usize]) -> bool {
         dims.len() == shape.len()
             && dims.iter().zip(shape).all(|(dim, size)| dim.known().is_none_or(|known| known == *size))
     })
+}
+
+/// Writes down the options that are not the policy's own, so that a plan file says them all.
+fn record(plan: &mut FreezePlan, options: &PlanOptions) {
+    let settings = &mut plan.policy.settings;
+    settings.insert("unit".into(), serde_json::json!(options.unit));
+    settings.insert("batch_norm".into(), serde_json::json!(options.batch_norm));
+    for (name, patterns) in [("freeze", &options.freeze), ("keep", &options.keep)] {
+        if !patterns.is_empty() {
+            settings.insert(name.into(), serde_json::json!(patterns));
+        }
+    }
 }
 
 fn model_info(file: &OnnxFile, analysis: &Analysis) -> ModelInfo {
