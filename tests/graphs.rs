@@ -308,3 +308,36 @@ fn random_dropout_follows_the_seed_and_its_mask_goes_backward() {
         assert!((grad[column] - expected).abs() < 1e-6, "column {column}: {} instead of {expected}", grad[column]);
     }
 }
+
+#[test]
+fn merged_parameters_are_written_back_as_their_own() {
+    let file = read(&fixture("trees/resnet.torchscript_shared.onnx")).unwrap();
+    let analysis = Analysis::of(&file.model);
+    let graph = &analysis.model.graph;
+    let own = |name: &String| file.model.graph.find(name).is_some_and(|id| file.model.graph.producer(id).is_none());
+    let values: std::collections::BTreeMap<String, Tensor> = analysis
+        .parameters
+        .iter()
+        .map(|parameter| (parameter.name.clone(), graph.value(parameter.value).initializer.clone().unwrap()))
+        .collect();
+    assert!(values.keys().any(|name| !own(name)), "the exporter merged some");
+    let folder = tempfile::tempdir().unwrap();
+    let trained = folder.path().join("trained.onnx");
+    let edits = freeze_plan::training::trained_edits(&file.model.graph, &values);
+    std::fs::write(&trained, file.rewrite(&edits).unwrap()).unwrap();
+    let again = read(&trained).unwrap().model;
+    for (name, tensor) in &values {
+        let id = again.graph.find(name).unwrap();
+        assert!(again.graph.value(id).initializer.as_ref() == Some(tensor), "{name} is an initializer of the file");
+    }
+    let input = file.model.graph.inputs()[0];
+    let shape: Vec<usize> =
+        file.model.graph.fact(input).shape.iter().flatten().map(|dim| dim.known().unwrap_or(2)).collect();
+    let count = shape.iter().product::<usize>();
+    let x = Tensor::from_vec::<f32>(&shape, (0..count).map(|index| (index % 7) as f32 / 7.0).collect());
+    let feeds = [(file.model.graph.value_name(input), &x)];
+    let mut engine = crate::engines::onnxruntime();
+    let (before, after) =
+        (evaluate(&mut engine, &file.model, &feeds).unwrap(), evaluate(&mut engine, &again, &feeds).unwrap());
+    assert!(deviation(&after[0], &before[0]) < 1e-6);
+}
