@@ -84,24 +84,26 @@ pub fn run(args: &Args) -> CommandResult {
     finish(&outcome, &path)
 }
 
-/// Builds the graphs of every phase once, so that what cannot be trained is refused now.
+/// Builds the graphs once with only that frozen which is frozen in every epoch: they need every
+/// gradient that some phase needs, so what cannot be trained is refused now.
 fn try_graphs(job: &Job, prepared: &Prepared, plan: &FreezePlan) -> Result<(), Failure> {
-    let mut trains = false;
-    for segment in segments(plan) {
-        let options = PhaseOptions {
-            frozen: segment.frozen.iter().map(String::as_str).collect(),
-            batch_norm: job.freeze.batch_norm,
-            loss: &job.loss,
-            optimizer: &job.optimizer,
-            output: job.output.as_deref(),
-            seed: job.run.seed,
-        };
-        trains |= !build(prepared, &options)?.trained.is_empty();
+    let parts = segments(plan);
+    let trainable = prepared.trainable();
+    if parts.iter().all(|part| trainable.iter().all(|name| part.frozen.iter().any(|frozen| frozen == name))) {
+        let text = "the plan freezes every parameter in every epoch: nothing trains";
+        return Err(Failure::new(ErrorKind::BadInput, text));
     }
-    if trains {
-        return Ok(());
-    }
-    Err(Failure::new(ErrorKind::BadInput, "the plan freezes every parameter in every epoch: nothing trains"))
+    let always = |name: &&str| parts.iter().all(|part| part.frozen.iter().any(|frozen| frozen == name));
+    let options = PhaseOptions {
+        frozen: trainable.iter().copied().filter(always).collect(),
+        batch_norm: job.freeze.batch_norm,
+        loss: &job.loss,
+        optimizer: &job.optimizer,
+        output: job.output.as_deref(),
+        seed: job.run.seed,
+    };
+    build(prepared, &options)?;
+    Ok(())
 }
 
 fn run_job(

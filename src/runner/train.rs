@@ -100,6 +100,8 @@ pub struct Run<'a> {
     /// Parameters, statistics and slots.
     pub state: State,
     evaluator: Evaluator,
+    /// The step after which the state was last evaluated, with what that gave.
+    evaluated: Option<(usize, BTreeMap<String, f64>)>,
     started: usize,
 }
 
@@ -174,7 +176,7 @@ impl<'a> Run<'a> {
         let prediction = graph.value_name(training::prediction(graph, setup.output)?);
         let evaluator = Evaluator::new(engine, eval, prediction)?;
         let state = State::new(engine, setup.prepared)?;
-        Ok(Run { setup, state, evaluator, started: 0 })
+        Ok(Run { setup, state, evaluator, evaluated: None, started: 0 })
     }
 
     /// Builds the graphs of a segment and trains its epochs; returns true when asked to stop.
@@ -226,13 +228,18 @@ impl<'a> Run<'a> {
         Ok(stopped)
     }
 
-    /// Runs the trained model over the eval data.
+    /// Runs the model as trained so far over the eval data, once for each step it stands at.
     ///
     /// # Errors
     /// Those of the engine.
     pub fn evaluate(&mut self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
         let Some(batches) = self.setup.eval else { return Ok(BTreeMap::new()) };
-        Ok(self.evaluator.run(engine, &self.state, batches, self.setup.loss)?)
+        if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.started) {
+            return Ok(metrics.clone());
+        }
+        let metrics = self.evaluator.run(engine, &self.state, batches, self.setup.loss)?;
+        self.evaluated = Some((self.started, metrics.clone()));
+        Ok(metrics)
     }
 
     /// Builds the graphs with the current values of what is frozen, and returns those values.
