@@ -226,6 +226,7 @@ fn wrong_models() {
 #[test]
 fn wrong_options() {
     let model = fixture("digits/model.onnx");
+    assert!(fails(&["trian", "job.toml"], 2).contains("\"train\""));
     let level = fails(&[path(&model), "--freeze-level", "1.5"], 2);
     assert!(level.contains("freeze_level") && level.contains("[0, 1]"), "{level}");
     let epochs = fails(&[path(&model), "--epochs", "0"], 2);

@@ -15,7 +15,9 @@ mod report;
 mod train;
 mod tree;
 
-use clap::{Parser, Subcommand};
+use crate::error::{ErrorKind, nearest};
+use clap::{CommandFactory, Parser, Subcommand};
+use failure::Failure;
 
 use std::process::ExitCode;
 
@@ -48,14 +50,27 @@ enum Command {
 /// Runs the program on the process's arguments. A panic is a defect of this program and gives its
 /// exit code.
 pub fn main() -> ExitCode {
+    if let Some(failure) = misspelt(std::env::args().nth(1)) {
+        return failure.print();
+    }
     let cli = Cli::parse();
     match std::panic::catch_unwind(|| dispatch(cli)) {
         Ok(code) => code,
         Err(_) => {
             eprintln!("error: this is a defect of freeze-plan; please report it with the model and the command");
-            ExitCode::from(crate::error::ErrorKind::Internal.exit_code())
+            ExitCode::from(ErrorKind::Internal.exit_code())
         }
     }
+}
+
+/// Refuses a first word that is no file and nearly a command.
+fn misspelt(word: Option<String>) -> Option<Failure> {
+    let word = word.filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
+    let command = Cli::command();
+    let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
+    let near = nearest(&word, names.iter().copied()).filter(|_| !names.contains(&word.as_str()))?;
+    let text = format!("there is neither a file nor a command \"{word}\", did you mean \"{near}\"?");
+    Some(Failure::new(ErrorKind::Usage, text))
 }
 
 fn dispatch(cli: Cli) -> ExitCode {
