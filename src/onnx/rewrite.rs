@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const MODEL_GRAPH: u64 = 7;
 const GRAPH_NODE: u64 = 1;
 const GRAPH_INITIALIZER: u64 = 5;
+const GRAPH_SPARSE_INITIALIZER: u64 = 15;
 const LENGTH_DELIMITED: u64 = 2;
 const EXTERNAL: i32 = 1;
 
@@ -21,9 +22,9 @@ const EXTERNAL: i32 = 1;
 pub struct Edits {
     /// New elements by initializer name; dtype and shape stay.
     pub initializers: HashMap<String, Tensor>,
-    /// Changes of single nodes, by position in the file.
+    /// Changes of single nodes, by position in the model's graph.
     pub nodes: BTreeMap<usize, NodeEdit>,
-    /// Nodes to leave out, by position in the file.
+    /// Nodes to leave out, by position in the model's graph.
     pub removed: BTreeSet<usize>,
     /// Initializers to add.
     pub added: Vec<(String, Tensor)>,
@@ -76,16 +77,27 @@ impl OnnxFile {
 
     fn rewrite_graph(&self, graph: Bytes, edits: &Edits) -> Vec<u8> {
         let mut out = Vec::with_capacity(graph.len());
+        let in_file = |position: &usize| self.positions.get(*position).copied().flatten();
+        let removed: BTreeSet<usize> = edits.removed.iter().filter_map(in_file).collect();
+        let edited: BTreeMap<usize, &NodeEdit> =
+            edits.nodes.iter().filter_map(|(position, edit)| Some((in_file(position)?, edit))).collect();
         let mut position = 0;
         for field in fields(graph) {
             let replacement = match (&field.content, field.number) {
                 (Some(content), GRAPH_INITIALIZER) => self.replace_initializer(content.clone(), edits),
-                (Some(content), GRAPH_NODE) => {
-                    position += 1;
-                    if edits.removed.contains(&(position - 1)) {
+                (Some(content), GRAPH_SPARSE_INITIALIZER) => match dense(content, edits) {
+                    Some(message) => {
+                        put(&mut out, GRAPH_INITIALIZER, &message);
                         continue;
                     }
-                    edits.nodes.get(&(position - 1)).and_then(|edit| edit_node(content.clone(), edit))
+                    None => None,
+                },
+                (Some(content), GRAPH_NODE) => {
+                    position += 1;
+                    if removed.contains(&(position - 1)) {
+                        continue;
+                    }
+                    edited.get(&(position - 1)).and_then(|edit| edit_node(content.clone(), edit))
                 }
                 _ => None,
             };
@@ -114,6 +126,13 @@ impl OnnxFile {
         let new = proto::Tensor { doc_string: old.doc_string, metadata_props: old.metadata_props, ..plain };
         Some(new.encode_to_vec())
     }
+}
+
+/// Returns the dense tensor that takes the place of a sparse initializer.
+fn dense(content: &Bytes, edits: &Edits) -> Option<Vec<u8>> {
+    let old = proto::SparseTensor::decode(content.clone()).ok()?;
+    let name = super::sparse::name(&old);
+    Some(tensor::export(name, edits.initializers.get(name)?).encode_to_vec())
 }
 
 fn edit_node(content: Bytes, edit: &NodeEdit) -> Option<Vec<u8>> {
