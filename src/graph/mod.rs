@@ -32,6 +32,7 @@ pub use inline::{FUNCTION_PATH, InlineError, Inlined, inline};
 pub use prune::prune;
 pub use rebuild::{Replaced, rebuild};
 pub use tensor::{DType, Element, Tensor, TensorError};
+pub(crate) use upgrade::READABLE_OPSETS;
 pub use upgrade::{UpgradeError, upgrade};
 
 use std::collections::{BTreeMap, HashMap};
