@@ -6,6 +6,7 @@
 mod export;
 mod import;
 mod import_graph;
+mod large;
 mod order;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
@@ -16,6 +17,7 @@ mod tensor;
 
 pub use export::to_bytes;
 pub use import::{OnnxFile, read, read_bytes};
+pub use large::{Encoded, LARGEST, Piece, encode};
 pub use rewrite::{Edits, NodeEdit};
 
 use crate::error::ErrorKind;

@@ -31,9 +31,16 @@ pub(super) fn import(path: &Path, tensor: &proto::Tensor, external: &mut Externa
         |reason: String| OnnxError::Tensor { path: path.to_path_buf(), tensor: tensor.name().to_string(), reason };
     let dtype = DType::from_code(tensor.data_type());
     let shape = sizes(&tensor.dims).map_err(&fail)?;
+    if dtype.bits() == 0 && dtype != DType::String {
+        return Err(fail(format!("its dtype has the code {}, which is not known", dtype.code())));
+    }
+    let strings = tensor.string_data.len();
+    if dtype == DType::String && shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim)) != Some(strings) {
+        return Err(fail(format!("string{shape:?} needs that many strings, found {strings}")));
+    }
     let data = if tensor.data_location() == 1 {
         load_external(path, tensor, external, &fail)?
-    } else if let Some(raw) = &tensor.raw_data {
+    } else if let Some(raw) = tensor.raw_data.as_ref().filter(|_| dtype != DType::String) {
         raw.clone()
     } else {
         typed_data(tensor, dtype).ok_or_else(|| fail(format!("{dtype} data without raw_data is not readable")))?
