@@ -3,7 +3,7 @@
 use crate::engines::{deviation, fixture, onnxruntime};
 use freeze_plan::data::read_tensors;
 use freeze_plan::graph::{FUNCTION_PATH, Model, Tensor, dump, upgrade};
-use freeze_plan::onnx::{Edits, read, to_bytes};
+use freeze_plan::onnx::{Edits, LARGEST, encode, read, to_bytes};
 use freeze_plan::runner::{Engine, evaluate};
 use std::collections::HashMap;
 
@@ -121,6 +121,33 @@ fn trained_weights_find_their_place() {
         for (_, value, tensor) in trained.initializers() {
             let old = graph.value(graph.find(&value.name).unwrap()).initializer.as_ref().unwrap();
             assert!(tensor == if value.name == weight { &new } else { old }, "{name}: {}", value.name);
+        }
+    }
+}
+
+#[test]
+fn large_models_become_two_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["external", "sparse", "qdq"] {
+        let file = read(&fixture(&format!("loader/{name}.onnx"))).unwrap();
+        let path = folder.path().join("split.onnx");
+        let data = folder.path().join("split.onnx.data");
+        let edits = Edits { embed_external: true, ..Edits::default() };
+        let ways = [
+            encode(&file.model, "split.onnx.data", 64),
+            file.rewrite_encoded(&edits, "split.onnx.data", 64).unwrap(),
+            file.rewrite_encoded(&edits, "split.onnx.data", LARGEST).unwrap(),
+        ];
+        for (way, encoded) in ways.into_iter().enumerate() {
+            std::fs::write(&path, &encoded.bytes).unwrap();
+            encoded.write_data(&mut std::fs::File::create(&data).unwrap()).unwrap();
+            let again = read(&path).unwrap().model.graph;
+            for (_, value, tensor) in file.model.graph.initializers() {
+                let found = again.value(again.find(&value.name).unwrap()).initializer.as_ref();
+                assert!(found == Some(tensor), "{name}, way {way}: {}", value.name);
+            }
+            assert_eq!(dump(&again), dump(&file.model.graph), "{name}, way {way}");
+            assert_eq!(encoded.pieces.is_empty(), way == 2 || name != "external", "{name}, way {way}");
         }
     }
 }

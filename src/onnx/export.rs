@@ -1,25 +1,32 @@
 //! Writes a [`Model`] as a new file.
 
 use super::{proto, tensor};
-use crate::graph::{Attribute, Dim, Fact, Function, Graph, Model, Node, ValueId};
+use crate::graph::{Attribute, Dim, Fact, Function, Graph, Model, Node, Tensor, ValueId};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Returns the ONNX file of a model, with every initializer as raw data inside it and the facts
 /// of every value as `value_info`. The same model gives the same bytes.
 pub fn to_bytes(model: &Model) -> Vec<u8> {
+    model_proto(model, &mut tensor::export).encode_to_vec()
+}
+
+/// Exports an initializer.
+type ExportTensor<'a> = &'a mut dyn FnMut(&str, &Tensor) -> proto::Tensor;
+
+/// Returns the message of a model whose initializers are written by `export`.
+pub(super) fn model_proto(model: &Model, export: ExportTensor<'_>) -> proto::Model {
     let (name, version) = model.producer.split_once(' ').unwrap_or((&model.producer, ""));
-    let proto = proto::Model {
+    proto::Model {
         ir_version: Some(model.ir_version),
         producer_name: Some(name.to_string()),
         producer_version: Some(version.to_string()),
-        graph: Some(export_graph(&model.graph, 0)),
+        graph: Some(export_graph(&model.graph, 0, export)),
         functions: model.functions.iter().map(export_function).collect(),
         opset_import: opsets(&model.opsets),
         metadata_props: entries(&model.metadata),
         ..proto::Model::default()
-    };
-    proto.encode_to_vec()
+    }
 }
 
 fn opsets(versions: &BTreeMap<String, i64>) -> Vec<proto::OperatorSetId> {
@@ -31,7 +38,7 @@ fn opsets(versions: &BTreeMap<String, i64>) -> Vec<proto::OperatorSetId> {
 }
 
 /// Returns the message of a graph whose last `captured` inputs stand for outer values.
-fn export_graph(graph: &Graph, captured: usize) -> proto::Graph {
+fn export_graph(graph: &Graph, captured: usize, export: ExportTensor<'_>) -> proto::Graph {
     let info = |id| value_info(graph.value_name(id), graph.fact(id));
     let declared: HashSet<ValueId> = graph.inputs().iter().chain(graph.outputs()).copied().collect();
     let known = graph.values().filter(|(id, value)| {
@@ -44,7 +51,7 @@ fn export_graph(graph: &Graph, captured: usize) -> proto::Graph {
     proto::Graph {
         name: Some(graph.name().to_string()),
         node: graph.nodes().iter().map(|node| export_node(graph, node)).collect(),
-        initializer: graph.initializers().map(|(_, value, data)| tensor::export(&value.name, data)).collect(),
+        initializer: graph.initializers().map(|(_, value, data)| export(&value.name, data)).collect(),
         input: graph.inputs()[..formal].iter().map(|id| info(*id)).collect(),
         output: graph.outputs().iter().map(|id| info(*id)).collect(),
         value_info: known.map(|(id, _)| info(id)).collect(),
@@ -121,9 +128,10 @@ pub(super) fn export_attribute(name: &str, value: &Attribute) -> proto::Attribut
         Attribute::Floats(values) => proto::Attribute { floats: values.clone(), ..base(6) },
         Attribute::Ints(values) => proto::Attribute { ints: values.clone(), ..base(7) },
         Attribute::Strings(values) => proto::Attribute { strings: values.clone(), ..base(8) },
-        Attribute::Graph(inner) => {
-            proto::Attribute { g: Some(export_graph(&inner.graph, inner.captures.len())), ..base(5) }
-        }
+        Attribute::Graph(inner) => proto::Attribute {
+            g: Some(export_graph(&inner.graph, inner.captures.len(), &mut tensor::export)),
+            ..base(5)
+        },
         Attribute::Reference { attribute, kind } => {
             proto::Attribute { ref_attr_name: Some(attribute.clone()), ..base(*kind) }
         }

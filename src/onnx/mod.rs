@@ -7,6 +7,7 @@ mod export;
 mod external;
 mod import;
 mod import_graph;
+mod large;
 mod order;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
@@ -18,6 +19,7 @@ mod tensor;
 
 pub use export::to_bytes;
 pub use import::{OnnxFile, read, read_bytes};
+pub use large::{Encoded, LARGEST, Piece, encode};
 pub use rewrite::{Edits, NodeEdit};
 
 use crate::error::ErrorKind;

@@ -12,24 +12,21 @@ pub(super) fn import(path: &Path, tensor: &proto::Tensor, external: &mut Externa
         |reason: String| OnnxError::Tensor { path: path.to_path_buf(), tensor: tensor.name().to_string(), reason };
     let dtype = DType::from_code(tensor.data_type());
     let shape = sizes(&tensor.dims).map_err(&fail)?;
-    if tensor.data_type() <= 0 {
-        return Err(fail(format!("its data type is {}, expected 1 or more", tensor.data_type())));
+    if dtype.bits() == 0 && dtype != DType::String {
+        return Err(fail(format!("its dtype has the code {}, which is not known", dtype.code())));
     }
-    let data = if tensor.data_location() == 1 {
+    let strings = tensor.string_data.len();
+    if dtype == DType::String && shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim)) != Some(strings) {
+        return Err(fail(format!("string{shape:?} needs that many strings, found {strings}")));
+    }
+    let data = if tensor.data_location() == 1 && dtype != DType::String {
         external.data(path, tensor)?
-    } else if let Some(raw) = &tensor.raw_data {
+    } else if let Some(raw) = tensor.raw_data.as_ref().filter(|_| dtype != DType::String) {
         raw.clone()
     } else {
         typed_data(tensor, dtype).ok_or_else(|| fail(format!("{dtype} data without raw_data is not readable")))?
     };
-    let texts = (dtype == DType::String).then_some(tensor.string_data.len());
-    let tensor = Tensor::new(dtype, shape, data).map_err(|error| fail(error.to_string()))?;
-    match texts {
-        Some(texts) if texts != tensor.len() => {
-            Err(fail(format!("string{:?} needs {} texts, found {texts}", tensor.shape(), tensor.len())))
-        }
-        _ => Ok(tensor),
-    }
+    Tensor::new(dtype, shape, data).map_err(|error| fail(error.to_string()))
 }
 
 /// Returns dimensions as sizes.
