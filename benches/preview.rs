@@ -33,7 +33,10 @@ fn main() -> Result<(), Failure> {
     if models.is_empty() {
         models = made()?;
     }
-    println!("{:22} {:>6} {:>9} {:>9} {:>9} {:>9}  resident of mapped", "model", "nodes", "first", "median", "least", "peak");
+    println!(
+        "{:22} {:>6} {:>9} {:>9} {:>9} {:>9}  resident of mapped",
+        "model", "nodes", "first", "median", "least", "peak"
+    );
     for model in models {
         let mut command = Command::new(std::env::current_exe()?);
         let status = command.arg(ONE).args(json.then_some(JSON)).arg(&model).status()?;

@@ -82,7 +82,8 @@ fn shown(text: &str) -> String {
     if count <= 300 {
         return escaped;
     }
-    let (head, tail): (String, String) = (escaped.chars().take(200).collect(), escaped.chars().skip(count - 60).collect());
+    let (head, tail): (String, String) =
+        (escaped.chars().take(200).collect(), escaped.chars().skip(count - 60).collect());
     format!("{head} .. {tail}")
 }
 
@@ -117,4 +118,192 @@ fn every_seed_is_read_or_refused_as_committed() {
     let differ = text.lines().zip(expected.lines()).filter(|(found, expected)| found != expected);
     wrong.extend(differ.map(|(found, expected)| format!("expected {expected}\n   found {found}")));
     assert!(wrong.is_empty() && text == expected, "{}", wrong.join("\n"));
+}
+
+/// A protobuf field that holds bytes.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut length = content.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(content);
+    out
+}
+
+/// A model of IR version 10 and opset 17 around the fields of a graph.
+fn model(graph: &[u8]) -> Vec<u8> {
+    [vec![0x08, 10], field(7, graph), field(8, &[0x10, 17])].concat()
+}
+
+fn node(op: &str, inputs: &[&str], outputs: &[&str], more: &[u8]) -> Vec<u8> {
+    let list = |number: u8, names: &[&str]| names.iter().flat_map(|name| field(number, name.as_bytes())).collect();
+    let parts: [Vec<u8>; 4] = [list(1, inputs), list(2, outputs), field(4, op.as_bytes()), more.to_vec()];
+    field(1, &parts.concat())
+}
+
+fn named(number: u8, name: &str) -> Vec<u8> {
+    field(number, &field(1, name.as_bytes()))
+}
+
+/// A chain of nodes from `x` to `y`.
+fn chain(op: &str, count: usize, more: &dyn Fn(usize) -> Vec<u8>) -> Vec<u8> {
+    let name = |index: usize| match index {
+        0 => "x".to_string(),
+        index if index == count => "y".to_string(),
+        index => format!("v{index}"),
+    };
+    let one = |index| node(op, &[&name(index)], &[&name(index + 1)], &more(index));
+    let nodes: Vec<u8> = (0..count).flat_map(one).collect();
+    [named(11, "x"), nodes, named(12, "y")].concat()
+}
+
+fn scalar(name: &str) -> Vec<u8> {
+    field(5, &[vec![0x10, 1, 0x4a, 4, 0, 0, 0, 63], field(8, name.as_bytes())].concat())
+}
+
+#[test]
+fn work_grows_with_the_file_and_not_faster() {
+    struct Case {
+        name: &'static str,
+        graph: fn(usize) -> Vec<u8>,
+        count: usize,
+        expected: &'static str,
+    }
+    let cases = [
+        Case {
+            name: "nodes without anything",
+            graph: |count| [0x0a, 0x00].repeat(count),
+            count: 1_000_000,
+            expected: "it has no operator",
+        },
+        Case {
+            name: "messages",
+            graph: |count| [0x0a, 0x00].repeat(count),
+            count: 8_000_000,
+            expected: "bytes of memory",
+        },
+        Case {
+            name: "a chain",
+            graph: |count| chain("Identity", count, &|_| Vec::new()),
+            count: 100_000,
+            expected: "read",
+        },
+        Case {
+            name: "a chain of one name",
+            graph: |count| chain("Relu", count, &|_| field(3, b"same")),
+            count: 50_000,
+            expected: "read",
+        },
+        Case {
+            name: "a chain in reverse",
+            graph: |count| {
+                let nodes = (0..count).rev().flat_map(|index| {
+                    let (from, to) = (format!("v{index}"), format!("v{}", index + 1));
+                    node(
+                        "Relu",
+                        &[if index == 0 { "x" } else { &from }],
+                        &[if index + 1 == count { "y" } else { &to }],
+                        &[],
+                    )
+                });
+                [named(11, "x"), nodes.collect(), named(12, "y")].concat()
+            },
+            count: 50_000,
+            expected: "read",
+        },
+        Case {
+            name: "attributes of a node",
+            graph: |count| {
+                let all: Vec<u8> =
+                    (0..count).flat_map(|index| field(5, &field(1, format!("a{index}").as_bytes()))).collect();
+                [named(11, "x"), node("Relu", &["x"], &["y"], &all), named(12, "y")].concat()
+            },
+            count: 200_000,
+            expected: "read",
+        },
+        Case {
+            name: "inputs of a node",
+            graph: |count| [named(11, "x"), node("Sum", &vec!["x"; count], &["y"], &[]), named(12, "y")].concat(),
+            count: 200_000,
+            expected: "read",
+        },
+        Case {
+            name: "outputs of a node",
+            graph: |count| {
+                let names: Vec<String> = (0..count).map(|index| format!("o{index}")).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                [named(11, "x"), node("Split", &["x"], &names, &[]), named(12, "o0")].concat()
+            },
+            count: 100_000,
+            expected: "read",
+        },
+        Case {
+            name: "initializers that one node reads",
+            graph: |count| {
+                let names: Vec<String> = (0..count).map(|index| format!("w{index}.weight")).collect();
+                let list: Vec<&str> = names.iter().map(String::as_str).collect();
+                let tensors: Vec<u8> = names.iter().flat_map(|name| scalar(name)).collect();
+                [named(11, "x"), tensors, node("Sum", &list, &["y"], &[]), named(12, "y")].concat()
+            },
+            count: 20_000,
+            expected: "read",
+        },
+        Case {
+            name: "captures of a subgraph",
+            graph: |count| {
+                let names: Vec<String> = (0..count).map(|index| format!("w{index}")).collect();
+                let list: Vec<&str> = names.iter().map(String::as_str).collect();
+                let tensors: Vec<u8> = names.iter().flat_map(|name| scalar(name)).collect();
+                let inner = [node("Sum", &list, &["q"], &[]), named(12, "q")].concat();
+                let attribute = field(5, &[field(1, b"then_branch"), field(6, &inner), vec![0xa0, 0x01, 5]].concat());
+                [named(11, "x"), tensors, node("If", &["x"], &["y"], &attribute), named(12, "y")].concat()
+            },
+            count: 50_000,
+            expected: "read",
+        },
+        Case {
+            name: "levels of a scope",
+            graph: |count| chain("Relu", 3, &|_| field(3, format!("/{}", "a/".repeat(count)).as_bytes())),
+            count: 20_000,
+            expected: "read",
+        },
+        Case {
+            name: "levels of a parameter",
+            graph: |count| {
+                let name = format!("{}weight", "a.".repeat(count));
+                [named(11, "x"), scalar(&name), node("Mul", &["x", &name], &["y"], &[]), named(12, "y")].concat()
+            },
+            count: 5_000,
+            expected: "read",
+        },
+        Case {
+            name: "a name",
+            graph: |count| {
+                [named(11, "x"), node("Relu", &["x"], &["y"], &field(3, &vec![b'a'; count])), named(12, "y")].concat()
+            },
+            count: 100_000_000,
+            expected: "read",
+        },
+        Case {
+            name: "a name that nothing makes",
+            graph: |count| [node("Relu", &["x".repeat(count).as_str()], &["y"], &[]), named(12, "y")].concat(),
+            count: 20_000_000,
+            expected: "before anything produces it",
+        },
+    ];
+    let mut wrong = Vec::new();
+    for Case { name, graph, count, expected } in cases {
+        let bytes = model(&graph(count));
+        let start = std::time::Instant::now();
+        match within(LIMIT, move || said(Path::new("model.onnx"), bytes)) {
+            None => wrong.push(format!("{count} {name}: a panic, or no answer within {LIMIT:?}")),
+            Some(said) if !said.contains(expected) => wrong.push(format!("{count} {name}: {}", shown(&said))),
+            Some(_) => {}
+        }
+        eprintln!("{name}: {:?}", start.elapsed());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -1,7 +1,7 @@
 //! Reads a file into a [`Model`].
 
-use super::import_graph::{Importer, Parts, Read};
 use super::external::map;
+use super::import_graph::{Importer, Parts, Read};
 use super::scan::scan;
 use super::{OnnxError, proto};
 use crate::graph::{Attributes, Function, FunctionId, Model, READABLE_OPSETS, inline};

@@ -1,7 +1,7 @@
 //! `GraphProto` and the bodies of functions to [`Graph`].
 
-use super::import::{domain, pairs};
 use super::external::External;
+use super::import::{domain, pairs};
 use super::{OnnxError, order, proto, sparse, tensor};
 use crate::graph::{
     Attribute, Attributes, Builder, CheckError, DType, Dim, Fact, Graph, Node, OpId, Origin, Subgraph, ValueId, check,

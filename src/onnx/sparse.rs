@@ -23,7 +23,9 @@ pub(super) fn import(path: &Path, sparse: &proto::SparseTensor, external: &mut E
     let element = values.dtype().size();
     let bytes = shape.iter().try_fold(element, |size, dim| size.checked_mul(*dim));
     let bytes = bytes.filter(|bytes| external.reserve(*bytes)).ok_or_else(|| {
-        fail(format!("with sparse {shape:?} the sparse tensors of the file take more than {MOST_DENSE} bytes once dense"))
+        fail(format!(
+            "with sparse {shape:?} the sparse tensors of the file take more than {MOST_DENSE} bytes once dense"
+        ))
     })?;
     let (count, rank) = (values.len(), shape.len());
     let flat = indices.shape() == [count];
