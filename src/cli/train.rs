@@ -7,6 +7,7 @@ use super::{STOPPED, model, output};
 use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use crate::error::ErrorKind;
 use crate::losses::IGNORE_INDEX;
+use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, segments};
 use crate::report;
 use crate::runner::{
@@ -42,9 +43,9 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let job = Job::load(&args.job, &args.set)?;
-    let loaded = model::load(&job.model)?;
-    let options = &job.freeze;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
+    let loaded = model::load_for(&job.model, &shape, args.runtime.runtime.as_deref())?;
+    let options = &job.freeze;
     let plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
     let prepared = prepare(&loaded.analysis)?;
     let train_data = batches(&job, &prepared, &job.data.train, true)?;
@@ -80,7 +81,7 @@ pub fn run(args: &Args) -> CommandResult {
     if !edits.nodes.is_empty() {
         eprintln!("note: BatchNormalization and Dropout of the trained model are in inference form");
     }
-    output::write_file(&path, &loaded.file.rewrite(&edits)?)?;
+    output::write_model(&path, |data| loaded.file.rewrite_encoded(&edits, data, LARGEST))?;
     finish(&outcome, &path)
 }
 

@@ -130,7 +130,8 @@ mod tests {
         }
         let other = Fact { dtype: Some(DType::I64), shape: None };
         let shaped = fact("2");
-        let (_, source, against) = join(&[(Source::Inference, &shaped), (Source::Tract, &NOTHING), (Source::File, &other)]);
+        let (_, source, against) =
+            join(&[(Source::Inference, &shaped), (Source::Tract, &NOTHING), (Source::File, &other)]);
         assert_eq!((source, against), (Source::Inference, vec![(0, 2)]));
     }
 }

@@ -1,4 +1,4 @@
-//! Evaluates shape arithmetic and sequences away.
+//! Evaluates shape arithmetic, sequences and known branches away.
 
 use super::sequences::{From, Sequences, makes_sequence, part_sizes};
 use super::small::Small;
@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 /// Returns the model in which every small value that follows from fixed shapes and constants is an
 /// initializer under its own name, and in which a tensor taken out of a sequence of known length is
 /// taken from where it was made: `SplitToSequence` becomes `Split`, `ConcatFromSequence` `Concat`.
+/// An `If` of a known condition becomes the branch that it takes.
 ///
 /// What depends on a named size stays as it is, and so does what follows from an initializer in
 /// `keep`, which the caller wants to change. The model must have opset 18 or later.
@@ -16,7 +17,9 @@ pub fn fold(model: &Model, keep: &HashSet<&str>) -> Model {
     let graph = &model.graph;
     let known = Known::of(model, &[], &[]);
     let moving = moving(graph, keep);
-    let plan = Plan { graph, known: &known, gone: unread_sequences(graph, &known) };
+    let mut named: HashSet<ValueId> = graph.outputs().iter().copied().collect();
+    named.extend(graph.nodes().iter().flat_map(|node| node.captured().filter_map(|name| graph.find(name))));
+    let plan = Plan { graph, known: &known, gone: unread_sequences(graph, &known, &named), named };
     let mut places: HashMap<From, ValueId> = HashMap::new();
     let mut next = 0;
     let folded = rebuild(graph, |b, node, inputs| {
@@ -31,12 +34,16 @@ pub fn fold(model: &Model, keep: &HashSet<&str>) -> Model {
             return Some(replaced);
         }
         let outputs: Vec<ValueId> = node.outputs.iter().copied().collect::<Option<_>>()?;
-        if outputs.iter().any(|output| graph.outputs().contains(output) || moving.contains(output)) {
+        if node.op.is("If") && !outputs.iter().any(|output| moving.contains(output)) {
+            return super::branch::inline(b, &known, graph, node);
+        }
+        if outputs.iter().any(|output| plan.graph.outputs().contains(output) || moving.contains(output)) {
             return None;
         }
         let tensor = |output: &ValueId| known.small(graph, *output)?.tensor(known.facts[output.0].dtype?);
         let tensors = outputs.iter().map(tensor).collect::<Option<Vec<_>>>()?;
-        let replaced = outputs.iter().zip(tensors).map(|(output, tensor)| b.initializer(graph.value_name(*output), tensor));
+        let replaced =
+            outputs.iter().zip(tensors).map(|(output, tensor)| b.initializer(graph.value_name(*output), tensor));
         Some(replaced.map(Some).collect())
     });
     Model { graph: folded, ..model.clone() }
@@ -59,6 +66,8 @@ struct Plan<'a> {
     known: &'a Known,
     /// Sequences that nothing reads once what is taken out of them is known.
     gone: HashSet<ValueId>,
+    /// Values that are found by their names.
+    named: HashSet<ValueId>,
 }
 
 impl Plan<'_> {
@@ -96,7 +105,7 @@ impl Plan<'_> {
             "SequenceAt" => {
                 let item = self.sequences().at(node, &|id| self.small(id))?;
                 let made = *places.get(&item.from)?;
-                if !self.graph.outputs().contains(&output) {
+                if !self.named.contains(&output) {
                     return Some(vec![Some(made)]);
                 }
                 b.op("Identity", &[made], Attributes::none())
@@ -145,12 +154,11 @@ fn reads(node: &Node) -> bool {
 
 /// Returns the sequences of known length of which every reader is known, and whose own sources are
 /// such sequences or tensors.
-fn unread_sequences(graph: &Graph, known: &Known) -> HashSet<ValueId> {
+fn unread_sequences(graph: &Graph, known: &Known, named: &HashSet<ValueId>) -> HashSet<ValueId> {
     let small = |id: ValueId| known.small(graph, id);
-    let mut stays: HashSet<ValueId> = graph.outputs().iter().copied().collect();
+    let mut stays = named.clone();
     let mut made: Vec<ValueId> = Vec::new();
     for node in graph.nodes().iter().rev() {
-        stays.extend(node.captured().filter_map(|name| graph.find(name)));
         let sequence = |id: ValueId| known.sequences.get(id);
         let known_reader = match node.op.name.as_str() {
             "SequenceAt" => known.sequences.at(node, &small).is_some(),

@@ -16,6 +16,7 @@
 //! What this module does not do: run anything itself.
 
 mod agree;
+mod branch;
 mod fold;
 mod gaps;
 mod probe;

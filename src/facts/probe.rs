@@ -63,10 +63,8 @@ pub(super) fn ask(
     let complete = varied.len() == base.len() && varied.iter().all(Option::is_some);
     let mut facts = HashMap::new();
     for (place, (id, fact)) in ask.iter().zip(&found).enumerate() {
-        let runs: Vec<Option<(usize, &Fact)>> = varied
-            .iter()
-            .map(|run| run.as_ref().and_then(|(size, facts)| Some((*size, facts.get(place)?))))
-            .collect();
+        let runs: Vec<Option<(usize, &Fact)>> =
+            varied.iter().map(|run| run.as_ref().and_then(|(size, facts)| Some((*size, facts.get(place)?)))).collect();
         if runs.iter().flatten().any(|(_, other)| other.rank() != fact.rank() || other.dtype != fact.dtype) {
             continue;
         }
@@ -132,11 +130,14 @@ fn data_dependent(graph: &Graph) -> Vec<bool> {
         let read: Vec<ValueId> = node.inputs.iter().flatten().copied().chain(captured).collect();
         let any = |flags: &[bool]| read.iter().any(|id| flags[id.0]);
         let operands = operands(graph, node);
-        let decided = node.inputs.iter().enumerate().any(|(index, input)| {
-            input.is_some_and(|id| content[id.0] && operands.contains(&index))
-        });
+        let decided = node
+            .inputs
+            .iter()
+            .enumerate()
+            .any(|(index, input)| input.is_some_and(|id| content[id.0] && operands.contains(&index)));
         let by_data = any(&shape) || decided || (counts(node) && any(&content));
-        let elements = if matches!(node.op.name.as_str(), "Shape" | "Size") { any(&shape) } else { any(&content) || by_data };
+        let elements =
+            if matches!(node.op.name.as_str(), "Shape" | "Size") { any(&shape) } else { any(&content) || by_data };
         for output in node.outputs.iter().flatten() {
             shape[output.0] = by_data;
             content[output.0] = elements || node.op.name.starts_with("Random");

@@ -40,7 +40,8 @@ pub(super) enum Given {
 
 /// Returns true for the operators that make a sequence.
 pub(super) fn makes_sequence(node: &Node) -> bool {
-    let names = ["SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SplitToSequence", "SequenceMap"];
+    let names =
+        ["SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SplitToSequence", "SequenceMap"];
     node.op.domain.is_empty() && names.contains(&node.op.name.as_str())
 }
 
@@ -169,12 +170,7 @@ pub(super) fn part_sizes(
     }
 }
 
-fn split(
-    id: NodeId,
-    node: &Node,
-    input: &Fact,
-    small: &dyn Fn(ValueId) -> Option<Small>,
-) -> Option<Vec<Rc<Item>>> {
+fn split(id: NodeId, node: &Node, input: &Fact, small: &dyn Fn(ValueId) -> Option<Small>) -> Option<Vec<Rc<Item>>> {
     let (axis, sizes, keep) = part_sizes(node, input, small)?;
     let elements = node.input(0).and_then(small);
     let mut start = 0;

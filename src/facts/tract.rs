@@ -148,12 +148,7 @@ fn short(error: &impl std::fmt::Display) -> String {
     line.chars().take(200).collect()
 }
 
-fn analysis_copy(
-    graph: &Graph,
-    region: &HashSet<NodeId>,
-    refused: &HashSet<String>,
-    symbols: &mut Symbols,
-) -> Graph {
+fn analysis_copy(graph: &Graph, region: &HashSet<NodeId>, refused: &HashSet<String>, symbols: &mut Symbols) -> Graph {
     let mut builder = Builder::new(graph.name());
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
     for (_, node) in graph.node_ids().filter(|(id, _)| region.contains(id)) {

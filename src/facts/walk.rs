@@ -1,10 +1,13 @@
 //! One pass over a graph in evaluation order: facts, small values and sequences.
 
 use super::agree::{Contradiction, Source, join};
+use super::branch;
 use super::sequences::{Given, Sequences};
 use super::small::{Question, Small, evaluate};
-use crate::graph::{Call, DType, Dim, Fact, Graph, Model, Node, NodeId, Number, ValueId, infer};
+use crate::graph::{Call, DType, Dim, Fact, Graph, Model, Node, NodeId, Number, Subgraph, ValueId, infer};
 use std::collections::HashMap;
+
+static NOTHING: Fact = Fact { dtype: None, shape: None };
 
 /// What a source besides inference says, by value.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Known {
     pub contradictions: Vec<Contradiction>,
     pub sequences: Sequences,
     opset: i64,
+    /// How many branches this graph is inside of.
+    depth: usize,
     smalls: HashMap<ValueId, Small>,
 }
 
@@ -28,24 +33,52 @@ impl Known {
     /// Returns what inference finds with the facts of the file and of further sources: `above` are
     /// trusted more than inference, `below` less, but more than the file.
     pub fn of(model: &Model, above: &[Evidence], below: &[Evidence]) -> Known {
-        let graph = &model.graph;
-        let mut known = Known {
-            opset: model.opset(),
+        let mut known = Known::start(&model.graph, model.opset(), 0);
+        known.follow(&model.graph, above, below);
+        known
+    }
+
+    /// Returns what is known inside a branch that reads values of this graph; `None` where branches
+    /// nest too deep.
+    pub fn inside(&self, graph: &Graph, branch: &Subgraph) -> Option<Known> {
+        let depth = self.depth + 1;
+        if depth > branch::DEEPEST {
+            return None;
+        }
+        let inner = &branch.graph;
+        let mut known = Known::start(inner, self.opset, depth);
+        for id in inner.inputs() {
+            let outer = graph.find(inner.value_name(*id))?;
+            known.facts[id.0] = self.facts[outer.0].clone();
+            if let Some(small) = self.small(graph, outer) {
+                known.smalls.insert(*id, small);
+            }
+        }
+        known.follow(inner, &[], &[]);
+        Some(known)
+    }
+
+    fn start(graph: &Graph, opset: i64, depth: usize) -> Known {
+        Known {
             facts: named_inputs(graph),
             sources: vec![Source::Nothing; graph.values().count()],
             contradictions: Vec::new(),
             sequences: Sequences::default(),
+            opset,
+            depth,
             smalls: HashMap::new(),
-        };
+        }
+    }
+
+    fn follow(&mut self, graph: &Graph, above: &[Evidence], below: &[Evidence]) {
         for (id, value) in graph.values() {
             if value.fact != Fact::default() && graph.producer(id).is_none() {
-                known.sources[id.0] = Source::File;
+                self.sources[id.0] = Source::File;
             }
         }
         for (id, node) in graph.node_ids() {
-            known.learn(graph, (id, node), above, below);
+            self.learn(graph, (id, node), above, below);
         }
-        known
     }
 
     /// Returns the elements of a small value.
@@ -66,14 +99,19 @@ impl Known {
         let mut sequences = std::mem::take(&mut self.sequences);
         let given = sequences.learn((id, node), &|id| self.facts[id.0].clone(), &|id| self.small(graph, id));
         self.sequences = sequences;
+        let branches = || branch::outputs(self, graph, node).map(|outputs| outputs.into_iter().unzip());
         let (facts, mut small) = match given {
             Some(Given::Sequence) => return,
             Some(Given::Tensor(fact, small)) => (vec![fact], small.map(|small| vec![Some(small)])),
+            None if node.op.is("If") => {
+                let (facts, smalls): (Vec<Fact>, Vec<Option<Small>>) = branches().unwrap_or_default();
+                (facts, Some(smalls))
+            }
             None => (self.infer(graph, node), None),
         };
-        for (output, fact) in node.outputs.iter().zip(&facts) {
+        for (index, output) in node.outputs.iter().enumerate() {
             if let Some(output) = output {
-                self.agree(graph, *output, fact, above, below);
+                self.agree(graph, *output, facts.get(index).unwrap_or(&NOTHING), above, below);
             }
         }
         if small.is_none() {
@@ -129,7 +167,6 @@ impl Known {
             .iter()
             .map(|output| output.map_or_else(Fact::default, |id| self.facts[id.0].clone()))
             .collect();
-        static NOTHING: Fact = Fact { dtype: None, shape: None };
         evaluate(&Question {
             node,
             facts: &|index| node.input(index).map_or(&NOTHING, |id| &self.facts[id.0]),
@@ -164,7 +201,8 @@ fn named_inputs(graph: &Graph) -> Vec<Fact> {
         let word: String =
             graph.value_name(*id).chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         for (axis, dim) in facts[id.0].shape.iter_mut().flatten().enumerate() {
-            let mut name = format!("{}{word}.{axis}", if word.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" });
+            let mut name =
+                format!("{}{word}.{axis}", if word.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" });
             while symbols.contains(&name) {
                 name.push('_');
             }

@@ -11,7 +11,9 @@ mod builder;
 mod check;
 mod dump;
 mod fact;
+mod function;
 mod infer;
+mod inline;
 mod prune;
 mod rebuild;
 mod require;
@@ -19,15 +21,17 @@ mod size;
 pub mod tensor;
 mod upgrade;
 
-pub use attr::{AttrError, Attribute, Attributes};
+pub use attr::{AttrError, Attribute, Attributes, Subgraph};
 pub use builder::Builder;
 pub use check::{CheckError, check};
 pub use dump::dump;
 pub use fact::{Dim, Fact};
+pub use function::{Function, FunctionId};
 pub(crate) use infer::{Call, Number, infer, join, sliced, small_numbers};
+pub use inline::{FUNCTION_PATH, InlineError, Inlined, inline};
 pub use prune::prune;
 pub use rebuild::{Replaced, rebuild};
-pub use require::{FactError, loser, missing, require};
+pub use require::{FactError, loser, lost, missing, require};
 pub use size::Size;
 pub use tensor::{DType, Element, Tensor, TensorError};
 pub use upgrade::{UpgradeError, upgrade};
@@ -96,6 +100,8 @@ pub struct Node {
     pub name: String,
     /// Operator.
     pub op: OpId,
+    /// Which of several functions of the operator's name is called; mostly empty.
+    pub overload: String,
     /// Inputs by position.
     pub inputs: Vec<Option<ValueId>>,
     /// Outputs by position.
@@ -119,6 +125,7 @@ impl Node {
         self.attributes
             .iter()
             .flat_map(|(_, value)| match value {
+                Attribute::Graph(graph) => graph.captures.as_slice(),
                 Attribute::Opaque { captures, .. } => captures.as_slice(),
                 _ => &[],
             })
@@ -242,7 +249,12 @@ impl Graph {
     /// Returns this graph with named sizes fixed in every fact, also inside expressions.
     pub fn with_sizes(&self, sizes: &HashMap<String, usize>) -> Graph {
         let mut graph = self.clone();
-        for dim in graph.values.iter_mut().flat_map(|value| value.fact.shape.iter_mut().flatten()) {
+        graph.fix_sizes(sizes);
+        graph
+    }
+
+    fn fix_sizes(&mut self, sizes: &HashMap<String, usize>) {
+        for dim in self.values.iter_mut().flat_map(|value| value.fact.shape.iter_mut().flatten()) {
             if let Dim::Symbol(text) = dim {
                 *dim = match sizes.get(text) {
                     Some(size) => Dim::Known(*size),
@@ -250,7 +262,11 @@ impl Graph {
                 };
             }
         }
-        graph
+        for (_, value) in self.nodes.iter_mut().flat_map(|node| node.attributes.iter_mut()) {
+            if let Attribute::Graph(inner) = value {
+                inner.graph.fix_sizes(sizes);
+            }
+        }
     }
 
     /// Returns this graph with other facts, one for each value by its position.
@@ -312,6 +328,8 @@ pub struct Model {
     pub producer: String,
     /// `metadata_props` of the file.
     pub metadata: Vec<(String, String)>,
+    /// Functions that nodes of the graph call as operators.
+    pub functions: Vec<Function>,
 }
 
 impl Model {

@@ -60,7 +60,8 @@ pub fn loser(graph: &Graph, value: ValueId) -> Option<NodeId> {
     }
 }
 
-fn lost(graph: &Graph, value: ValueId, missing: String) -> FactError {
+/// Returns the error for a value of which something is not known.
+pub fn lost(graph: &Graph, value: ValueId, missing: String) -> FactError {
     let name = graph.value_name(value).to_string();
     let Some(node) = loser(graph, value).map(|id| graph.node(id)) else {
         let (node, found) = (name.clone(), graph.fact(value).to_string());

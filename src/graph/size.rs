@@ -136,7 +136,8 @@ impl Size {
                 left.remove(at);
             }
             let number = whole(*number)?;
-            let term = if left.is_empty() { Size::from(number) } else { Size { fixed: 0, terms: vec![(left, number)] } };
+            let term =
+                if left.is_empty() { Size::from(number) } else { Size { fixed: 0, terms: vec![(left, number)] } };
             quotient = quotient.plus(&term)?;
         }
         Some(quotient)
@@ -178,7 +179,8 @@ impl fmt::Display for Size {
             }
             let factor = |name: &String| if name.contains("//") { format!("({name})") } else { name.clone() };
             let product = names.len() > 1 || count.unsigned_abs() != 1;
-            let factors: Vec<String> = names.iter().map(|name| if product { factor(name) } else { name.clone() }).collect();
+            let factors: Vec<String> =
+                names.iter().map(|name| if product { factor(name) } else { name.clone() }).collect();
             f.write_str(&factors.join("*"))?;
             first = false;
         }

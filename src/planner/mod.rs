@@ -32,12 +32,13 @@ pub struct Analysis {
 impl Analysis {
     /// Analyses a model.
     pub fn of(model: &Model) -> Analysis {
-        Analysis::with(model, None)
+        Analysis::with(model, &HashMap::new(), None)
     }
 
-    /// Analyses a model that `probe` may run where shapes stay unknown otherwise.
-    pub fn with(model: &Model, probe: Option<&mut dyn facts::Probe>) -> Analysis {
-        let completed = facts::complete_with(&untie(model).model, &HashMap::new(), probe);
+    /// Analyses a model that `probe` may run where shapes stay unknown otherwise, with numbers for
+    /// its named sizes.
+    pub fn with(model: &Model, sizes: &HashMap<String, usize>, probe: Option<&mut dyn facts::Probe>) -> Analysis {
+        let completed = facts::complete_with(&untie(model).model, sizes, probe);
         let facts::Completed { model, notes, .. } = completed;
         Analysis { tree: recover(&model), parameters: parameters(&model), model, notes }
     }

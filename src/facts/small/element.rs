@@ -132,8 +132,20 @@ pub(super) fn binary(op: &str, a: &Number, b: &Number, dtype: DType, floor: bool
         "GreaterOrEqual" => test(Ordering::is_ge),
         "And" | "Or" | "Xor" => logic(op, a.fixed().map(|a| a != 0), b.fixed().map(|b| b != 0)),
         "Max" | "Min" => match (no_less(a, b), no_less(b, a)) {
-            (true, _) => if op == "Max" { a.clone() } else { b.clone() },
-            (_, true) => if op == "Max" { b.clone() } else { a.clone() },
+            (true, _) => {
+                if op == "Max" {
+                    a.clone()
+                } else {
+                    b.clone()
+                }
+            }
+            (_, true) => {
+                if op == "Max" {
+                    b.clone()
+                } else {
+                    a.clone()
+                }
+            }
             _ => Number::Unknown,
         },
         "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Pow" if dtype.is_float() => real(op, a, b, dtype),

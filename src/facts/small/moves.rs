@@ -103,7 +103,8 @@ impl Small {
         if repeats.len() != self.shape.len() {
             return None;
         }
-        let shape = self.shape.iter().zip(repeats).map(|(size, times)| size.checked_mul(*times)).collect::<Option<_>>()?;
+        let shape =
+            self.shape.iter().zip(repeats).map(|(size, times)| size.checked_mul(*times)).collect::<Option<_>>()?;
         Small::build(shape, |index| {
             let old: Vec<usize> = index.iter().zip(&self.shape).map(|(at, size)| at % size.max(&1)).collect();
             self.get(&old).cloned()
@@ -156,7 +157,11 @@ mod tests {
             ("slice back", matrix.slice(&[(1, -1, i64::MIN, -2)]), small(&[2, 2], &[2, 0, 5, 3])),
             ("slice twice", matrix.slice(&[(0, 1, 9, 1), (1, 0, -1, 1)]), small(&[1, 2], &[3, 4])),
             ("transpose", matrix.transpose(None), small(&[3, 2], &[0, 3, 1, 4, 2, 5])),
-            ("join", Small::join(&[matrix.clone(), small(&[2, 1], &[8, 9])], -1), small(&[2, 4], &[0, 1, 2, 8, 3, 4, 5, 9])),
+            (
+                "join",
+                Small::join(&[matrix.clone(), small(&[2, 1], &[8, 9])], -1),
+                small(&[2, 4], &[0, 1, 2, 8, 3, 4, 5, 9]),
+            ),
             ("expand", small(&[2, 1], &[1, 2]).expand(&[1, 2]), small(&[2, 2], &[1, 1, 2, 2])),
             ("tile", small(&[2], &[1, 2]).tile(&[2]), small(&[4], &[1, 2, 1, 2])),
             ("lower", matrix.trilu(false, 0), small(&[2, 3], &[0, 0, 0, 3, 4, 0])),

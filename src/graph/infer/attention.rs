@@ -8,9 +8,7 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
         "Attention" => attention(call),
         "RotaryEmbedding" => call.give([call.fact(0).clone()]),
         // Written by ONNX Runtime's optimizer under the default domain.
-        "SimplifiedLayerNormalization" => {
-            call.give([call.fact(0).clone(), super::layers::statistics(call, -1)])
-        }
+        "SimplifiedLayerNormalization" => call.give([call.fact(0).clone(), super::layers::statistics(call, -1)]),
         _ => None,
     }
 }
@@ -39,7 +37,8 @@ fn attention(call: &Call) -> Option<Vec<Fact>> {
         let hidden = heads.size().zip(size.size()).and_then(|(heads, size)| heads.times(&size));
         vec![batch.clone(), length.clone(), Dim::from(hidden)]
     });
-    let past = if call.has(4) { call.shape(4).and_then(|past| past.get(2)).and_then(Dim::size) } else { Some(Size::from(0)) };
+    let past =
+        if call.has(4) { call.shape(4).and_then(|past| past.get(2)).and_then(Dim::size) } else { Some(Size::from(0)) };
     let total = |length: &Dim| Dim::from(length.size().zip(past.clone()).and_then(|(length, past)| length.plus(&past)));
     let present = |part: &Option<[Dim; 4]>| {
         let [batch, heads, length, size] = part.as_ref()?;

@@ -5,14 +5,66 @@ use super::{Call, DType, Dim, Fact, broadcast, known};
 pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
     let bool_like = |index: usize| Fact { dtype: Some(DType::Bool), shape: call.fact(index).shape.clone() };
     let first = match call.name() {
-        "Abs" | "Acos" | "Acosh" | "Asin" | "Asinh" | "Atan" | "Atanh" | "BitwiseNot" | "Ceil" | "Celu" | "Clip"
-        | "Cos" | "Cosh" | "CumProd" | "CumSum" | "Elu" | "Erf" | "Exp" | "Floor" | "Gelu" | "HardSigmoid"
-        | "HardSwish" | "Hardmax" | "Identity" | "InstanceNormalization" | "GroupNormalization" | "LRN" | "LeakyRelu"
-        | "Log" | "LogSoftmax" | "LpNormalization" | "MeanVarianceNormalization" | "Mish" | "Neg" | "PRelu"
-        | "Reciprocal" | "Relu" | "ReverseSequence" | "Round" | "Scatter" | "ScatterElements" | "ScatterND" | "Selu"
-        | "Shrink" | "Sigmoid" | "Sign" | "Sin" | "Sinh" | "Softmax" | "Softplus" | "Softsign" | "Sqrt" | "Swish"
-        | "Tan" | "Tanh" | "TensorScatter" | "ThresholdedRelu" | "Trilu" => call.fact(0).clone(),
-        "Not" | "IsNaN" | "IsInf" => bool_like(0),
+        "Abs"
+        | "Acos"
+        | "Acosh"
+        | "Asin"
+        | "Asinh"
+        | "Atan"
+        | "Atanh"
+        | "BitwiseNot"
+        | "Ceil"
+        | "Celu"
+        | "Clip"
+        | "Cos"
+        | "Cosh"
+        | "CumProd"
+        | "CumSum"
+        | "Elu"
+        | "Erf"
+        | "Exp"
+        | "Floor"
+        | "Gelu"
+        | "HardSigmoid"
+        | "HardSwish"
+        | "Hardmax"
+        | "Identity"
+        | "InstanceNormalization"
+        | "GroupNormalization"
+        | "LRN"
+        | "LeakyRelu"
+        | "Log"
+        | "LogSoftmax"
+        | "LpNormalization"
+        | "MeanVarianceNormalization"
+        | "Mish"
+        | "Neg"
+        | "PRelu"
+        | "Reciprocal"
+        | "Relu"
+        | "ReverseSequence"
+        | "Round"
+        | "Scatter"
+        | "ScatterElements"
+        | "ScatterND"
+        | "Selu"
+        | "Shrink"
+        | "Sigmoid"
+        | "Sign"
+        | "Sin"
+        | "Sinh"
+        | "Softmax"
+        | "Softplus"
+        | "Softsign"
+        | "Sqrt"
+        | "Swish"
+        | "Tan"
+        | "Tanh"
+        | "TensorScatter"
+        | "ThresholdedRelu"
+        | "Trilu" => call.fact(0).clone(),
+        "Not" | "IsNaN" | "IsInf" | "RegexFullMatch" => bool_like(0),
+        "OptionalHasElement" => Fact::fixed(DType::Bool, &[]),
         "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" | "Sum" | "Mean" | "Mod" | "BitShift" | "BitwiseAnd"
         | "BitwiseOr" | "BitwiseXor" | "Pow" => {
             let dtype = match call.name() {
@@ -24,6 +76,7 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
         "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "And" | "Or" | "Xor" => {
             Fact { dtype: Some(DType::Bool), shape: all(call) }
         }
+        "StringConcat" => Fact { dtype: Some(DType::String), shape: all(call) },
         "Where" => Fact { dtype: call.dtype(1).or(call.dtype(2)), shape: all(call) },
         "Cast" | "BitCast" => Fact { dtype: call.dtype_of("to"), shape: call.fact(0).shape.clone() },
         "CastLike" => Fact { dtype: call.dtype(1), shape: call.fact(0).shape.clone() },
@@ -39,10 +92,9 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
             };
             Fact { dtype, shape: call.fact(0).shape.clone() }
         }
-        "DequantizeLinear" => Fact {
-            dtype: call.dtype_of("output_dtype").or(call.dtype(1)),
-            shape: call.fact(0).shape.clone(),
-        },
+        "DequantizeLinear" => {
+            Fact { dtype: call.dtype_of("output_dtype").or(call.dtype(1)), shape: call.fact(0).shape.clone() }
+        }
         "DynamicQuantizeLinear" => {
             let quantized = Fact { dtype: Some(DType::U8), shape: call.fact(0).shape.clone() };
             return call.give([quantized, Fact::fixed(DType::F32, &[]), Fact::fixed(DType::U8, &[])]);
@@ -56,7 +108,9 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
         },
         "Multinomial" => Fact {
             dtype: call.dtype_of("dtype").or(Some(DType::I32)),
-            shape: call.shape(0).and_then(|shape| Some(vec![shape.first()?.clone(), known(call.int("sample_size", 1)?)])),
+            shape: call
+                .shape(0)
+                .and_then(|shape| Some(vec![shape.first()?.clone(), known(call.int("sample_size", 1)?)])),
         },
         "BatchNormalization" => {
             let rest = std::iter::repeat_n(call.fact(3).clone(), call.outputs.min(3).saturating_sub(1));

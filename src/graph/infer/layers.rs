@@ -6,12 +6,8 @@ use super::{Call, DType, Dim, Fact, Size, axis_of, dtype};
 pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
     match call.name() {
         "Conv" => call.like(conv(call, call.shape(0), call.shape(1))),
-        "ConvInteger" => {
-            call.give([Fact { dtype: Some(DType::I32), shape: conv(call, call.shape(0), call.shape(1)) }])
-        }
-        "QLinearConv" => {
-            call.give([Fact { dtype: call.dtype(7), shape: conv(call, call.shape(0), call.shape(3)) }])
-        }
+        "ConvInteger" => call.give([Fact { dtype: Some(DType::I32), shape: conv(call, call.shape(0), call.shape(1)) }]),
+        "QLinearConv" => call.give([Fact { dtype: call.dtype(7), shape: conv(call, call.shape(0), call.shape(3)) }]),
         "DeformConv" => call.like(conv(call, call.shape(0), call.shape(1))),
         "ConvTranspose" => call.like(conv_transpose(call)),
         "MaxPool" => {
@@ -40,7 +36,9 @@ pub(super) fn conv(call: &Call, input: Option<&[Dim]>, weight: Option<&[Dim]>) -
         (None, None) => None,
     };
     let spatial = match (input, kernel) {
-        (Some(input), Some(kernel)) if kernel.len() + 2 == rank => Window::new(call, kernel)?.counts(input.get(2..)?, false),
+        (Some(input), Some(kernel)) if kernel.len() + 2 == rank => {
+            Window::new(call, kernel)?.counts(input.get(2..)?, false)
+        }
         _ => vec![Dim::Unknown; rank.checked_sub(2)?],
     };
     Some([batch, channels].into_iter().chain(spatial).collect())

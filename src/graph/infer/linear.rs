@@ -8,10 +8,8 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
     match call.name() {
         "MatMul" => call.like(matmul(call.shape(0), call.shape(1))),
         "MatMulInteger" => integer(matmul(call.shape(0), call.shape(1))),
-        "QLinearMatMul" => {
-            call.give([Fact { dtype: call.dtype(7), shape: matmul(call.shape(0), call.shape(3)) }])
-        }
-        "Gemm" => call.like(gemm(call)),
+        "QLinearMatMul" => call.give([Fact { dtype: call.dtype(7), shape: matmul(call.shape(0), call.shape(3)) }]),
+        "Gemm" => call.like(gemm(call, 1)),
         "Einsum" => call.like(einsum(call)),
         "Det" => call.like(call.shape(0).and_then(|shape| Some(shape.get(..shape.len().checked_sub(2)?)?.to_vec()))),
         _ => None,
@@ -34,12 +32,13 @@ pub(super) fn matmul(a: Option<&[Dim]>, b: Option<&[Dim]>) -> Option<Vec<Dim>> {
     }
 }
 
-pub(super) fn gemm(call: &Call) -> Option<Vec<Dim>> {
+/// Returns the shape of the product of the first input and the one at `second`.
+pub(super) fn gemm(call: &Call, second: usize) -> Option<Vec<Dim>> {
     let side = |index: usize, axis: i64| match call.shape(index) {
         Some(shape) => shape.get(usize::try_from(axis).ok()?).cloned(),
         None => Some(Dim::Unknown),
     };
-    Some(vec![side(0, call.int("transA", 0)?.min(1))?, side(1, 1 - call.int("transB", 0)?.min(1))?])
+    Some(vec![side(0, call.int("transA", 0)?.min(1))?, side(second, 1 - call.int("transB", 0)?.min(1))?])
 }
 
 /// The spot of `...` in a term.

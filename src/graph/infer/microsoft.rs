@@ -5,14 +5,28 @@ use super::{Call, DType, Dim, Fact, Size, broadcast, known, layers, linear};
 pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
     let shaped = |index: usize, shape| call.give([Fact { dtype: call.dtype(index), shape }]);
     match call.name() {
-        "Gelu" | "FastGelu" | "BiasGelu" | "QuickGelu" | "BiasSoftmax" | "GroupNorm" | "Inverse" | "RotaryEmbedding"
-        | "Trilu" | "MoE" | "QMoE" | "QLinearSigmoid" | "QLinearLeakyRelu" | "QLinearSoftmax" | "LongformerAttention" => {
-            shaped(0, call.fact(0).shape.clone())
-        }
-        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" | "SimplifiedLayerNormalization"
+        "Gelu"
+        | "FastGelu"
+        | "BiasGelu"
+        | "QuickGelu"
+        | "BiasSoftmax"
+        | "GroupNorm"
+        | "Inverse"
+        | "RotaryEmbedding"
+        | "Trilu"
+        | "MoE"
+        | "QMoE"
+        | "QLinearSigmoid"
+        | "QLinearLeakyRelu"
+        | "QLinearSoftmax"
+        | "LongformerAttention" => shaped(0, call.fact(0).shape.clone()),
+        "SkipLayerNormalization"
+        | "SkipSimplifiedLayerNormalization"
+        | "SimplifiedLayerNormalization"
         | "LayerNormalization" => {
             let statistics = || layers::statistics(call, -1);
-            let statistics = [Fact { dtype: Some(DType::F32), ..statistics() }, Fact { dtype: Some(DType::F32), ..statistics() }];
+            let statistics =
+                [Fact { dtype: Some(DType::F32), ..statistics() }, Fact { dtype: Some(DType::F32), ..statistics() }];
             let [mean, deviation] = statistics;
             call.give([call.fact(0).clone(), mean, deviation, call.fact(0).clone()])
         }
@@ -30,7 +44,11 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
             let (a, b) = (turned(call, 0, "transA")?, turned(call, 1, "transB")?);
             shaped(0, linear::matmul(a.as_deref(), b.as_deref()))
         }
-        "FusedGemm" => shaped(0, linear::gemm(call)),
+        "FusedGemm" => shaped(0, linear::gemm(call, 1)),
+        "QGemm" => {
+            let dtype = if call.has(8) { call.dtype(8) } else { Some(DType::F32) };
+            call.give([Fact { dtype, shape: linear::gemm(call, 3) }])
+        }
         "MatMulNBits" | "MatMulBnb4" | "MatMulFpQ4" => {
             let columns = known(call.int("N", -1)?);
             let shape = call.shape(0).and_then(|shape| {
@@ -50,7 +68,8 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
         "QLinearAveragePool" if call.int("channels_last", 0)? == 0 => shaped(0, layers::pool(call)),
         "FusedConv" => shaped(0, layers::conv(call, call.shape(0), call.shape(1))),
         "NhwcConv" | "NhwcFusedConv" => {
-            let part = |index: usize| call.shape(index).and_then(|shape| shape.first()).cloned().unwrap_or(Dim::Unknown);
+            let part =
+                |index: usize| call.shape(index).and_then(|shape| shape.first()).cloned().unwrap_or(Dim::Unknown);
             let rank = call.rank(0)?;
             let open = vec![Dim::Unknown; rank.checked_sub(2)?];
             shaped(0, Some([part(0)].into_iter().chain(open).chain([part(1)]).collect()))
@@ -65,7 +84,8 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
         "MultiHeadAttention" => shaped(0, multi_head(call)),
         "GroupQueryAttention" => shaped(0, grouped(call)),
         "CDist" => {
-            let rows = |index: usize| call.shape(index).and_then(|shape| shape.first()).cloned().unwrap_or(Dim::Unknown);
+            let rows =
+                |index: usize| call.shape(index).and_then(|shape| shape.first()).cloned().unwrap_or(Dim::Unknown);
             shaped(0, Some(vec![rows(0), rows(1)]))
         }
         _ => None,
@@ -102,7 +122,9 @@ fn multi_head(call: &Call) -> Option<Vec<Dim>> {
     match (call.shape(0)?, call.shape(2)) {
         ([batch, length, heads, _, size], _) => Some(vec![batch.clone(), length.clone(), times(heads, size)]),
         ([batch, length, _], Some([_, _, hidden])) => Some(vec![batch.clone(), length.clone(), hidden.clone()]),
-        ([batch, length, _], Some([_, heads, _, size])) => Some(vec![batch.clone(), length.clone(), times(heads, size)]),
+        ([batch, length, _], Some([_, heads, _, size])) => {
+            Some(vec![batch.clone(), length.clone(), times(heads, size)])
+        }
         ([batch, length, hidden], None) if !call.has(2) => Some(vec![batch.clone(), length.clone(), hidden.clone()]),
         ([batch, length, _], _) => Some(vec![batch.clone(), length.clone(), Dim::Unknown]),
         _ => None,

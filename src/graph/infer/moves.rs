@@ -5,9 +5,10 @@ use super::{Attribute, Call, DType, Dim, Fact, Size, axes_of, axis_of, both, bro
 pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
     match call.name() {
         "Shape" => {
-            let length = call.rank(0).and_then(|rank| part(call, rank)).map_or(Dim::Unknown, |(start, end)| {
-                Dim::Known(end.saturating_sub(start))
-            });
+            let length = call
+                .rank(0)
+                .and_then(|rank| part(call, rank))
+                .map_or(Dim::Unknown, |(start, end)| Dim::Known(end.saturating_sub(start)));
             call.give([Fact::new(DType::I64, vec![length])])
         }
         "Size" => call.give([Fact::fixed(DType::I64, &[])]),
@@ -181,9 +182,11 @@ pub(crate) fn join(shapes: &[Option<&[Dim]>], axis: i64) -> Option<Vec<Dim>> {
 }
 
 fn split(call: &Call) -> Option<Vec<Fact>> {
-    let sizes = if call.has(1) { Some(call.sizes(1)) } else { call.ints("split")?.map(|sizes| {
-        Some(sizes.into_iter().map(|size| Some(Size::from(size))).collect())
-    }) };
+    let sizes = if call.has(1) {
+        Some(call.sizes(1))
+    } else {
+        call.ints("split")?.map(|sizes| Some(sizes.into_iter().map(|size| Some(Size::from(size))).collect()))
+    };
     let Some(shape) = call.shape(0) else {
         return call.give(vec![Fact { dtype: call.dtype(0), shape: None }; call.outputs]);
     };

@@ -21,7 +21,11 @@ impl Number {
     /// Returns the number for a real, an integer where it is one.
     pub fn of_real(real: f64) -> Number {
         const EXACT: f64 = 9_007_199_254_740_992.0;
-        if real.fract() == 0.0 && real.abs() <= EXACT { Number::Size(Size::from(real as i64)) } else { Number::Real(real) }
+        if real.fract() == 0.0 && real.abs() <= EXACT {
+            Number::Size(Size::from(real as i64))
+        } else {
+            Number::Real(real)
+        }
     }
 
     /// Returns the integer.

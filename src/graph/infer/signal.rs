@@ -25,22 +25,24 @@ fn dft(call: &Call) -> Option<Vec<Dim>> {
     let axis = match (call.has(2), call.attributes.get("axis").is_some()) {
         (true, _) => call.scalar(2).and_then(|axis| axis.fixed()),
         (false, true) => call.int("axis", 1),
-        // The default is 1 at opset 17 and -2 from 20: the same axis for `[batch, signal, 1 or 2]`.
-        (false, false) if rank == 3 => Some(1),
-        (false, false) => None,
+        (false, false) => Some(if call.opset < 20 { 1 } else { -2 }),
     };
-    *shape.last_mut()? = Dim::Known(2);
+    // A one-sided inverse gives real numbers.
+    let (onesided, inverse) = (call.int("onesided", 0)? == 1, call.int("inverse", 0)? == 1);
+    *shape.last_mut()? = Dim::Known(if onesided && inverse { 1 } else { 2 });
     let Some(axis) = axis else {
         shape.get_mut(..rank - 1)?.fill(Dim::Unknown);
         return Some(shape);
     };
     let slot = shape.get_mut(axis_of(axis, rank)?)?;
-    let length = if call.has(1) { call.scalar(1) } else { slot.size() };
-    *slot = match (call.int("onesided", 0)?, call.int("inverse", 0)?) {
-        (1, 0) => Dim::from(length.and_then(|length| length.floor_by(2)?.plus(&Size::from(1)))),
-        (1, _) => return None,
-        _ => Dim::from(length),
-    };
+    let size = slot.size();
+    let given = call.has(1);
+    let length = if given { call.scalar(1) } else { size };
+    *slot = Dim::from(match (onesided, inverse) {
+        (true, false) => length.and_then(|length| length.floor_by(2)?.plus(&Size::from(1))),
+        (true, true) if !given => length.and_then(|length| length.plus(&Size::from(-1))?.times(&Size::from(2))),
+        _ => length,
+    });
     Some(shape)
 }
 
@@ -48,11 +50,7 @@ fn dft(call: &Call) -> Option<Vec<Dim>> {
 fn stft(call: &Call) -> Option<Vec<Dim>> {
     let [batch, samples, ..] = call.shape(0)? else { return None };
     let step = call.scalar(1).and_then(|step| step.fixed());
-    let length = if call.has(3) {
-        call.scalar(3)
-    } else {
-        call.shape(2).and_then(|shape| shape.first()?.size())
-    };
+    let length = if call.has(3) { call.scalar(3) } else { call.shape(2).and_then(|shape| shape.first()?.size()) };
     let frames = || samples.size()?.minus(length.as_ref()?)?.floor_by(step?)?.plus(&Size::from(1));
     let bins = || match call.int("onesided", 1)? {
         1 => length.as_ref()?.floor_by(2)?.plus(&Size::from(1)),

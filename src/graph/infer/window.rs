@@ -22,7 +22,8 @@ impl Window {
         let (strides, dilations) = (list("strides", rank, 1)?, list("dilations", rank, 1)?);
         let auto = call.text("auto_pad", "NOTSET")?;
         let window = Window { pads: list("pads", 2 * rank, 0)?, kernel, strides, dilations, auto };
-        let sane = |values: &[i64], least: i64| values.iter().all(|value| (least..=i64::from(i32::MAX)).contains(value));
+        let sane =
+            |values: &[i64], least: i64| values.iter().all(|value| (least..=i64::from(i32::MAX)).contains(value));
         let fine = sane(&window.strides, 1) && sane(&window.dilations, 1) && sane(&window.kernel, 1);
         (fine && window.pads.iter().all(|pad| pad.unsigned_abs() <= u64::from(u32::MAX))).then_some(window)
     }
