@@ -45,9 +45,9 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let job = Job::load(&args.job, &args.set)?;
-    let loaded = model::load(&job.model)?;
-    let options = &job.freeze;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
+    let loaded = model::load_for(&job.model, &shape, args.runtime.runtime.as_deref())?;
+    let options = &job.freeze;
     let mut plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
     identify(&mut plan, &loaded.file);
     let prepared = prepare(&loaded.analysis)?;
