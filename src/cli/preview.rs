@@ -31,7 +31,7 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let path = args.model.as_ref();
     let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
-    let loaded = model::load(path)?;
+    let loaded = model::load_for(path, &args.shape, None)?;
     let options = args.plan.options()?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
     let plan = model::plan(&loaded, &options, args.plan.epochs, &optimizer, &args.shape)?;

@@ -43,9 +43,9 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let job = Job::load(&args.job, &args.set)?;
-    let loaded = model::load(&job.model)?;
-    let options = &job.freeze;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
+    let loaded = model::load_for(&job.model, &shape, args.runtime.runtime.as_deref())?;
+    let options = &job.freeze;
     let plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
     let prepared = prepare(&loaded.analysis)?;
     let train_data = batches(&job, &prepared, &job.data.train, true)?;

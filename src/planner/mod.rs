@@ -32,7 +32,14 @@ pub struct Analysis {
 impl Analysis {
     /// Analyses a model.
     pub fn of(model: &Model) -> Analysis {
-        let facts::Completed { model, notes } = facts::complete(&untie(model).model);
+        Analysis::with(model, &HashMap::new(), None)
+    }
+
+    /// Analyses a model that `probe` may run where shapes stay unknown otherwise, with numbers for
+    /// its named sizes.
+    pub fn with(model: &Model, sizes: &HashMap<String, usize>, probe: Option<&mut dyn facts::Probe>) -> Analysis {
+        let completed = facts::complete_with(&untie(model).model, sizes, probe);
+        let facts::Completed { model, notes, .. } = completed;
         Analysis { tree: recover(&model), parameters: parameters(&model), model, notes }
     }
 
@@ -85,8 +92,7 @@ impl PlannerError {
 /// # Errors
 /// An option is out of range, or a pattern matches nothing.
 pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Result<FreezePlan, PlannerError> {
-    let graph = analysis.model.graph.with_sizes(&request.sizes);
-    let sized = Model { graph, ..analysis.model.clone() };
+    let sized = facts::with_sizes(&analysis.model, &request.sizes);
     let units = units(&analysis.tree, request.options.unit);
     let steps = CostModel::new(&sized, &analysis.tree, request.slots);
     let costs = steps.units(&analysis.tree, &units);
