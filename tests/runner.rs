@@ -3,6 +3,7 @@
 mod cli;
 mod engines;
 mod graphs;
+mod hostile;
 mod layering;
 mod loader;
 mod parity;

@@ -34,6 +34,7 @@ pub use rebuild::{Replaced, rebuild};
 pub use require::{FactError, loser, lost, missing, require};
 pub use size::Size;
 pub use tensor::{DType, Element, Tensor, TensorError};
+pub(crate) use upgrade::READABLE_OPSETS;
 pub use upgrade::{UpgradeError, upgrade};
 
 use std::collections::{BTreeMap, HashMap};

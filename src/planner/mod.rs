@@ -87,7 +87,8 @@ impl PlannerError {
     }
 }
 
-/// Plans a run of a model read from `file`.
+/// Plans a run of a model read from `file`. No weight is read; [`identify`] adds the digest of the
+/// file that a plan file holds.
 ///
 /// # Errors
 /// An option is out of range, or a pattern matches nothing.
@@ -107,6 +108,11 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
         plan.summary.notes.push(format!("{} more nodes count as 0 for the same reason", uncounted.len() - 2));
     }
     Ok(plan)
+}
+
+/// Writes down which file a plan is for: the digest of all its bytes, which this reads.
+pub fn identify(plan: &mut FreezePlan, file: &OnnxFile) {
+    plan.model.sha256 = sha256_hex(&file.bytes);
 }
 
 /// Returns a number for every named size of the model's inputs: those of `shapes` for the inputs
@@ -172,7 +178,7 @@ fn model_info(file: &OnnxFile, analysis: &Analysis) -> ModelInfo {
     };
     ModelInfo {
         file: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        sha256: sha256_hex(&file.bytes),
+        sha256: String::new(),
         opset: file.model.opset(),
         exporter: file.model.producer.clone(),
         parameters: tensors().map(|tensor| tensor.len() as u64).sum(),
