@@ -154,9 +154,7 @@ fn analysis_copy(graph: &Graph, region: &HashSet<NodeId>, refused: &HashSet<Stri
     for (_, node) in graph.node_ids().filter(|(id, _)| region.contains(id)) {
         let captured = node.captured().filter_map(|name| graph.find(name));
         for input in node.inputs.iter().flatten().copied().chain(captured) {
-            if !map.contains_key(&input) {
-                map.insert(input, outside(&mut builder, graph, input, symbols));
-            }
+            map.entry(input).or_insert_with(|| outside(&mut builder, graph, input, symbols));
         }
         let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| map.get(&(*input)?).copied()).collect();
         let large = node.attributes.iter().any(|(_, value)| matches!(value, Attribute::Tensor(t) if t.len() > LARGE));

@@ -43,13 +43,17 @@ fn scaled(call: &Call, scales: Option<Vec<Number>>) -> Option<Vec<Dim>> {
             (_, Number::Size(scale)) => Dim::from(dim.size().and_then(|size| size.times(&scale))),
             (Some(size), Number::Real(scale)) => {
                 // The runtime multiplies in single precision.
-                let size = (size as f32 * scale as f32).floor();
-                if size.is_finite() && size >= 0.0 { Dim::Known(size as usize) } else { Dim::Unknown }
+                whole(f64::from((size as f32 * scale as f32).floor()))
             }
             _ => Dim::Unknown,
         };
     }
     Some(shape)
+}
+
+/// Returns a size that was computed as a real number.
+fn whole(size: f64) -> Dim {
+    if (0.0..1e15).contains(&size) { Dim::Known(size as usize) } else { Dim::Unknown }
 }
 
 fn sized(call: &Call) -> Option<Vec<Dim>> {
@@ -76,7 +80,7 @@ fn sized(call: &Call) -> Option<Vec<Dim>> {
     for axis in axes {
         let dim = shape.get_mut(axis)?;
         let size = ratio.zip(dim.known()).map(|(ratio, old)| (old as f64 * ratio).round());
-        *dim = size.map_or(Dim::Unknown, |size| Dim::Known(size as usize));
+        *dim = size.map_or(Dim::Unknown, whole);
     }
     Some(shape)
 }
