@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// Writes the train, optimizer and eval graphs of one phase
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// ONNX model
+    /// ONNX model, or a folder of training artifacts
     model: PathBuf,
     /// Folder for train.onnx, optimizer.onnx, eval.onnx and contract.json
     #[arg(long, value_name = "DIR")]
@@ -28,12 +28,13 @@ pub struct Args {
     /// Plan file to take the frozen set from
     #[arg(long = "plan", value_name = "FILE", requires = "epoch")]
     plan_file: Option<PathBuf>,
-    /// Epoch whose frozen set is built; without it nothing is frozen
+    /// Epoch whose frozen set is built; without it only what training artifacts keep frozen
     #[arg(long, value_name = "N")]
     epoch: Option<usize>,
-    /// Loss: cross-entropy, binary-cross-entropy, mse, l1 or huber
-    #[arg(long, value_name = "KIND", default_value = "cross-entropy")]
-    loss: String,
+    /// Loss: cross-entropy (default), binary-cross-entropy, mse, l1 or huber; training artifacts say their
+    /// own
+    #[arg(long, value_name = "KIND")]
+    loss: Option<String>,
     /// Axis of the classes for cross-entropy
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     class_axis: Option<i64>,
@@ -48,7 +49,8 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
-    let loss = one_of("--loss", &args.loss, LossKind::ALL.map(LossKind::name), LossKind::from_name)?;
+    let kinds = LossKind::ALL.map(LossKind::name);
+    let loss = args.loss.as_deref().map(|loss| one_of("--loss", loss, kinds, LossKind::from_name)).transpose()?;
     let kinds = OptimizerKind::ALL.map(OptimizerKind::name);
     let mut optimizer = OptimizerSpec::new(one_of("--optimizer", &args.optimizer, kinds, OptimizerKind::from_name)?);
     if optimizer.kind == OptimizerKind::Sgd {
@@ -71,7 +73,7 @@ pub fn run(args: &Args) -> CommandResult {
         _ => None,
     })?;
     let frozen: Vec<String> = match args.epoch {
-        None => Vec::new(),
+        None => loaded.frozen(),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {
             Some(entry) => entry.frozen.clone(),
             None => {
@@ -86,7 +88,12 @@ pub fn run(args: &Args) -> CommandResult {
         let text = format!("the plan freezes \"{stranger}\", which is no parameter of {}", args.model.display());
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
-    let loss = LossSpec { class_axis: args.class_axis, ..LossSpec::new(loss) };
+    let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
+    let mut loss = match (loss, found) {
+        (Some(kind), _) => LossSpec::new(kind),
+        (None, found) => found.map_or_else(LossSpec::default, |found| found.spec.clone()),
+    };
+    loss.class_axis = args.class_axis.or(loss.class_axis);
     let options = PhaseOptions {
         frozen: frozen.iter().map(String::as_str).collect(),
         batch_norm,

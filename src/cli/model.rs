@@ -2,10 +2,12 @@
 
 use super::failure::Failure;
 use super::options::ShapeArgs;
+use crate::artifacts::{self, Artifacts};
 use crate::error::ErrorKind;
+use crate::modules::units;
 use crate::onnx::{OnnxFile, read};
 use crate::optim::OptimizerSpec;
-use crate::plan::{FreezePlan, PlanOptions};
+use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
 use crate::planner::{self, Analysis, Request, sizes};
 use std::path::Path;
 
@@ -15,13 +17,28 @@ pub struct Loaded {
     pub file: OnnxFile,
     /// What the planner knows of it.
     pub analysis: Analysis,
+    /// The training artifacts that it was recovered from.
+    pub artifacts: Option<Artifacts>,
 }
 
-/// Loads a model.
+impl Loaded {
+    /// Returns the parameters that the file itself says are frozen and that can be.
+    pub fn frozen(&self) -> Vec<String> {
+        let trainable = self.analysis.trainable();
+        let frozen = self.artifacts.as_ref().map(Artifacts::frozen).unwrap_or_default();
+        frozen.into_iter().filter(|name| trainable.contains(&name.as_str())).collect()
+    }
+}
+
+/// Loads a model, or the one that training artifacts were made from.
 pub fn load(path: &Path) -> Result<Loaded, Failure> {
-    let file = read(path)?;
+    let artifacts = artifacts::find(path)?.map(|files| artifacts::read(&files)).transpose()?;
+    let file = match &artifacts {
+        Some(artifacts) => artifacts.to_file(),
+        None => read(path)?,
+    };
     let analysis = Analysis::of(&file.model);
-    Ok(Loaded { file, analysis })
+    Ok(Loaded { file, analysis, artifacts })
 }
 
 /// Plans a run of the model.
@@ -35,8 +52,31 @@ pub fn plan(
     let shapes = shape.shape.iter().map(|text| shape_of(text)).collect::<Result<Vec<_>, _>>()?;
     let sizes = sizes(&loaded.analysis.model.graph, shape.batch, &shapes)?;
     let slots = optimizer.slots().iter().filter(|slot| !slot.scalar).count() as u64;
-    let request = Request { epochs, options, slots, sizes };
-    Ok(planner::plan(&loaded.file, &loaded.analysis, &request)?)
+    let mut options = options.clone();
+    let frozen = loaded.frozen();
+    let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit), &frozen, &options.keep)?;
+    let note = from_the_start(&frozen, patterns.len());
+    options.freeze.extend(patterns);
+    let request = Request { epochs, options: &options, slots, sizes };
+    let mut plan = planner::plan(&loaded.file, &loaded.analysis, &request)?;
+    let notes = loaded.artifacts.iter().flat_map(|artifacts| artifacts.notes.iter().cloned());
+    plan.summary.notes.extend(notes.chain(note));
+    Ok(plan)
+}
+
+/// Says which parameters the file keeps frozen.
+fn from_the_start(names: &[String], frozen: usize) -> Option<String> {
+    const MOST: usize = 4;
+    let shown: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
+    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
+    let kept = names.len() - frozen;
+    let kept = if kept > 0 { format!(", {kept} of them kept training by --keep") } else { String::new() };
+    (!names.is_empty()).then(|| {
+        format!(
+            "the checkpoint keeps {}{more} frozen in every epoch (--keep PATTERN trains them){kept}",
+            shown.join(", ")
+        )
+    })
 }
 
 fn shape_of(text: &str) -> Result<(String, Vec<usize>), Failure> {

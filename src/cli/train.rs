@@ -4,13 +4,14 @@ use super::failure::{CommandResult, Failure};
 use super::options::{RuntimeArgs, ShapeArgs};
 use super::progress::{Progress, metric};
 use super::{STOPPED, model, output};
+use crate::artifacts;
 use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use crate::error::ErrorKind;
 use crate::losses::IGNORE_INDEX;
 use crate::plan::{FreezePlan, segments};
 use crate::report;
 use crate::runner::{
-    Engine, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
+    Engine, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
 };
 use crate::training::{PhaseOptions, Prepared, build, names, prepare, target_fact, trained_edits};
 use std::fs::File;
@@ -41,7 +42,7 @@ pub struct Args {
 
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
-    let job = Job::load(&args.job, &args.set)?;
+    let job = Job::load(&args.job, &settings(args)?)?;
     let loaded = model::load(&job.model)?;
     let options = &job.freeze;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
@@ -82,6 +83,26 @@ pub fn run(args: &Args) -> CommandResult {
     }
     output::write_file(&path, &loaded.file.rewrite(&edits)?)?;
     finish(&outcome, &path)
+}
+
+/// Returns the settings over the job file: where it has no section `[loss]` or `[optimizer]` and its
+/// model are training artifacts, theirs; then those of the command line.
+fn settings(args: &Args) -> Result<Vec<String>, Failure> {
+    let mut settings = Vec::new();
+    if let Some(gaps) = Gaps::of(&args.job, &args.set)?
+        && let Some(files) = artifacts::find(&gaps.model).ok().flatten()
+    {
+        let found = artifacts::read(&files)?;
+        let loss = found.loss.filter(|_| gaps.loss).and_then(|loss| toml::Value::try_from(&loss.spec).ok());
+        let optimizer = found.optimizer.filter(|_| gaps.optimizer).and_then(|spec| toml::Value::try_from(&spec).ok());
+        settings.extend(loss.map(|value| format!("loss={value}")));
+        settings.extend(optimizer.map(|value| format!("optimizer={value}")));
+        for setting in &settings {
+            eprintln!("from the training artifacts: {setting}");
+        }
+    }
+    settings.extend(args.set.iter().cloned());
+    Ok(settings)
 }
 
 /// Builds the graphs once with only that frozen which is frozen in every epoch: they need every

@@ -14,6 +14,7 @@ mod tensor;
 pub use export::to_bytes;
 pub use import::{OnnxFile, read};
 pub use rewrite::{Edits, NodeEdit};
+pub(crate) use tensor::map;
 
 use crate::error::ErrorKind;
 use std::path::PathBuf;
