@@ -12,6 +12,7 @@ mod checkpoint;
 mod files;
 mod loss;
 mod optimizer;
+mod plain;
 mod recover;
 mod schema;
 

@@ -10,7 +10,7 @@
 //! - outputs that only a backward pass reads (mask, indices, saved statistics) are left out.
 
 use super::loss::{self, FoundLoss, Match};
-use super::{ArtifactsError, Checkpoint, Files};
+use super::{ArtifactsError, Checkpoint, Files, plain};
 use crate::graph::{Builder, Fact, Graph, Model, Node, OpId, Tensor, ValueId, check};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,9 +19,10 @@ const BUFFER: &str = "_grad.accumulation.buffer";
 const GRADIENTS: [&str; 3] = ["_grad", BUFFER, "_grad.accumulation.out"];
 
 /// Operators whose outputs after the first serve the backward pass.
-const EXTRA: [&str; 6] = [
+const EXTRA: [&str; 7] = [
     "BatchNormalization",
     "BatchNormInternal",
+    "ConcatTraining",
     "Dropout",
     "LayerNormalization",
     "MaxPool",
@@ -41,7 +42,8 @@ pub(super) fn recover(
         (Some(eval), Some(path)) => (eval, path),
         _ => (training, &files.training),
     };
-    let graph = &base.graph;
+    let graph = &base.graph.with_sizes_of_inputs();
+    let training = &training.graph.with_sizes_of_inputs();
     let fail = |reason: String| ArtifactsError::Model { path: path.clone(), reason };
     let first = *graph.outputs().first().ok_or_else(|| fail("it has no output".into()))?;
     let found = loss::find(graph, first);
@@ -55,7 +57,8 @@ pub(super) fn recover(
         return Err(ArtifactsError::Unsupported { path: path.clone(), reason });
     }
     let needed = needed(graph, &outputs);
-    let mut f = Forward { b: Builder::new(graph.name()), map: HashMap::new() };
+    let mut f = Forward { b: Builder::new(graph.name()), map: HashMap::new(), training };
+    f.b.reserve(graph.values().map(|(_, value)| value.name.clone()));
     let target = found.as_ref().map(|found| found.target);
     let gradient = |name: &str| name == RESET || GRADIENTS.iter().any(|suffix| name.ends_with(suffix));
     for id in graph.inputs().iter().filter(|id| Some(**id) != target || needed.contains(id)) {
@@ -75,7 +78,7 @@ pub(super) fn recover(
         let new = f.b.copy_value(graph, id);
         f.map.insert(id, new);
     }
-    let random = random_dropouts(&training.graph);
+    let random = random_dropouts(training);
     for node in graph.nodes().iter().filter(|node| node.outputs.iter().flatten().any(|id| needed.contains(id))) {
         f.node(graph, node, &needed, &random).map_err(fail)?;
     }
@@ -163,12 +166,14 @@ fn random_dropouts(training: &Graph) -> HashSet<&str> {
     random.filter_map(|node| Some(training.value_name(node.output(0)?))).collect()
 }
 
-struct Forward {
+struct Forward<'a> {
     b: Builder,
     map: HashMap<ValueId, ValueId>,
+    /// The training model, which has the facts of values and of their gradients.
+    training: &'a Graph,
 }
 
-impl Forward {
+impl Forward<'_> {
     /// Copies a node in its plain form.
     fn node(
         &mut self,
@@ -210,8 +215,23 @@ impl Forward {
         while inputs.last() == Some(&None) {
             inputs.pop();
         }
-        let outputs = self.b.copy_node(graph, &node, &inputs);
-        self.map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
+        let outputs = match plain::rewrite(&mut self.b, &node, &inputs)? {
+            Some(output) => vec![Some(output)],
+            None => self.b.copy_node(graph, &node, &inputs),
+        };
+        for (old, new) in node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))) {
+            let name = graph.value_name(old);
+            if self.b.graph().value_name(new) != name {
+                self.b.rename(new, name);
+                self.b.refine(new, graph.fact(old));
+            }
+            for known in [name.to_string(), format!("{name}_grad")] {
+                if let Some(id) = self.training.find(&known) {
+                    self.b.refine(new, self.training.fact(id));
+                }
+            }
+            self.map.insert(old, new);
+        }
         Ok(())
     }
 }
