@@ -5,6 +5,7 @@ mod cli;
 mod engines;
 mod graphs;
 mod layering;
+mod loader;
 mod parity;
 mod plans;
 mod proto;

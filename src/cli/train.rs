@@ -8,6 +8,7 @@ use crate::artifacts;
 use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use crate::error::ErrorKind;
 use crate::losses::IGNORE_INDEX;
+use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, segments};
 use crate::report;
 use crate::runner::{
@@ -81,7 +82,7 @@ pub fn run(args: &Args) -> CommandResult {
     if !edits.nodes.is_empty() {
         eprintln!("note: BatchNormalization and Dropout of the trained model are in inference form");
     }
-    output::write_file(&path, &loaded.file.rewrite(&edits)?)?;
+    output::write_model(&path, |data| loaded.file.rewrite_encoded(&edits, data, LARGEST))?;
     finish(&outcome, &path)
 }
 

@@ -11,20 +11,24 @@ mod builder;
 mod check;
 mod dump;
 mod fact;
+mod function;
 mod infer;
 mod infer_layers;
+mod inline;
 mod prune;
 mod rebuild;
 pub mod tensor;
 mod upgrade;
 
-pub use attr::{AttrError, Attribute, Attributes};
+pub use attr::{AttrError, Attribute, Attributes, Subgraph};
 pub use builder::Builder;
 pub use check::{CheckError, check};
 pub use dump::dump;
 pub use fact::{Dim, Fact};
+pub use function::{Function, FunctionId};
 pub(crate) use infer::facts_with;
 pub(crate) use infer::sliced;
+pub use inline::{FUNCTION_PATH, InlineError, Inlined, inline};
 pub use prune::prune;
 pub use rebuild::{Replaced, rebuild};
 pub use tensor::{DType, Element, Tensor, TensorError};
@@ -94,6 +98,8 @@ pub struct Node {
     pub name: String,
     /// Operator.
     pub op: OpId,
+    /// Which of several functions of the operator's name is called; mostly empty.
+    pub overload: String,
     /// Inputs by position.
     pub inputs: Vec<Option<ValueId>>,
     /// Outputs by position.
@@ -117,6 +123,7 @@ impl Node {
         self.attributes
             .iter()
             .flat_map(|(_, value)| match value {
+                Attribute::Graph(graph) => graph.captures.as_slice(),
                 Attribute::Opaque { captures, .. } => captures.as_slice(),
                 _ => &[],
             })
@@ -240,14 +247,23 @@ impl Graph {
     /// Returns this graph with named sizes fixed in every fact.
     pub fn with_sizes(&self, sizes: &HashMap<String, usize>) -> Graph {
         let mut graph = self.clone();
-        for dim in graph.values.iter_mut().flat_map(|value| value.fact.shape.iter_mut().flatten()) {
+        graph.fix_sizes(sizes);
+        graph
+    }
+
+    fn fix_sizes(&mut self, sizes: &HashMap<String, usize>) {
+        for dim in self.values.iter_mut().flat_map(|value| value.fact.shape.iter_mut().flatten()) {
             if let Dim::Symbol(name) = dim
                 && let Some(size) = sizes.get(name)
             {
                 *dim = Dim::Known(*size);
             }
         }
-        graph
+        for (_, value) in self.nodes.iter_mut().flat_map(|node| node.attributes.iter_mut()) {
+            if let Attribute::Graph(inner) = value {
+                inner.graph.fix_sizes(sizes);
+            }
+        }
     }
 
     /// Returns this graph with every named size forgotten that is of no graph input: shape inference
@@ -314,6 +330,8 @@ pub struct Model {
     pub producer: String,
     /// `metadata_props` of the file.
     pub metadata: Vec<(String, String)>,
+    /// Functions that nodes of the graph call as operators.
+    pub functions: Vec<Function>,
 }
 
 impl Model {

@@ -5,14 +5,19 @@
 
 mod export;
 mod import;
+mod import_graph;
+mod large;
+mod order;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod proto;
 mod rewrite;
+mod sparse;
 mod tensor;
 
 pub use export::to_bytes;
-pub use import::{OnnxFile, read};
+pub use import::{OnnxFile, read, read_bytes};
+pub use large::{Encoded, LARGEST, Piece, encode};
 pub use rewrite::{Edits, NodeEdit};
 pub(crate) use tensor::map;
 
@@ -35,8 +40,10 @@ pub enum OnnxError {
     Graph { path: PathBuf, source: crate::graph::CheckError },
     #[error("{path}: value \"{value}\" is defined twice")]
     Duplicate { path: PathBuf, value: String },
-    #[error("{path}: {what} is not supported yet")]
-    Unsupported { path: PathBuf, what: String },
+    #[error("in function \"{function}\": {source}")]
+    Function { function: String, source: Box<OnnxError> },
+    #[error("{path}: {source}")]
+    Inline { path: PathBuf, source: crate::graph::InlineError },
     #[error("the model has no initializer \"{name}\" to replace")]
     NoInitializer { name: String },
     #[error("initializer \"{name}\" is {expected} in the file, its new value is {found}")]
@@ -47,7 +54,7 @@ impl OnnxError {
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            OnnxError::Unsupported { .. } => ErrorKind::Unsupported,
+            OnnxError::Inline { source, .. } => source.kind(),
             OnnxError::NoInitializer { .. } | OnnxError::Mismatch { .. } => ErrorKind::Internal,
             _ => ErrorKind::BadInput,
         }

@@ -4,7 +4,7 @@
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
 use crate::graph::{DType, Model, Tensor};
-use crate::onnx::to_bytes;
+use crate::onnx::{LARGEST, encode};
 use bytes::Bytes;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 const NAME: &str = "onnxruntime";
+/// Name by which a graph of many weights calls the data that is handed over beside it.
+const DATA_FILE: &str = "weights.data";
 
 /// ONNX Runtime allows one environment a process, and the library once loaded stays.
 static ENVIRONMENT: Mutex<Option<(PathBuf, &'static Environment)>> = Mutex::new(None);
@@ -25,6 +27,8 @@ static ENVIRONMENT: Mutex<Option<(PathBuf, &'static Environment)>> = Mutex::new(
 pub struct OnnxRuntime {
     info: EngineInfo,
     environment: &'static Environment,
+    /// Most bytes of weights inside an encoded graph.
+    largest: usize,
     allocator: Allocator,
     sessions: Slab<Loaded>,
     buffers: Slab<DynTensor>,
@@ -67,11 +71,20 @@ impl OnnxRuntime {
                 threads,
             },
             environment,
+            largest: LARGEST,
             allocator: Allocator::default(),
             sessions: Slab::default(),
             buffers: Slab::default(),
             bindings: Slab::default(),
         })
+    }
+}
+
+#[cfg(test)]
+impl OnnxRuntime {
+    /// Returns this engine with another limit of weights inside an encoded graph.
+    fn with_largest(self, largest: usize) -> OnnxRuntime {
+        OnnxRuntime { largest, ..self }
     }
 }
 
@@ -196,14 +209,21 @@ impl Engine for OnnxRuntime {
             graph: name.clone(),
             reason: error.to_string(),
         };
-        let session = Session::builder(self.environment)
+        let mut session = Session::builder(self.environment)
             .map_err(|error| fail(&error))?
             .with_optimization_level(GraphOptimizationLevel::All)
             .map_err(|error| fail(&error))?
             .with_intra_threads(self.info.threads)
-            .map_err(|error| fail(&error))?
-            .commit_from_memory(&to_bytes(model))
             .map_err(|error| fail(&error))?;
+        let encoded = encode(model, DATA_FILE, self.largest);
+        if !encoded.pieces.is_empty() {
+            let mut data = Vec::new();
+            encoded.write_data(&mut data).map_err(|error| fail(&error))?;
+            session = session
+                .with_external_initializer_file_in_memory(DATA_FILE, data.into())
+                .map_err(|error| fail(&error))?;
+        }
+        let session = session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?;
         Ok(SessionId(self.sessions.insert(Loaded { session, name })))
     }
 
@@ -304,5 +324,32 @@ impl Engine for OnnxRuntime {
             results.push(download(&value)?);
         }
         Ok(results)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::evaluate;
+    use super::*;
+    use crate::graph::{Attributes, Builder, Fact};
+
+    #[test]
+    fn weights_beside_the_graph_compute_the_same() {
+        let mut b = Builder::new("large");
+        let mut y = b.input("x", Fact::fixed(DType::F32, &[2, 40]));
+        for index in 0..2 {
+            let weights = (0..1600).map(|element| ((element * 7 + index) % 13) as f32 / 13.0).collect();
+            let w = b.initializer(&format!("w{index}"), Tensor::from_vec(&[40, 40], weights));
+            y = b.op("MatMul", &[y, w], Attributes::none());
+        }
+        b.mark_output(y);
+        let opsets = [(String::new(), 18)].into();
+        let model = Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() };
+        let x = Tensor::from_vec(&[2, 40], (0..80).map(|element| element as f32 / 80.0).collect::<Vec<_>>());
+        let found = [LARGEST, 0].map(|largest| {
+            let mut engine = super::super::testing::onnxruntime().with_largest(largest);
+            evaluate(&mut engine, &model, &[("x", &x)]).unwrap()
+        });
+        assert!(found[0] == found[1]);
     }
 }
