@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod cli;
+mod dropout;
 mod engines;
 mod graphs;
 mod layering;

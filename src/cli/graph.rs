@@ -8,7 +8,7 @@ use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{LARGEST, encode, to_bytes};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
-use crate::training::{BatchNorm, PhaseOptions, build, prepare};
+use crate::training::{BatchNorm, Dropout, PhaseOptions, build};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,6 +45,9 @@ pub struct Args {
     /// its own
     #[arg(long, value_name = "KIND")]
     batch_norm: Option<String>,
+    /// Dropout while training: as-exported (default), on, or a ratio for every Dropout of the model
+    #[arg(long, value_name = "KIND", default_value = "as-exported")]
+    dropout: String,
 }
 
 /// Runs the command.
@@ -56,6 +59,8 @@ pub fn run(args: &Args) -> CommandResult {
     if optimizer.kind == OptimizerKind::Sgd {
         optimizer.momentum = Some(0.9);
     }
+    let dropout: Dropout =
+        args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
     let loaded = model::load(&args.model)?;
     if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
@@ -82,7 +87,7 @@ pub fn run(args: &Args) -> CommandResult {
             }
         },
     };
-    let prepared = prepare(&loaded.analysis)?;
+    let prepared = model::prepared(&loaded, dropout)?;
     let known: HashSet<&str> = prepared.trainable().into_iter().collect();
     if let Some(stranger) = frozen.iter().find(|name| !known.contains(name.as_str())) {
         let text = format!("the plan freezes \"{stranger}\", which is no parameter of {}", args.model.display());

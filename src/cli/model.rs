@@ -9,6 +9,7 @@ use crate::onnx::{OnnxFile, read};
 use crate::optim::OptimizerSpec;
 use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
 use crate::planner::{self, Analysis, Request, sizes};
+use crate::training::{Dropout, Prepared, TrainingError, prepare};
 use std::path::Path;
 
 /// A loaded and analysed model.
@@ -39,6 +40,21 @@ pub fn load(path: &Path) -> Result<Loaded, Failure> {
     };
     let analysis = Analysis::of(&file.model);
     Ok(Loaded { file, analysis, artifacts })
+}
+
+/// Prepares the model for training.
+pub fn prepared(loaded: &Loaded, dropout: Dropout) -> Result<Prepared, Failure> {
+    prepare(&loaded.analysis)?.with_dropout(dropout).map_err(|error| {
+        let lost = matches!(error, TrainingError::NoDropout);
+        let failure = Failure::from(error);
+        if !lost {
+            return failure;
+        }
+        failure.hint(
+            "exporters drop it from a module in eval mode: from PyTorch, export model.train() with dynamo=True, \
+             optimize=False, or with dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False",
+        )
+    })
 }
 
 /// Plans a run of the model.

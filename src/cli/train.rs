@@ -14,7 +14,7 @@ use crate::report;
 use crate::runner::{
     Engine, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
 };
-use crate::training::{PhaseOptions, Prepared, build, names, prepare, target_fact, trained_edits};
+use crate::training::{PhaseOptions, Prepared, build, names, target_fact, trained_edits};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> CommandResult {
     let options = &job.freeze;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
     let plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
-    let prepared = prepare(&loaded.analysis)?;
+    let prepared = model::prepared(&loaded, job.dropout)?;
     let train_data = batches(&job, &prepared, &job.data.train, true)?;
     let eval_data = job.data.eval.as_ref().map(|path| batches(&job, &prepared, path, false)).transpose()?;
     try_graphs(&job, &prepared, &plan)?;

@@ -49,6 +49,7 @@ pub(super) fn notes(model: &Model, tree: &ModuleTree) -> Vec<String> {
     notes.extend(folded_norms(model, tree));
     notes.extend(fused_operators(&model.graph));
     notes.extend(quantized_weights(&model.graph));
+    notes.extend(idle_dropout(&model.graph));
     notes
 }
 
@@ -172,6 +173,20 @@ fn quantized_weights(graph: &Graph) -> Option<String> {
     (count > 0).then(|| format!("{what} quantized: such a weight keeps its value, only float parameters train"))
 }
 
+/// Tells of Dropout nodes that a run leaves out unless it is asked for them.
+fn idle_dropout(graph: &Graph) -> Option<String> {
+    let idle = |node: &&Node| {
+        let flag = node.input(2).map(|flag| graph.constant(flag).and_then(|flag| flag.to_f64s()));
+        node.op.is("Dropout") && flag.is_none_or(|flag| flag.is_some_and(|flag| flag.first() == Some(&0.0)))
+    };
+    let (nodes, them) = match graph.nodes().iter().filter(idle).count() {
+        0 => return None,
+        1 => ("1 Dropout is".to_string(), "it"),
+        count => (format!("{count} Dropouts are"), "them"),
+    };
+    Some(format!("{nodes} in inference form and left out of training; dropout = \"on\" in a job makes {them} random"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +271,23 @@ mod tests {
             let notes = told(&fixture(file));
             assert!(notes.iter().any(|note| note.contains(expected)), "{file}: {notes:?}");
         }
+    }
+
+    #[test]
+    fn dropout_in_inference_form_is_told() {
+        let told = |mode: Option<bool>| {
+            let mut b = Builder::new("net");
+            let x = b.input("x", Fact::new(DType::F32, vec![Dim::Known(4)]));
+            let mut inputs = vec![x];
+            if let Some(mode) = mode {
+                inputs.extend([b.scalar(DType::F32, 0.5), b.constant("mode", Tensor::scalar(mode))]);
+            }
+            b.op("Dropout", &inputs, Attributes::none());
+            idle_dropout(&b.finish())
+        };
+        assert!(told(None).is_some_and(|note| note.starts_with("1 Dropout is in inference form")));
+        assert!(told(Some(false)).is_some());
+        assert_eq!(told(Some(true)), None);
     }
 
     #[test]

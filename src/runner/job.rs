@@ -12,6 +12,7 @@ use crate::error::ErrorKind;
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use crate::plan::PlanOptions;
+use crate::training::Dropout;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +29,10 @@ pub struct Job {
     /// The model output that the loss compares with the target; the first by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// What Dropout does while training: `"as-exported"` (default), `"on"`, or a ratio in [0, 1) for
+    /// every Dropout of the model.
+    #[serde(default)]
+    pub dropout: Dropout,
     /// `[data]`.
     pub data: DataSection,
     /// `[loss]`.
