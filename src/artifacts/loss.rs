@@ -119,17 +119,20 @@ fn binary(graph: &Graph, value: ValueId) -> Option<Parts> {
 
 /// Returns the logarithm, the other factor and the constant weights of a product.
 fn logarithm(graph: &Graph, product: ValueId) -> Option<(ValueId, ValueId, Option<Vec<f32>>)> {
-    let node = made_by(graph, product, "Mul")?;
-    let (a, b) = (node.input(0)?, node.input(1)?);
-    if let Some(weights) = graph.constant(b) {
-        let (log, other, none) = logarithm(graph, a)?;
-        return none
-            .is_none()
-            .then(|| weights.to_vec::<f32>().ok())
-            .flatten()
-            .map(|weights| (log, other, Some(weights)));
+    let factors = |value| {
+        let node = made_by(graph, value, "Mul")?;
+        Some((node.input(0)?, node.input(1)?))
+    };
+    let (mut a, mut b) = factors(product)?;
+    let weights = graph.constant(b).map(|weights| weights.to_vec::<f32>().ok());
+    if weights.is_some() {
+        (a, b) = factors(a)?;
     }
-    if made_by(graph, a, "Log").is_some() { Some((a, b, None)) } else { Some((b, a, None)) }
+    let (log, other) = if made_by(graph, a, "Log").is_some() { (a, b) } else { (b, a) };
+    match weights {
+        None => Some((log, other, None)),
+        Some(weights) => Some((log, other, Some(weights?))),
+    }
 }
 
 /// Returns `x` of `1 - x`.
@@ -142,5 +145,130 @@ fn number(graph: &Graph, value: ValueId) -> Option<f64> {
     match graph.constant(value)?.to_f64s()?.as_slice() {
         [one] => Some(*one),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Attributes, Builder, DType, Tensor};
+
+    /// Returns a batch of scores, of targets of a dtype and shape, and the builder they are in.
+    fn start(dtype: DType, target: &[usize]) -> (Builder, ValueId, ValueId) {
+        let mut b = Builder::new("loss");
+        let x = b.input("x", Fact::fixed(DType::F32, &[4, 3]));
+        let t = b.input("t", Fact::fixed(dtype, target));
+        let p = b.unary("Tanh", x);
+        (b, p, t)
+    }
+
+    fn reduced(b: &mut Builder, op: &str, value: ValueId) -> ValueId {
+        b.op(op, &[value], Attributes::none().with("keepdims", 0))
+    }
+
+    fn shown(b: Builder, p: ValueId, t: ValueId, loss: ValueId) -> Result<String, String> {
+        let graph = b.finish();
+        let found = find(&graph, loss).ok_or("none")?;
+        assert_eq!((found.prediction, found.target), (p, t));
+        let spec = serde_json::to_value(&found.spec).unwrap();
+        let given = ["class_axis", "class_weights", "ignore_index", "pos_weight"];
+        let options = given.into_iter().filter_map(|name| Some(format!(" {name}={}", spec.get(name)?)));
+        match found.differs {
+            Some(reason) => Err(reason),
+            None => Ok(format!("{}{}", found.spec.kind, options.collect::<String>())),
+        }
+    }
+
+    #[test]
+    fn regressions() {
+        let cases = [
+            ("Sub Abs ReduceMean", Ok("l1")),
+            ("Sub- Abs ReduceMean", Ok("l1")),
+            ("Sub Pow2 ReduceMean", Ok("mse")),
+            ("Sub Mul ReduceMean", Ok("mse")),
+            ("Sub Pow3 ReduceMean", Err("none")),
+            ("Add Abs ReduceMean", Err("none")),
+            ("Sub Abs ReduceMax", Err("none")),
+            ("Sub Abs ReduceSum", Err("it is a sum over the batch, not a mean")),
+        ];
+        for (ops, expected) in cases {
+            let (mut b, p, t) = start(DType::F32, &[4, 3]);
+            let mut value = p;
+            for op in ops.split(' ') {
+                value = match op {
+                    "Sub" | "Add" => b.op(op, &[p, t], Attributes::none()),
+                    "Sub-" => b.sub(t, p),
+                    "Pow2" | "Pow3" => {
+                        let exponent = b.scalar(DType::F32, if op == "Pow2" { 2.0 } else { 3.0 });
+                        b.op("Pow", &[value, exponent], Attributes::none())
+                    }
+                    "Mul" => b.mul(value, value),
+                    "Abs" => b.unary("Abs", value),
+                    reduce => reduced(&mut b, reduce, value),
+                };
+            }
+            assert_eq!(shown(b, p, t, value), expected.map(str::to_string).map_err(str::to_string), "{ops}");
+        }
+    }
+
+    #[test]
+    fn cross_entropies() {
+        struct Case {
+            labels: &'static [usize],
+            attributes: Attributes,
+            weights: bool,
+            expected: Result<&'static str, &'static str>,
+        }
+        let none = Attributes::none;
+        let cases = [
+            Case { labels: &[4], attributes: none(), weights: false, expected: Ok("cross-entropy") },
+            Case {
+                labels: &[4],
+                attributes: none().with("ignore_index", -1).with("reduction", "mean"),
+                weights: true,
+                expected: Ok("cross-entropy class_weights=[1.0,2.0,0.5] ignore_index=-1"),
+            },
+            Case {
+                labels: &[4],
+                attributes: none().with("reduction", "sum"),
+                weights: false,
+                expected: Err("its reduction is \"sum\", not \"mean\""),
+            },
+        ];
+        for Case { labels, attributes, weights, expected } in cases {
+            let (mut b, p, t) = start(DType::I64, labels);
+            let mut inputs = vec![p, t];
+            if weights {
+                inputs.push(b.initializer("w", Tensor::from_vec(&[3], vec![1f32, 2.0, 0.5])));
+            }
+            let loss = b.op("SoftmaxCrossEntropyLoss", &inputs, attributes);
+            assert_eq!(shown(b, p, t, loss), expected.map(str::to_string).map_err(str::to_string));
+        }
+    }
+
+    #[test]
+    fn binary_cross_entropies() {
+        for (weighted, same, expected) in [
+            (false, true, Ok("binary-cross-entropy")),
+            (true, true, Ok("binary-cross-entropy pos_weight=[2.0]")),
+            (false, false, Err("none")),
+        ] {
+            let (mut b, p, t) = start(DType::F32, &[4, 3]);
+            let sigmoid = b.unary("Sigmoid", p);
+            let one = b.initializer("one", Tensor::from_vec(&[1], vec![1f32]));
+            let log = b.unary("Log", sigmoid);
+            let mut positive = b.mul(log, t);
+            if weighted {
+                let weight = b.initializer("weight", Tensor::from_vec(&[1], vec![2f32]));
+                positive = b.mul(positive, weight);
+            }
+            let rest = b.sub(one, if same { sigmoid } else { p });
+            let (log, other) = (b.unary("Log", rest), b.sub(one, t));
+            let negative = b.mul(log, other);
+            let sum = b.add(positive, negative);
+            let negated = b.unary("Neg", sum);
+            let loss = reduced(&mut b, "ReduceMean", negated);
+            assert_eq!(shown(b, p, t, loss), expected.map(str::to_string).map_err(str::to_string));
+        }
     }
 }

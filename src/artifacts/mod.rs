@@ -24,6 +24,7 @@ use crate::error::ErrorKind;
 use crate::graph::Model;
 use crate::onnx::{OnnxError, OnnxFile};
 use crate::optim::OptimizerSpec;
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// What the files say.
@@ -49,10 +50,11 @@ impl Artifacts {
     pub fn frozen(&self) -> Vec<String> {
         let graph = &self.model.graph;
         let norms = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization"));
-        let statistics: Vec<_> = norms.flat_map(|node| [node.input(3), node.input(4)]).flatten().collect();
-        let is_frozen = |name: &str| self.checkpoint.frozen.iter().any(|(frozen, _)| frozen == name);
-        let frozen = graph.initializers().filter(|(id, value, _)| is_frozen(&value.name) && !statistics.contains(id));
-        frozen.map(|(_, value, _)| value.name.clone()).collect()
+        let statistics: HashSet<_> = norms.flat_map(|node| [node.input(3), node.input(4)]).flatten().collect();
+        let listed: HashSet<&str> = self.checkpoint.frozen.iter().map(|(name, _)| name.as_str()).collect();
+        let parameters = graph.initializers().filter(|(id, ..)| !statistics.contains(id));
+        let names = parameters.map(|(_, value, _)| &value.name);
+        names.filter(|name| listed.contains(name.as_str())).cloned().collect()
     }
 
     /// Returns the plain model as a file that stands for the artifacts.

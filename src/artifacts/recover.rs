@@ -60,15 +60,20 @@ pub(super) fn recover(
     let mut f = Forward { b: Builder::new(graph.name()), map: HashMap::new(), training };
     f.b.reserve(graph.values().map(|(_, value)| value.name.clone()));
     let target = found.as_ref().map(|found| found.target);
+    let values: HashMap<&str, &Tensor> =
+        checkpoint.trains.iter().chain(&checkpoint.frozen).map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let read = graph.consumers();
+    let only_for_loss = |id: &ValueId| !needed.contains(id) && (Some(*id) == target || !read[id.0].is_empty());
     let gradient = |name: &str| name == RESET || GRADIENTS.iter().any(|suffix| name.ends_with(suffix));
-    for id in graph.inputs().iter().filter(|id| Some(**id) != target || needed.contains(id)) {
+    for id in graph.inputs() {
         let name = graph.value_name(*id);
-        let new = match checkpoint.parameter(name) {
+        let new = match values.get(name).copied() {
             Some(tensor) => {
                 fits(name, graph.fact(*id), tensor).map_err(fail)?;
                 f.b.initializer(name, tensor.clone())
             }
             None if gradient(name) && !needed.contains(id) => continue,
+            None if only_for_loss(id) => continue,
             None if gradient(name) => return Err(fail(format!("its output depends on the gradient \"{name}\""))),
             None => f.b.input(name, graph.fact(*id).clone()),
         };
@@ -82,11 +87,13 @@ pub(super) fn recover(
     for node in graph.nodes().iter().filter(|node| node.outputs.iter().flatten().any(|id| needed.contains(id))) {
         f.node(graph, node, &needed, &random).map_err(fail)?;
     }
-    if let Some(found) = &found {
-        f.b.refine(f.map[&found.prediction], &found.prediction_fact);
-    }
     for output in &outputs {
-        f.b.mark_output(f.map[output]);
+        let lost = || fail(format!("its output \"{}\" is no part of the plain model", graph.value_name(*output)));
+        let new = f.map.get(output).copied().ok_or_else(lost)?;
+        if let Some(found) = found.as_ref().filter(|found| found.prediction == *output) {
+            f.b.refine(new, &found.prediction_fact);
+        }
+        f.b.mark_output(new);
     }
     let recovered = f.b.finish();
     check(&recovered).map_err(|error| fail(error.to_string()))?;

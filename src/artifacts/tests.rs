@@ -223,6 +223,38 @@ fn no_cut_and_no_changed_byte_is_a_panic() {
 }
 
 #[test]
+fn no_changed_byte_of_a_model_is_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) as usize % below
+    };
+    let (mut refused, mut read) = (0, 0);
+    for (case, changed) in [("convnet", "eval_model.onnx"), ("norm", "training_model.onnx")] {
+        for name in ["training_model.onnx", "eval_model.onnx", "checkpoint"] {
+            let _ = std::fs::remove_file(at(name));
+            let _ = std::fs::copy(fixture(case).join(name), at(name));
+        }
+        let whole = std::fs::read(at(changed)).unwrap();
+        for _ in 0..200 {
+            let mut bytes = whole.clone();
+            for _ in 0..=next(3) {
+                let index = next(bytes.len());
+                bytes[index] = next(256) as u8;
+            }
+            std::fs::write(at(changed), bytes).unwrap();
+            match super::read(&super::find(folder.path()).unwrap().unwrap()) {
+                Ok(_) => read += 1,
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 25 && read > 25, "both happen: {refused} refused, {read} read");
+}
+
+#[test]
 fn one_tensor_named_a_thousand_times_costs_no_more_than_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut b = FlatBufferBuilder::new();
