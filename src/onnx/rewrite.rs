@@ -42,6 +42,8 @@ pub struct NodeEdit {
     pub outputs: Option<usize>,
     /// Clear the input at this position.
     pub clear_input: Option<usize>,
+    /// Values to read instead, by input.
+    pub inputs: Vec<(usize, String)>,
 }
 
 impl OnnxFile {
@@ -158,6 +160,9 @@ fn edit_node(content: Bytes, edit: &NodeEdit) -> Option<Vec<u8>> {
         if let Some(value) = value {
             node.attribute.push(super::export::export_attribute(name, value));
         }
+    }
+    for (input, name) in &edit.inputs {
+        node.input.get_mut(*input)?.clone_from(name);
     }
     if let Some(count) = edit.outputs {
         node.output.truncate(count);

@@ -4,7 +4,7 @@
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
 use crate::graph::{DType, Model, Tensor};
-use crate::onnx::{LARGEST, encode};
+use crate::onnx::{Encoded, LARGEST, encode};
 use bytes::Bytes;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -13,11 +13,15 @@ use ort::session::{IoBinding, Session};
 
 use ort::value::{DynTensor, DynValue, TensorElementType};
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use tempfile::TempDir;
 
 const NAME: &str = "onnxruntime";
-/// Name by which a graph of many weights calls the data that is handed over beside it.
+/// Files of a graph of many weights, in a folder of its own.
+const MODEL_FILE: &str = "graph.onnx";
 const DATA_FILE: &str = "weights.data";
 
 /// ONNX Runtime allows one environment a process, and the library once loaded stays.
@@ -38,6 +42,8 @@ pub struct OnnxRuntime {
 struct Loaded {
     session: Session,
     name: String,
+    /// What the session maps its weights from.
+    _files: Option<TempDir>,
 }
 
 struct Bound {
@@ -179,6 +185,17 @@ fn dtype(element: TensorElementType) -> Option<DType> {
     .find(|dtype| element_type(*dtype) == Some(element))
 }
 
+/// Writes a graph whose weights do not fit into one protobuf: ONNX Runtime takes a tensor of 2 GiB
+/// and more from a file only.
+fn on_disk(encoded: &Encoded) -> std::io::Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let mut data = BufWriter::new(File::create(folder.path().join(DATA_FILE))?);
+    encoded.write_data(&mut data)?;
+    data.flush()?;
+    std::fs::write(folder.path().join(MODEL_FILE), &encoded.bytes)?;
+    Ok(folder)
+}
+
 fn buffer_error(what: String, reason: impl ToString) -> EngineError {
     EngineError::Buffer { engine: NAME, what, reason: reason.to_string() }
 }
@@ -216,15 +233,13 @@ impl Engine for OnnxRuntime {
             .with_intra_threads(self.info.threads)
             .map_err(|error| fail(&error))?;
         let encoded = encode(model, DATA_FILE, self.largest);
-        if !encoded.pieces.is_empty() {
-            let mut data = Vec::new();
-            encoded.write_data(&mut data).map_err(|error| fail(&error))?;
-            session = session
-                .with_external_initializer_file_in_memory(DATA_FILE, data.into())
-                .map_err(|error| fail(&error))?;
-        }
-        let session = session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?;
-        Ok(SessionId(self.sessions.insert(Loaded { session, name })))
+        let (session, files) = if encoded.pieces.is_empty() {
+            (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
+        } else {
+            let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
+            (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
+        };
+        Ok(SessionId(self.sessions.insert(Loaded { session, name, _files: files })))
     }
 
     fn unload(&mut self, session: SessionId) {
