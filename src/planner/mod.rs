@@ -6,6 +6,8 @@
 //! What this module does not do: differentiate the model or run it; an operator without a
 //! gradient can be planned.
 
+mod exports;
+
 use crate::cost::CostModel;
 use crate::error::ErrorKind;
 use crate::facts;
@@ -101,6 +103,7 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     let inputs = Inputs { model: &model, units: &units, costs: &costs, step_costs: &steps, epochs: request.epochs };
     let mut plan = plan::build(&inputs, request.options)?;
     record(&mut plan, request.options);
+    plan.summary.notes.extend(exports::notes(&analysis.model, &analysis.tree));
     plan.summary.notes.extend(analysis.notes.iter().cloned());
     let uncounted = steps.notes();
     plan.summary.notes.extend(uncounted.iter().take(2).cloned());
