@@ -28,6 +28,7 @@ pub fn to_bytes(model: &Model) -> Vec<u8> {
             input: graph.inputs().iter().map(|id| info(*id)).collect(),
             output: graph.outputs().iter().map(|id| info(*id)).collect(),
             value_info: known.map(|(id, _)| info(id)).collect(),
+            metadata_props: entries(&model.graph_metadata),
             ..proto::Graph::default()
         }),
         opset_import: model

@@ -62,6 +62,7 @@ fn import(path: &Path, bytes: Bytes) -> Result<Model, OnnxError> {
         ir_version: proto.ir_version(),
         producer: format!("{} {}", proto.producer_name(), proto.producer_version()).trim().to_string(),
         metadata: pairs(&proto.metadata_props),
+        graph_metadata: pairs(&graph.metadata_props),
     })
 }
 
