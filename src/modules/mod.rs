@@ -8,16 +8,23 @@
 //!
 //! What this module does not do: decide what is frozen (`plan`), or count costs (`cost`).
 
+mod hints;
+mod names;
 mod parameters;
 mod recover;
+mod roles;
+mod signature;
+mod text;
 mod tree;
 mod unit;
 mod untie;
 pub(crate) mod uses;
 
-pub use parameters::{Param, Role, is_state_name, parameters};
-pub use recover::recover;
-pub use tree::{Module, ModuleId, ModuleTree};
+pub use names::is_state_name;
+pub use parameters::{Overrides, Param, Role, parameters, parameters_with, trainable_values};
+pub use recover::{recover, recover_with};
+pub use text::{notes, why};
+pub use tree::{Evidence, Module, ModuleId, ModuleTree};
 pub use unit::{Unit, UnitKind, units};
 pub use untie::{Untied, untie};
 

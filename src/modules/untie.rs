@@ -8,7 +8,7 @@
 //! do, and those that are a weight under one name and a running statistic under another. An
 //! `Identity` of any other initializer is a tie of the model's author and stays.
 
-use super::parameters::is_state_name;
+use super::names::is_state_name;
 use super::uses::Uses;
 use crate::graph::{Builder, Graph, Model, NodeId, Tensor, ValueId};
 use std::collections::HashMap;
