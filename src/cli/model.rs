@@ -17,10 +17,10 @@ pub struct Loaded {
     pub analysis: Analysis,
 }
 
-/// Loads a model.
-pub fn load(path: &Path) -> Result<Loaded, Failure> {
+/// Loads a model whose parameters and buffers are told by pattern where the options have patterns.
+pub fn load(path: &Path, parameter: &[String], buffer: &[String]) -> Result<Loaded, Failure> {
     let file = read(path)?;
-    let analysis = Analysis::of(&file.model);
+    let analysis = Analysis::with_roles(&file.model, parameter, buffer)?;
     Ok(Loaded { file, analysis })
 }
 

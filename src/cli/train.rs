@@ -42,8 +42,8 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let job = Job::load(&args.job, &args.set)?;
-    let loaded = model::load(&job.model)?;
     let options = &job.freeze;
+    let loaded = model::load(&job.model, &options.parameter, &options.buffer)?;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
     let plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
     let prepared = prepare(&loaded.analysis)?;

@@ -10,7 +10,9 @@ use crate::cost::CostModel;
 use crate::error::ErrorKind;
 use crate::facts;
 use crate::graph::{Dim, Fact, Graph, Model};
-use crate::modules::{ModuleTree, Param, Role, parameters, recover, units, untie};
+use crate::modules::{
+    self, ModuleTree, Param, Role, parameters, parameters_with, recover_with, trainable_values, units, untie,
+};
 use crate::onnx::OnnxFile;
 use crate::plan::{self, FreezePlan, Inputs, ModelInfo, PlanError, PlanOptions, sha256_hex};
 use std::collections::HashMap;
@@ -23,8 +25,10 @@ pub struct Analysis {
     pub model: Model,
     /// Who owns what in it.
     pub tree: ModuleTree,
-    /// Trainable parameters and running statistics, in file order.
+    /// Trainable parameters, running statistics and buffers, in file order.
     pub parameters: Vec<Param>,
+    /// The patterns for parameters and for buffers that the roles were told with.
+    pub asked: (Vec<String>, Vec<String>),
     /// What could not be found out.
     pub notes: Vec<String>,
 }
@@ -32,8 +36,30 @@ pub struct Analysis {
 impl Analysis {
     /// Analyses a model.
     pub fn of(model: &Model) -> Analysis {
-        let facts::Completed { model, notes } = facts::complete(&untie(model).model);
-        Analysis { tree: recover(&model), parameters: parameters(&model), model, notes }
+        let facts::Completed { model, mut notes } = facts::complete(&untie(model).model);
+        let parameters = parameters(&model);
+        notes.extend(modules::notes(&model, &parameters));
+        Analysis { tree: recover_with(&model, &parameters), parameters, asked: Default::default(), model, notes }
+    }
+
+    /// Analyses a model whose parameters and buffers the user tells by pattern.
+    ///
+    /// # Errors
+    /// A pattern is no glob, or matches nothing that it can speak for.
+    pub fn with_roles(model: &Model, parameter: &[String], buffer: &[String]) -> Result<Analysis, PlannerError> {
+        let mut analysis = Analysis::of(model);
+        if parameter.is_empty() && buffer.is_empty() {
+            return Ok(analysis);
+        }
+        let Analysis { model, tree, parameters, .. } = &analysis;
+        let values = trainable_values(&model.graph);
+        let can_train = |param: &Param| values.contains(&param.value);
+        let overrides = plan::overrides(tree, parameters, &can_train, parameter, buffer)?;
+        let parameters = parameters_with(model, &overrides);
+        analysis.tree = recover_with(model, &parameters);
+        analysis.parameters = parameters;
+        analysis.asked = (parameter.to_vec(), buffer.to_vec());
+        Ok(analysis)
     }
 
     /// Returns the names of the trainable parameters, in file order.
@@ -64,6 +90,8 @@ pub enum PlannerError {
     Plan(#[from] PlanError),
     #[error("there is no input \"{name}\" to give a shape; the model's inputs are {known}")]
     NoInput { name: String, known: String },
+    #[error("the plan asks for other parameters and buffers than the analysis was made with")]
+    OtherRoles,
     #[error("the batch size and every size of a shape must be 1 or more, found 0")]
     Zero,
     #[error("input \"{name}\" is {fact} in the model and cannot have the shape {shape:?}")]
@@ -75,6 +103,7 @@ impl PlannerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             PlannerError::Plan(error) => error.kind(),
+            PlannerError::OtherRoles => ErrorKind::Internal,
             PlannerError::NoInput { .. } | PlannerError::Shape { .. } | PlannerError::Zero => ErrorKind::Usage,
         }
     }
@@ -83,8 +112,12 @@ impl PlannerError {
 /// Plans a run of a model read from `file`.
 ///
 /// # Errors
-/// An option is out of range, or a pattern matches nothing.
+/// An option is out of range, a pattern matches nothing, or the options have patterns for parameters or
+/// buffers that the analysis was not made with ([`Analysis::with_roles`]).
 pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Result<FreezePlan, PlannerError> {
+    if (&request.options.parameter, &request.options.buffer) != (&analysis.asked.0, &analysis.asked.1) {
+        return Err(PlannerError::OtherRoles);
+    }
     let graph = analysis.model.graph.with_sizes(&request.sizes);
     let sized = Model { graph, ..analysis.model.clone() };
     let units = units(&analysis.tree, request.options.unit);
@@ -151,7 +184,13 @@ fn record(plan: &mut FreezePlan, options: &PlanOptions) {
     let settings = &mut plan.policy.settings;
     settings.insert("unit".into(), serde_json::json!(options.unit));
     settings.insert("batch_norm".into(), serde_json::json!(options.batch_norm));
-    for (name, patterns) in [("freeze", &options.freeze), ("keep", &options.keep)] {
+    let patterns = [
+        ("freeze", &options.freeze),
+        ("keep", &options.keep),
+        ("parameter", &options.parameter),
+        ("buffer", &options.buffer),
+    ];
+    for (name, patterns) in patterns {
         if !patterns.is_empty() {
             settings.insert(name.into(), serde_json::json!(patterns));
         }
