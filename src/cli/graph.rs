@@ -5,7 +5,7 @@ use super::options::{PlanArgs, ShapeArgs};
 use super::{model, output};
 use crate::error::ErrorKind;
 use crate::losses::{LossKind, LossSpec};
-use crate::onnx::to_bytes;
+use crate::onnx::{LARGEST, encode, to_bytes};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
 use crate::training::{BatchNorm, PhaseOptions, build, prepare};
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> CommandResult {
         return Err(Failure::new(ErrorKind::Usage, text));
     }
     let (parameter, buffer) = (patterns("parameter", &roles.parameter), patterns("buffer", &roles.buffer));
-    let loaded = model::load(&args.model, &parameter, &buffer)?;
+    let loaded = model::load(&args.model, (&parameter, &buffer))?;
     if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
         return Err(Failure::new(ErrorKind::Usage, text));
@@ -109,8 +109,8 @@ pub fn run(args: &Args) -> CommandResult {
     let step = build(&prepared, &options)?;
     output::make_folder(&args.out)?;
     let mut written = vec!["train.onnx", "eval.onnx", "contract.json"];
-    output::write_file(&args.out.join("train.onnx"), &to_bytes(&step.train))?;
-    output::write_file(&args.out.join("eval.onnx"), &to_bytes(&step.eval))?;
+    output::write_model(&args.out.join("train.onnx"), |data| Ok(encode(&step.train, data, LARGEST)))?;
+    output::write_model(&args.out.join("eval.onnx"), |data| Ok(encode(&step.eval, data, LARGEST)))?;
     match &step.optimizer {
         Some(optimizer) => {
             output::write_file(&args.out.join("optimizer.onnx"), &to_bytes(optimizer))?;

@@ -2,6 +2,7 @@
 
 use super::failure::CommandResult;
 use super::options::RoleArgs;
+use super::printable::lines;
 use super::{model, output};
 use crate::modules;
 use std::path::PathBuf;
@@ -21,12 +22,12 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
-    let analysis = model::load(&args.model, &args.roles.parameter, &args.roles.buffer)?.analysis;
+    let analysis = model::load(&args.model, (&args.roles.parameter, &args.roles.buffer))?.analysis;
     let text = match args.why {
         true => modules::why(&analysis.model, &analysis.tree, &analysis.parameters),
         false => analysis.tree.text(&analysis.model),
     };
-    output::emit(&text, None)?;
+    output::emit(&lines(&text), None)?;
     if !args.why {
         modules::notes(&analysis.model, &analysis.parameters).iter().for_each(|note| eprintln!("note: {note}"));
     }

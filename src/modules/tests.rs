@@ -391,6 +391,7 @@ fn functions_that_nodes_were_inlined_from_are_modules() {
         let node = crate::graph::Node {
             name: b.unique("MatMul"),
             op: crate::graph::OpId::standard("MatMul"),
+            overload: String::new(),
             inputs: vec![Some(y), Some(weight)],
             outputs: Vec::new(),
             attributes: Attributes::none(),

@@ -36,30 +36,34 @@ pub struct Analysis {
 impl Analysis {
     /// Analyses a model.
     pub fn of(model: &Model) -> Analysis {
-        let facts::Completed { model, mut notes } = facts::complete(&untie(model).model);
+        Analysis::with(model, &HashMap::new(), None)
+    }
+
+    /// Analyses a model that `probe` may run where shapes stay unknown otherwise, with numbers for
+    /// its named sizes.
+    pub fn with(model: &Model, sizes: &HashMap<String, usize>, probe: Option<&mut dyn facts::Probe>) -> Analysis {
+        let completed = facts::complete_with(&untie(model).model, sizes, probe);
+        let facts::Completed { model, mut notes, .. } = completed;
         let parameters = parameters(&model);
         notes.extend(modules::notes(&model, &parameters));
         Analysis { tree: recover_with(&model, &parameters), parameters, asked: Default::default(), model, notes }
     }
 
-    /// Analyses a model whose parameters and buffers the user tells by pattern.
+    /// Returns the analysis with the roles that the user tells by pattern.
     ///
     /// # Errors
     /// A pattern is no glob, or matches nothing that it can speak for.
-    pub fn with_roles(model: &Model, parameter: &[String], buffer: &[String]) -> Result<Analysis, PlannerError> {
-        let mut analysis = Analysis::of(model);
+    pub fn with_roles(mut self, parameter: &[String], buffer: &[String]) -> Result<Analysis, PlannerError> {
         if parameter.is_empty() && buffer.is_empty() {
-            return Ok(analysis);
+            return Ok(self);
         }
-        let Analysis { model, tree, parameters, .. } = &analysis;
-        let values = trainable_values(&model.graph);
+        let values = trainable_values(&self.model.graph);
         let can_train = |param: &Param| values.contains(&param.value);
-        let overrides = plan::overrides(tree, parameters, &can_train, parameter, buffer)?;
-        let parameters = parameters_with(model, &overrides);
-        analysis.tree = recover_with(model, &parameters);
-        analysis.parameters = parameters;
-        analysis.asked = (parameter.to_vec(), buffer.to_vec());
-        Ok(analysis)
+        let overrides = plan::overrides(&self.tree, &self.parameters, &can_train, parameter, buffer)?;
+        self.parameters = parameters_with(&self.model, &overrides);
+        self.tree = recover_with(&self.model, &self.parameters);
+        self.asked = (parameter.to_vec(), buffer.to_vec());
+        Ok(self)
     }
 
     /// Returns the names of the trainable parameters, in file order.
@@ -109,7 +113,8 @@ impl PlannerError {
     }
 }
 
-/// Plans a run of a model read from `file`.
+/// Plans a run of a model read from `file`. No weight is read; [`identify`] adds the digest of the
+/// file that a plan file holds.
 ///
 /// # Errors
 /// An option is out of range, a pattern matches nothing, or the options have patterns for parameters or
@@ -118,8 +123,7 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     if (&request.options.parameter, &request.options.buffer) != (&analysis.asked.0, &analysis.asked.1) {
         return Err(PlannerError::OtherRoles);
     }
-    let graph = analysis.model.graph.with_sizes(&request.sizes);
-    let sized = Model { graph, ..analysis.model.clone() };
+    let sized = facts::with_sizes(&analysis.model, &request.sizes);
     let units = units(&analysis.tree, request.options.unit);
     let steps = CostModel::new(&sized, &analysis.tree, request.slots);
     let costs = steps.units(&analysis.tree, &units);
@@ -134,6 +138,11 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
         plan.summary.notes.push(format!("{} more nodes count as 0 for the same reason", uncounted.len() - 2));
     }
     Ok(plan)
+}
+
+/// Writes down which file a plan is for: the digest of all its bytes, which this reads.
+pub fn identify(plan: &mut FreezePlan, file: &OnnxFile) {
+    plan.model.sha256 = sha256_hex(&file.bytes);
 }
 
 /// Returns a number for every named size of the model's inputs: those of `shapes` for the inputs
@@ -205,7 +214,7 @@ fn model_info(file: &OnnxFile, analysis: &Analysis) -> ModelInfo {
     };
     ModelInfo {
         file: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        sha256: sha256_hex(&file.bytes),
+        sha256: String::new(),
         opset: file.model.opset(),
         exporter: file.model.producer.clone(),
         parameters: tensors().map(|tensor| tensor.len() as u64).sum(),

@@ -12,11 +12,16 @@ use std::collections::HashMap;
 /// Returns the scopes of every node; `None` when no node has any.
 pub(super) fn scopes(model: &Model) -> Option<Scopes> {
     let mut classes = HashMap::new();
-    let paths: Vec<Option<String>> = model.graph.nodes().iter().map(|node| node_scope(node, &mut classes)).collect();
+    let paths: Vec<Option<String>> = model.graph.nodes().iter().map(|node| scope(node, &mut classes)).collect();
     paths.iter().any(Option::is_some).then(|| Scopes::new("dynamo", paths, classes))
 }
 
-fn node_scope(node: &Node, classes: &mut HashMap<String, String>) -> Option<String> {
+/// Returns the path of the module that a node runs in.
+pub(in crate::modules) fn node_scope(node: &Node) -> Option<String> {
+    scope(node, &mut HashMap::new())
+}
+
+fn scope(node: &Node, classes: &mut HashMap<String, String>) -> Option<String> {
     let entry = |key: &str| node.metadata.iter().find(|(name, _)| name == key).map(|(_, text)| text.as_str());
     let (scopes, hierarchy) = match (entry("pkg.torch.onnx.name_scopes"), entry("namespace")) {
         (Some(scopes), _) => {
@@ -70,6 +75,7 @@ mod tests {
         let node = Node {
             name: String::new(),
             op: crate::graph::OpId::standard("Gemm"),
+            overload: String::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             attributes: crate::graph::Attributes::none(),
@@ -77,7 +83,7 @@ mod tests {
             metadata: vec![("namespace".into(), text.into())],
         };
         let mut classes = HashMap::new();
-        assert_eq!(node_scope(&node, &mut classes).as_deref(), Some("fc"));
+        assert_eq!(scope(&node, &mut classes).as_deref(), Some("fc"));
         assert_eq!((classes[""].as_str(), classes["fc"].as_str()), ("M", "Linear"));
     }
 

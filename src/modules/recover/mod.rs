@@ -33,6 +33,8 @@ mod tests;
 mod topological;
 mod underscore;
 
+pub(super) use dynamo::node_scope;
+
 use super::names::{dotted_owner, slash_owner, underscored};
 use super::parameters::{Param, Role, parameters};
 use super::tree::{Evidence, Module, ModuleId, ModuleTree};
