@@ -33,8 +33,8 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let path = args.model.as_ref();
     let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
-    let loaded = model::load_for(path, &args.shape, None)?;
     let options = args.plan.options()?;
+    let loaded = model::load_as(path, &args.shape, None, (&options.parameter, &options.buffer))?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
     let mut plan = model::plan(&loaded, &options, args.plan.epochs, &optimizer, &args.shape)?;
     let text = match args.format {
