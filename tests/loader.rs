@@ -4,10 +4,13 @@ use crate::engines::{deviation, fixture, onnxruntime};
 use freeze_plan::data::read_tensors;
 use freeze_plan::graph::{FUNCTION_PATH, Model, Tensor, dump, upgrade};
 use freeze_plan::onnx::{Edits, LARGEST, encode, read, to_bytes};
+use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, evaluate};
-use std::collections::HashMap;
+use freeze_plan::training::trained_edits;
+use std::collections::{BTreeMap, HashMap};
 
-const MODELS: [&str; 10] = [
+const MODELS: [&str; 11] = [
+    "custom",
     "external",
     "functions",
     "functions_old_body",
@@ -123,6 +126,40 @@ fn trained_weights_find_their_place() {
             assert!(tensor == if value.name == weight { &new } else { old }, "{name}: {}", value.name);
         }
     }
+}
+
+/// Of the parameters, the file has those of `blocks.0.before` and `head` and the transposed weights.
+#[test]
+fn parameters_of_equal_value_that_an_exporter_merged_train_apart() {
+    let file = read(&fixture("merged/fresh.onnx")).unwrap();
+    let data = read_tensors(&fixture("merged/fresh.npz"), None).unwrap();
+    let column = |name: &str| data.iter().find(|(column, _)| column == name).map(|(_, tensor)| tensor);
+    let analysis = Analysis::of(&file.model);
+    let mut values = BTreeMap::new();
+    let weights = ["blocks.0.fc1", "blocks.0.fc2", "blocks.1.fc1", "blocks.1.fc2", "head"];
+    let mut weights = weights.iter().map(|module| column(&format!("{module}.weight")).unwrap());
+    for name in analysis.trainable() {
+        let value = match column(name) {
+            Some(value) => value.clone(),
+            None => transposed(weights.next().unwrap_or_else(|| panic!("{name} is no parameter"))),
+        };
+        values.insert(name.to_string(), value);
+    }
+    assert_eq!((values.len(), weights.next()), (20, None));
+    let edits = trained_edits(&file.model.graph, &values);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trained.onnx");
+    std::fs::write(&path, file.rewrite(&edits).unwrap()).unwrap();
+    let found = run(&mut onnxruntime(), &read(&path).unwrap().model, &data).unwrap();
+    let worst = deviation(&found[0].1, column("y").unwrap());
+    assert!(worst < 1e-5, "{worst:e}");
+}
+
+fn transposed(matrix: &Tensor) -> Tensor {
+    let (rows, columns) = (matrix.shape()[0], matrix.shape()[1]);
+    let old = matrix.to_vec::<f32>().unwrap();
+    let new = (0..rows * columns).map(|place| old[place % rows * columns + place / rows]).collect();
+    Tensor::from_vec(&[columns, rows], new)
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod cli;
 mod costs;
 mod engines;
 mod graphs;
+mod hostile;
 mod layering;
 mod loader;
 mod parity;

@@ -2,9 +2,11 @@
 
 use super::failure::{CommandResult, Failure};
 use super::options::{Format, PlanArgs, ShapeArgs, word};
+use super::printable::lines;
 use super::{model, output};
 use crate::error::ErrorKind;
 use crate::optim::{OptimizerKind, OptimizerSpec};
+use crate::planner::identify;
 use crate::report;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,14 +36,17 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let path = args.model.as_ref();
     let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
-    let loaded = model::load(path)?;
+    let loaded = model::load_for(path, &args.shape, None)?;
     let mut options = args.plan.options()?;
     options.batch_norm = word("--batch-norm", &args.batch_norm)?.unwrap_or(options.batch_norm);
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
-    let plan = model::plan(&loaded, &options, args.plan.epochs, &optimizer, &args.shape)?;
+    let mut plan = model::plan(&loaded, &options, args.plan.epochs, &optimizer, &args.shape)?;
     let text = match args.format {
-        Format::Table => report::plan_table(&plan),
-        Format::Json => plan.to_json(),
+        Format::Table => lines(&report::plan_table(&plan)).into_owned(),
+        Format::Json => {
+            identify(&mut plan, &loaded.file);
+            plan.to_json()
+        }
         Format::Csv => report::plan_csv(&plan),
         Format::Html => report::plan_html(&plan),
     };

@@ -2,6 +2,7 @@
 
 use super::failure::{CommandResult, Failure};
 use super::options::{RuntimeArgs, ShapeArgs};
+use super::printable::lines;
 use super::progress::{Progress, metric};
 use super::{STOPPED, model, output};
 use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
@@ -9,6 +10,7 @@ use crate::error::ErrorKind;
 use crate::losses::IGNORE_INDEX;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, segments};
+use crate::planner::identify;
 use crate::report;
 use crate::runner::{
     Engine, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
@@ -43,17 +45,18 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let job = Job::load(&args.job, &args.set)?;
-    let loaded = model::load(&job.model)?;
-    let options = &job.freeze;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
-    let plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
+    let loaded = model::load_for(&job.model, &shape, args.runtime.runtime.as_deref())?;
+    let options = &job.freeze;
+    let mut plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
+    identify(&mut plan, &loaded.file);
     let prepared = prepare(&loaded.analysis)?;
     let train_data = batches(&job, &prepared, &job.data.train, true)?;
     let eval_data = job.data.eval.as_ref().map(|path| batches(&job, &prepared, path, false)).transpose()?;
     try_graphs(&job, &prepared, &plan)?;
     RunFolder::check(&job, args)?;
     if !args.no_plan {
-        eprint!("{}", report::plan_table(&plan));
+        eprint!("{}", lines(&report::plan_table(&plan)));
         eprintln!();
     }
     let mut engine = engine(&args.runtime, job.run.threads)?;

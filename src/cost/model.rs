@@ -54,8 +54,15 @@ pub(super) struct NodeCost {
 #[derive(Clone, Debug)]
 pub(super) struct Form {
     pub(super) flops: NodeFlops,
-    /// What the gradient to each input keeps, as positions in [`CostModel::kept_bytes`].
-    pub(super) keeps: Vec<Vec<usize>>,
+    pub(super) keeps: Vec<Keeps>,
+}
+
+/// What the gradient to any of some inputs keeps.
+#[derive(Clone, Debug)]
+pub(super) struct Keeps {
+    pub(super) inputs: std::ops::Range<usize>,
+    /// Positions in [`CostModel::kept_bytes`].
+    pub(super) tensors: Vec<usize>,
 }
 
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! From a graph to the nodes of a [`CostModel`].
 
 use super::flops::{NodeFlops, Uncounted, node_counts, node_flops};
-use super::model::{CostModel, Edge, Fixed, Form, Input, NodeCost, Source, Varies};
+use super::model::{CostModel, Edge, Fixed, Form, Input, Keeps, NodeCost, Source, Varies};
 use super::products::{Shapes, batch_norm_of};
 use super::stash::{self, Keep};
 use crate::graph::{DType, Graph, Node, NodeId, ValueId};
@@ -24,7 +24,9 @@ pub(super) struct Reader<'a> {
     inputs: HashSet<ValueId>,
     live: Vec<bool>,
     of_weights: Vec<bool>,
-    /// The tensor that a value is or views, among those that may be kept.
+    /// What a value that is a view is a view of.
+    views: HashMap<ValueId, ValueId>,
+    /// The tensors that may be kept.
     kept: HashMap<ValueId, usize>,
 }
 
@@ -39,6 +41,7 @@ impl<'a> Reader<'a> {
             inputs: graph.inputs().iter().copied().collect(),
             live: live(graph),
             of_weights: vec![false; graph.nodes().len()],
+            views: HashMap::new(),
             kept: HashMap::new(),
         }
     }
@@ -46,6 +49,9 @@ impl<'a> Reader<'a> {
     /// Appends the nodes to `costs`.
     pub(super) fn read(mut self, costs: &mut CostModel) {
         for (id, node) in self.graph.node_ids() {
+            if let (Some(input), Some(output)) = (stash::viewed(self.graph, node), node.output(0)) {
+                self.views.insert(output, self.source(input));
+            }
             let captured = node.captured().next().is_some();
             self.of_weights[id.0] = !captured && node.inputs.iter().flatten().all(|value| self.is_of_weights(*value));
             let counted = node_flops(self.graph, node);
@@ -85,6 +91,10 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn source(&self, value: ValueId) -> ValueId {
+        self.views.get(&value).copied().unwrap_or(value)
+    }
+
     fn is_of_weights(&self, value: ValueId) -> bool {
         match self.graph.producer(value) {
             Some(NodeId(producer)) => self.of_weights[producer],
@@ -115,50 +125,52 @@ impl<'a> Reader<'a> {
         node.inputs.iter().flatten().copied().chain(captured).filter_map(source).collect()
     }
 
-    /// Returns what the gradient to each input keeps, by the stash table or as `table` says.
-    fn keeps(&mut self, node: &Node, costs: &mut CostModel, table: Option<&[&[Keep]]>) -> Vec<Vec<usize>> {
+    /// Returns what the gradients keep, by the stash table or as `table` says: one entry for each run of
+    /// inputs whose gradients read the same.
+    fn keeps(&mut self, node: &Node, costs: &mut CostModel, table: Option<&[&'static [Keep]]>) -> Vec<Keeps> {
+        let reads = |index: usize| match table {
+            Some(table) => table.get(index).or(table.last()).copied().unwrap_or_default(),
+            None => stash::reads(self.graph, node, index),
+        };
+        let all: Vec<&[Keep]> = (0..node.inputs.len()).map(reads).collect();
         let mut own: HashMap<Keep, usize> = HashMap::new();
-        let mut all = Vec::with_capacity(node.inputs.len());
-        for index in 0..node.inputs.len() {
-            let reads = match table {
-                Some(table) => table.get(index).or(table.last()).copied().unwrap_or_default(),
-                None => stash::reads(self.graph, node, index),
-            };
-            let mut kept = Vec::new();
-            for keep in reads {
-                match *keep {
-                    Keep::Input(input) => kept.extend(node.input(input).and_then(|value| self.tensor(value, costs))),
-                    Keep::Output(output) => {
-                        kept.extend(node.output(output).and_then(|value| self.tensor(value, costs)));
-                    }
-                    Keep::Inputs => {
-                        kept.extend(node.inputs.iter().flatten().filter_map(|value| self.tensor(*value, costs)));
-                    }
-                    Keep::Like(_) | Keep::Mask => {
-                        let slot = own.entry(*keep).or_insert_with(|| {
-                            let bytes = match *keep {
-                                Keep::Like(input) => node.input(input).and_then(|v| stash::bytes(self.graph, v)),
-                                _ => node.output(0).and_then(|value| stash::elements(self.graph, value)),
-                            };
-                            costs.keep(bytes)
-                        });
-                        kept.push(*slot);
-                    }
-                }
-            }
-            all.push(kept);
+        let mut keeps = Vec::new();
+        let mut first = 0;
+        for same in all.chunk_by(|a, b| a == b) {
+            let list = same.first().copied().unwrap_or_default();
+            let tensors = list.iter().flat_map(|keep| self.tensors(*keep, node, &mut own, costs)).collect();
+            keeps.push(Keeps { inputs: first..first + same.len(), tensors });
+            first += same.len();
         }
-        all
+        keeps
+    }
+
+    /// Returns the tensors that one thing which a gradient reads is; `own` are those of the node itself.
+    fn tensors(
+        &mut self,
+        keep: Keep,
+        node: &Node,
+        own: &mut HashMap<Keep, usize>,
+        costs: &mut CostModel,
+    ) -> Vec<usize> {
+        let values: Vec<ValueId> = match keep {
+            Keep::Input(input) => node.input(input).into_iter().collect(),
+            Keep::Output(output) => node.output(output).into_iter().collect(),
+            Keep::Inputs => node.inputs.iter().flatten().copied().collect(),
+            Keep::Like(_) | Keep::Mask => {
+                let bytes = match keep {
+                    Keep::Like(input) => node.input(input).and_then(|value| stash::bytes(self.graph, value)),
+                    _ => node.output(0).and_then(|value| stash::elements(self.graph, value)),
+                };
+                return vec![*own.entry(keep).or_insert_with(|| costs.keep(bytes))];
+            }
+        };
+        values.into_iter().filter_map(|value| self.tensor(value, costs)).collect()
     }
 
     /// Returns the tensor that a value is or views; `None` for one that is there anyway.
     fn tensor(&mut self, value: ValueId, costs: &mut CostModel) -> Option<usize> {
-        let mut source = value;
-        while let Some(producer) = self.graph.producer(source)
-            && let Some(input) = stash::viewed(self.graph, self.graph.node(producer))
-        {
-            source = input;
-        }
+        let source = self.source(value);
         if self.is_of_weights(source) || self.graph.producer(source).is_none() {
             return None;
         }

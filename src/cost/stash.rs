@@ -144,11 +144,14 @@ pub(super) fn reads(graph: &Graph, node: &Node, wanted: usize) -> &'static [Keep
 
 /// Returns true for a Dropout that drops: it is told to train, and its ratio is not 0.
 pub(super) fn is_random_dropout(graph: &Graph, node: &Node) -> bool {
+    if !node.op.is("Dropout") {
+        return false;
+    }
     let number = |index: usize| {
         let tensor = node.input(index).and_then(|value| graph.constant(value))?;
         tensor.to_f64s()?.first().copied()
     };
-    node.op.is("Dropout") && number(2).is_some_and(|flag| flag != 0.0) && number(1) != Some(0.0)
+    number(2).is_some_and(|flag| flag != 0.0) && number(1) != Some(0.0)
 }
 
 /// Returns the input of a node whose output is the same tensor under another shape.

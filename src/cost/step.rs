@@ -47,9 +47,10 @@ impl CostModel {
         let reached = self.reached(trains);
         let mut kept = vec![false; self.kept_bytes.len()];
         for (node, _) in self.nodes.iter().zip(&reached).filter(|(_, in_reach)| **in_reach) {
-            for (input, keeps) in node.inputs.iter().zip(&self.form(node, trains).keeps) {
-                if wants(input, trains, &reached).is_some() {
-                    keeps.iter().for_each(|slot| kept[*slot] = true);
+            for keeps in &self.form(node, trains).keeps {
+                let inputs = node.inputs.get(keeps.inputs.clone()).unwrap_or_default();
+                if inputs.iter().any(|input| wants(input, trains, &reached).is_some()) {
+                    keeps.tensors.iter().for_each(|tensor| kept[*tensor] = true);
                 }
             }
         }

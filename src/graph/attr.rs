@@ -112,6 +112,11 @@ impl Attributes {
         Attributes::default()
     }
 
+    /// Returns attributes of which no two have the same name.
+    pub(crate) fn of(entries: Vec<(String, Attribute)>) -> Attributes {
+        Attributes(entries)
+    }
+
     /// Returns these attributes and one more.
     pub fn with(mut self, name: &str, value: impl Into<Attribute>) -> Attributes {
         self.set(name, value);

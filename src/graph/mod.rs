@@ -13,10 +13,11 @@ mod dump;
 mod fact;
 mod function;
 mod infer;
-mod infer_layers;
 mod inline;
 mod prune;
 mod rebuild;
+mod require;
+mod size;
 pub mod tensor;
 mod upgrade;
 
@@ -26,12 +27,14 @@ pub use check::{CheckError, check};
 pub use dump::dump;
 pub use fact::{Dim, Fact};
 pub use function::{Function, FunctionId};
-pub(crate) use infer::facts_with;
-pub(crate) use infer::sliced;
+pub(crate) use infer::{Call, Number, infer, join, sliced, small_numbers};
 pub use inline::{FUNCTION_PATH, InlineError, Inlined, inline};
 pub use prune::prune;
 pub use rebuild::{Replaced, rebuild};
+pub use require::{FactError, loser, lost, missing, require};
+pub use size::Size;
 pub use tensor::{DType, Element, Tensor, TensorError};
+pub(crate) use upgrade::READABLE_OPSETS;
 pub use upgrade::{UpgradeError, upgrade};
 
 use std::collections::{BTreeMap, HashMap};
@@ -244,7 +247,7 @@ impl Graph {
         consumers
     }
 
-    /// Returns this graph with named sizes fixed in every fact.
+    /// Returns this graph with named sizes fixed in every fact, also inside expressions.
     pub fn with_sizes(&self, sizes: &HashMap<String, usize>) -> Graph {
         let mut graph = self.clone();
         graph.fix_sizes(sizes);
@@ -253,10 +256,11 @@ impl Graph {
 
     fn fix_sizes(&mut self, sizes: &HashMap<String, usize>) {
         for dim in self.values.iter_mut().flat_map(|value| value.fact.shape.iter_mut().flatten()) {
-            if let Dim::Symbol(name) = dim
-                && let Some(size) = sizes.get(name)
-            {
-                *dim = Dim::Known(*size);
+            if let Dim::Symbol(text) = dim {
+                *dim = match sizes.get(text) {
+                    Some(size) => Dim::Known(*size),
+                    None => Dim::from(Some(Size::parse_with(text, sizes))),
+                };
             }
         }
         for (_, value) in self.nodes.iter_mut().flat_map(|node| node.attributes.iter_mut()) {
@@ -264,6 +268,13 @@ impl Graph {
                 inner.graph.fix_sizes(sizes);
             }
         }
+    }
+
+    /// Returns this graph with other facts, one for each value by its position.
+    pub(crate) fn with_facts(&self, facts: Vec<Fact>) -> Graph {
+        let mut graph = self.clone();
+        graph.values.iter_mut().zip(facts).for_each(|(value, fact)| value.fact = fact);
+        graph
     }
 
     /// Returns this graph with an initializer's elements replaced by others of the same fact.
@@ -281,16 +292,18 @@ impl Graph {
     /// Returns the elements of a value that is fixed in the graph: an initializer, or the output
     /// of `Constant` or of `Identity` of one.
     pub fn constant(&self, value: ValueId) -> Option<Tensor> {
-        if let Some(tensor) = &self.values[value.0].initializer {
-            return Some(tensor.clone());
-        }
-        let node = self.node(self.producer(value)?);
-        if node.op.is("Identity") {
-            return self.constant(node.input(0)?);
-        }
-        if !node.op.is("Constant") {
-            return None;
-        }
+        let mut value = value;
+        let node = loop {
+            if let Some(tensor) = &self.values[value.0].initializer {
+                return Some(tensor.clone());
+            }
+            let node = self.node(self.producer(value)?);
+            match node.op.name.as_str() {
+                "Identity" => value = node.input(0)?,
+                "Constant" => break node,
+                _ => return None,
+            }
+        };
         let attributes = &node.attributes;
         match attributes.iter().next()? {
             (_, Attribute::Tensor(tensor)) => Some(tensor.clone()),

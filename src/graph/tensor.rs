@@ -44,7 +44,7 @@ const DTYPES: [(DType, i32, &str, usize); 14] = [
 ];
 
 /// Types that are moved but not computed with: ONNX's code, name, bits of an element.
-const OTHERS: [(i32, &str, usize); 12] = [
+const OTHERS: [(i32, &str, usize); 14] = [
     (14, "complex64", 64),
     (15, "complex128", 128),
     (17, "float8e4m3fn", 8),
@@ -57,6 +57,8 @@ const OTHERS: [(i32, &str, usize); 12] = [
     (24, "float8e8m0", 8),
     (25, "uint2", 2),
     (26, "int2", 2),
+    (27, "float6e2m3", 6),
+    (28, "float6e3m2", 6),
 ];
 
 impl DType {

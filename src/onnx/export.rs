@@ -153,10 +153,8 @@ fn value_info(name: &str, fact: &Fact) -> proto::ValueInfo {
         };
         proto::TensorShape { dim: shape.iter().map(dim).collect() }
     });
-    let tensor = proto::r#type::TensorType { elem_type: fact.dtype.map(|dtype| dtype.code()), shape };
-    proto::ValueInfo {
-        name: Some(name.to_string()),
-        r#type: Some(proto::Type { value: Some(proto::r#type::Value::TensorType(tensor)), denotation: None }),
-        ..proto::ValueInfo::default()
-    }
+    // A type without a dtype is refused by readers; one that is left out is inferred.
+    let tensor = fact.dtype.map(|dtype| proto::r#type::TensorType { elem_type: Some(dtype.code()), shape });
+    let tensor_type = |tensor| proto::Type { value: Some(proto::r#type::Value::TensorType(tensor)), denotation: None };
+    proto::ValueInfo { name: Some(name.to_string()), r#type: tensor.map(tensor_type), ..proto::ValueInfo::default() }
 }

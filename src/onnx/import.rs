@@ -1,13 +1,17 @@
 //! Reads a file into a [`Model`].
 
+use super::external::map;
 use super::import_graph::{Importer, Parts, Read};
-use super::tensor::map;
+use super::scan::scan;
 use super::{OnnxError, proto};
-use crate::graph::{Attributes, Function, FunctionId, Model, inline};
+use crate::graph::{Attributes, Function, FunctionId, Model, READABLE_OPSETS, inline};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Oldest and newest IR version that is read.
+const IR_VERSIONS: (i64, i64) = (3, 13);
 
 /// A model together with the bytes it came from, which [`OnnxFile::rewrite`] keeps.
 #[derive(Clone, Debug)]
@@ -55,13 +59,13 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>), OnnxError> {
     if bytes.is_empty() {
         return Err(not_onnx("the file is empty".into()));
     }
-    let size = bytes.len();
-    let proto = proto::Model::decode(bytes)
-        .map_err(|error| not_onnx(format!("its {size} bytes do not decode ({error}); is it cut short?")))?;
+    scan(&bytes).map_err(not_onnx)?;
+    let proto = proto::Model::decode(bytes).map_err(|error| not_onnx(error.to_string()))?;
     let graph = proto.graph.as_ref().ok_or_else(|| not_onnx("it holds no graph".into()))?;
     if proto.ir_version.is_none() {
         return Err(not_onnx("it has no ir_version".into()));
     }
+    check_versions(path, &proto)?;
     let importer = Importer::new(path);
     let Read { graph, order, .. } = importer.graph(&Parts::of_graph(graph), None)?;
     let functions = proto.functions.iter().map(|function| import_function(&importer, function));
@@ -74,6 +78,31 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>), OnnxError> {
         metadata: pairs(&proto.metadata_props),
     };
     Ok((model, order))
+}
+
+/// Checks the versions that say what the rest of the file means.
+fn check_versions(path: &Path, proto: &proto::Model) -> Result<(), OnnxError> {
+    let within = |what: &'static str, found: i64, (from, to): (i64, i64)| match (from..=to).contains(&found) {
+        true => Ok(()),
+        false => Err(OnnxError::Version { path: path.to_path_buf(), what, found, from, to }),
+    };
+    within("IR version", proto.ir_version(), IR_VERSIONS)?;
+    let mut known: BTreeMap<String, i64> = BTreeMap::new();
+    for entry in &proto.opset_import {
+        let (domain, version) = (domain(entry.domain()), entry.version());
+        if domain.is_empty() {
+            within("opset", version, READABLE_OPSETS)?;
+        }
+        if let Some(other) = known.insert(domain.clone(), version).filter(|other| *other != version) {
+            let reason = format!("it imports the operators of \"{domain}\" at versions {other} and {version}");
+            return Err(OnnxError::NotOnnx { path: path.to_path_buf(), reason });
+        }
+    }
+    if known.is_empty() {
+        let reason = "it does not say the version of its operators".to_string();
+        return Err(OnnxError::NotOnnx { path: path.to_path_buf(), reason });
+    }
+    Ok(())
 }
 
 fn import_function(importer: &Importer<'_>, function: &proto::Function) -> Result<Function, OnnxError> {

@@ -1,7 +1,7 @@
 //! `GraphProto` and the bodies of functions to [`Graph`].
 
+use super::external::External;
 use super::import::{domain, pairs};
-use super::tensor::External;
 use super::{OnnxError, order, proto, sparse, tensor};
 use crate::graph::{
     Attribute, Attributes, Builder, CheckError, DType, Dim, Fact, Graph, Node, OpId, Origin, Subgraph, ValueId, check,
@@ -215,16 +215,27 @@ impl<'p> Reader<'_, 'p> {
         for name in &node.input {
             inputs.push(read(self, name)?);
         }
-        let mut attributes = Attributes::none();
-        for attribute in &node.attribute {
-            let scope = Scope { graph: self.builder.graph(), outer: self.scope };
-            let value = self.importer.attribute(attribute, Some(&scope))?;
-            attributes.set(attribute.name(), value);
-        }
         let name = match node.name() {
             "" => format!("{}_{index}", node.op_type()),
             name => name.to_string(),
         };
+        let wrong = |reason: String| {
+            let (path, node) = (self.importer.path.to_path_buf(), name.clone());
+            Err(OnnxError::Node { path, node, reason })
+        };
+        if node.op_type().is_empty() {
+            return wrong("it has no operator".into());
+        }
+        let (mut attributes, mut known) = (Vec::with_capacity(node.attribute.len()), HashSet::new());
+        for attribute in &node.attribute {
+            if !known.insert(attribute.name()) {
+                return wrong(format!("attribute \"{}\" is there twice", attribute.name()));
+            }
+            let scope = Scope { graph: self.builder.graph(), outer: self.scope };
+            let value = self.importer.attribute(attribute, Some(&scope))?;
+            attributes.push((attribute.name().to_string(), value));
+        }
+        let attributes = Attributes::of(attributes);
         let mut outputs = Vec::with_capacity(node.output.len());
         for name in &node.output {
             if name.is_empty() {

@@ -4,6 +4,7 @@
 //! Weights are mapped from the file, not copied. Protobuf types stay inside this module.
 
 mod export;
+mod external;
 mod import;
 mod import_graph;
 mod large;
@@ -12,6 +13,7 @@ mod order;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod proto;
 mod rewrite;
+mod scan;
 mod sparse;
 mod tensor;
 
@@ -31,12 +33,16 @@ pub enum OnnxError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is no ONNX model: {reason}")]
     NotOnnx { path: PathBuf, reason: String },
+    #[error("{path} has {what} {found}, {from} to {to} can be read")]
+    Version { path: PathBuf, what: &'static str, found: i64, from: i64, to: i64 },
     #[error("{path}: initializer \"{tensor}\" lies in the external file {file}, which cannot be read")]
     External { path: PathBuf, tensor: String, file: PathBuf, source: std::io::Error },
     #[error("{path}: initializer \"{tensor}\": {reason}")]
     Tensor { path: PathBuf, tensor: String, reason: String },
     #[error("{path}: {source}")]
     Graph { path: PathBuf, source: crate::graph::CheckError },
+    #[error("{path}: node \"{node}\": {reason}")]
+    Node { path: PathBuf, node: String, reason: String },
     #[error("{path}: value \"{value}\" is defined twice")]
     Duplicate { path: PathBuf, value: String },
     #[error("in function \"{function}\": {source}")]
@@ -54,6 +60,7 @@ impl OnnxError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             OnnxError::Inline { source, .. } => source.kind(),
+            OnnxError::Version { .. } => ErrorKind::Unsupported,
             OnnxError::NoInitializer { .. } | OnnxError::Mismatch { .. } => ErrorKind::Internal,
             _ => ErrorKind::BadInput,
         }

@@ -1,12 +1,9 @@
 //! `SparseTensorProto` to a dense [`Tensor`].
 
-use super::tensor::External;
+use super::external::{External, MOST_DENSE};
 use super::{OnnxError, proto, tensor};
 use crate::graph::{DType, Tensor};
 use std::path::Path;
-
-/// Largest sparse tensor that is read, in bytes of its dense form.
-const MOST_BYTES: usize = 4 << 30;
 
 /// Returns the name of a sparse initializer, which is that of its values.
 pub(super) fn name(sparse: &proto::SparseTensor) -> &str {
@@ -24,8 +21,12 @@ pub(super) fn import(path: &Path, sparse: &proto::SparseTensor, external: &mut E
     let values = tensor::import(path, values, external)?;
     let indices = tensor::import(path, indices, external)?;
     let element = values.dtype().size();
-    let bytes = shape.iter().try_fold(element, |size, dim| size.checked_mul(*dim)).filter(|size| *size <= MOST_BYTES);
-    let bytes = bytes.ok_or_else(|| fail(format!("sparse {shape:?} is larger than {MOST_BYTES} bytes once dense")))?;
+    let bytes = shape.iter().try_fold(element, |size, dim| size.checked_mul(*dim));
+    let bytes = bytes.filter(|bytes| external.reserve(*bytes)).ok_or_else(|| {
+        fail(format!(
+            "with sparse {shape:?} the sparse tensors of the file take more than {MOST_DENSE} bytes once dense"
+        ))
+    })?;
     let (count, rank) = (values.len(), shape.len());
     let flat = indices.shape() == [count];
     if element == 0 || indices.dtype() != DType::I64 || !(flat || indices.shape() == [count, rank]) {
@@ -34,7 +35,7 @@ pub(super) fn import(path: &Path, sparse: &proto::SparseTensor, external: &mut E
         return Err(fail(format!("indices of sparse {values}{shape:?} must be {expected}, found {indices}")));
     }
     let indices = indices.to_ints().ok_or_else(|| fail("its indices cannot be read".into()))?;
-    let mut dense = vec![0u8; bytes];
+    let (mut dense, mut last) = (vec![0u8; bytes], None);
     for (number, value) in values.bytes().chunks_exact(element).enumerate() {
         let place = match flat {
             true => indices.get(number).and_then(|index| usize::try_from(*index).ok()),
@@ -43,6 +44,9 @@ pub(super) fn import(path: &Path, sparse: &proto::SparseTensor, external: &mut E
         let slot =
             place.and_then(|place| place.checked_mul(element)).and_then(|start| dense.get_mut(start..start + element));
         slot.ok_or_else(|| fail(format!("sparse index {number} is outside of {shape:?}")))?.copy_from_slice(value);
+        if last.replace(place) >= Some(place) {
+            return Err(fail(format!("sparse index {number} does not come after the one before it")));
+        }
     }
     Tensor::new(values.dtype(), shape, dense.into()).map_err(|error| fail(error.to_string()))
 }

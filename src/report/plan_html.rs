@@ -84,7 +84,9 @@ fn figures(page: &mut String, plan: &FreezePlan) {
         figure("cache, per sample", &bytes(cut), "the most in any epoch");
     }
     if let (Some(first), Some(last)) = (plan.epochs.first(), plan.epochs.last()) {
-        let all = |epoch: &crate::plan::EpochPlan| epoch.predicted.state_bytes + epoch.predicted.activation_bytes;
+        let all = |epoch: &crate::plan::EpochPlan| {
+            epoch.predicted.state_bytes.saturating_add(epoch.predicted.activation_bytes)
+        };
         let note = format!("of {} in epoch 1, beside the weights", bytes(all(first)));
         figure("memory in the last epoch", &bytes(all(last)), &note);
         let units = format!("of {} in the last epoch", grouped(plan.units.len() as u64));
@@ -116,7 +118,7 @@ fn charts(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
         line: None,
     };
     if caches(plan) {
-        let full = full(plan).map_or(0.0, |full| (full.forward_flops + full.backward_flops) as f64);
+        let full = full(plan).map_or(0.0, |full| full.forward_flops.saturating_add(full.backward_flops) as f64);
         let points = plan.epochs.iter().map(|epoch| (epoch.predicted.cached_step_cost * full) as u64);
         cost.line = Some(("with a cache", points.collect())).filter(|_| full > 0.0);
     }
@@ -191,10 +193,13 @@ fn footer(page: &mut String, plan: &FreezePlan) {
     let _ = write!(
         page,
         "<footer class=\"dim\">\n<p>Flops and bytes are counted on the graph {}; a multiply-add is two flops. Loss, \
-         optimizer and data are not in them.</p>\n<p>sha256 {}</p>\n</footer>\n",
+         optimizer and data are not in them.</p>\n",
         escape(&format!("at {}", assumed(plan))),
-        escape(&plan.model.sha256),
     );
+    if !plan.model.sha256.is_empty() {
+        let _ = writeln!(page, "<p>sha256 {}</p>", escape(&plan.model.sha256));
+    }
+    page.push_str("</footer>\n");
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod metrics;
 #[path = "ort.rs"]
 mod onnxruntime;
 mod phase;
+mod probe;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use job::{Job, JobError};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use onnxruntime::OnnxRuntime;
 pub use phase::Phase;
+pub use probe::EngineProbe;
 pub use schedule::{Schedule, lr_at};
 pub use state::State;
 #[cfg(feature = "tract")]

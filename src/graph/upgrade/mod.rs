@@ -18,7 +18,7 @@ const TARGET: i64 = 18;
 /// Newest opset whose operators the rest of the program knows.
 const NEWEST: i64 = 21;
 /// Oldest and newest opset that can be brought into that range.
-const READABLE: (i64, i64) = (7, 24);
+pub(crate) const READABLE_OPSETS: (i64, i64) = (7, 24);
 /// Oldest IR version of a model of opset 18.
 const IR_VERSION: i64 = 8;
 
@@ -51,7 +51,7 @@ impl UpgradeError {
 /// # Errors
 /// The model's opset is out of range, or names the first node whose operator has no equal.
 pub fn upgrade(model: &Model) -> Result<Model, UpgradeError> {
-    let (from, to) = READABLE;
+    let (from, to) = READABLE_OPSETS;
     match model.opset() {
         opset if is_known(opset) => Ok(model.clone()),
         opset if opset < from || opset > to => Err(UpgradeError::Opset { opset, from, to }),
@@ -70,7 +70,7 @@ pub(super) fn is_known(opset: i64) -> bool {
 
 /// Returns a graph of another opset in the form that the known opsets share.
 pub(super) fn graph_to_known(graph: &Graph, opset: i64) -> Result<Graph, UpgradeError> {
-    let (from, to) = READABLE;
+    let (from, to) = READABLE_OPSETS;
     if opset < from || opset > to {
         return Err(UpgradeError::Opset { opset, from, to });
     }

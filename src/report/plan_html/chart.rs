@@ -76,7 +76,7 @@ impl Chart {
     fn totals(&self) -> Vec<u64> {
         let runs = self.layers.first().map_or(0, |layer| layer.values.len());
         let value = |layer: &Layer, run: usize| layer.values.get(run).map_or(0, |(_, value)| *value);
-        (0..runs).map(|run| self.layers.iter().fold(0, |sum, layer| sum + value(layer, run))).collect()
+        (0..runs).map(|run| self.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(value(layer, run)))).collect()
     }
 }
 
@@ -87,7 +87,7 @@ fn band(values: &[(usize, u64)], below: &mut [u64], y: &impl Fn(u64) -> f64) -> 
     for ((epochs, value), below) in values.iter().zip(below) {
         let end = x + epochs;
         let floor = *below;
-        *below += value;
+        *below = below.saturating_add(*value);
         let start = if x == 0 { "M0 " } else { "V" };
         let _ = write!(upper, "{start}{:.2}H{end}", y(*below));
         lower = format!("V{:.2}H{x}{lower}", y(floor));

@@ -5,6 +5,9 @@ use crate::plan::{FreezePlan, PlannedUnit};
 use crate::report::human::Run;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+/// Levels of a path that become rows of their own.
+const LEVELS: usize = 24;
+
 /// A module or unit.
 #[derive(Default)]
 pub(super) struct Row {
@@ -58,7 +61,7 @@ pub(super) fn rows(plan: &FreezePlan, runs: &[Run<'_>]) -> Vec<Row> {
         runs.iter().map(|run| run.first().frozen.iter().map(String::as_str).collect()).collect();
     let mut root = Branch::default();
     for (index, unit) in plan.units.iter().enumerate() {
-        root.insert(unit.path.split('.').filter(|part| !part.is_empty()), index);
+        root.insert(unit.path.splitn(LEVELS, '.').filter(|part| !part.is_empty()), index);
     }
     let build = Build { plan, runs, sets: &sets };
     let mut rows: Vec<Row> = root.units.iter().map(|index| build.unit(*index, "(model)")).collect();

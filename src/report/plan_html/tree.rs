@@ -50,8 +50,8 @@ pub(super) fn section(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
     rows.extend(rest(plan, runs, &rows));
     let (mut unit, mut modules) = (Most::default(), Vec::new());
     rows.iter().for_each(|row| measure(row, 0, &mut unit, &mut modules));
-    let counted = full(plan).map(|full| full.forward_flops + full.backward_flops);
-    let step = counted.unwrap_or_else(|| rows.iter().map(|row| row.flops.total()).sum()).max(1);
+    let counted = full(plan).map(|full| full.forward_flops.saturating_add(full.backward_flops));
+    let step = counted.unwrap_or_else(|| rows.iter().fold(0, |sum, row| row.flops.total().saturating_add(sum))).max(1);
     let mut open = (0..16).take_while(|depth| lines_to(&rows, *depth) <= OPEN).last().unwrap_or(0);
     if lines_to(&rows, open) < FEW && lines_to(&rows, open + 1) <= MOST_OPEN {
         open += 1;
