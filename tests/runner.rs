@@ -1,7 +1,9 @@
 //! The one integration binary: every file of `tests/` is a module of it.
 
+mod artifacts;
 mod cli;
 mod costs;
+mod dropout;
 mod engines;
 mod graphs;
 mod hostile;

@@ -8,7 +8,7 @@ use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{LARGEST, encode, to_bytes};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
-use crate::training::{BatchNorm, PhaseOptions, build, prepare};
+use crate::training::{BatchNorm, Dropout, PhaseOptions, build};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// Writes the train, optimizer and eval graphs of one phase
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// ONNX model
+    /// ONNX model, or a folder of training artifacts
     model: PathBuf,
     /// Folder for train.onnx, optimizer.onnx, eval.onnx and contract.json
     #[arg(long, value_name = "DIR")]
@@ -28,12 +28,13 @@ pub struct Args {
     /// Plan file to take the frozen set from
     #[arg(long = "plan", value_name = "FILE", requires = "epoch")]
     plan_file: Option<PathBuf>,
-    /// Epoch whose frozen set is built; without it nothing is frozen
+    /// Epoch whose frozen set is built; without it only what training artifacts keep frozen
     #[arg(long, value_name = "N")]
     epoch: Option<usize>,
-    /// Loss: cross-entropy, binary-cross-entropy, mse, l1 or huber
-    #[arg(long, value_name = "KIND", default_value = "cross-entropy")]
-    loss: String,
+    /// Loss: cross-entropy (default), binary-cross-entropy, mse, l1 or huber; training artifacts say their
+    /// own
+    #[arg(long, value_name = "KIND")]
+    loss: Option<String>,
     /// Axis of the classes for cross-entropy
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     class_axis: Option<i64>,
@@ -44,16 +45,22 @@ pub struct Args {
     /// its own
     #[arg(long, value_name = "KIND")]
     batch_norm: Option<String>,
+    /// Dropout while training: as-exported (default), on, or a ratio for every Dropout of the model
+    #[arg(long, value_name = "KIND", default_value = "as-exported")]
+    dropout: String,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
-    let loss = one_of("--loss", &args.loss, LossKind::ALL.map(LossKind::name), LossKind::from_name)?;
+    let kinds = LossKind::ALL.map(LossKind::name);
+    let loss = args.loss.as_deref().map(|loss| one_of("--loss", loss, kinds, LossKind::from_name)).transpose()?;
     let kinds = OptimizerKind::ALL.map(OptimizerKind::name);
     let mut optimizer = OptimizerSpec::new(one_of("--optimizer", &args.optimizer, kinds, OptimizerKind::from_name)?);
     if optimizer.kind == OptimizerKind::Sgd {
         optimizer.momentum = Some(0.9);
     }
+    let dropout: Dropout =
+        args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
     let loaded = model::load(&args.model)?;
     if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
@@ -71,7 +78,7 @@ pub fn run(args: &Args) -> CommandResult {
         _ => None,
     })?;
     let frozen: Vec<String> = match args.epoch {
-        None => Vec::new(),
+        None => loaded.frozen(),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {
             Some(entry) => entry.frozen.clone(),
             None => {
@@ -80,13 +87,18 @@ pub fn run(args: &Args) -> CommandResult {
             }
         },
     };
-    let prepared = prepare(&loaded.analysis)?;
+    let prepared = model::prepared(&loaded, dropout)?;
     let known: HashSet<&str> = prepared.trainable().into_iter().collect();
     if let Some(stranger) = frozen.iter().find(|name| !known.contains(name.as_str())) {
         let text = format!("the plan freezes \"{stranger}\", which is no parameter of {}", args.model.display());
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
-    let loss = LossSpec { class_axis: args.class_axis, ..LossSpec::new(loss) };
+    let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
+    let mut loss = match (loss, found) {
+        (Some(kind), _) => LossSpec::new(kind),
+        (None, found) => found.map_or_else(LossSpec::default, |found| found.spec.clone()),
+    };
+    loss.class_axis = args.class_axis.or(loss.class_axis);
     let options = PhaseOptions {
         frozen: frozen.iter().map(String::as_str).collect(),
         batch_norm,

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// Shows which parameters freeze in which epoch and what that saves.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// ONNX model
+    /// ONNX model, or a folder of training artifacts
     #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]

@@ -5,6 +5,7 @@ use super::options::{RuntimeArgs, ShapeArgs};
 use super::printable::lines;
 use super::progress::{Progress, metric};
 use super::{STOPPED, model, output};
+use crate::artifacts;
 use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use crate::error::ErrorKind;
 use crate::losses::IGNORE_INDEX;
@@ -13,9 +14,9 @@ use crate::plan::{FreezePlan, segments};
 use crate::planner::identify;
 use crate::report;
 use crate::runner::{
-    Engine, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
+    Engine, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
 };
-use crate::training::{PhaseOptions, Prepared, build, names, prepare, target_fact, trained_edits};
+use crate::training::{PhaseOptions, Prepared, build, names, target_fact, trained_edits};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -44,13 +45,13 @@ pub struct Args {
 
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
-    let job = Job::load(&args.job, &args.set)?;
+    let job = Job::load(&args.job, &settings(args)?)?;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
     let loaded = model::load_for(&job.model, &shape, args.runtime.runtime.as_deref())?;
     let options = &job.freeze;
     let mut plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
     identify(&mut plan, &loaded.file);
-    let prepared = prepare(&loaded.analysis)?;
+    let prepared = model::prepared(&loaded, job.dropout)?;
     let train_data = batches(&job, &prepared, &job.data.train, true)?;
     let eval_data = job.data.eval.as_ref().map(|path| batches(&job, &prepared, path, false)).transpose()?;
     try_graphs(&job, &prepared, &plan)?;
@@ -86,6 +87,26 @@ pub fn run(args: &Args) -> CommandResult {
     }
     output::write_model(&path, |data| loaded.file.rewrite_encoded(&edits, data, LARGEST))?;
     finish(&outcome, &path)
+}
+
+/// Returns the settings over the job file: where it has no section `[loss]` or `[optimizer]` and its
+/// model are training artifacts, theirs; then those of the command line.
+fn settings(args: &Args) -> Result<Vec<String>, Failure> {
+    let mut settings = Vec::new();
+    if let Some(gaps) = Gaps::of(&args.job, &args.set)?
+        && let Some(files) = artifacts::find(&gaps.model).ok().flatten()
+    {
+        let found = artifacts::read(&files)?;
+        let loss = found.loss.filter(|_| gaps.loss).and_then(|loss| toml::Value::try_from(&loss.spec).ok());
+        let optimizer = found.optimizer.filter(|_| gaps.optimizer).and_then(|spec| toml::Value::try_from(&spec).ok());
+        settings.extend(loss.map(|value| format!("loss={value}")));
+        settings.extend(optimizer.map(|value| format!("optimizer={value}")));
+        for setting in &settings {
+            eprintln!("from the training artifacts: {setting}");
+        }
+    }
+    settings.extend(args.set.iter().cloned());
+    Ok(settings)
 }
 
 /// Builds the graphs once with only that frozen which is frozen in every epoch: they need every

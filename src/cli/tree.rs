@@ -9,7 +9,7 @@ use std::process::ExitCode;
 /// Shows the model's modules with their parameters
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// ONNX model
+    /// ONNX model, or a folder of training artifacts
     model: PathBuf,
 }
 

@@ -1,9 +1,18 @@
 //! Writes a [`Model`] as a new file.
 
-use super::{proto, tensor};
+use super::{OnnxFile, proto, tensor};
 use crate::graph::{Attribute, Dim, Fact, Function, Graph, Model, Node, Tensor, ValueId};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+
+impl OnnxFile {
+    /// Returns the file that a model made by this program would have at `path`.
+    pub fn of(path: &Path, model: Model) -> OnnxFile {
+        let positions = (0..model.graph.nodes().len()).map(Some).collect();
+        OnnxFile { path: path.to_path_buf(), bytes: to_bytes(&model).into(), model, positions }
+    }
+}
 
 /// Returns the ONNX file of a model, with every initializer as raw data inside it and the facts
 /// of every value as `value_info`. The same model gives the same bytes.

@@ -18,6 +18,7 @@ mod sparse;
 mod tensor;
 
 pub use export::to_bytes;
+pub(crate) use external::map;
 pub use import::{OnnxFile, read, read_bytes};
 pub use large::{Encoded, LARGEST, Piece, encode};
 pub use rewrite::{Edits, NodeEdit};

@@ -44,6 +44,20 @@ pub(super) fn wishes(units: &[Unit], freeze: &[String], keep: &[String]) -> Resu
     Ok(wishes)
 }
 
+/// Returns the patterns that freeze each of `names` in all epochs, without those that a keep pattern
+/// speaks for or that are in no unit.
+///
+/// # Errors
+/// A keep pattern is no glob or matches nothing.
+pub fn frozen_unless_kept(units: &[Unit], names: &[String], keep: &[String]) -> Result<Vec<String>, PlanError> {
+    let keep = patterns(units, "keep", keep)?;
+    let freezes = |name: &&String| {
+        let owner = units.iter().find(|unit| unit.parameters.contains(name));
+        owner.is_some_and(|unit| !keep.iter().any(|pattern| pattern.speaks_for(unit, name)))
+    };
+    Ok(names.iter().filter(freezes).map(|name| globset::escape(name)).collect())
+}
+
 #[derive(Clone)]
 struct Pattern {
     text: String,

@@ -6,6 +6,8 @@
 //! What this module does not do: differentiate the model or run it; an operator without a
 //! gradient can be planned.
 
+mod exports;
+
 use crate::cost::CostModel;
 use crate::error::ErrorKind;
 use crate::facts;
@@ -103,6 +105,7 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     let mut plan = plan::build(&inputs, request.options)?;
     record(&mut plan, request.options);
     plan.assumed = assumed(&sized.graph, request.slots);
+    plan.summary.notes.extend(exports::notes(&analysis.model, &analysis.tree));
     plan.summary.notes.extend(analysis.notes.iter().cloned());
     Ok(plan)
 }
