@@ -76,7 +76,7 @@ impl PlanArgs {
 }
 
 /// Reads a word as the job file would.
-fn word<T: DeserializeOwned>(option: &str, value: &Option<String>) -> Result<Option<T>, Failure> {
+pub(super) fn word<T: DeserializeOwned>(option: &str, value: &Option<String>) -> Result<Option<T>, Failure> {
     let Some(value) = value else { return Ok(None) };
     let read = serde_json::from_value(serde_json::Value::from(value.as_str()));
     read.map(Some).map_err(|error| Failure::new(ErrorKind::Usage, format!("{option}: {error}")))

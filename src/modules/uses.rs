@@ -105,9 +105,9 @@ pub fn carries_gradient(node: &Node, input: usize) -> bool {
         "LSTM" | "GRU" | "RNN" => input != 4,
         "Where" => input != 0,
         "ScatterElements" | "ScatterND" | "Scatter" => input != 1,
-        "Clip" | "Dropout" | "Pad" | "Resize" | "Upsample" | "Reshape" | "Expand" | "Slice" | "Tile" | "TopK"
-        | "Unsqueeze" | "Squeeze" | "Split" | "CumSum" | "Gather" | "GatherElements" | "GatherND" | "Compress"
-        | "Trilu" => input == 0,
+        "CastLike" | "Clip" | "Dropout" | "Pad" | "Resize" | "Upsample" | "Reshape" | "Expand" | "Slice" | "Tile"
+        | "TopK" | "Unsqueeze" | "Squeeze" | "Split" | "CumSum" | "Gather" | "GatherElements" | "GatherND"
+        | "Compress" | "Trilu" => input == 0,
         name if name.starts_with("Reduce") => input == 0,
         _ => true,
     }

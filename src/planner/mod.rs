@@ -11,13 +11,13 @@ mod exports;
 use crate::cost::CostModel;
 use crate::error::ErrorKind;
 use crate::facts;
-use crate::graph::{Dim, Fact, Graph, Model};
+use crate::graph::{Dim, Fact, Graph, Model, ValueId};
 use crate::modules::{
     self, ModuleTree, Param, Role, parameters, parameters_with, recover_with, trainable_values, units, untie,
 };
 use crate::onnx::OnnxFile;
-use crate::plan::{self, FreezePlan, Inputs, ModelInfo, PlanError, PlanOptions, sha256_hex};
-use std::collections::HashMap;
+use crate::plan::{self, Assumed, BatchNorm, FreezePlan, Inputs, ModelInfo, PlanError, PlanOptions, sha256_hex};
+use std::collections::{BTreeMap, HashMap};
 
 /// A model with what the planner knows of it.
 #[derive(Clone, Debug)]
@@ -128,18 +128,15 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     let sized = facts::with_sizes(&analysis.model, &request.sizes);
     let units = units(&analysis.tree, request.options.unit);
     let steps = CostModel::new(&sized, &analysis.tree, request.slots);
+    let mut steps = steps.with_frozen_batch_norm(request.options.batch_norm == BatchNorm::Frozen);
     let costs = steps.units(&analysis.tree, &units);
     let model = model_info(file, analysis);
     let inputs = Inputs { model: &model, units: &units, costs: &costs, step_costs: &steps, epochs: request.epochs };
     let mut plan = plan::build(&inputs, request.options)?;
     record(&mut plan, request.options);
+    plan.assumed = assumed(&sized.graph, request.slots);
     plan.summary.notes.extend(exports::notes(&analysis.model, &analysis.tree));
     plan.summary.notes.extend(analysis.notes.iter().cloned());
-    let uncounted = steps.notes();
-    plan.summary.notes.extend(uncounted.iter().take(2).cloned());
-    if uncounted.len() > 2 {
-        plan.summary.notes.push(format!("{} more nodes count as 0 for the same reason", uncounted.len() - 2));
-    }
     Ok(plan)
 }
 
@@ -207,6 +204,15 @@ fn record(plan: &mut FreezePlan, options: &PlanOptions) {
             settings.insert(name.into(), serde_json::json!(patterns));
         }
     }
+}
+
+/// Returns what the costs are counted for.
+fn assumed(graph: &Graph, slots: u64) -> Assumed {
+    let shape = |id: &ValueId| Some((graph.value_name(*id).to_string(), graph.fact(*id).sizes()?));
+    let inputs: BTreeMap<String, Vec<usize>> = graph.inputs().iter().filter_map(shape).collect();
+    let mut first = inputs.values().filter_map(|shape| shape.first().copied());
+    let batch = first.next().filter(|batch| first.all(|other| other == *batch)).unwrap_or(0);
+    Assumed { batch, inputs, slots }
 }
 
 fn model_info(file: &OnnxFile, analysis: &Analysis) -> ModelInfo {
