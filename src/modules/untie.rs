@@ -31,6 +31,9 @@ pub fn untie(model: &Model) -> Untied {
     let uses = Uses::new(graph);
     let merged: HashMap<NodeId, ValueId> =
         graph.node_ids().filter_map(|(id, _)| Some((id, merged(graph, &uses, id)?))).collect();
+    if merged.is_empty() {
+        return Untied { model: model.clone(), names: Vec::new() };
+    }
     let first_use = |value: ValueId| {
         let readers = uses.direct(value).iter().filter(|reader| !merged.contains_key(&reader.node));
         readers.map(|reader| (reader.node, reader.input)).min()
