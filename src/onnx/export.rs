@@ -1,35 +1,18 @@
 //! Writes a [`Model`] as a new file.
 
 use super::{proto, tensor};
-use crate::graph::{Attribute, Dim, Fact, Model, Node};
+use crate::graph::{Attribute, Dim, Fact, Graph, Model, Node};
 use prost::Message;
 
 /// Returns the ONNX file of a model, with every initializer as raw data inside it and the facts
 /// of every value as `value_info`. The same model gives the same bytes.
 pub fn to_bytes(model: &Model) -> Vec<u8> {
-    let graph = &model.graph;
-    let info = |id| value_info(graph.value_name(id), graph.fact(id));
-    let declared: std::collections::HashSet<_> = graph.inputs().iter().chain(graph.outputs()).copied().collect();
-    let known = graph.values().filter(|(id, value)| {
-        value.initializer.is_none()
-            && !declared.contains(id)
-            && value.fact.dtype.is_some()
-            && value.fact.shape.is_some()
-    });
     let (name, version) = model.producer.split_once(' ').unwrap_or((&model.producer, ""));
     let proto = proto::Model {
         ir_version: Some(model.ir_version),
         producer_name: Some(name.to_string()),
         producer_version: Some(version.to_string()),
-        graph: Some(proto::Graph {
-            name: Some(graph.name().to_string()),
-            node: graph.nodes().iter().map(|node| export_node(model, node)).collect(),
-            initializer: graph.initializers().map(|(_, value, data)| tensor::export(&value.name, data)).collect(),
-            input: graph.inputs().iter().map(|id| info(*id)).collect(),
-            output: graph.outputs().iter().map(|id| info(*id)).collect(),
-            value_info: known.map(|(id, _)| info(id)).collect(),
-            ..proto::Graph::default()
-        }),
+        graph: Some(export_graph(&model.graph)),
         opset_import: model
             .opsets
             .iter()
@@ -41,7 +24,28 @@ pub fn to_bytes(model: &Model) -> Vec<u8> {
     proto.encode_to_vec()
 }
 
-fn entries(pairs: &[(String, String)]) -> Vec<proto::StringStringEntry> {
+/// Returns the message of a graph, its initializers as raw data.
+pub(super) fn export_graph(graph: &Graph) -> proto::Graph {
+    let info = |id| value_info(graph.value_name(id), graph.fact(id));
+    let declared: std::collections::HashSet<_> = graph.inputs().iter().chain(graph.outputs()).copied().collect();
+    let known = graph.values().filter(|(id, value)| {
+        value.initializer.is_none()
+            && !declared.contains(id)
+            && value.fact.dtype.is_some()
+            && value.fact.shape.is_some()
+    });
+    proto::Graph {
+        name: Some(graph.name().to_string()),
+        node: graph.nodes().iter().map(|node| export_node(graph, node)).collect(),
+        initializer: graph.initializers().map(|(_, value, data)| tensor::export(&value.name, data)).collect(),
+        input: graph.inputs().iter().map(|id| info(*id)).collect(),
+        output: graph.outputs().iter().map(|id| info(*id)).collect(),
+        value_info: known.map(|(id, _)| info(id)).collect(),
+        ..proto::Graph::default()
+    }
+}
+
+pub(super) fn entries(pairs: &[(String, String)]) -> Vec<proto::StringStringEntry> {
     let entry = |(key, value): &(String, String)| proto::StringStringEntry {
         key: Some(key.clone()),
         value: Some(value.clone()),
@@ -49,9 +53,9 @@ fn entries(pairs: &[(String, String)]) -> Vec<proto::StringStringEntry> {
     pairs.iter().map(entry).collect()
 }
 
-fn export_node(model: &Model, node: &Node) -> proto::Node {
+fn export_node(graph: &Graph, node: &Node) -> proto::Node {
     let names = |ids: &[Option<crate::graph::ValueId>]| {
-        ids.iter().map(|id| id.map_or(String::new(), |id| model.graph.value_name(id).to_string())).collect()
+        ids.iter().map(|id| id.map_or(String::new(), |id| graph.value_name(id).to_string())).collect()
     };
     proto::Node {
         input: names(&node.inputs),

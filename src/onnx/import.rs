@@ -1,7 +1,7 @@
 //! Reads a file into a [`Model`].
 
 use super::tensor::{External, map};
-use super::{OnnxError, proto, tensor};
+use super::{OnnxError, TrainingInfo, proto, tensor, training_info};
 use crate::graph::{Attribute, Attributes, Builder, DType, Dim, Fact, Model, Node, OpId, Origin, ValueId, check};
 use bytes::Bytes;
 use prost::Message;
@@ -17,6 +17,8 @@ pub struct OnnxFile {
     pub bytes: Bytes,
     /// What it says.
     pub model: Model,
+    /// The training steps that it carries.
+    pub training: Vec<TrainingInfo>,
 }
 
 /// Reads a model. Weights are mapped from the file and its external files.
@@ -29,11 +31,11 @@ pub fn read(path: &Path) -> Result<OnnxFile, OnnxError> {
         return Err(OnnxError::NotOnnx { path: path.to_path_buf(), reason });
     }
     let bytes = map(path).map_err(|source| OnnxError::Read { path: path.to_path_buf(), source })?;
-    let model = import(path, bytes.clone())?;
-    Ok(OnnxFile { path: path.to_path_buf(), bytes, model })
+    let (model, training) = import(path, bytes.clone())?;
+    Ok(OnnxFile { path: path.to_path_buf(), bytes, model, training })
 }
 
-fn import(path: &Path, bytes: Bytes) -> Result<Model, OnnxError> {
+fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<TrainingInfo>), OnnxError> {
     let not_onnx = |reason: String| OnnxError::NotOnnx { path: path.to_path_buf(), reason };
     if bytes.is_empty() {
         return Err(not_onnx("the file is empty".into()));
@@ -56,13 +58,15 @@ fn import(path: &Path, bytes: Bytes) -> Result<Model, OnnxError> {
     let pairs = |entries: &[proto::StringStringEntry]| {
         entries.iter().map(|e| (e.key().to_string(), e.value().to_string())).collect()
     };
-    Ok(Model {
+    let model = Model {
         graph: import_graph(path, graph)?,
         opsets,
         ir_version: proto.ir_version(),
         producer: format!("{} {}", proto.producer_name(), proto.producer_version()).trim().to_string(),
         metadata: pairs(&proto.metadata_props),
-    })
+    };
+    let training = training_info::import(path, &proto, &|graph| import_graph(path, graph))?;
+    Ok((model, training))
 }
 
 fn domain(name: &str) -> String {

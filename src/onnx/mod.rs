@@ -10,10 +10,12 @@ mod import;
 mod proto;
 mod rewrite;
 mod tensor;
+mod training_info;
 
 pub use export::to_bytes;
 pub use import::{OnnxFile, read};
 pub use rewrite::{Edits, NodeEdit};
+pub use training_info::{NewTrainingInfo, TrainingInfo, with_training_info};
 
 use crate::error::ErrorKind;
 use std::path::PathBuf;
@@ -36,6 +38,8 @@ pub enum OnnxError {
     Duplicate { path: PathBuf, value: String },
     #[error("{path}: {what} is not supported yet")]
     Unsupported { path: PathBuf, what: String },
+    #[error("{path}: training information {number}: {reason}")]
+    Training { path: PathBuf, number: usize, reason: String },
     #[error("the model has no initializer \"{name}\" to replace")]
     NoInitializer { name: String },
     #[error("initializer \"{name}\" is {expected} in the file, its new value is {found}")]

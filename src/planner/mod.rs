@@ -32,7 +32,12 @@ pub struct Analysis {
 impl Analysis {
     /// Analyses a model.
     pub fn of(model: &Model) -> Analysis {
-        let facts::Completed { model, notes } = facts::complete(&untie(model).model);
+        Analysis::as_written(&untie(model).model)
+    }
+
+    /// Analyses a model whose merged parameters are meant to be one.
+    pub fn as_written(model: &Model) -> Analysis {
+        let facts::Completed { model, notes } = facts::complete(model);
         Analysis { tree: recover(&model), parameters: parameters(&model), model, notes }
     }
 
