@@ -34,7 +34,14 @@ pub fn run(args: &Args) -> CommandResult {
     let loaded = model::load(path)?;
     let options = args.plan.options()?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
-    let plan = model::plan(&loaded, &options, args.plan.epochs, &optimizer, &args.shape)?;
+    let stage = match loaded.file.training.is_empty() {
+        true => None,
+        false => model::staged(&loaded, 1).map_err(|failure| failure.warn("the training information is not used")).ok(),
+    };
+    let plan = match stage {
+        Some(stage) => stage.plan(&loaded, &options, args.plan.epochs, &args.shape)?,
+        None => model::plan(&loaded, &options, args.plan.epochs, model::slots(&optimizer), &args.shape)?,
+    };
     let text = match args.format {
         Format::Table => report::plan_table(&plan),
         Format::Json => plan.to_json(),

@@ -6,6 +6,7 @@
 mod engine;
 mod evaluator;
 mod event;
+mod initial;
 pub mod job;
 pub mod locate;
 mod metrics;
@@ -27,7 +28,7 @@ pub use event::{RunEvent, Timed};
 pub use job::{Job, JobError};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use onnxruntime::OnnxRuntime;
-pub use phase::Phase;
+pub use phase::{Phase, Stepped};
 pub use schedule::{Schedule, lr_at};
 pub use state::State;
 #[cfg(feature = "tract")]
