@@ -7,3 +7,4 @@ mod layering;
 mod parity;
 mod plans;
 mod proto;
+mod stages;
