@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("training", &["graph", "modules", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"]),
     ("data", &["graph", "error"]),
     ("checkpoint", &["graph", "data", "error"]),
-    ("runner", &["graph", "onnx", "training", "data", "checkpoint", "plan", "losses", "optim", "error"]),
+    ("runner", &["graph", "onnx", "facts", "training", "data", "checkpoint", "plan", "losses", "optim", "error"]),
     ("report", &["plan", "cost", "modules", "runner", "error"]),
     (
         "cli",

@@ -3,7 +3,9 @@
 mod cli;
 mod engines;
 mod graphs;
+mod hostile;
 mod layering;
+mod loader;
 mod parity;
 mod plans;
 mod proto;

@@ -1,6 +1,6 @@
 //! What a gradient rule is, and what it sees.
 
-use crate::graph::{AttrError, Attributes, Builder, DType, Dim, Node, ValueId};
+use crate::graph::{AttrError, Attributes, Builder, DType, Dim, FactError, Node, ValueId, lost};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
@@ -57,8 +57,8 @@ impl Inputs {
 pub enum RuleError {
     #[error(transparent)]
     Attribute(#[from] AttrError),
-    #[error("the rank of \"{value}\" is unknown")]
-    NoRank { value: String },
+    #[error(transparent)]
+    Unknown(#[from] FactError),
     #[error("the shape of \"{value}\" must be fixed in dimensions {dims}, found {found}")]
     NoShape { value: String, dims: String, found: String },
     #[error("input \"{value}\" must be fixed in the model")]
@@ -154,7 +154,7 @@ impl<'a> Ctx<'a> {
     /// # Errors
     /// It is unknown.
     pub fn rank(&self, value: ValueId) -> Result<usize, RuleError> {
-        self.b.fact(value).rank().ok_or_else(|| RuleError::NoRank { value: self.name(value) })
+        self.b.fact(value).rank().ok_or_else(|| self.unknown(value))
     }
 
     /// Returns the dimensions, some of which may be symbols.
@@ -162,7 +162,11 @@ impl<'a> Ctx<'a> {
     /// # Errors
     /// Not even their number is known.
     pub fn dims(&self, value: ValueId) -> Result<Vec<Dim>, RuleError> {
-        self.b.fact(value).shape.clone().ok_or_else(|| RuleError::NoRank { value: self.name(value) })
+        self.b.fact(value).shape.clone().ok_or_else(|| self.unknown(value))
+    }
+
+    fn unknown(&self, value: ValueId) -> RuleError {
+        lost(self.b.graph(), value, "shape".into()).into()
     }
 
     /// Returns the sizes from dimension `from` on.
@@ -171,6 +175,9 @@ impl<'a> Ctx<'a> {
     /// One of them is not fixed.
     pub fn sizes_from(&self, value: ValueId, from: usize) -> Result<Vec<usize>, RuleError> {
         let dims = self.dims(value)?;
+        if let Some(axis) = dims.iter().skip(from).position(|dim| *dim == Dim::Unknown) {
+            return Err(lost(self.b.graph(), value, format!("size of dimension {}", from + axis)).into());
+        }
         dims.iter().skip(from).map(Dim::known).collect::<Option<Vec<_>>>().ok_or_else(|| RuleError::NoShape {
             value: self.name(value),
             dims: format!("{from} and up"),

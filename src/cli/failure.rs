@@ -1,5 +1,6 @@
 //! How a failure is told: one line, the remedy on a second one, an exit code.
 
+use super::printable::line;
 use crate::error::ErrorKind;
 use std::error::Error;
 use std::process::ExitCode;
@@ -29,9 +30,9 @@ impl Failure {
 
     /// Prints the failure to stderr and returns its exit code.
     pub fn print(self) -> ExitCode {
-        eprintln!("error: {}", self.message);
+        eprintln!("error: {}", line(&self.message));
         if let Some(hint) = self.hint {
-            eprintln!("hint: {hint}");
+            eprintln!("hint: {}", line(&hint));
         }
         ExitCode::from(self.kind.exit_code())
     }

@@ -6,7 +6,7 @@ use super::{model, output};
 use crate::error::ErrorKind;
 use crate::graph::{Model, upgrade};
 use crate::losses::{LossKind, LossSpec};
-use crate::onnx::{Edits, to_bytes, with_training_info};
+use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
 use crate::training::stage::training_info;
@@ -130,8 +130,8 @@ pub fn run(args: &Args) -> CommandResult {
     };
     output::make_folder(&args.out)?;
     let mut written = vec!["train.onnx", "eval.onnx", "contract.json"];
-    output::write_file(&args.out.join("train.onnx"), &to_bytes(&step.train))?;
-    output::write_file(&args.out.join("eval.onnx"), &to_bytes(&step.eval))?;
+    output::write_model(&args.out.join("train.onnx"), |data| Ok(encode(&step.train, data, LARGEST)))?;
+    output::write_model(&args.out.join("eval.onnx"), |data| Ok(encode(&step.eval, data, LARGEST)))?;
     match &step.optimizer {
         Some(optimizer) => {
             output::write_file(&args.out.join("optimizer.onnx"), &to_bytes(optimizer))?;
@@ -143,8 +143,7 @@ pub fn run(args: &Args) -> CommandResult {
         }
     }
     if args.training_info {
-        let bytes = training(&loaded, &prepared, &options, &step, args.epoch)?;
-        output::write_file(&args.out.join("training.onnx"), &bytes)?;
+        write_training(&args.out.join("training.onnx"), &loaded, &prepared, &options, &step, args.epoch)?;
         written.push("training.onnx");
     }
     let contract = serde_json::to_string_pretty(&step.contract).expect("invariant: plain data");
@@ -179,27 +178,25 @@ fn stage(args: &Args, loaded: &model::Loaded) -> Result<Option<model::Staged>, F
     Ok(Some(staged))
 }
 
-/// Returns the model with the phase as its training information. The file stays as it is where
-/// its operators allow that; otherwise it is written anew at an opset that the loss needs.
-fn training(
+/// Writes the model with the phase as its training information. The file stays as it is where its
+/// operators allow that; otherwise it is written anew at an opset that the loss needs.
+fn write_training(
+    path: &Path,
     loaded: &model::Loaded,
     prepared: &Prepared,
     options: &PhaseOptions<'_>,
     step: &TrainStep,
     epoch: Option<usize>,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<(), Failure> {
     let (file, analysis) = (&loaded.file, &loaded.analysis);
     let as_is = file.model.opset() == prepared.model.opset()
         && file.model.ir_version >= 7
         && file.model.graph.nodes().len() == analysis.model.graph.nodes().len();
-    let (base, bytes) = if as_is {
-        let edits = Edits { embed_external: true, ..Edits::default() };
-        (file.model.clone(), file.rewrite(&edits)?)
+    let base = if as_is {
+        file.model.clone()
     } else {
         let upgraded = upgrade(&analysis.model).map_err(TrainingError::from)?;
-        let base = Model { ir_version: upgraded.ir_version.clamp(8, 10), ..upgraded };
-        let bytes = to_bytes(&base);
-        (base, bytes)
+        Model { ir_version: upgraded.ir_version.clamp(8, 10), ..upgraded }
     };
     let mut info = training_info(&base, prepared, options, step)?;
     let phase = serde_json::json!({
@@ -211,7 +208,11 @@ fn training(
         "batch_norm": options.batch_norm,
     });
     info.metadata.push(("freeze-plan.phase".into(), phase.to_string()));
-    Ok(with_training_info(bytes.into(), info))
+    output::write_model(path, |data| {
+        let edits = Edits { embed_external: true, ..Edits::default() };
+        let encoded = if as_is { file.rewrite_encoded(&edits, data, LARGEST)? } else { encode(&base, data, LARGEST) };
+        Ok(Encoded { bytes: with_training_info(encoded.bytes.into(), info), pieces: encoded.pieces })
+    })
 }
 
 /// Reads a plan file and refuses one of another model.

@@ -11,6 +11,7 @@ mod model;
 mod options;
 mod output;
 mod preview;
+mod printable;
 mod progress;
 mod report;
 mod train;

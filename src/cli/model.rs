@@ -3,11 +3,15 @@
 use super::failure::Failure;
 use super::options::ShapeArgs;
 use crate::error::ErrorKind;
+use crate::facts::Probe;
+use crate::graph::{Fact, Model, ValueId};
 use crate::onnx::{OnnxFile, read};
 use crate::optim::OptimizerSpec;
 use crate::plan::{FreezePlan, PlanOptions};
 use crate::planner::{self, Analysis, Request, sizes};
+use crate::runner::{EngineProbe, LocateOptions, OnnxRuntime, locate};
 use crate::training::{Prepared, stage};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// A loaded and analysed model.
@@ -20,10 +24,43 @@ pub struct Loaded {
 
 /// Loads a model.
 pub fn load(path: &Path) -> Result<Loaded, Failure> {
+    load_for(path, &ShapeArgs { batch: 1, shape: Vec::new() }, None)
+}
+
+/// Loads a model that is used with these sizes. `runtime` is the library that the command runs
+/// models with, where one was named.
+pub fn load_for(path: &Path, shape: &ShapeArgs, runtime: Option<&Path>) -> Result<Loaded, Failure> {
     let file = read(path)?;
+    let graph = &file.model.graph;
+    let sizes = shapes(shape).ok().and_then(|shapes| sizes(graph, shape.batch, &shapes).ok()).unwrap_or_default();
+    let mut probe = LocalProbe { runtime, engine: None };
     // Bindings of training information name initializers as the file has them.
-    let analysis = if file.training.is_empty() { Analysis::of(&file.model) } else { Analysis::as_written(&file.model) };
+    let analysis = match file.training.is_empty() {
+        true => Analysis::with(&file.model, &sizes, Some(&mut probe)),
+        false => Analysis::as_written_with(&file.model, &sizes, Some(&mut probe)),
+    };
     Ok(Loaded { file, analysis })
+}
+
+/// Runs a model on the ONNX Runtime of this machine, which is looked for when it is first needed.
+struct LocalProbe<'a> {
+    runtime: Option<&'a Path>,
+    engine: Option<OnnxRuntime>,
+}
+
+impl Probe for LocalProbe<'_> {
+    fn run(&mut self, model: &Model, ask: &[ValueId], sizes: &HashMap<String, usize>) -> Result<Vec<Fact>, String> {
+        if self.runtime == Some(Path::new("embedded")) {
+            return Err("the embedded executor is asked for".into());
+        }
+        if self.engine.is_none() {
+            let options = LocateOptions { runtime: self.runtime.map(Path::to_path_buf), offline: true };
+            let found = locate(&options, &mut |_| {}).map_err(|error| error.to_string())?;
+            self.engine = Some(OnnxRuntime::new(&found.path, 1).map_err(|error| error.to_string())?);
+        }
+        let engine = self.engine.as_mut().ok_or("there is no ONNX Runtime")?;
+        EngineProbe::new(engine).run(model, ask, sizes)
+    }
 }
 
 /// Plans a run of the model.
@@ -34,8 +71,7 @@ pub fn plan(
     slots: u64,
     shape: &ShapeArgs,
 ) -> Result<FreezePlan, Failure> {
-    let shapes = shape.shape.iter().map(|text| shape_of(text)).collect::<Result<Vec<_>, _>>()?;
-    let sizes = sizes(&loaded.analysis.model.graph, shape.batch, &shapes)?;
+    let sizes = sizes(&loaded.analysis.model.graph, shape.batch, &shapes(shape)?)?;
     let request = Request { epochs, options, slots, sizes };
     Ok(planner::plan(&loaded.file, &loaded.analysis, &request)?)
 }
@@ -76,6 +112,10 @@ impl Staged {
         plan.summary.notes.push(self.stage.describe());
         Ok(plan)
     }
+}
+
+fn shapes(shape: &ShapeArgs) -> Result<Vec<(String, Vec<usize>)>, Failure> {
+    shape.shape.iter().map(|text| shape_of(text)).collect()
 }
 
 fn shape_of(text: &str) -> Result<(String, Vec<usize>), Failure> {

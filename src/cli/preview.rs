@@ -2,9 +2,11 @@
 
 use super::failure::{CommandResult, Failure};
 use super::options::{Format, PlanArgs, ShapeArgs};
+use super::printable::lines;
 use super::{model, output};
 use crate::error::ErrorKind;
 use crate::optim::{OptimizerKind, OptimizerSpec};
+use crate::planner::identify;
 use crate::report;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,20 +33,23 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let path = args.model.as_ref();
     let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
-    let loaded = model::load(path)?;
+    let loaded = model::load_for(path, &args.shape, None)?;
     let options = args.plan.options()?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
     let stage = match loaded.file.training.is_empty() {
         true => None,
         false => model::staged(&loaded, 1).map_err(|failure| failure.warn("the training information is not used")).ok(),
     };
-    let plan = match stage {
+    let mut plan = match stage {
         Some(stage) => stage.plan(&loaded, &options, args.plan.epochs, &args.shape)?,
         None => model::plan(&loaded, &options, args.plan.epochs, model::slots(&optimizer), &args.shape)?,
     };
     let text = match args.format {
-        Format::Table => report::plan_table(&plan),
-        Format::Json => plan.to_json(),
+        Format::Table => lines(&report::plan_table(&plan)).into_owned(),
+        Format::Json => {
+            identify(&mut plan, &loaded.file);
+            plan.to_json()
+        }
         Format::Csv => report::plan_csv(&plan),
         Format::Html => report::plan_html(&plan),
     };

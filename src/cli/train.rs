@@ -3,10 +3,13 @@
 use super::failure::{CommandResult, Failure};
 use super::feeds::batches;
 use super::options::{RuntimeArgs, ShapeArgs};
+use super::printable::lines;
 use super::progress::{Progress, metric};
 use super::{STOPPED, model, output};
 use crate::error::ErrorKind;
+use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, segments};
+use crate::planner::identify;
 use crate::report;
 use crate::runner::{
     Engine, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
@@ -42,16 +45,16 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let mut job = Job::load(&args.job, &args.set)?;
-    let loaded = model::load(&job.model)?;
-    let options = job.freeze.clone();
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
+    let loaded = model::load_for(&job.model, &shape, args.runtime.runtime.as_deref())?;
+    let options = job.freeze.clone();
     let epochs = job.run.epochs as usize;
     let stage = stage(&args.job, &job, &loaded)?;
     let schedule = job.schedule.clone().unwrap_or_default();
     if stage.is_none() {
         job.schedule = Some(schedule.clone());
     }
-    let (plan, prepared, objective) = match (&stage, &job.loss, &job.optimizer) {
+    let (mut plan, prepared, objective) = match (&stage, &job.loss, &job.optimizer) {
         (Some(model::Staged { prepared, stage: step }), ..) => {
             let lr = match &job.schedule {
                 Some(_) => Some(step.rate.ok_or(StageError::Rate).map_err(TrainingError::from)?),
@@ -68,12 +71,13 @@ pub fn run(args: &Args) -> CommandResult {
         }
         _ => unreachable!("invariant: without a stage the job has both sections"),
     };
+    identify(&mut plan, &loaded.file);
     let train_data = batches(&job, &prepared, &objective, &job.data.train, true)?;
     let eval_data = job.data.eval.as_ref().map(|path| batches(&job, &prepared, &objective, path, false)).transpose()?;
     try_graphs(&job, &prepared, &objective, &plan)?;
     RunFolder::check(&job, args)?;
     if !args.no_plan {
-        eprint!("{}", report::plan_table(&plan));
+        eprint!("{}", lines(&report::plan_table(&plan)));
         eprintln!();
     }
     let mut engine = engine(&args.runtime, job.run.threads)?;
@@ -108,7 +112,7 @@ pub fn run(args: &Args) -> CommandResult {
         eprintln!("note: BatchNormalization and Dropout of the trained model {form}{why}");
         edits.nodes.retain(|_, _| loaded.file.training.is_empty());
     }
-    output::write_file(&path, &loaded.file.rewrite(&edits)?)?;
+    output::write_model(&path, |data| loaded.file.rewrite_encoded(&edits, data, LARGEST))?;
     finish(&outcome, &path)
 }
 

@@ -1,6 +1,7 @@
 //! `freeze-plan tree MODEL`: the ownership tree.
 
 use super::failure::CommandResult;
+use super::printable::lines;
 use super::{model, output};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +16,6 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
     let analysis = model::load(&args.model)?.analysis;
-    output::emit(&analysis.tree.text(&analysis.model), None)?;
+    output::emit(&lines(&analysis.tree.text(&analysis.model)), None)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,87 +1,133 @@
-//! Completes what is known of every value: dtypes and shapes.
+//! Completes what is known of every value: dtypes and shapes, with named sizes where they can be
+//! followed.
 //!
-//! In this order, each filling only what the ones before left open: the file's `value_info`; our
-//! own inference over the operators that `graph` knows, with the integer arithmetic of fixed
-//! shapes; tract's analysis (feature `tract`), which also follows a named batch size through such
-//! arithmetic; our own inference again.
+//! Sources, in the order in which they are asked, each only when a gap is left that somebody may
+//! need (a floating-point value that depends on the data or a weight):
 //!
-//! Shapes with a batch of a fixed size are known more often than with a named one: callers who
-//! need numbers apply [`Graph::with_sizes`](crate::graph::Graph::with_sizes) first.
+//! 1. the file's `value_info` and the operators' own rules, with the arithmetic of shapes evaluated
+//!    on the way, named sizes included;
+//! 2. tract's analysis of the part of the graph around the gaps (feature `tract`);
+//! 3. a run of the model at several sizes, by a [`Probe`] that the caller gives.
 //!
-//! What this module does not do: run anything, or change a node.
+//! Sources that say different things of a value are listed as [`Contradiction`]s; a run is believed
+//! before our own inference, that before tract, that before the file. Everything is linear in the
+//! size of the graph, and no weight is read.
+//!
+//! What this module does not do: run anything itself.
 
+mod agree;
+mod branch;
 mod fold;
-mod integers;
+mod gaps;
+mod probe;
+mod sequences;
+mod small;
 #[cfg(feature = "tract")]
 mod tract;
+mod walk;
 
+pub use crate::graph::{FactError, require};
+pub use agree::{Contradiction, Source};
 pub use fold::fold;
+pub use gaps::Gap;
+pub use probe::{MOST_WEIGHTS, Probe};
 
-use crate::graph::{Builder, Fact, Graph, Model, Node, facts_with};
-use integers::Integers;
+use crate::graph::Model;
+use std::collections::HashMap;
+use walk::{Evidence, Known};
 
 /// A model with completed facts.
 #[derive(Clone, Debug)]
 pub struct Completed {
     /// The same model, knowing more.
     pub model: Model,
-    /// What could not be found out, for a person.
+    /// Where most of each value's fact comes from, by value position.
+    pub sources: Vec<Source>,
+    /// What the sources disagree about, in evaluation order.
+    pub contradictions: Vec<Contradiction>,
+    /// What stays unknown, in evaluation order.
+    pub gaps: Vec<Gap>,
+    /// What a person should know of this.
     pub notes: Vec<String>,
 }
 
-/// Returns the model with every fact that can be had.
+/// Returns the model with every fact that can be had without running it.
 pub fn complete(model: &Model) -> Completed {
-    let graph = walk(model.graph.clone());
-    let (graph, mut notes) = if open(&graph).next().is_some() { ask_tract(model, graph) } else { (graph, Vec::new()) };
-    let left: Vec<&str> = open(&graph).collect();
-    if let Some(first) = left.first() {
-        notes.push(format!("{} values have no known shape or dtype, the first is \"{first}\"", left.len()));
+    complete_with(model, &HashMap::new(), None)
+}
+
+/// Returns the model with every fact that can be had, with a probing run where gaps remain that
+/// somebody may need. `sizes` gives numbers for named sizes in that run; the facts keep the names.
+pub fn complete_with(model: &Model, sizes: &HashMap<String, usize>, probe: Option<&mut dyn Probe>) -> Completed {
+    let graph = &model.graph;
+    let mut notes = Vec::new();
+    let mut known = Known::of(model, &[], &[]);
+    let mut gaps = gaps::gaps(graph, &known.facts);
+    let mut below = Vec::new();
+    if gaps.iter().any(|gap| gap.needed) {
+        let found = ask_tract(model, &known, &gaps, &mut notes);
+        if !found.facts.is_empty() {
+            below.push(found);
+            known = Known::of(model, &[], &below);
+            gaps = gaps::gaps(graph, &known.facts);
+        }
     }
-    Completed { model: Model { graph, ..model.clone() }, notes }
+    if let Some(probe) = probe
+        && gaps.iter().any(|gap| gap.needed)
+    {
+        let sized = Model { graph: graph.with_facts(known.facts.clone()), ..model.clone() };
+        match probe::ask(&sized, &gaps, sizes, probe) {
+            Ok(facts) if facts.is_empty() => {}
+            Ok(facts) => {
+                known = Known::of(model, &[Evidence { source: Source::Probe, facts }], &below);
+                gaps = gaps::gaps(graph, &known.facts);
+            }
+            Err(reason) => notes.push(format!("no probing run: {reason}")),
+        }
+    }
+    let needed = gaps.iter().filter(|gap| gap.needed).count();
+    match gaps.iter().find(|gap| gap.needed) {
+        Some(first) if needed == 1 => notes.push(first.to_string()),
+        Some(first) => notes.push(format!("of {needed} values something is not known; first, {first}")),
+        None => notes.clear(),
+    }
+    if let Some(first) = known.contradictions.first() {
+        let more = known.contradictions.len() - 1;
+        let rest = if more > 0 { format!(" ({more} more values like this)") } else { String::new() };
+        notes.push(format!("{first}{rest}"));
+    }
+    Completed {
+        model: Model { graph: graph.with_facts(known.facts), ..model.clone() },
+        sources: known.sources,
+        contradictions: known.contradictions,
+        gaps,
+        notes,
+    }
+}
+
+/// Returns a completed model with named sizes as numbers, and what follows from them.
+pub fn with_sizes(model: &Model, sizes: &HashMap<String, usize>) -> Model {
+    let graph = model.graph.with_sizes(sizes);
+    let open = graph.nodes().iter().flat_map(|node| node.outputs.iter().flatten());
+    if open.into_iter().any(|id| graph.fact(*id).sizes().is_none()) {
+        let sized = Model { graph, ..model.clone() };
+        let facts = Known::of(&sized, &[], &[]).facts;
+        return Model { graph: sized.graph.with_facts(facts), ..sized };
+    }
+    Model { graph, ..model.clone() }
 }
 
 #[cfg(feature = "tract")]
-fn ask_tract(model: &Model, graph: Graph) -> (Graph, Vec<String>) {
-    let found = tract::analyse(&Model { graph: graph.clone(), ..model.clone() });
-    let mut builder = Builder::extend(graph);
-    for (value, fact) in &found.facts {
-        builder.refine(*value, fact);
-    }
-    (walk(builder.finish()), found.note.into_iter().collect())
+fn ask_tract(model: &Model, known: &Known, gaps: &[Gap], notes: &mut Vec<String>) -> Evidence {
+    let sized = Model { graph: model.graph.with_facts(known.facts.clone()), ..model.clone() };
+    let found = tract::analyse(&sized, gaps);
+    notes.extend(found.note);
+    Evidence { source: Source::Tract, facts: found.facts }
 }
 
 #[cfg(not(feature = "tract"))]
-fn ask_tract(_: &Model, graph: Graph) -> (Graph, Vec<String>) {
-    (graph, Vec::new())
-}
-
-/// Returns the names of node outputs of which dtype or rank is not known.
-fn open(graph: &Graph) -> impl Iterator<Item = &str> {
-    let outputs = graph.nodes().iter().flat_map(|node| node.outputs.iter().flatten());
-    let open = outputs.filter(|value| {
-        let fact = graph.fact(**value);
-        fact.dtype.is_none() || fact.shape.is_none()
-    });
-    open.map(|value| graph.value_name(*value))
-}
-
-fn walk(graph: Graph) -> Graph {
-    let nodes: Vec<Node> = graph.nodes().to_vec();
-    let mut builder = Builder::extend(graph);
-    let mut integers = Integers::default();
-    for node in &nodes {
-        let graph = builder.graph();
-        let known = |value| integers.get(graph, value);
-        let facts = facts_with(graph, &node.op, &node.inputs, &node.attributes, node.outputs.len(), &known);
-        for (output, fact) in node.outputs.iter().zip(facts) {
-            // Without a shape the dtype is a guess of an operator that inference does not know.
-            if let (Some(output), Fact { shape: Some(_), .. }) = (output, &fact) {
-                builder.refine(*output, &fact);
-            }
-        }
-        integers.learn(builder.graph(), node);
-    }
-    builder.finish()
+fn ask_tract(_: &Model, _: &Known, _: &[Gap], _: &mut Vec<String>) -> Evidence {
+    Evidence { source: Source::Tract, facts: HashMap::new() }
 }
 
 #[cfg(test)]

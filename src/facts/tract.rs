@@ -1,51 +1,123 @@
 //! Facts from tract's analysis of a copy of the model.
 //!
-//! The copy has the shapes of the model and is not meant to run: `BatchNormalization` and
-//! `Dropout` pass their input through, large weights are inputs of a fixed shape, and a node that
-//! tract refuses to read has an operator it does not know, so that its outputs stay open.
+//! The copy holds the nodes around the gaps and is not meant to run: what is known already, and
+//! every large constant, is an input of its shape, `BatchNormalization` and `Dropout` pass their
+//! input through, and a node that tract refuses to read has an operator it does not know, so that
+//! its outputs stay open.
 
-use crate::graph::{Attributes, Builder, DType, Dim, Fact, Graph, Model, Node, OpId, ValueId};
+use super::Gap;
+use crate::graph::{
+    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, Model, Node, NodeId, OpId, Size, ValueId, missing,
+};
 use crate::onnx::to_bytes;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_onnx::prelude::{DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, TDim};
 use tract_onnx::tract_hir::internal::{DimFact, Factoid};
 
-/// Initializers of more elements than this say nothing about a shape.
+/// Values of more elements than this are inputs of the copy.
 const LARGE: usize = 256;
 /// How many nodes tract may refuse before the whole model is given up.
 const ATTEMPTS: usize = 32;
+/// Nodes of a copy that is not too large for tract.
+const MOST_NODES: usize = 5_000;
 
 /// What tract found.
 #[derive(Debug, Default)]
 pub(super) struct Analysis {
     /// Facts by value.
-    pub facts: Vec<(ValueId, Fact)>,
+    pub facts: HashMap<ValueId, Fact>,
     /// Why it is not all, for a person.
     pub note: Option<String>,
 }
 
-/// Returns what tract finds out.
-pub(super) fn analyse(model: &Model) -> Analysis {
+/// Returns what tract finds out about the gaps of a model whose other facts are known.
+pub(super) fn analyse(model: &Model, gaps: &[Gap]) -> Analysis {
+    let nothing = |note: Option<String>| Analysis { facts: HashMap::new(), note };
+    if gaps.iter().filter(|gap| gap.needed).all(|gap| hopeless(model.graph.node(gap.node))) {
+        return nothing(None);
+    }
+    let region = region(&model.graph, gaps);
+    if region.len() > MOST_NODES {
+        return nothing(Some(format!("tract's analysis: {} nodes are too many", region.len())));
+    }
+    let mut symbols = Symbols::default();
     // tract may panic on a model it does not expect; its facts are not needed to go on.
-    let result = catch_unwind(AssertUnwindSafe(|| load(model)));
+    let result = catch_unwind(AssertUnwindSafe(|| load(model, &region, &mut symbols)));
     let (analysed, note) = match result {
         Ok(Ok(found)) => found,
-        Ok(Err(reason)) => return Analysis { facts: Vec::new(), note: Some(format!("tract's analysis: {reason}")) },
-        Err(_) => return Analysis { facts: Vec::new(), note: Some("tract's analysis stopped with a panic".into()) },
+        Ok(Err(reason)) => return nothing(Some(format!("tract's analysis: {reason}"))),
+        Err(_) => return nothing(Some("tract's analysis stopped with a panic".into())),
     };
     let facts = analysed.outlet_labels.iter().filter_map(|(outlet, label)| {
-        let value = model.graph.find(label)?;
-        Some((value, fact(analysed.outlet_fact(*outlet).ok()?)))
+        let value = model.graph.find(label).filter(|id| model.graph.producer(*id).is_some())?;
+        Some((value, fact(analysed.outlet_fact(*outlet).ok()?, &symbols)))
     });
     Analysis { facts: facts.collect(), note }
 }
 
-fn load(model: &Model) -> Result<(InferenceModel, Option<String>), String> {
+/// Returns true for nodes of which tract knows no more than we do.
+fn hopeless(node: &Node) -> bool {
+    let names = ["NonZero", "Unique", "Compress", "NonMaxSuppression", "Loop", "SplitToSequence", "SequenceAt"];
+    !node.op.domain.is_empty() || names.contains(&node.op.name.as_str())
+}
+
+/// Returns the nodes around the gaps: those that have one, and the arithmetic that they read.
+fn region(graph: &Graph, gaps: &[Gap]) -> HashSet<NodeId> {
+    let mut wanted: HashSet<ValueId> = gaps.iter().map(|gap| gap.value).collect();
+    let mut region = HashSet::new();
+    let nodes: Vec<(NodeId, &Node)> = graph.node_ids().collect();
+    for (id, node) in nodes.into_iter().rev() {
+        if node.outputs.iter().flatten().any(|output| wanted.contains(output)) {
+            region.insert(id);
+            let captured = node.captured().filter_map(|name| graph.find(name));
+            let read = node.inputs.iter().flatten().copied().chain(captured);
+            wanted.extend(read.filter(|id| !boundary(graph, *id)));
+        }
+    }
+    region
+}
+
+/// Returns true for a value that can be an input of the copy: only its fact matters.
+fn boundary(graph: &Graph, id: ValueId) -> bool {
+    graph.fact(id).is_float() && missing(graph.fact(id)).is_none()
+}
+
+/// The named sizes of a model under names that tract can read.
+#[derive(Debug, Default)]
+struct Symbols(Vec<String>);
+
+impl Symbols {
+    fn rename(&mut self, fact: &Fact) -> Fact {
+        let mut dim = |dim: &Dim| match dim {
+            Dim::Symbol(text) => {
+                let known = self.0.iter().position(|known| known == text);
+                let place = known.unwrap_or_else(|| {
+                    self.0.push(text.clone());
+                    self.0.len() - 1
+                });
+                Dim::Symbol(format!("size{place}"))
+            }
+            dim => dim.clone(),
+        };
+        Fact { dtype: fact.dtype, shape: fact.shape.as_ref().map(|shape| shape.iter().map(&mut dim).collect()) }
+    }
+
+    fn size(&self, name: &str) -> Option<Size> {
+        let place: usize = name.strip_prefix("size")?.parse().ok()?;
+        self.0.get(place).map(|text| Size::parse(text))
+    }
+}
+
+fn load(
+    model: &Model,
+    region: &HashSet<NodeId>,
+    symbols: &mut Symbols,
+) -> Result<(InferenceModel, Option<String>), String> {
     let mut refused: HashSet<String> = HashSet::new();
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
-        let copy = Model { graph: analysis_copy(&model.graph, &refused), ..model.clone() };
+        let copy = Model { graph: analysis_copy(&model.graph, region, &refused, symbols), ..model.clone() };
         let bytes = to_bytes(&copy);
         let loaded = tract_onnx::onnx()
             .with_ignore_value_info(true)
@@ -76,32 +148,42 @@ fn short(error: &impl std::fmt::Display) -> String {
     line.chars().take(200).collect()
 }
 
-fn analysis_copy(graph: &Graph, refused: &HashSet<String>) -> Graph {
+fn analysis_copy(graph: &Graph, region: &HashSet<NodeId>, refused: &HashSet<String>, symbols: &mut Symbols) -> Graph {
     let mut builder = Builder::new(graph.name());
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
-    for id in graph.inputs() {
-        map.insert(*id, builder.input(graph.value_name(*id), graph.fact(*id).clone()));
-    }
-    for (id, value, tensor) in graph.initializers() {
-        let new = if tensor.dtype().is_float() && tensor.len() > LARGE {
-            builder.input(&value.name, value.fact.clone())
-        } else {
-            builder.copy_value(graph, id)
-        };
-        map.insert(id, new);
-    }
-    for node in graph.nodes() {
-        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| map[&id])).collect();
+    for (_, node) in graph.node_ids().filter(|(id, _)| region.contains(id)) {
+        let captured = node.captured().filter_map(|name| graph.find(name));
+        for input in node.inputs.iter().flatten().copied().chain(captured) {
+            map.entry(input).or_insert_with(|| outside(&mut builder, graph, input, symbols));
+        }
+        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| map.get(&(*input)?).copied()).collect();
+        let large = node.attributes.iter().any(|(_, value)| matches!(value, Attribute::Tensor(t) if t.len() > LARGE));
+        if large && node.op.is("Constant") {
+            let fact = node.output(0).map(|output| (output, graph.fact(output).clone()));
+            map.extend(fact.map(|(output, fact)| (output, builder.input(graph.value_name(output), fact))));
+            continue;
+        }
         for (output, standin) in stand_ins(node, refused) {
             let inputs = if standin.inputs.is_empty() { inputs.clone() } else { standin.read(&inputs) };
             let outputs = builder.copy_node(graph, &standin.node, &inputs);
             let old = if let Some(output) = output { vec![node.outputs[output]] } else { node.outputs.clone() };
             map.extend(old.into_iter().zip(outputs).filter_map(|(old, new)| Some((old?, new?))));
         }
+        for output in node.outputs.iter().flatten() {
+            map.get(output).copied().into_iter().for_each(|output| builder.mark_output(output));
+        }
     }
-    let outputs: Vec<ValueId> = graph.outputs().iter().map(|id| map[id]).collect();
-    outputs.into_iter().for_each(|id| builder.mark_output(id));
     builder.finish()
+}
+
+/// Adds a value that no node of the copy makes: a small initializer with its elements, all else as
+/// an input.
+fn outside(builder: &mut Builder, graph: &Graph, id: ValueId, symbols: &mut Symbols) -> ValueId {
+    let value = graph.value(id);
+    match &value.initializer {
+        Some(tensor) if tensor.len() <= LARGE => builder.copy_value(graph, id),
+        _ => builder.input(&value.name, symbols.rename(&value.fact)),
+    }
 }
 
 struct StandIn {
@@ -143,14 +225,22 @@ fn stand_ins(node: &Node, refused: &HashSet<String>) -> Vec<(Option<usize>, Stan
     vec![(None, StandIn { node: copy, inputs: Vec::new() })]
 }
 
-fn fact(found: &InferenceFact) -> Fact {
-    let dim = |dim: &DimFact| match dim.concretize() {
-        Some(TDim::Val(size)) => usize::try_from(size).map_or(Dim::Unknown, Dim::Known),
-        Some(TDim::Sym(symbol)) => Dim::Symbol(symbol.to_string()),
-        _ => Dim::Unknown,
-    };
+fn fact(found: &InferenceFact, symbols: &Symbols) -> Fact {
+    let dim = |dim: &DimFact| Dim::from(dim.concretize().and_then(|dim| size(&dim, symbols)));
     let shape = (!found.shape.is_open()).then(|| found.shape.dims().map(dim).collect());
     Fact { dtype: found.datum_type.concretize().and_then(dtype), shape }
+}
+
+fn size(dim: &TDim, symbols: &Symbols) -> Option<Size> {
+    match dim {
+        TDim::Val(size) => Some(Size::from(*size)),
+        TDim::Sym(symbol) => symbols.size(&symbol.to_string()),
+        TDim::Add(terms) => terms.iter().try_fold(Size::from(0), |sum, term| sum.plus(&size(term, symbols)?)),
+        TDim::Mul(terms) => terms.iter().try_fold(Size::from(1), |product, term| product.times(&size(term, symbols)?)),
+        TDim::MulInt(count, term) => size(term, symbols)?.times(&Size::from(*count)),
+        TDim::Div(term, divisor) => size(term, symbols)?.floor_by(i64::try_from(*divisor).ok()?),
+        _ => None,
+    }
 }
 
 fn dtype(found: DatumType) -> Option<DType> {

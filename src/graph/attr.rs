@@ -1,6 +1,6 @@
 //! Typed attributes of nodes.
 
-use super::Tensor;
+use super::{Graph, Tensor, ValueId};
 use bytes::Bytes;
 
 /// The value of one attribute.
@@ -14,12 +14,44 @@ pub enum Attribute {
     Floats(Vec<f32>),
     Ints(Vec<i64>),
     Strings(Vec<Bytes>),
-    /// Anything else (subgraphs, sparse tensors, types), as encoded in the file, with the names
-    /// of the outer values that its subgraphs read.
+    /// A graph that the node runs, such as a branch of `If`.
+    Graph(Box<Subgraph>),
+    /// In a function's body: the value of the named attribute of the call; `kind` is ONNX's code
+    /// of its type.
+    Reference {
+        attribute: String,
+        kind: i32,
+    },
+    /// Anything else (lists of graphs, sparse tensors, types), as encoded in the file, with the
+    /// names of the outer values that its subgraphs read.
     Opaque {
         encoded: Bytes,
         captures: Vec<String>,
     },
+}
+
+/// A graph inside a node. It is closed: values of outer graphs that it reads are its last inputs,
+/// under their outer names.
+#[derive(Clone, Debug)]
+pub struct Subgraph {
+    /// The graph; its inputs are the formal ones, then one for each of `captures`.
+    pub graph: Graph,
+    /// Names of the outer values that it reads.
+    pub captures: Vec<String>,
+}
+
+impl Subgraph {
+    /// Returns the inputs that the node gives values to.
+    pub fn formal_inputs(&self) -> &[ValueId] {
+        let inputs = self.graph.inputs();
+        &inputs[..inputs.len() - self.captures.len()]
+    }
+}
+
+impl PartialEq for Subgraph {
+    fn eq(&self, other: &Subgraph) -> bool {
+        self.captures == other.captures && super::dump(&self.graph) == super::dump(&other.graph)
+    }
 }
 
 /// An attribute has another type than its operator defines.
@@ -59,6 +91,11 @@ impl From<&[i64]> for Attribute {
         Attribute::Ints(value.to_vec())
     }
 }
+impl From<Subgraph> for Attribute {
+    fn from(value: Subgraph) -> Self {
+        Attribute::Graph(Box::new(value))
+    }
+}
 impl From<Tensor> for Attribute {
     fn from(value: Tensor) -> Self {
         Attribute::Tensor(value)
@@ -73,6 +110,11 @@ impl Attributes {
     /// Returns no attributes.
     pub fn none() -> Attributes {
         Attributes::default()
+    }
+
+    /// Returns attributes of which no two have the same name.
+    pub(crate) fn of(entries: Vec<(String, Attribute)>) -> Attributes {
+        Attributes(entries)
     }
 
     /// Returns these attributes and one more.
@@ -98,6 +140,11 @@ impl Attributes {
     /// Returns the attributes in file order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Attribute)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Returns the attributes in file order, to change.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Attribute)> {
+        self.0.iter_mut().map(|(name, value)| (name.as_str(), value))
     }
 
     /// Returns the value of a name.
@@ -165,7 +212,9 @@ fn mismatch(name: &str, expected: &'static str, found: &Attribute) -> AttrError 
         Attribute::Floats(_) => "a list of floats",
         Attribute::Ints(_) => "a list of ints",
         Attribute::Strings(_) => "a list of strings",
-        Attribute::Opaque { .. } => "a graph or type",
+        Attribute::Graph(_) => "a graph",
+        Attribute::Reference { .. } => "a reference to an attribute of the call",
+        Attribute::Opaque { .. } => "a list of graphs or a type",
     };
     AttrError { name: name.to_string(), expected, found: found.to_string() }
 }

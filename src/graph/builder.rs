@@ -212,7 +212,8 @@ impl Builder {
     ) {
         let origin = self.origin.clone();
         let inputs = inputs.to_vec();
-        self.push_node(Node { name: name.to_string(), op, inputs, outputs, attributes, origin, metadata: Vec::new() });
+        let (name, overload, metadata) = (name.to_string(), String::new(), Vec::new());
+        self.push_node(Node { name, op, overload, inputs, outputs, attributes, origin, metadata });
     }
 
     pub(crate) fn push_node(&mut self, node: Node) {

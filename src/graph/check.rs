@@ -9,6 +9,8 @@ use std::collections::HashSet;
 pub enum CheckError {
     #[error("node \"{node}\" ({op}) reads \"{value}\" before anything produces it")]
     ReadBeforeProduced { node: String, op: String, value: String },
+    #[error("node \"{node}\" ({op}) needs its own output: the graph has a cycle")]
+    Cycle { node: String, op: String },
     #[error("value \"{value}\" is produced twice, the second time by node \"{node}\"")]
     ProducedTwice { value: String, node: String },
     #[error("graph output \"{value}\" is produced by nothing")]

@@ -1,6 +1,6 @@
 //! What is known of a value before anything runs.
 
-use super::DType;
+use super::{DType, Size};
 use std::fmt;
 
 /// One dimension of a shape.
@@ -8,7 +8,8 @@ use std::fmt;
 pub enum Dim {
     /// A fixed size.
     Known(usize),
-    /// A size with a name, such as the batch: equal names mean equal sizes.
+    /// A size with a name, such as the batch, or an expression of names ([`Size`]): equal texts mean
+    /// equal sizes.
     Symbol(String),
     /// Nothing is known.
     Unknown,
@@ -26,6 +27,26 @@ impl Dim {
     /// Returns true when both are sure to have the same size.
     pub fn same(&self, other: &Dim) -> bool {
         self == other && *self != Dim::Unknown
+    }
+
+    /// Returns the size to compute with; `None` when nothing is known.
+    pub fn size(&self) -> Option<Size> {
+        match self {
+            Dim::Known(size) => i64::try_from(*size).ok().map(Size::from),
+            Dim::Symbol(text) => Some(Size::parse(text)),
+            Dim::Unknown => None,
+        }
+    }
+}
+
+/// A negative size is unknown.
+impl From<Option<Size>> for Dim {
+    fn from(size: Option<Size>) -> Dim {
+        match size.map(|size| size.fixed().ok_or(size)) {
+            Some(Ok(fixed)) => usize::try_from(fixed).map_or(Dim::Unknown, Dim::Known),
+            Some(Err(size)) => Dim::Symbol(size.to_string()),
+            None => Dim::Unknown,
+        }
     }
 }
 

@@ -11,23 +11,30 @@ mod builder;
 mod check;
 mod dump;
 mod fact;
+mod function;
 mod infer;
-mod infer_layers;
+mod inline;
 mod prune;
 mod rebuild;
+mod require;
+mod size;
 pub mod tensor;
 mod upgrade;
 
-pub use attr::{AttrError, Attribute, Attributes};
+pub use attr::{AttrError, Attribute, Attributes, Subgraph};
 pub use builder::Builder;
 pub use check::{CheckError, check};
 pub use dump::dump;
 pub use fact::{Dim, Fact};
-pub(crate) use infer::facts_with;
-pub(crate) use infer::sliced;
+pub use function::{Function, FunctionId};
+pub(crate) use infer::{Call, Number, infer, join, sliced, small_numbers};
+pub use inline::{FUNCTION_PATH, InlineError, Inlined, inline};
 pub use prune::prune;
 pub use rebuild::{Replaced, rebuild};
+pub use require::{FactError, loser, lost, missing, require};
+pub use size::Size;
 pub use tensor::{DType, Element, Tensor, TensorError};
+pub(crate) use upgrade::READABLE_OPSETS;
 pub use upgrade::{UpgradeError, upgrade};
 
 use std::collections::{BTreeMap, HashMap};
@@ -94,6 +101,8 @@ pub struct Node {
     pub name: String,
     /// Operator.
     pub op: OpId,
+    /// Which of several functions of the operator's name is called; mostly empty.
+    pub overload: String,
     /// Inputs by position.
     pub inputs: Vec<Option<ValueId>>,
     /// Outputs by position.
@@ -117,6 +126,7 @@ impl Node {
         self.attributes
             .iter()
             .flat_map(|(_, value)| match value {
+                Attribute::Graph(graph) => graph.captures.as_slice(),
                 Attribute::Opaque { captures, .. } => captures.as_slice(),
                 _ => &[],
             })
@@ -237,16 +247,33 @@ impl Graph {
         consumers
     }
 
-    /// Returns this graph with named sizes fixed in every fact.
+    /// Returns this graph with named sizes fixed in every fact, also inside expressions.
     pub fn with_sizes(&self, sizes: &HashMap<String, usize>) -> Graph {
         let mut graph = self.clone();
-        for dim in graph.values.iter_mut().flat_map(|value| value.fact.shape.iter_mut().flatten()) {
-            if let Dim::Symbol(name) = dim
-                && let Some(size) = sizes.get(name)
-            {
-                *dim = Dim::Known(*size);
+        graph.fix_sizes(sizes);
+        graph
+    }
+
+    fn fix_sizes(&mut self, sizes: &HashMap<String, usize>) {
+        for dim in self.values.iter_mut().flat_map(|value| value.fact.shape.iter_mut().flatten()) {
+            if let Dim::Symbol(text) = dim {
+                *dim = match sizes.get(text) {
+                    Some(size) => Dim::Known(*size),
+                    None => Dim::from(Some(Size::parse_with(text, sizes))),
+                };
             }
         }
+        for (_, value) in self.nodes.iter_mut().flat_map(|node| node.attributes.iter_mut()) {
+            if let Attribute::Graph(inner) = value {
+                inner.graph.fix_sizes(sizes);
+            }
+        }
+    }
+
+    /// Returns this graph with other facts, one for each value by its position.
+    pub(crate) fn with_facts(&self, facts: Vec<Fact>) -> Graph {
+        let mut graph = self.clone();
+        graph.values.iter_mut().zip(facts).for_each(|(value, fact)| value.fact = fact);
         graph
     }
 
@@ -265,16 +292,18 @@ impl Graph {
     /// Returns the elements of a value that is fixed in the graph: an initializer, or the output
     /// of `Constant` or of `Identity` of one.
     pub fn constant(&self, value: ValueId) -> Option<Tensor> {
-        if let Some(tensor) = &self.values[value.0].initializer {
-            return Some(tensor.clone());
-        }
-        let node = self.node(self.producer(value)?);
-        if node.op.is("Identity") {
-            return self.constant(node.input(0)?);
-        }
-        if !node.op.is("Constant") {
-            return None;
-        }
+        let mut value = value;
+        let node = loop {
+            if let Some(tensor) = &self.values[value.0].initializer {
+                return Some(tensor.clone());
+            }
+            let node = self.node(self.producer(value)?);
+            match node.op.name.as_str() {
+                "Identity" => value = node.input(0)?,
+                "Constant" => break node,
+                _ => return None,
+            }
+        };
         let attributes = &node.attributes;
         match attributes.iter().next()? {
             (_, Attribute::Tensor(tensor)) => Some(tensor.clone()),
@@ -300,6 +329,8 @@ pub struct Model {
     pub producer: String,
     /// `metadata_props` of the file.
     pub metadata: Vec<(String, String)>,
+    /// Functions that nodes of the graph call as operators.
+    pub functions: Vec<Function>,
 }
 
 impl Model {

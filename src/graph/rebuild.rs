@@ -8,7 +8,7 @@ pub type Replaced = Vec<Option<ValueId>>;
 
 /// Returns the graph built anew. For each node, `replace` gets the builder and the node's inputs
 /// in the new graph; it returns the values that take the place of the node's outputs, or `None`
-/// to keep the node. Names of the old graph are not given to new nodes; a value that takes the
+/// to keep the node. An output for which it returns nothing is absent for its readers. Names of the old graph are not given to new nodes; a value that takes the
 /// place of another gets that one's name with [`Builder::rename`].
 pub fn rebuild(
     graph: &Graph,
@@ -24,7 +24,7 @@ pub fn rebuild(
         map.insert(id, builder.copy_value(graph, id));
     }
     for node in graph.nodes() {
-        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| map[&id])).collect();
+        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| map.get(&(*input)?).copied()).collect();
         let outputs = replace(&mut builder, node, &inputs).unwrap_or_else(|| builder.copy_node(graph, node, &inputs));
         map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
     }

@@ -43,6 +43,24 @@ const DTYPES: [(DType, i32, &str, usize); 14] = [
     (DType::BF16, 16, "bfloat16", 2),
 ];
 
+/// Types that are moved but not computed with: ONNX's code, name, bits of an element.
+const OTHERS: [(i32, &str, usize); 14] = [
+    (14, "complex64", 64),
+    (15, "complex128", 128),
+    (17, "float8e4m3fn", 8),
+    (18, "float8e4m3fnuz", 8),
+    (19, "float8e5m2", 8),
+    (20, "float8e5m2fnuz", 8),
+    (21, "uint4", 4),
+    (22, "int4", 4),
+    (23, "float4e2m1", 4),
+    (24, "float8e8m0", 8),
+    (25, "uint2", 2),
+    (26, "int2", 2),
+    (27, "float6e2m3", 6),
+    (28, "float6e3m2", 6),
+];
+
 impl DType {
     /// Returns the dtype of an ONNX `TensorProto.DataType` code.
     pub fn from_code(code: i32) -> DType {
@@ -59,7 +77,16 @@ impl DType {
 
     /// Returns the size of one element in bytes; 0 where it has no fixed whole size.
     pub fn size(self) -> usize {
-        DTYPES.iter().find(|row| row.0 == self).map_or(0, |row| row.3)
+        self.bits() / 8
+    }
+
+    /// Returns the size of one element in bits, those of less than a byte being packed; 0 for
+    /// strings and unknown types.
+    pub fn bits(self) -> usize {
+        match self {
+            DType::Other(code) => OTHERS.iter().find(|row| row.0 == code).map_or(0, |row| row.2),
+            _ => DTYPES.iter().find(|row| row.0 == self).map_or(0, |row| 8 * row.3),
+        }
     }
 
     /// Returns true for the floating-point types that gradients can have.
@@ -76,7 +103,10 @@ impl DType {
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DType::Other(code) => write!(f, "onnx-type-{code}"),
+            DType::Other(code) => match OTHERS.iter().find(|row| row.0 == *code) {
+                Some(row) => f.write_str(row.1),
+                None => write!(f, "onnx-type-{code}"),
+            },
             _ => f.write_str(DTYPES.iter().find(|row| row.0 == *self).map_or("?", |row| row.2)),
         }
     }
@@ -108,11 +138,10 @@ impl Tensor {
     /// # Errors
     /// The byte count must be the product of the shape times the element size.
     pub fn new(dtype: DType, shape: Vec<usize>, data: Bytes) -> Result<Tensor, TensorError> {
-        let expected = shape
-            .iter()
-            .try_fold(dtype.size(), |size, dim| size.checked_mul(*dim))
-            .ok_or_else(|| TensorError::Overflow { shape: shape.clone() })?;
-        if dtype.size() > 0 && expected != data.len() {
+        let overflow = || TensorError::Overflow { shape: shape.clone() };
+        let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim)).ok_or_else(overflow)?;
+        let expected = count.checked_mul(dtype.bits()).ok_or_else(overflow)?.div_ceil(8);
+        if dtype.bits() > 0 && expected != data.len() {
             return Err(TensorError::Size { dtype, shape, expected, found: data.len() });
         }
         Ok(Tensor { dtype, shape, data })
@@ -256,9 +285,10 @@ impl Tensor {
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{:?}", self.dtype, self.shape)?;
-        match self.to_f64s() {
-            Some(values) if values.len() <= 8 => write!(f, "={values:?}"),
-            _ => Ok(()),
+        let few = self.len() <= 8;
+        match few.then(|| self.to_f64s()).flatten() {
+            Some(values) => write!(f, "={values:?}"),
+            None => Ok(()),
         }
     }
 }
@@ -351,6 +381,17 @@ mod tests {
         let error = Tensor::new(DType::F32, vec![2, 3], Bytes::from_static(&[0; 20])).unwrap_err();
         assert_eq!(error.to_string(), "float32[2, 3] needs 24 bytes, found 20");
         assert!(Tensor::new(DType::F32, vec![usize::MAX, 2], Bytes::new()).is_err());
+    }
+
+    #[test]
+    fn packed_elements_fill_whole_bytes() {
+        for (code, count, bytes) in [(22, 3, 2), (21, 4, 2), (26, 5, 2), (17, 3, 3), (14, 1, 8)] {
+            let data = Bytes::from(vec![0; bytes]);
+            assert!(Tensor::new(DType::from_code(code), vec![count], data.clone()).is_ok(), "{code}");
+            assert!(Tensor::new(DType::from_code(code), vec![count + 4], data).is_err(), "{code}");
+        }
+        assert!(Tensor::new(DType::Other(99), vec![1 << 62, 4], Bytes::new()).is_err());
+        assert_eq!(DType::from_code(22).to_string(), "int4");
     }
 
     #[test]

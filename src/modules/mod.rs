@@ -10,13 +10,16 @@
 
 mod parameters;
 mod recover;
+mod shared;
 mod tree;
 mod unit;
 mod untie;
 pub(crate) mod uses;
+pub use uses::Use;
 
 pub use parameters::{Param, Role, is_state_name, parameters};
 pub use recover::recover;
+pub use shared::{Shared, shared};
 pub use tree::{Module, ModuleId, ModuleTree};
 pub use unit::{Unit, UnitKind, units};
 pub use untie::{Untied, untie};

@@ -9,6 +9,7 @@
 //! `Identity` of any other initializer is a tie of the model's author and stays.
 
 use super::parameters::is_state_name;
+use super::shared::with_identities;
 use super::uses::Uses;
 use crate::graph::{Builder, Graph, Model, NodeId, Tensor, ValueId};
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ pub struct Untied {
 /// Returns the model with merged parameters separated. New initializers stand where they would in
 /// registration order: behind the relative that is used last before them.
 pub fn untie(model: &Model) -> Untied {
+    let model = &with_identities(model);
     let graph = &model.graph;
     let uses = Uses::new(graph);
     let merged: HashMap<NodeId, ValueId> =

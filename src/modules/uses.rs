@@ -3,7 +3,7 @@
 use crate::graph::{Graph, Node, NodeId, ValueId};
 
 /// One input slot that reads a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Use {
     /// The reading node.
     pub node: NodeId,

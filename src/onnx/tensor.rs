@@ -1,44 +1,27 @@
 //! `TensorProto` to [`Tensor`] and back.
 
+use super::external::External;
 use super::{OnnxError, proto};
 use crate::graph::{DType, Element, Tensor};
 use bytes::Bytes;
-use memmap2::Mmap;
-use std::collections::HashMap;
-use std::fs::File;
-use std::path::{Component, Path, PathBuf};
-
-/// Mapped external files of one model, each mapped once.
-#[derive(Default)]
-pub(super) struct External {
-    maps: HashMap<PathBuf, Bytes>,
-}
-
-/// Maps a whole file; an empty file gives no bytes.
-pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
-    let file = File::open(path)?;
-    if file.metadata()?.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: the mapping is private and read-only; like every reader of mapped files this
-    // assumes that nobody truncates the file while it is in use.
-    Ok(Bytes::from_owner(unsafe { Mmap::map(&file)? }))
-}
+use std::path::Path;
 
 /// Reads a tensor of the file at `path`, mapping external data.
 pub(super) fn import(path: &Path, tensor: &proto::Tensor, external: &mut External) -> Result<Tensor, OnnxError> {
     let fail =
         |reason: String| OnnxError::Tensor { path: path.to_path_buf(), tensor: tensor.name().to_string(), reason };
     let dtype = DType::from_code(tensor.data_type());
-    let shape = tensor
-        .dims
-        .iter()
-        .map(|dim| usize::try_from(*dim))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| fail(format!("dimensions {:?} are not all non-negative", tensor.dims)))?;
-    let data = if tensor.data_location() == 1 {
-        load_external(path, tensor, external, &fail)?
-    } else if let Some(raw) = &tensor.raw_data {
+    let shape = sizes(&tensor.dims).map_err(&fail)?;
+    if dtype.bits() == 0 && dtype != DType::String {
+        return Err(fail(format!("its dtype has the code {}, which is not known", dtype.code())));
+    }
+    let strings = tensor.string_data.len();
+    if dtype == DType::String && shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim)) != Some(strings) {
+        return Err(fail(format!("string{shape:?} needs that many strings, found {strings}")));
+    }
+    let data = if tensor.data_location() == 1 && dtype != DType::String {
+        external.data(path, tensor)?
+    } else if let Some(raw) = tensor.raw_data.as_ref().filter(|_| dtype != DType::String) {
         raw.clone()
     } else {
         typed_data(tensor, dtype).ok_or_else(|| fail(format!("{dtype} data without raw_data is not readable")))?
@@ -46,45 +29,10 @@ pub(super) fn import(path: &Path, tensor: &proto::Tensor, external: &mut Externa
     Tensor::new(dtype, shape, data).map_err(|error| fail(error.to_string()))
 }
 
-fn load_external(
-    path: &Path,
-    tensor: &proto::Tensor,
-    external: &mut External,
-    fail: &dyn Fn(String) -> OnnxError,
-) -> Result<Bytes, OnnxError> {
-    let entry = |key: &str| tensor.external_data.iter().find(|e| e.key() == key).map(|e| e.value());
-    let location = entry("location").ok_or_else(|| fail("external data without a location".into()))?;
-    let relative = Path::new(location);
-    if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(fail(format!("external location \"{location}\" leads out of the model's folder")));
-    }
-    let number = |key: &str| -> Result<Option<usize>, OnnxError> {
-        entry(key)
-            .map(|text| text.parse().map_err(|_| fail(format!("external {key} \"{text}\" is no number"))))
-            .transpose()
-    };
-    let file = path.parent().unwrap_or(Path::new("")).join(relative);
-    if !external.maps.contains_key(&file) {
-        let bytes = map(&file).map_err(|source| OnnxError::External {
-            path: path.to_path_buf(),
-            tensor: tensor.name().to_string(),
-            file: file.clone(),
-            source,
-        })?;
-        external.maps.insert(file.clone(), bytes);
-    }
-    let bytes = &external.maps[&file];
-    let offset = number("offset")?.unwrap_or(0);
-    let length = number("length")?.unwrap_or(bytes.len().saturating_sub(offset));
-    let end = offset.checked_add(length).filter(|end| *end <= bytes.len()).ok_or_else(|| {
-        fail(format!(
-            "{} holds {} bytes, bytes {offset} to {} were expected",
-            file.display(),
-            bytes.len(),
-            offset.saturating_add(length)
-        ))
-    })?;
-    Ok(bytes.slice(offset..end))
+/// Returns dimensions as sizes.
+pub(super) fn sizes(dims: &[i64]) -> Result<Vec<usize>, String> {
+    let sizes: Result<Vec<usize>, _> = dims.iter().map(|dim| usize::try_from(*dim)).collect();
+    sizes.map_err(|_| format!("dimensions {dims:?} are not all non-negative"))
 }
 
 fn typed_data(tensor: &proto::Tensor, dtype: DType) -> Option<Bytes> {
@@ -106,20 +54,41 @@ fn typed_data(tensor: &proto::Tensor, dtype: DType) -> Option<Bytes> {
         DType::Bool => pack(ints.map(|v| *v != 0)),
         DType::U32 => pack(tensor.uint64_data.iter().map(|v| *v as u32)),
         DType::U64 => pack(tensor.uint64_data.iter().copied()),
-        DType::String => {
-            Some(tensor.string_data.iter().fold(Vec::new(), |all, text| [all, text.to_vec()].concat()).into())
-        }
+        DType::String => Some(strings(&tensor.string_data)),
+        DType::Other(14) => pack(tensor.float_data.iter().copied()),
+        DType::Other(15) => pack(tensor.double_data.iter().copied()),
+        DType::Other(_) if matches!(dtype.bits(), 1..=4 | 8) => pack(ints.map(|v| *v as u8)),
         DType::Other(_) => None,
     }
 }
 
-/// Writes a tensor as `raw_data` under a name.
+/// Returns strings as a tensor holds them: each with its length before it.
+fn strings(texts: &[Bytes]) -> Bytes {
+    let mut out = Vec::new();
+    for text in texts {
+        (text.len() as u64).put(&mut out);
+        out.extend_from_slice(text);
+    }
+    out.into()
+}
+
+fn string_data(data: &Bytes) -> Vec<Bytes> {
+    let (mut texts, mut rest) = (Vec::new(), data.clone());
+    while rest.len() >= 8 {
+        let length = usize::try_from(u64::get(&rest.split_to(8))).unwrap_or(usize::MAX).min(rest.len());
+        texts.push(rest.split_to(length));
+    }
+    texts
+}
+
+/// Writes a tensor as `raw_data` (strings as such) under a name.
 pub(super) fn export(name: &str, tensor: &Tensor) -> proto::Tensor {
     proto::Tensor {
         dims: tensor.shape().iter().map(|dim| *dim as i64).collect(),
         data_type: Some(tensor.dtype().code()),
         name: Some(name.to_string()),
-        raw_data: Some(tensor.bytes().clone()),
+        raw_data: (tensor.dtype() != DType::String).then(|| tensor.bytes().clone()),
+        string_data: if tensor.dtype() == DType::String { string_data(tensor.bytes()) } else { Vec::new() },
         ..proto::Tensor::default()
     }
 }

@@ -10,7 +10,7 @@
 
 use super::export::{entries, export_graph};
 use super::rewrite::{fields, put};
-use super::{OnnxError, proto};
+use super::{OnnxError, proto, tensor};
 use crate::graph::Graph;
 use bytes::Bytes;
 use prost::Message;
@@ -162,10 +162,10 @@ pub fn with_training_info(model: Bytes, info: NewTrainingInfo) -> Vec<u8> {
     for entry in entries(&info.metadata) {
         put(&mut out, METADATA, &entry.encode_to_vec());
     }
-    let mut algorithm = export_graph(&info.algorithm);
+    let mut algorithm = export_graph(&info.algorithm, 0, &mut tensor::export);
     algorithm.input.retain(|input| !info.outer.contains(input.name()));
     let message = proto::TrainingInfo {
-        initialization: Some(export_graph(&info.initialization)),
+        initialization: Some(export_graph(&info.initialization, 0, &mut tensor::export)),
         algorithm: Some(algorithm),
         initialization_binding: entries(&info.initialization_binding),
         update_binding: entries(&info.update_binding),

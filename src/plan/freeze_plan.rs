@@ -35,7 +35,7 @@ pub struct FreezePlan {
 pub struct ModelInfo {
     /// File name.
     pub file: String,
-    /// SHA-256 of the file in lowercase hexadecimal; see [`sha256_hex`].
+    /// SHA-256 of the file in lowercase hexadecimal; see [`sha256_hex`]. Empty until somebody needs it.
     pub sha256: String,
     /// Version of the default domain's operators.
     pub opset: i64,

@@ -32,12 +32,28 @@ pub struct Analysis {
 impl Analysis {
     /// Analyses a model.
     pub fn of(model: &Model) -> Analysis {
-        Analysis::as_written(&untie(model).model)
+        Analysis::with(model, &HashMap::new(), None)
+    }
+
+    /// Analyses a model that `probe` may run where shapes stay unknown otherwise, with numbers for
+    /// its named sizes.
+    pub fn with(model: &Model, sizes: &HashMap<String, usize>, probe: Option<&mut dyn facts::Probe>) -> Analysis {
+        Analysis::as_written_with(&untie(model).model, sizes, probe)
     }
 
     /// Analyses a model whose merged parameters are meant to be one.
     pub fn as_written(model: &Model) -> Analysis {
-        let facts::Completed { model, notes } = facts::complete(model);
+        Analysis::as_written_with(model, &HashMap::new(), None)
+    }
+
+    /// As [`Analysis::with`], for a model whose merged parameters are meant to be one.
+    pub fn as_written_with(
+        model: &Model,
+        sizes: &HashMap<String, usize>,
+        probe: Option<&mut dyn facts::Probe>,
+    ) -> Analysis {
+        let completed = facts::complete_with(model, sizes, probe);
+        let facts::Completed { model, notes, .. } = completed;
         Analysis { tree: recover(&model), parameters: parameters(&model), model, notes }
     }
 
@@ -85,13 +101,13 @@ impl PlannerError {
     }
 }
 
-/// Plans a run of a model read from `file`.
+/// Plans a run of a model read from `file`. No weight is read; [`identify`] adds the digest of the
+/// file that a plan file holds.
 ///
 /// # Errors
 /// An option is out of range, or a pattern matches nothing.
 pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Result<FreezePlan, PlannerError> {
-    let graph = analysis.model.graph.with_sizes(&request.sizes);
-    let sized = Model { graph, ..analysis.model.clone() };
+    let sized = facts::with_sizes(&analysis.model, &request.sizes);
     let units = units(&analysis.tree, request.options.unit);
     let steps = CostModel::new(&sized, &analysis.tree, request.slots);
     let costs = steps.units(&analysis.tree, &units);
@@ -106,6 +122,11 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
         plan.summary.notes.push(format!("{} more nodes count as 0 for the same reason", uncounted.len() - 2));
     }
     Ok(plan)
+}
+
+/// Writes down which file a plan is for: the digest of all its bytes, which this reads.
+pub fn identify(plan: &mut FreezePlan, file: &OnnxFile) {
+    plan.model.sha256 = sha256_hex(&file.bytes);
 }
 
 /// Returns a number for every named size of the model's inputs: those of `shapes` for the inputs
@@ -171,7 +192,7 @@ fn model_info(file: &OnnxFile, analysis: &Analysis) -> ModelInfo {
     };
     ModelInfo {
         file: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        sha256: sha256_hex(&file.bytes),
+        sha256: String::new(),
         opset: file.model.opset(),
         exporter: file.model.producer.clone(),
         parameters: tensors().map(|tensor| tensor.len() as u64).sum(),

@@ -12,13 +12,12 @@ pub fn plan_html(plan: &FreezePlan) -> String {
     let title = escape(&format!("Freeze plan of {}", plan.model.file));
     let mut page = head(&title);
     let facts = format!(
-        "opset {}, written by {}; {}, {} ({}); sha256 {}",
+        "opset {}, written by {}; {}, {} ({})",
         plan.model.opset,
         if plan.model.exporter.is_empty() { "an unnamed exporter" } else { &plan.model.exporter },
         plural(plan.units.len() as u64, "unit"),
         plural(plan.model.parameters, "parameter"),
         bytes(plan.model.bytes),
-        plan.model.sha256.get(..12).unwrap_or(&plan.model.sha256),
     );
     page +=
         &format!("<p class=\"dim\">{}</p>\n<p class=\"dim\">Policy {}</p>\n", escape(&facts), escape(&policy(plan)));

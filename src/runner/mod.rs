@@ -13,6 +13,7 @@ mod metrics;
 #[path = "ort.rs"]
 mod onnxruntime;
 mod phase;
+mod probe;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use job::{Job, JobError};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use onnxruntime::OnnxRuntime;
 pub use phase::{Phase, Stepped};
+pub use probe::EngineProbe;
 pub use schedule::{Schedule, lr_at};
 pub use state::State;
 #[cfg(feature = "tract")]

@@ -4,7 +4,7 @@
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
 use crate::graph::{DType, Model, Tensor};
-use crate::onnx::to_bytes;
+use crate::onnx::{Encoded, LARGEST, encode};
 use bytes::Bytes;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -13,10 +13,16 @@ use ort::session::{IoBinding, Session};
 
 use ort::value::{DynTensor, DynValue, TensorElementType};
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use tempfile::TempDir;
 
 const NAME: &str = "onnxruntime";
+/// Files of a graph of many weights, in a folder of its own.
+const MODEL_FILE: &str = "graph.onnx";
+const DATA_FILE: &str = "weights.data";
 
 /// ONNX Runtime allows one environment a process, and the library once loaded stays.
 static ENVIRONMENT: Mutex<Option<(PathBuf, &'static Environment)>> = Mutex::new(None);
@@ -25,6 +31,8 @@ static ENVIRONMENT: Mutex<Option<(PathBuf, &'static Environment)>> = Mutex::new(
 pub struct OnnxRuntime {
     info: EngineInfo,
     environment: &'static Environment,
+    /// Most bytes of weights inside an encoded graph.
+    largest: usize,
     allocator: Allocator,
     sessions: Slab<Loaded>,
     buffers: Slab<DynTensor>,
@@ -34,6 +42,8 @@ pub struct OnnxRuntime {
 struct Loaded {
     session: Session,
     name: String,
+    /// What the session maps its weights from.
+    _files: Option<TempDir>,
 }
 
 struct Bound {
@@ -67,11 +77,20 @@ impl OnnxRuntime {
                 threads,
             },
             environment,
+            largest: LARGEST,
             allocator: Allocator::default(),
             sessions: Slab::default(),
             buffers: Slab::default(),
             bindings: Slab::default(),
         })
+    }
+}
+
+#[cfg(test)]
+impl OnnxRuntime {
+    /// Returns this engine with another limit of weights inside an encoded graph.
+    fn with_largest(self, largest: usize) -> OnnxRuntime {
+        OnnxRuntime { largest, ..self }
     }
 }
 
@@ -166,6 +185,17 @@ fn dtype(element: TensorElementType) -> Option<DType> {
     .find(|dtype| element_type(*dtype) == Some(element))
 }
 
+/// Writes a graph whose weights do not fit into one protobuf: ONNX Runtime takes a tensor of 2 GiB
+/// and more from a file only.
+fn on_disk(encoded: &Encoded) -> std::io::Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let mut data = BufWriter::new(File::create(folder.path().join(DATA_FILE))?);
+    encoded.write_data(&mut data)?;
+    data.flush()?;
+    std::fs::write(folder.path().join(MODEL_FILE), &encoded.bytes)?;
+    Ok(folder)
+}
+
 fn buffer_error(what: String, reason: impl ToString) -> EngineError {
     EngineError::Buffer { engine: NAME, what, reason: reason.to_string() }
 }
@@ -196,15 +226,20 @@ impl Engine for OnnxRuntime {
             graph: name.clone(),
             reason: error.to_string(),
         };
-        let session = Session::builder(self.environment)
+        let mut session = Session::builder(self.environment)
             .map_err(|error| fail(&error))?
             .with_optimization_level(GraphOptimizationLevel::All)
             .map_err(|error| fail(&error))?
             .with_intra_threads(self.info.threads)
-            .map_err(|error| fail(&error))?
-            .commit_from_memory(&to_bytes(model))
             .map_err(|error| fail(&error))?;
-        Ok(SessionId(self.sessions.insert(Loaded { session, name })))
+        let encoded = encode(model, DATA_FILE, self.largest);
+        let (session, files) = if encoded.pieces.is_empty() {
+            (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
+        } else {
+            let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
+            (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
+        };
+        Ok(SessionId(self.sessions.insert(Loaded { session, name, _files: files })))
     }
 
     fn unload(&mut self, session: SessionId) {
@@ -304,5 +339,32 @@ impl Engine for OnnxRuntime {
             results.push(download(&value)?);
         }
         Ok(results)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::evaluate;
+    use super::*;
+    use crate::graph::{Attributes, Builder, Fact};
+
+    #[test]
+    fn weights_beside_the_graph_compute_the_same() {
+        let mut b = Builder::new("large");
+        let mut y = b.input("x", Fact::fixed(DType::F32, &[2, 40]));
+        for index in 0..2 {
+            let weights = (0..1600).map(|element| ((element * 7 + index) % 13) as f32 / 13.0).collect();
+            let w = b.initializer(&format!("w{index}"), Tensor::from_vec(&[40, 40], weights));
+            y = b.op("MatMul", &[y, w], Attributes::none());
+        }
+        b.mark_output(y);
+        let opsets = [(String::new(), 18)].into();
+        let model = Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() };
+        let x = Tensor::from_vec(&[2, 40], (0..80).map(|element| element as f32 / 80.0).collect::<Vec<_>>());
+        let found = [LARGEST, 0].map(|largest| {
+            let mut engine = super::super::testing::onnxruntime().with_largest(largest);
+            evaluate(&mut engine, &model, &[("x", &x)]).unwrap()
+        });
+        assert!(found[0] == found[1]);
     }
 }

@@ -1,16 +1,27 @@
 //! The edits that turn a loaded file into its trained model.
 
 use crate::graph::{Graph, Node, Tensor};
+use crate::modules::{Shared, shared};
 use crate::onnx::{Edits, NodeEdit};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Returns the edits that put trained values into the file and bring BatchNormalization and
 /// Dropout nodes that were exported in training form into inference form, so that the file gives
 /// the accuracy that was measured. Everything else stays as it is.
 pub fn trained_edits(graph: &Graph, values: &BTreeMap<String, Tensor>) -> Edits {
     let mut edits = Edits { embed_external: true, ..Edits::default() };
+    let shared: HashMap<String, Shared> =
+        shared(graph).into_iter().map(|shared| (shared.name.clone(), shared)).collect();
     for (name, tensor) in values {
         let id = graph.find(name);
+        if let Some(shared) = shared.get(name).filter(|_| id.is_none()) {
+            edits.added.push((name.clone(), tensor.clone()));
+            for reader in &shared.readers {
+                let edit = edits.nodes.entry(graph.position(reader.node)).or_default();
+                edit.inputs.push((reader.input, name.clone()));
+            }
+            continue;
+        }
         match id.and_then(|id| graph.producer(id)) {
             // A merged initializer that trained on its own becomes one of the file.
             Some(identity) => {
@@ -22,7 +33,8 @@ pub fn trained_edits(graph: &Graph, values: &BTreeMap<String, Tensor>) -> Edits 
     }
     for (index, node) in graph.nodes().iter().enumerate() {
         if let Some(edit) = inference(graph, node) {
-            edits.nodes.insert(index, edit);
+            let inputs = edits.nodes.remove(&index).unwrap_or_default().inputs;
+            edits.nodes.insert(index, NodeEdit { inputs, ..edit });
         }
     }
     edits
@@ -40,7 +52,7 @@ fn inference(graph: &Graph, node: &Node) -> Option<NodeEdit> {
         if read(1) || read(2) {
             return None;
         }
-        return Some(NodeEdit { attributes, outputs: Some(1), clear_input: None });
+        return Some(NodeEdit { attributes, outputs: Some(1), ..NodeEdit::default() });
     }
     if node.op.is("Dropout") && node.input(2).is_some() {
         let flag = graph.constant(node.input(2)?)?.to_f64s()?;

@@ -43,7 +43,8 @@ pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
     let tree = &analysis.tree;
     let nodes = analysis.model.graph.node_ids();
     let modules = nodes.map(|(id, node)| (node.name.clone(), tree.module(tree.module_of_node(id)).path.clone()));
-    let model = facts::fold(&upgrade(&analysis.model)?);
+    let keep = analysis.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+    let model = facts::fold(&upgrade(&analysis.model)?, &keep);
     let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
     let parameters = analysis.parameters.iter().filter_map(in_model).collect();
     let prepared = Prepared { modules: modules.collect(), parameters, model };

@@ -247,7 +247,7 @@ pub(super) fn as_model(source: &Model, graph: Graph) -> Model {
         opsets,
         ir_version: source.ir_version.clamp(8, 10),
         producer: format!("freeze-plan {}", env!("CARGO_PKG_VERSION")),
-        metadata: Vec::new(),
+        ..Model::default()
     }
 }
 

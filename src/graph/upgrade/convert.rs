@@ -88,7 +88,6 @@ impl Convert<'_> {
             }
             "OneHot" if opset < 11 => Err(Fault::Reason("negative indices meant \"off\" and now count from the end")),
             "ConvTranspose" if opset < 11 => self.conv_transpose(),
-            _ if list::HOLD_SUBGRAPHS.contains(&op.as_str()) => Err(Fault::Reason("its subgraphs cannot be converted")),
             _ if list::CONVERTED.contains(&op.as_str()) || list::known(&op, opset) => Ok(()),
             _ => Err(Fault::Unknown),
         }

@@ -76,6 +76,7 @@ const UNCHANGED: &[(&str, i64)] = &[
     ("HardSigmoid", 7),
     ("HardSwish", 14),
     ("Identity", 7),
+    ("If", 7),
     ("ImageDecoder", 20),
     ("InstanceNormalization", 7),
     ("IsInf", 10),
@@ -87,6 +88,7 @@ const UNCHANGED: &[(&str, i64)] = &[
     ("Less", 7),
     ("LessOrEqual", 12),
     ("Log", 7),
+    ("Loop", 7),
     ("LpNormalization", 7),
     ("LpPool", 7),
     ("MatMul", 7),
@@ -130,6 +132,7 @@ const UNCHANGED: &[(&str, i64)] = &[
     ("ReverseSequence", 10),
     ("Round", 11),
     ("STFT", 17),
+    ("Scan", 9),
     ("ScatterElements", 11),
     ("ScatterND", 11),
     ("Selu", 7),
@@ -139,6 +142,7 @@ const UNCHANGED: &[(&str, i64)] = &[
     ("SequenceErase", 11),
     ("SequenceInsert", 11),
     ("SequenceLength", 11),
+    ("SequenceMap", 17),
     ("Shape", 7),
     ("Shrink", 9),
     ("Sigmoid", 7),
@@ -198,9 +202,6 @@ pub(super) const CONVERTED: &[&str] = &[
     "TopK",
     "Unsqueeze",
 ];
-
-/// Operators whose attributes are graphs, with operators of the model's opset inside.
-pub(super) const HOLD_SUBGRAPHS: &[&str] = &["If", "Loop", "Scan", "SequenceMap"];
 
 /// Attributes that came after opset 21, by operator.
 pub(super) const ADDED_AFTER_21: &[(&str, &str)] = &[

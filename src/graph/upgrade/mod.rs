@@ -18,7 +18,7 @@ const TARGET: i64 = 18;
 /// Newest opset whose operators the rest of the program knows.
 const NEWEST: i64 = 21;
 /// Oldest and newest opset that can be brought into that range.
-const READABLE: (i64, i64) = (7, 24);
+pub(crate) const READABLE_OPSETS: (i64, i64) = (7, 24);
 /// Oldest IR version of a model of opset 18.
 const IR_VERSION: i64 = 8;
 
@@ -51,25 +51,48 @@ impl UpgradeError {
 /// # Errors
 /// The model's opset is out of range, or names the first node whose operator has no equal.
 pub fn upgrade(model: &Model) -> Result<Model, UpgradeError> {
-    let (from, to) = READABLE;
+    let (from, to) = READABLE_OPSETS;
     match model.opset() {
+        opset if is_known(opset) => Ok(model.clone()),
         opset if opset < from || opset > to => Err(UpgradeError::Opset { opset, from, to }),
-        opset if opset < TARGET => Ok(Model {
-            graph: rebuild(&model.graph, opset)?,
-            ir_version: model.ir_version.max(IR_VERSION),
-            ..relabelled(model, TARGET)
-        }),
-        opset if opset > NEWEST => {
-            model
-                .graph
-                .nodes
-                .iter()
-                .filter(|node| node.op.domain.is_empty())
-                .try_for_each(|node| newer(node, opset))?;
-            Ok(relabelled(model, NEWEST))
+        opset => {
+            let (target, ir_version) =
+                if opset < TARGET { (TARGET, model.ir_version.max(IR_VERSION)) } else { (NEWEST, model.ir_version) };
+            Ok(Model { graph: graph_to_known(&model.graph, opset)?, ir_version, ..relabelled(model, target) })
         }
-        _ => Ok(model.clone()),
     }
+}
+
+/// Returns true for an opset that is left as it is.
+pub(super) fn is_known(opset: i64) -> bool {
+    (TARGET..=NEWEST).contains(&opset)
+}
+
+/// Returns a graph of another opset in the form that the known opsets share.
+pub(super) fn graph_to_known(graph: &Graph, opset: i64) -> Result<Graph, UpgradeError> {
+    let (from, to) = READABLE_OPSETS;
+    if opset < from || opset > to {
+        return Err(UpgradeError::Opset { opset, from, to });
+    }
+    if opset < TARGET {
+        return rebuild(graph, opset);
+    }
+    check_newer(graph, opset)?;
+    Ok(graph.clone())
+}
+
+fn check_newer(graph: &Graph, opset: i64) -> Result<(), UpgradeError> {
+    for node in &graph.nodes {
+        if node.op.domain.is_empty() {
+            newer(node, opset)?;
+        }
+        for (_, value) in node.attributes.iter() {
+            if let Attribute::Graph(inner) = value {
+                check_newer(&inner.graph, opset)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn relabelled(model: &Model, opset: i64) -> Model {
@@ -87,9 +110,6 @@ fn newer(node: &Node, opset: i64) -> Result<(), UpgradeError> {
         target: NEWEST,
         reason,
     };
-    if list::HOLD_SUBGRAPHS.contains(&node.op.name.as_str()) {
-        return Err(fail("its subgraphs cannot be converted".into()));
-    }
     if !list::known(&node.op.name, NEWEST) && !list::CONVERTED.contains(&node.op.name.as_str()) {
         let (node, op) = (node.name.clone(), node.op.to_string());
         return Err(UpgradeError::Unknown { node, op, opset, target: NEWEST });
@@ -125,7 +145,12 @@ fn rebuild(graph: &Graph, opset: i64) -> Result<Graph, UpgradeError> {
     for (id, node) in graph.node_ids() {
         let inputs = node.inputs.iter().map(|input| input.map(|id| map[&id])).collect();
         builder.enter(node.origin.clone(), &scope(node, id));
-        let node = convert::node(&mut builder, node, inputs, &read, opset)?;
+        let mut node = convert::node(&mut builder, node, inputs, &read, opset)?;
+        for (_, value) in node.attributes.iter_mut() {
+            if let Attribute::Graph(inner) = value {
+                inner.graph = rebuild(&inner.graph, opset)?;
+            }
+        }
         let outputs = builder.copy_node(graph, &node, &node.inputs);
         map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
     }

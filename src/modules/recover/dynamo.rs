@@ -11,11 +11,16 @@ use std::collections::HashMap;
 /// Returns the scopes of every node; `None` when no node has any.
 pub(super) fn scopes(model: &Model) -> Option<Scopes> {
     let mut classes = HashMap::new();
-    let paths: Vec<Option<String>> = model.graph.nodes().iter().map(|node| node_scope(node, &mut classes)).collect();
+    let paths: Vec<Option<String>> = model.graph.nodes().iter().map(|node| scope(node, &mut classes)).collect();
     paths.iter().any(Option::is_some).then_some(Scopes { paths, classes })
 }
 
-fn node_scope(node: &Node, classes: &mut HashMap<String, String>) -> Option<String> {
+/// Returns the path of the module that a node runs in.
+pub(in crate::modules) fn node_scope(node: &Node) -> Option<String> {
+    scope(node, &mut HashMap::new())
+}
+
+fn scope(node: &Node, classes: &mut HashMap<String, String>) -> Option<String> {
     let list = |key: &str| {
         let entry = node.metadata.iter().find(|(name, _)| name == key);
         entry.map(|(_, text)| python_list(text))

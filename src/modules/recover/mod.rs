@@ -18,6 +18,8 @@ mod dynamo;
 mod scoped;
 mod topological;
 
+pub(super) use dynamo::node_scope;
+
 use super::parameters::{Param, Role, is_state_name, parameters};
 use super::tree::{ModuleId, ModuleTree};
 use super::uses::{Use, Uses, source};

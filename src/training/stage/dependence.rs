@@ -118,7 +118,8 @@ fn reached(
         values.filter_map(|value| reached.get(&value)).for_each(|more| bits.add(more));
         bits
     };
-    for (id, node) in graph.node_ids() {
+    // Twice: what a gradient differentiates is no input of its node and may come behind it.
+    for (id, node) in graph.node_ids().chain(graph.node_ids()) {
         if let Some(gradient) = gradients.iter().find(|gradient| gradient.node == id) {
             let base = union(&reached, &mut std::iter::once(gradient.y));
             for (x, output) in gradient.xs.iter().zip(&node.outputs) {

@@ -25,7 +25,9 @@ pub fn prepare(file: &OnnxFile, analysis: &Analysis, number: usize) -> Result<(P
     let model = upgrade(&with_facts(&model))?;
     let metrics = metrics(&model.graph, &file.model.graph);
     let model = Model { graph: losses::expand(&model.graph)?, ..model };
-    let model = facts::fold(&with_facts(&model));
+    let changing = info.update_binding.iter().chain(&info.initialization_binding);
+    let keep: HashSet<&str> = changing.map(|(key, _)| arranged.name(key)).collect();
+    let model = facts::fold(&with_facts(&model), &keep);
     let graph = &model.graph;
     let role = |name: &str| match analysis.trainable().contains(&name) {
         true => Role::Trainable,
@@ -90,21 +92,20 @@ fn assemble(
     let info = &file.training[number - 1];
     let mut rules = BTreeMap::new();
     let mut gradients = Vec::new();
-    let mut after: HashSet<ValueId> = HashSet::new();
+    let mut made: HashSet<ValueId> = HashSet::new();
     for (id, node) in graph.node_ids() {
-        if node.op.domain == PREVIEW && node.op.name == "Gradient" {
-            let gradient = gradient(graph, id, &after)?;
-            gradients.push(gradient);
-            after.extend(node.outputs.iter().flatten());
-        } else if let Some(rule) = Rule::of(node)? {
+        if node.op.domain == PREVIEW {
+            made.extend(node.outputs.iter().flatten());
+        }
+        if let Some(rule) = Rule::of(node)? {
             rules.insert(id, rule);
-        } else if node.op.domain == PREVIEW {
+        } else if node.op.domain == PREVIEW && node.op.name != "Gradient" {
             let reason = format!("is no operator of {PREVIEW}");
             return Err(StageError::Node { node: node.name.clone(), op: node.op.name.clone(), reason }.into());
         }
-        if node.inputs.iter().flatten().any(|input| after.contains(input)) {
-            after.extend(node.outputs.iter().flatten());
-        }
+    }
+    for (id, _) in graph.node_ids().filter(|(_, node)| node.op.domain == PREVIEW && node.op.name == "Gradient") {
+        gradients.push(gradient(graph, id, &made)?);
     }
     if gradients.is_empty() {
         return Err(StageError::NoGradient.into());
@@ -189,7 +190,7 @@ fn fits(held: &Fact, given: &Fact) -> bool {
     dtype && shape
 }
 
-fn gradient(graph: &Graph, id: NodeId, after: &HashSet<ValueId>) -> Result<Gradient, StageError> {
+fn gradient(graph: &Graph, id: NodeId, made: &HashSet<ValueId>) -> Result<Gradient, StageError> {
     let node = graph.node(id);
     let fail = |reason: String| StageError::Node { node: node.name.clone(), op: node.op.name.clone(), reason };
     let list = |name: &str| match node.attributes.get(name) {
@@ -219,18 +220,16 @@ fn gradient(graph: &Graph, id: NodeId, after: &HashSet<ValueId>) -> Result<Gradi
         let what = at.map_or_else(|| format!("it has {} inputs for {} names", inputs.len(), named.len()), names);
         return Err(fail(format!("the inputs must be the tensors of xs and then zs: {what}")));
     }
-    if after.contains(&y) {
-        return Err(fail(format!(
-            "\"{}\" depends on a gradient; gradients of gradients are not built",
-            graph.value_name(y)
-        )));
+    let reached = ancestors(graph, y);
+    if reached.iter().any(|value| made.contains(value)) {
+        let y = graph.value_name(y);
+        return Err(fail(format!("\"{y}\" depends on a gradient; gradients of gradients are not built")));
     }
     let fact = graph.fact(y);
     let one = fact.shape.as_ref().is_none_or(|shape| shape.iter().all(|dim| dim.known() == Some(1)));
     if !one || fact.dtype.is_some_and(|dtype| !dtype.is_float()) {
         return Err(fail(format!("y must be one floating-point number, \"{}\" is {fact}", graph.value_name(y))));
     }
-    let reached = ancestors(graph, y);
     let xs = named[..xs.len()].to_vec();
     for (x, output) in xs.iter().zip(&node.outputs) {
         if output.is_some() && !reached.contains(x) {

@@ -241,6 +241,7 @@ impl<'a> Writer<'a> {
         self.b.push_node(Node {
             name,
             op: OpId { domain: domain.into(), name: op.into() },
+            overload: String::new(),
             inputs: inputs.into_iter().map(Some).collect(),
             outputs: outputs.into_iter().map(Some).collect(),
             attributes,
