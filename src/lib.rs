@@ -2,10 +2,11 @@
 //!
 //! # The way of the data
 //!
-//! [`onnx::read`] maps a file. [`planner::Analysis`] finds its facts ([`facts`]), its module tree and
-//! its parameters ([`modules`]). [`planner::plan`] asks a policy epoch by epoch ([`plan`]), prices
-//! what it answers ([`cost`]) and returns a [`plan::FreezePlan`]: which initializers are frozen in
-//! which epoch, and what that saves. None of this needs ONNX Runtime.
+//! [`onnx::read`] maps a file; [`artifacts`] recovers a model from ONNX Runtime's training files.
+//! [`planner::Analysis`] finds its facts ([`facts`]), its module tree and its parameters
+//! ([`modules`]). [`planner::plan`] asks a policy epoch by epoch ([`plan`]), prices what it answers
+//! ([`cost`]) and returns a [`plan::FreezePlan`]: which initializers are frozen in which epoch, and
+//! what that saves. None of this needs ONNX Runtime.
 //!
 //! [`training::prepare`] and [`training::build`] make the graphs of one frozen set: the forward pass
 //! with the frozen initializers as constants, a loss ([`losses`]), the gradients of what trains
@@ -44,6 +45,7 @@
 
 #![warn(missing_docs)]
 
+pub mod artifacts;
 pub mod autodiff;
 #[cfg(feature = "runner")]
 pub mod checkpoint;

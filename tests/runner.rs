@@ -1,6 +1,8 @@
 //! The one integration binary: every file of `tests/` is a module of it.
 
+mod artifacts;
 mod cli;
+mod dropout;
 mod engines;
 mod graphs;
 mod hostile;

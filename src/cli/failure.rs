@@ -68,6 +68,7 @@ macro_rules! failures {
 }
 
 failures! {
+    crate::artifacts::ArtifactsError,
     crate::onnx::OnnxError,
     crate::plan::PlanError,
     crate::planner::PlannerError,

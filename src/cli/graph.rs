@@ -10,7 +10,7 @@ use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info}
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
 use crate::training::stage::training_info;
-use crate::training::{BatchNorm, Objective, PhaseOptions, Prepared, TrainStep, TrainingError, build, prepare};
+use crate::training::{BatchNorm, Dropout, Objective, PhaseOptions, Prepared, TrainStep, TrainingError, build};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Writes the train, optimizer and eval graphs of one phase
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// ONNX model
+    /// ONNX model, or a folder of training artifacts
     model: PathBuf,
     /// Folder for train.onnx, optimizer.onnx, eval.onnx and contract.json
     #[arg(long, value_name = "DIR")]
@@ -30,10 +30,11 @@ pub struct Args {
     /// Plan file to take the frozen set from
     #[arg(long = "plan", value_name = "FILE", requires = "epoch")]
     plan_file: Option<PathBuf>,
-    /// Epoch whose frozen set is built; without it nothing is frozen
+    /// Epoch whose frozen set is built; without it only what training artifacts keep frozen
     #[arg(long, value_name = "N")]
     epoch: Option<usize>,
-    /// Loss: cross-entropy (default), binary-cross-entropy, mse, l1 or huber
+    /// Loss: cross-entropy (default), binary-cross-entropy, mse, l1 or huber; training artifacts say their
+    /// own
     #[arg(long, value_name = "KIND")]
     loss: Option<String>,
     /// Axis of the classes for cross-entropy
@@ -57,31 +58,45 @@ pub struct Args {
     /// its own
     #[arg(long, value_name = "KIND")]
     batch_norm: Option<String>,
+    /// Dropout while training: as-exported (default), on, or a ratio for every Dropout of the model
+    #[arg(long, value_name = "KIND", default_value = "as-exported")]
+    dropout: String,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
-    let given = |option: &Option<String>, default: &str| option.clone().unwrap_or_else(|| default.into());
-    let loss = given(&args.loss, "cross-entropy");
-    let loss = one_of("--loss", &loss, LossKind::ALL.map(LossKind::name), LossKind::from_name)?;
-    let loss = LossSpec { class_axis: args.class_axis, ..LossSpec::new(loss) };
+    let kinds = LossKind::ALL.map(LossKind::name);
+    let loss = args.loss.as_deref().map(|loss| one_of("--loss", loss, kinds, LossKind::from_name)).transpose()?;
     let kinds = OptimizerKind::ALL.map(OptimizerKind::name);
-    let kind = one_of("--optimizer", &given(&args.optimizer, "sgd"), kinds, OptimizerKind::from_name)?;
+    let kind = one_of("--optimizer", args.optimizer.as_deref().unwrap_or("sgd"), kinds, OptimizerKind::from_name)?;
     let mut optimizer = OptimizerSpec::new(kind);
     if optimizer.kind == OptimizerKind::Sgd {
         optimizer.momentum = Some(0.9);
     }
     optimizer.lr = args.lr.unwrap_or(optimizer.lr);
-    let loaded = model::load(&args.model)?;
-    let stage = stage(args, &loaded)?;
+    let dropout: Dropout =
+        args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
+    let planned = args.plan_file.as_deref().map(plan::read).transpose()?;
+    let patterns = |name: &str, given: &[String]| match &planned {
+        Some(plan) => plan.policy.patterns(name),
+        None => given.to_vec(),
+    };
+    let roles = &args.plan.roles;
+    if planned.is_some() && !(roles.parameter.is_empty() && roles.buffer.is_empty()) {
+        let text = "--parameter and --buffer go without --plan: a plan file says its own";
+        return Err(Failure::new(ErrorKind::Usage, text));
+    }
+    let (parameter, buffer) = (patterns("parameter", &roles.parameter), patterns("buffer", &roles.buffer));
+    let loaded = model::load(&args.model, (&parameter, &buffer))?;
+    let stage = stage(args, &loaded, dropout)?;
     if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
         return Err(Failure::new(ErrorKind::Usage, text));
     }
-    let plan = match (&args.plan_file, &stage) {
-        (Some(path), _) => read_plan(path, &loaded)?,
-        (None, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.epochs, &args.shape)?,
-        (None, None) => {
+    let plan = match (planned, &args.plan_file, &stage) {
+        (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
+        (_, _, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.epochs, &args.shape)?,
+        _ => {
             let slots = model::slots(&optimizer);
             model::plan(&loaded, &args.plan.options()?, args.plan.epochs, slots, &args.shape)?
         }
@@ -94,7 +109,7 @@ pub fn run(args: &Args) -> CommandResult {
         _ => None,
     })?;
     let frozen: Vec<String> = match args.epoch {
-        None => Vec::new(),
+        None => loaded.frozen(),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {
             Some(entry) => entry.frozen.clone(),
             None => {
@@ -105,7 +120,7 @@ pub fn run(args: &Args) -> CommandResult {
     };
     let prepared = match &stage {
         Some(stage) => stage.prepared.clone(),
-        None => prepare(&loaded.analysis)?,
+        None => model::prepared(&loaded, dropout)?,
     };
     let known: HashSet<&str> = prepared.trainable().into_iter().collect();
     let parameters = loaded.analysis.trainable();
@@ -113,6 +128,12 @@ pub fn run(args: &Args) -> CommandResult {
         let text = format!("the plan freezes \"{stranger}\", which is no parameter of {}", args.model.display());
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
+    let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
+    let mut loss = match (loss, found) {
+        (Some(kind), _) => LossSpec::new(kind),
+        (None, found) => found.map_or_else(LossSpec::default, |found| found.spec.clone()),
+    };
+    loss.class_axis = args.class_axis.or(loss.class_axis);
     let options = PhaseOptions {
         frozen: frozen.iter().map(String::as_str).collect(),
         batch_norm,
@@ -163,7 +184,7 @@ pub fn run(args: &Args) -> CommandResult {
 
 /// Returns the training step of the model that the graphs are made of; `None` where a loss or an
 /// optimizer is given, or the model carries none.
-fn stage(args: &Args, loaded: &model::Loaded) -> Result<Option<model::Staged>, Failure> {
+fn stage(args: &Args, loaded: &model::Loaded, dropout: Dropout) -> Result<Option<model::Staged>, Failure> {
     let own = args.loss.is_some() || args.optimizer.is_some() || args.class_axis.is_some();
     if own || loaded.file.training.is_empty() && args.stage.is_none() {
         return Ok(None);
@@ -173,7 +194,7 @@ fn stage(args: &Args, loaded: &model::Loaded) -> Result<Option<model::Staged>, F
         let hint = "give --loss and --optimizer to write another one in its place";
         return Err(Failure::new(ErrorKind::Usage, text).hint(hint));
     }
-    let staged = model::staged(loaded, args.stage.unwrap_or(1))?;
+    let staged = model::staged(loaded, args.stage.unwrap_or(1), dropout)?;
     eprintln!("{}", staged.stage.describe());
     Ok(Some(staged))
 }
@@ -215,9 +236,8 @@ fn write_training(
     })
 }
 
-/// Reads a plan file and refuses one of another model.
-fn read_plan(path: &Path, loaded: &model::Loaded) -> Result<FreezePlan, Failure> {
-    let plan = plan::read(path)?;
+/// Refuses a plan of another model.
+fn of_this_model(plan: FreezePlan, path: &Path, loaded: &model::Loaded) -> Result<FreezePlan, Failure> {
     let sha256 = plan::sha256_hex(&loaded.file.bytes);
     if plan.model.sha256 != sha256 {
         let text = format!(

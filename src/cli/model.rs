@@ -2,15 +2,17 @@
 
 use super::failure::Failure;
 use super::options::ShapeArgs;
+use crate::artifacts::{self, Artifacts};
 use crate::error::ErrorKind;
 use crate::facts::Probe;
 use crate::graph::{Fact, Model, ValueId};
+use crate::modules::units;
 use crate::onnx::{OnnxFile, read};
 use crate::optim::OptimizerSpec;
-use crate::plan::{FreezePlan, PlanOptions};
+use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
 use crate::planner::{self, Analysis, Request, sizes};
 use crate::runner::{EngineProbe, LocateOptions, OnnxRuntime, locate};
-use crate::training::{Prepared, stage};
+use crate::training::{Dropout, Prepared, TrainingError, prepare, stage};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -20,17 +22,40 @@ pub struct Loaded {
     pub file: OnnxFile,
     /// What the planner knows of it.
     pub analysis: Analysis,
+    /// The training artifacts that it was recovered from.
+    pub artifacts: Option<Artifacts>,
 }
 
-/// Loads a model.
-pub fn load(path: &Path) -> Result<Loaded, Failure> {
-    load_for(path, &ShapeArgs { batch: 1, shape: Vec::new() }, None)
+impl Loaded {
+    /// Returns the parameters that the file itself says are frozen and that can be.
+    pub fn frozen(&self) -> Vec<String> {
+        let trainable = self.analysis.trainable();
+        let frozen = self.artifacts.as_ref().map(Artifacts::frozen).unwrap_or_default();
+        frozen.into_iter().filter(|name| trainable.contains(&name.as_str())).collect()
+    }
 }
 
-/// Loads a model that is used with these sizes. `runtime` is the library that the command runs
-/// models with, where one was named.
-pub fn load_for(path: &Path, shape: &ShapeArgs, runtime: Option<&Path>) -> Result<Loaded, Failure> {
-    let file = read(path)?;
+/// Patterns for what is a parameter and for what is a buffer.
+pub type Roles<'a> = (&'a [String], &'a [String]);
+
+/// Loads a model with these roles, or the one that training artifacts were made from.
+pub fn load(path: &Path, roles: Roles<'_>) -> Result<Loaded, Failure> {
+    load_as(path, &ShapeArgs { batch: 1, shape: Vec::new() }, None, roles)
+}
+
+/// Loads a model that is used with these sizes and these roles. `runtime` is the library that the command
+/// runs models with, where one was named.
+pub fn load_as(
+    path: &Path,
+    shape: &ShapeArgs,
+    runtime: Option<&Path>,
+    (parameter, buffer): Roles<'_>,
+) -> Result<Loaded, Failure> {
+    let artifacts = artifacts::find(path)?.map(|files| artifacts::read(&files)).transpose()?;
+    let file = match &artifacts {
+        Some(artifacts) => artifacts.to_file(),
+        None => read(path)?,
+    };
     let graph = &file.model.graph;
     let sizes = shapes(shape).ok().and_then(|shapes| sizes(graph, shape.batch, &shapes).ok()).unwrap_or_default();
     let mut probe = LocalProbe { runtime, engine: None };
@@ -39,7 +64,22 @@ pub fn load_for(path: &Path, shape: &ShapeArgs, runtime: Option<&Path>) -> Resul
         true => Analysis::with(&file.model, &sizes, Some(&mut probe)),
         false => Analysis::as_written_with(&file.model, &sizes, Some(&mut probe)),
     };
-    Ok(Loaded { file, analysis })
+    Ok(Loaded { file, analysis: analysis.with_roles(parameter, buffer)?, artifacts })
+}
+
+/// Prepares the model for training.
+pub fn prepared(loaded: &Loaded, dropout: Dropout) -> Result<Prepared, Failure> {
+    prepare(&loaded.analysis)?.with_dropout(dropout).map_err(|error| {
+        let lost = matches!(error, TrainingError::NoDropout);
+        let failure = Failure::from(error);
+        if !lost {
+            return failure;
+        }
+        failure.hint(
+            "exporters drop it from a module in eval mode: from PyTorch, export model.train() with dynamo=True, \
+             optimize=False, or with dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False",
+        )
+    })
 }
 
 /// Runs a model on the ONNX Runtime of this machine, which is looked for when it is first needed.
@@ -72,8 +112,31 @@ pub fn plan(
     shape: &ShapeArgs,
 ) -> Result<FreezePlan, Failure> {
     let sizes = sizes(&loaded.analysis.model.graph, shape.batch, &shapes(shape)?)?;
-    let request = Request { epochs, options, slots, sizes };
-    Ok(planner::plan(&loaded.file, &loaded.analysis, &request)?)
+    let mut options = options.clone();
+    let frozen = loaded.frozen();
+    let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit), &frozen, &options.keep)?;
+    let note = from_the_start(&frozen, patterns.len());
+    options.freeze.extend(patterns);
+    let request = Request { epochs, options: &options, slots, sizes };
+    let mut plan = planner::plan(&loaded.file, &loaded.analysis, &request)?;
+    let notes = loaded.artifacts.iter().flat_map(|artifacts| artifacts.notes.iter().cloned());
+    plan.summary.notes.extend(notes.chain(note));
+    Ok(plan)
+}
+
+/// Says which parameters the file keeps frozen.
+fn from_the_start(names: &[String], frozen: usize) -> Option<String> {
+    const MOST: usize = 4;
+    let shown: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
+    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
+    let kept = names.len() - frozen;
+    let kept = if kept > 0 { format!(", {kept} of them kept training by --keep") } else { String::new() };
+    (!names.is_empty()).then(|| {
+        format!(
+            "the checkpoint keeps {}{more} frozen in every epoch (--keep PATTERN trains them){kept}",
+            shown.join(", ")
+        )
+    })
 }
 
 /// Returns the tensors that an optimizer keeps for each parameter.
@@ -89,8 +152,12 @@ pub struct Staged {
     pub stage: stage::Stage,
 }
 
-/// Prepares training step `number`, from 1, of the model.
-pub fn staged(loaded: &Loaded, number: usize) -> Result<Staged, Failure> {
+/// Prepares training step `number`, from 1, of the model, which runs as it is written.
+pub fn staged(loaded: &Loaded, number: usize, dropout: Dropout) -> Result<Staged, Failure> {
+    if dropout != Dropout::AsExported {
+        let text = "training information runs as it is written: dropout goes with a loss and an optimizer";
+        return Err(Failure::new(ErrorKind::Usage, text));
+    }
     let (prepared, stage) = stage::prepare(&loaded.file, &loaded.analysis, number)?;
     Ok(Staged { prepared, stage })
 }

@@ -8,13 +8,14 @@ use crate::error::ErrorKind;
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::planner::identify;
 use crate::report;
+use crate::training::Dropout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Shows which parameters freeze in which epoch and what that saves.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// ONNX model
+    /// ONNX model, or a folder of training artifacts
     #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -33,12 +34,14 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let path = args.model.as_ref();
     let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
-    let loaded = model::load_for(path, &args.shape, None)?;
     let options = args.plan.options()?;
+    let loaded = model::load_as(path, &args.shape, None, (&options.parameter, &options.buffer))?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
     let stage = match loaded.file.training.is_empty() {
         true => None,
-        false => model::staged(&loaded, 1).map_err(|failure| failure.warn("the training information is not used")).ok(),
+        false => model::staged(&loaded, 1, Dropout::AsExported)
+            .map_err(|failure| failure.warn("the training information is not used"))
+            .ok(),
     };
     let mut plan = match stage {
         Some(stage) => stage.plan(&loaded, &options, args.plan.epochs, &args.shape)?,

@@ -6,16 +6,17 @@ use super::options::{RuntimeArgs, ShapeArgs};
 use super::printable::lines;
 use super::progress::{Progress, metric};
 use super::{STOPPED, model, output};
+use crate::artifacts;
 use crate::error::ErrorKind;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, segments};
 use crate::planner::identify;
 use crate::report;
 use crate::runner::{
-    Engine, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
+    Engine, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
 };
 use crate::training::stage::StageError;
-use crate::training::{Objective, Own, Prepared, TrainingError, prepare, trained_edits};
+use crate::training::{Objective, Own, Prepared, TrainingError, trained_edits};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -44,10 +45,11 @@ pub struct Args {
 
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
-    let mut job = Job::load(&args.job, &args.set)?;
+    let mut job = Job::load(&args.job, &settings(args)?)?;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
-    let loaded = model::load_for(&job.model, &shape, args.runtime.runtime.as_deref())?;
     let options = job.freeze.clone();
+    let roles = (options.parameter.as_slice(), options.buffer.as_slice());
+    let loaded = model::load_as(&job.model, &shape, args.runtime.runtime.as_deref(), roles)?;
     let epochs = job.run.epochs as usize;
     let stage = stage(&args.job, &job, &loaded)?;
     let schedule = job.schedule.clone().unwrap_or_default();
@@ -55,19 +57,18 @@ pub fn run(args: &Args) -> CommandResult {
         job.schedule = Some(schedule.clone());
     }
     let (mut plan, prepared, objective) = match (&stage, &job.loss, &job.optimizer) {
-        (Some(model::Staged { prepared, stage: step }), ..) => {
+        (Some(staged), ..) => {
             let lr = match &job.schedule {
-                Some(_) => Some(step.rate.ok_or(StageError::Rate).map_err(TrainingError::from)?),
+                Some(_) => Some(staged.stage.rate.ok_or(StageError::Rate).map_err(TrainingError::from)?),
                 None => None,
             };
-            let plan = stage.as_ref().map(|stage| stage.plan(&loaded, &options, epochs, &shape));
-            let plan = plan.expect("invariant: there is a stage")?;
-            (plan, prepared.clone(), Objective::Stage { stage: step, lr })
+            let plan = staged.plan(&loaded, &options, epochs, &shape)?;
+            (plan, staged.prepared.clone(), Objective::Stage { stage: &staged.stage, lr })
         }
         (None, Some(loss), Some(optimizer)) => {
             let plan = model::plan(&loaded, &options, epochs, model::slots(optimizer), &shape)?;
             let own = Own { loss, output: job.output.as_deref(), optimizer };
-            (plan, prepare(&loaded.analysis)?, Objective::Own(own))
+            (plan, model::prepared(&loaded, job.dropout)?, Objective::Own(own))
         }
         _ => unreachable!("invariant: without a stage the job has both sections"),
     };
@@ -116,6 +117,26 @@ pub fn run(args: &Args) -> CommandResult {
     finish(&outcome, &path)
 }
 
+/// Returns the settings over the job file: where it has no section `[loss]` or `[optimizer]` and its
+/// model are training artifacts, theirs; then those of the command line.
+fn settings(args: &Args) -> Result<Vec<String>, Failure> {
+    let mut settings = Vec::new();
+    if let Some(gaps) = Gaps::of(&args.job, &args.set)?
+        && let Some(files) = artifacts::find(&gaps.model).ok().flatten()
+    {
+        let found = artifacts::read(&files)?;
+        let loss = found.loss.filter(|_| gaps.loss).and_then(|loss| toml::Value::try_from(&loss.spec).ok());
+        let optimizer = found.optimizer.filter(|_| gaps.optimizer).and_then(|spec| toml::Value::try_from(&spec).ok());
+        settings.extend(loss.map(|value| format!("loss={value}")));
+        settings.extend(optimizer.map(|value| format!("optimizer={value}")));
+        for setting in &settings {
+            eprintln!("from the training artifacts: {setting}");
+        }
+    }
+    settings.extend(args.set.iter().cloned());
+    Ok(settings)
+}
+
 /// Builds the graphs once with only that frozen which is frozen in every epoch: they need every
 /// gradient that some phase needs, so what cannot be trained is refused now.
 fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &FreezePlan) -> Result<(), Failure> {
@@ -137,7 +158,7 @@ fn stage(file: &Path, job: &Job, loaded: &model::Loaded) -> Result<Option<model:
     let carries = !loaded.file.training.is_empty();
     let wrong = |text: String| Err(Failure::new(ErrorKind::Usage, format!("{}: {text}", file.display())));
     match (&job.loss, &job.optimizer) {
-        (None, None) if carries => Ok(Some(model::staged(loaded, job.stage.unwrap_or(1))?)),
+        (None, None) if carries => Ok(Some(model::staged(loaded, job.stage.unwrap_or(1), job.dropout)?)),
         (Some(_), Some(_)) if job.stage.is_some() => wrong("`stage` needs a job without [loss] and [optimizer]".into()),
         (Some(_), Some(_)) if carries => {
             eprintln!("note: the job has a [loss] and an [optimizer]: the model's training information is not used");

@@ -10,7 +10,7 @@ use super::flops::{NodeFlops, node_flops};
 use super::{Flops, StepCost, UnitCost};
 use crate::graph::{DType, Graph, Model, NodeId, ValueId};
 use crate::modules::uses::carries_gradient;
-use crate::modules::{ModuleTree, Role, Unit, parameters};
+use crate::modules::{ModuleTree, Unit};
 use std::collections::{HashMap, HashSet};
 
 /// The costs of a model's nodes and parameters, ready for any frozen set.
@@ -64,12 +64,13 @@ impl CostModel {
             notes: Vec::new(),
         };
         let mut names: HashMap<ValueId, String> = HashMap::new();
-        for param in parameters(model).into_iter().filter(|param| param.role == Role::Trainable) {
-            let Some(tensor) = &graph.value(param.value).initializer else { continue };
+        for name in tree.registration() {
+            let Some(value) = graph.find(name) else { continue };
+            let Some(tensor) = &graph.value(value).initializer else { continue };
             let elements = tensor.len() as u64;
             let bytes = elements.saturating_mul(tensor.dtype().size() as u64);
-            costs.parameters.insert(param.name.clone(), ParameterCost { elements, bytes });
-            names.insert(param.value, param.name);
+            costs.parameters.insert(name.to_string(), ParameterCost { elements, bytes });
+            names.insert(value, name.to_string());
         }
         let live = live(graph);
         let mut weight_only = vec![false; graph.nodes().len()];

@@ -32,7 +32,7 @@ pub use fold::fold;
 pub use gaps::Gap;
 pub use probe::{MOST_WEIGHTS, Probe};
 
-use crate::graph::Model;
+use crate::graph::{Model, ValueId};
 use std::collections::HashMap;
 use walk::{Evidence, Known};
 
@@ -41,14 +41,20 @@ use walk::{Evidence, Known};
 pub struct Completed {
     /// The same model, knowing more.
     pub model: Model,
-    /// Where most of each value's fact comes from, by value position.
-    pub sources: Vec<Source>,
+    sources: Vec<Source>,
     /// What the sources disagree about, in evaluation order.
     pub contradictions: Vec<Contradiction>,
     /// What stays unknown, in evaluation order.
     pub gaps: Vec<Gap>,
     /// What a person should know of this.
     pub notes: Vec<String>,
+}
+
+impl Completed {
+    /// Returns where most of a value's fact comes from.
+    pub fn source(&self, value: ValueId) -> Source {
+        self.sources.get(value.0).copied().unwrap_or(Source::Nothing)
+    }
 }
 
 /// Returns the model with every fact that can be had without running it.

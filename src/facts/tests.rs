@@ -140,7 +140,7 @@ fn a_stale_batch_in_the_file_is_noticed() {
     let said: Vec<String> = completed.contradictions.iter().map(Contradiction::to_string).collect();
     let expected = "\"Relu:0\" is float32[batch,4] by inference and float32[1,4] by the file: the first is used";
     assert_eq!(said, [expected]);
-    assert_eq!((completed.sources[x.0], completed.sources[z.0]), (Source::File, Source::Inference));
+    assert_eq!((completed.source(x), completed.source(z)), (Source::File, Source::Inference));
     assert!(completed.notes.iter().any(|note| note == expected), "{:?}", completed.notes);
 }
 
@@ -261,4 +261,20 @@ fn thousands_of_nodes_take_linear_time() {
     let completed = complete(&without_info(&model));
     assert_eq!(completed.model.graph.fact(x).to_string(), "float32[batch,8]");
     assert_eq!(completed.gaps, []);
+}
+
+#[test]
+fn an_empty_part_of_a_shape_is_known() {
+    let mut b = Builder::new("unflatten");
+    let x = b.input("x", Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(96)]));
+    let shape = b.unary("Shape", x);
+    let [start, split, end, far] = [0, 1, 2, i64::MAX].map(|place| b.ints("place", &[place]));
+    let head = b.op("Slice", &[shape, start, split], Attributes::none());
+    let tail = b.op("Slice", &[shape, end, far], Attributes::none());
+    let sizes = b.ints("sizes", &[3, 32]);
+    let target = b.op("Concat", &[head, sizes, tail], Attributes::none().with("axis", 0));
+    let y = b.op("Reshape", &[x, target], Attributes::none());
+    b.mark_output(y);
+    let known = Known::of(&model_of(b), &[], &[]);
+    assert_eq!(known.facts[y.0].to_string(), "float32[batch,3,32]");
 }

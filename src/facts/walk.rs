@@ -122,7 +122,7 @@ impl Known {
                 let sizes: Vec<Dim> = small.shape().iter().map(|size| Dim::Known(*size)).collect();
                 let found = Fact { dtype: None, shape: Some(sizes) };
                 self.facts[output.0] = self.facts[output.0].or(&found);
-                if small.data().iter().any(|number| *number != Number::Unknown) {
+                if small.data().is_empty() || small.data().iter().any(|number| *number != Number::Unknown) {
                     self.smalls.insert(*output, small);
                 }
             }

@@ -277,6 +277,20 @@ impl Graph {
         graph
     }
 
+    /// Returns this graph with every named size forgotten that is of no graph input: shape inference
+    /// makes such names up, a new one for each place that it does not understand.
+    pub fn with_sizes_of_inputs(&self) -> Graph {
+        let mut graph = self.clone();
+        let symbols = |id: &ValueId| self.fact(*id).shape.clone().unwrap_or_default();
+        let known: std::collections::HashSet<Dim> = self.inputs.iter().flat_map(symbols).collect();
+        for dim in graph.values.iter_mut().flat_map(|value| value.fact.shape.iter_mut().flatten()) {
+            if matches!(dim, Dim::Symbol(_)) && !known.contains(dim) {
+                *dim = Dim::Unknown;
+            }
+        }
+        graph
+    }
+
     /// Returns this graph with an initializer's elements replaced by others of the same fact.
     ///
     /// # Panics
@@ -329,6 +343,8 @@ pub struct Model {
     pub producer: String,
     /// `metadata_props` of the file.
     pub metadata: Vec<(String, String)>,
+    /// `metadata_props` of the main graph.
+    pub graph_metadata: Vec<(String, String)>,
     /// Functions that nodes of the graph call as operators.
     pub functions: Vec<Function>,
 }

@@ -1,9 +1,18 @@
 //! Writes a [`Model`] as a new file.
 
-use super::{proto, tensor};
+use super::{OnnxFile, proto, tensor};
 use crate::graph::{Attribute, Dim, Fact, Function, Graph, Model, Node, Tensor, ValueId};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+
+impl OnnxFile {
+    /// Returns the file that a model made by this program would have at `path`.
+    pub fn of(path: &Path, model: Model) -> OnnxFile {
+        let positions = (0..model.graph.nodes().len()).map(Some).collect();
+        OnnxFile { path: path.to_path_buf(), bytes: to_bytes(&model).into(), model, training: Vec::new(), positions }
+    }
+}
 
 /// Returns the ONNX file of a model, with every initializer as raw data inside it and the facts
 /// of every value as `value_info`. The same model gives the same bytes.
@@ -21,7 +30,10 @@ pub(super) fn model_proto(model: &Model, export: ExportTensor<'_>) -> proto::Mod
         ir_version: Some(model.ir_version),
         producer_name: Some(name.to_string()),
         producer_version: Some(version.to_string()),
-        graph: Some(export_graph(&model.graph, 0, export)),
+        graph: Some(proto::Graph {
+            metadata_props: entries(&model.graph_metadata),
+            ..export_graph(&model.graph, 0, export)
+        }),
         functions: model.functions.iter().map(export_function).collect(),
         opset_import: opsets(&model.opsets),
         metadata_props: entries(&model.metadata),

@@ -23,7 +23,7 @@ pub(super) struct External {
 }
 
 /// Maps a whole file; an empty file gives no bytes.
-pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
+pub(crate) fn map(path: &Path) -> std::io::Result<Bytes> {
     let file = File::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());

@@ -69,6 +69,7 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>, Vec<TrainingI
     }
     check_versions(path, &proto)?;
     let importer = Importer::new(path);
+    let graph_metadata = pairs(&graph.metadata_props);
     let Read { graph, order, .. } = importer.graph(&Parts::of_graph(graph), None)?;
     let functions = proto.functions.iter().map(|function| import_function(&importer, function));
     let model = Model {
@@ -78,6 +79,7 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>, Vec<TrainingI
         ir_version: proto.ir_version(),
         producer: format!("{} {}", proto.producer_name(), proto.producer_version()).trim().to_string(),
         metadata: pairs(&proto.metadata_props),
+        graph_metadata,
     };
     let training = training_info::import(path, &proto, &|graph| {
         let Read { graph, .. } = importer.graph(&Parts::of_graph(graph), None)?;

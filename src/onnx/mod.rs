@@ -19,6 +19,7 @@ mod tensor;
 mod training_info;
 
 pub use export::to_bytes;
+pub(crate) use external::map;
 pub use import::{OnnxFile, read, read_bytes};
 pub use large::{Encoded, LARGEST, Piece, encode};
 pub use rewrite::{Edits, NodeEdit};

@@ -97,6 +97,7 @@ fn planned_unit((unit, cost): (&Unit, &UnitCost)) -> PlannedUnit {
         path: unit.path.clone(),
         class: unit.class.clone(),
         parameters: unit.parameters.clone(),
+        shared: unit.shared.clone(),
         elements: cost.elements,
         flops: cost.flops,
         state_bytes: cost.gradient_bytes.saturating_add(cost.slot_bytes),
@@ -146,17 +147,23 @@ impl Planner<'_> {
         if let Some(reason) = reason {
             return Err(PlanError::Decision { policy: self.policy.name().into(), epoch: completed + 1, reason });
         }
+        let training = units.iter().enumerate().filter(|(index, _)| !frozen.contains(*index));
+        let in_use: HashSet<&str> = training.flat_map(|(_, unit)| unit.shared.iter().map(String::as_str)).collect();
         let mut result = Frozen { names: Vec::new(), units: 0 };
         for (index, (unit, wishes)) in units.iter().zip(&self.wishes).enumerate() {
-            let before = result.names.len();
             for (parameter, wish) in unit.parameters.iter().zip(wishes) {
-                if *wish == Wish::Freeze || (*wish == Wish::Policy && frozen.contains(index)) {
+                let by_policy = frozen.contains(index) && !in_use.contains(parameter.as_str());
+                if *wish == Wish::Freeze || (*wish == Wish::Policy && by_policy) {
                     result.names.push(parameter.clone());
                 }
             }
-            let added = result.names.len() - before;
-            result.units += usize::from(added > 0 && added == unit.parameters.len());
         }
+        let all = names(&result.names);
+        let whole = |unit: &&Unit| {
+            let mut held = unit.parameters.iter().chain(&unit.shared).peekable();
+            held.peek().is_some() && held.all(|name| all.contains(name.as_str()))
+        };
+        result.units = units.iter().filter(whole).count();
         Ok((result, fraction))
     }
 
@@ -392,6 +399,19 @@ mod tests {
         assert_eq!(text(Odd(3, 0.5)), "policy \"odd\", epoch 1: it decided on 3 units, expected 4");
         assert_eq!(text(Odd(4, f64::NAN)), "policy \"odd\", epoch 1: its fraction is NaN, expected one in [0, 1]");
         assert_eq!(FrozenSet::prefix(3, 9).count(), 3);
+    }
+
+    #[test]
+    fn a_shared_parameter_freezes_with_the_last_unit_that_uses_it() {
+        let mut model = chain(4);
+        model.units[2].shared = vec!["u0.weight".into()];
+        let options = PlanOptions { freeze_start: 0.0, ..PlanOptions::default() };
+        let plan = plan(&model, 8, &options);
+        let frozen: Vec<String> = plan.epochs.iter().map(|epoch| epoch.frozen.join(" ")).collect();
+        let (second, all) = ("u1.weight", "u0.weight u1.weight u2.weight");
+        assert_eq!(frozen, ["", "", "", "", "", "", second, second].map(String::from), "{frozen:?}");
+        assert_eq!((plan.last.frozen.join(" "), plan.last.frozen_units), (all.to_string(), 3));
+        assert_eq!(plan.units[2].shared, ["u0.weight"]);
     }
 
     #[test]

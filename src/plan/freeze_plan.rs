@@ -58,6 +58,9 @@ pub struct PlannedUnit {
     pub class: String,
     /// Names of its initializers.
     pub parameters: Vec<String>,
+    /// Names of initializers of other units that it uses too; they freeze with the last of their users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
     /// Elements of those.
     pub elements: u64,
     /// Flops of one step with nothing frozen.
@@ -74,6 +77,14 @@ pub struct PolicyRecord {
     /// Knobs by name.
     #[serde(flatten)]
     pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl PolicyRecord {
+    /// Returns the patterns that were given under a name, such as `freeze` or `buffer`.
+    pub fn patterns(&self, name: &str) -> Vec<String> {
+        let listed = self.settings.get(name).and_then(|value| value.as_array());
+        listed.into_iter().flatten().filter_map(|pattern| pattern.as_str().map(String::from)).collect()
+    }
 }
 
 /// What is frozen while one epoch trains.

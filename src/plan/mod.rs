@@ -17,6 +17,7 @@ mod freeze_plan;
 mod options;
 pub mod policies;
 mod policy;
+mod roles;
 mod selection;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,3 +31,5 @@ pub use freeze_plan::{
 };
 pub use options::{Arithmetic, BatchNorm, MAX_EPOCHS, PlanOptions};
 pub use policy::{Decision, EpochRecord, FrozenSet, History, Moment, Policy};
+pub use roles::overrides;
+pub use selection::frozen_unless_kept;

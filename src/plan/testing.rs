@@ -29,7 +29,13 @@ impl Chain {
 
     fn push(&mut self, path: &str, class: &str, parameters: &[&str], elements: u64, flops: Flops) {
         let parameters = parameters.iter().map(|name| format!("{path}.{name}")).collect();
-        self.units.push(Unit { index: self.units.len(), path: path.into(), class: class.into(), parameters });
+        self.units.push(Unit {
+            index: self.units.len(),
+            path: path.into(),
+            class: class.into(),
+            parameters,
+            shared: Vec::new(),
+        });
         let bytes = 4 * elements;
         let cost = UnitCost { elements, flops, parameter_bytes: bytes, gradient_bytes: bytes, slot_bytes: bytes };
         self.costs.push(cost);

@@ -12,6 +12,7 @@ use crate::error::ErrorKind;
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use crate::plan::PlanOptions;
+use crate::training::Dropout;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +33,10 @@ pub struct Job {
     /// `[optimizer]`, from 1; the first by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<usize>,
+    /// What Dropout does while training: `"as-exported"` (default), `"on"`, or a ratio in [0, 1) for
+    /// every Dropout of the model.
+    #[serde(default)]
+    pub dropout: Dropout,
     /// `[data]`.
     pub data: DataSection,
     /// `[loss]`; may be left out where the model carries training information.
@@ -184,6 +189,43 @@ fn missing(key: &str, section: &str) -> String {
     format!("missing key `{key}`{}", in_section(section))
 }
 
+/// The sections that a job file leaves to its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gaps {
+    /// The model.
+    pub model: PathBuf,
+    /// `[loss]` is not in the file.
+    pub loss: bool,
+    /// `[optimizer]` is not in the file.
+    pub optimizer: bool,
+}
+
+impl Gaps {
+    /// Returns what a job file leaves to its model; `None` when it names no model or leaves
+    /// nothing out.
+    ///
+    /// # Errors
+    /// The file cannot be read, or it or one of `sets` is no TOML.
+    pub fn of(file: &Path, sets: &[String]) -> Result<Option<Gaps>, JobError> {
+        let text =
+            std::fs::read_to_string(file).map_err(|source| JobError::Read { file: file.to_path_buf(), source })?;
+        let mut root = tree::parse(file, &text)?;
+        let absent = |section: &str| root.get(section).is_none();
+        let (loss, optimizer) = (absent("loss"), absent("optimizer"));
+        for argument in sets {
+            tree::set(&mut root, argument)?;
+        }
+        let Some(tree::Value::String(model)) = root.get("model").map(|node| &node.value) else { return Ok(None) };
+        let model = folder_of(file).join(model);
+        Ok((loss || optimizer).then_some(Gaps { model, loss, optimizer }))
+    }
+}
+
+/// Returns the folder that the paths of a job file are relative to.
+fn folder_of(file: &Path) -> PathBuf {
+    std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_path_buf)).unwrap_or_default()
+}
+
 impl Job {
     /// Reads a job file and then applies `sets`, each `section.key=value`. The paths of the result
     /// are absolute.
@@ -213,8 +255,7 @@ impl Job {
             let place = place.unwrap_or(Place::Line(1));
             return Err(fail(Reason::Value { key: key.into(), place, reason }));
         }
-        let base = std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_path_buf));
-        job.resolve(&base.unwrap_or_default());
+        job.resolve(&folder_of(file));
         Ok(job)
     }
 

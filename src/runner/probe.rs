@@ -113,7 +113,7 @@ mod tests {
         let graph = &completed.model.graph;
         let sampled = graph.node(graph.producer(flat).unwrap()).input(0).unwrap();
         assert_eq!(graph.fact(sampled).to_string(), "float32[batch,3,height,5]", "{:?}", completed.notes);
-        assert_eq!(completed.sources[sampled.0], Source::Probe);
+        assert_eq!(completed.source(sampled), Source::Probe);
         assert_eq!(graph.fact(flat).to_string(), "float32[batch,15*height]");
         // A run would say one of many numbers.
         assert_eq!(graph.fact(picked).to_string(), "float32[?]");

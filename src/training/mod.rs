@@ -8,6 +8,7 @@
 //! What this module does not do: run anything, or decide what is frozen.
 
 mod contract;
+mod dropout;
 mod export;
 mod forward;
 mod in_place;
@@ -19,6 +20,7 @@ mod step;
 
 pub use crate::plan::BatchNorm;
 pub use contract::{Contract, GraphContract, Port, Role};
+pub use dropout::Dropout;
 pub use export::trained_edits;
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
@@ -42,6 +44,8 @@ pub enum TrainingError {
     UnknownOutput { name: String, known: String },
     #[error("the model has no trainable parameters")]
     NoParameters,
+    #[error("dropout is asked for, but the model has no Dropout node")]
+    NoDropout,
     #[error("module \"{module}\"")]
     Gradient { module: String, source: AutodiffError },
     #[error(transparent)]

@@ -35,8 +35,14 @@ pub fn prepare(file: &OnnxFile, analysis: &Analysis, number: usize) -> Result<(P
     };
     let keys: HashSet<&str> = info.update_binding.iter().map(|(key, _)| key.as_str()).collect();
     let held = graph.initializers().filter(|(_, value, _)| keys.contains(value.name.as_str()));
-    let parameters: Vec<Param> =
-        held.map(|(value, v, _)| Param { value, name: v.name.clone(), role: role(&v.name) }).collect();
+    let parameters: Vec<Param> = held
+        .map(|(value, v, _)| Param {
+            value,
+            name: v.name.clone(),
+            role: role(&v.name),
+            reason: "the training information updates it".into(),
+        })
+        .collect();
     let stage = assemble(file, number, &arranged, graph, &parameters, metrics)?;
     let tree = &analysis.tree;
     let nodes = analysis.model.graph.node_ids();
