@@ -84,12 +84,16 @@ fn snapshot(name: &str, found: &str) {
 #[test]
 fn help_and_preview_are_as_committed() {
     let model = fixture("digits/model.onnx");
-    let all: [(&str, &[&str]); 6] = [
+    let all: [(&str, &[&str]); 10] = [
         ("help.txt", &["--help"]),
         ("help-graph.txt", &["graph", "--help"]),
         ("help-train.txt", &["train", "--help"]),
         ("preview.txt", &[path(&model)]),
         ("preview.csv", &[path(&model), "--format", "csv"]),
+        ("preview.json", &[path(&model), "--format", "json", "--epochs", "3", "--freeze-start", "0.2"]),
+        ("preview.html", &[path(&model), "--format", "html"]),
+        ("preview-cached.txt", &[path(&model), "--batch-norm", "frozen", "--freeze-start", "0.2", "--batch", "64"]),
+        ("preview-late.txt", &[path(&model), "--freeze-start", "0.88"]),
         ("tree.txt", &["tree", path(&model)]),
     ];
     for (name, args) in all {

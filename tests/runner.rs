@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod cli;
+mod costs;
 mod dropout;
 mod engines;
 mod graphs;

@@ -61,14 +61,25 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let dropout: Dropout =
         args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
-    let loaded = model::load(&args.model)?;
+    let planned = args.plan_file.as_deref().map(plan::read).transpose()?;
+    let patterns = |name: &str, given: &[String]| match &planned {
+        Some(plan) => plan.policy.patterns(name),
+        None => given.to_vec(),
+    };
+    let roles = &args.plan.roles;
+    if planned.is_some() && !(roles.parameter.is_empty() && roles.buffer.is_empty()) {
+        let text = "--parameter and --buffer go without --plan: a plan file says its own";
+        return Err(Failure::new(ErrorKind::Usage, text));
+    }
+    let (parameter, buffer) = (patterns("parameter", &roles.parameter), patterns("buffer", &roles.buffer));
+    let loaded = model::load(&args.model, (&parameter, &buffer))?;
     if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
         return Err(Failure::new(ErrorKind::Usage, text));
     }
-    let plan = match &args.plan_file {
-        Some(path) => read_plan(path, &loaded)?,
-        None => model::plan(&loaded, &args.plan.options()?, args.plan.epochs, &optimizer, &args.shape)?,
+    let plan = match (planned, &args.plan_file) {
+        (Some(plan), Some(path)) => of_this_model(plan, path, &loaded)?,
+        _ => model::plan(&loaded, &args.plan.options()?, args.plan.epochs, &optimizer, &args.shape)?,
     };
     let planned = plan.policy.settings.get("batch_norm").and_then(|value| value.as_str()).unwrap_or("train");
     let batch_norm = args.batch_norm.as_deref().unwrap_or(planned);
@@ -137,9 +148,8 @@ pub fn run(args: &Args) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads a plan file and refuses one of another model.
-fn read_plan(path: &Path, loaded: &model::Loaded) -> Result<FreezePlan, Failure> {
-    let plan = plan::read(path)?;
+/// Refuses a plan of another model.
+fn of_this_model(plan: FreezePlan, path: &Path, loaded: &model::Loaded) -> Result<FreezePlan, Failure> {
     let sha256 = plan::sha256_hex(&loaded.file.bytes);
     if plan.model.sha256 != sha256 {
         let text = format!(

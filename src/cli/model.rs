@@ -35,14 +35,22 @@ impl Loaded {
     }
 }
 
-/// Loads a model, or the one that training artifacts were made from.
-pub fn load(path: &Path) -> Result<Loaded, Failure> {
-    load_for(path, &ShapeArgs { batch: 1, shape: Vec::new() }, None)
+/// Patterns for what is a parameter and for what is a buffer.
+pub type Roles<'a> = (&'a [String], &'a [String]);
+
+/// Loads a model with these roles, or the one that training artifacts were made from.
+pub fn load(path: &Path, roles: Roles<'_>) -> Result<Loaded, Failure> {
+    load_as(path, &ShapeArgs { batch: 1, shape: Vec::new() }, None, roles)
 }
 
-/// Loads a model that is used with these sizes, or the one that training artifacts were made from.
-/// `runtime` is the library that the command runs models with, where one was named.
-pub fn load_for(path: &Path, shape: &ShapeArgs, runtime: Option<&Path>) -> Result<Loaded, Failure> {
+/// Loads a model that is used with these sizes and these roles. `runtime` is the library that the command
+/// runs models with, where one was named.
+pub fn load_as(
+    path: &Path,
+    shape: &ShapeArgs,
+    runtime: Option<&Path>,
+    (parameter, buffer): Roles<'_>,
+) -> Result<Loaded, Failure> {
     let artifacts = artifacts::find(path)?.map(|files| artifacts::read(&files)).transpose()?;
     let file = match &artifacts {
         Some(artifacts) => artifacts.to_file(),
@@ -51,7 +59,7 @@ pub fn load_for(path: &Path, shape: &ShapeArgs, runtime: Option<&Path>) -> Resul
     let graph = &file.model.graph;
     let sizes = shapes(shape).ok().and_then(|shapes| sizes(graph, shape.batch, &shapes).ok()).unwrap_or_default();
     let mut probe = LocalProbe { runtime, engine: None };
-    let analysis = Analysis::with(&file.model, &sizes, Some(&mut probe));
+    let analysis = Analysis::with(&file.model, &sizes, Some(&mut probe)).with_roles(parameter, buffer)?;
     Ok(Loaded { file, analysis, artifacts })
 }
 

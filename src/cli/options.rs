@@ -34,6 +34,19 @@ pub struct PlanArgs {
     /// Never freeze what matches; may be repeated
     #[arg(long, value_name = "PATTERN")]
     keep: Vec<String>,
+    #[command(flatten)]
+    pub roles: RoleArgs,
+}
+
+/// What trains and what does not, where the file leaves it open.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RoleArgs {
+    /// Take what matches for a parameter: a glob on initializer name or module path; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub parameter: Vec<String>,
+    /// Take what matches for a buffer, which never trains; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub buffer: Vec<String>,
 }
 
 impl PlanArgs {
@@ -55,13 +68,15 @@ impl PlanArgs {
             unit: word("--unit", &self.unit)?.unwrap_or(default.unit),
             freeze: self.freeze.clone(),
             keep: self.keep.clone(),
+            parameter: self.roles.parameter.clone(),
+            buffer: self.roles.buffer.clone(),
             batch_norm: default.batch_norm,
         })
     }
 }
 
 /// Reads a word as the job file would.
-fn word<T: DeserializeOwned>(option: &str, value: &Option<String>) -> Result<Option<T>, Failure> {
+pub(super) fn word<T: DeserializeOwned>(option: &str, value: &Option<String>) -> Result<Option<T>, Failure> {
     let Some(value) = value else { return Ok(None) };
     let read = serde_json::from_value(serde_json::Value::from(value.as_str()));
     read.map(Some).map_err(|error| Failure::new(ErrorKind::Usage, format!("{option}: {error}")))

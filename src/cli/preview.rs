@@ -1,7 +1,7 @@
 //! `freeze-plan MODEL`: the plan, and what it saves.
 
 use super::failure::{CommandResult, Failure};
-use super::options::{Format, PlanArgs, ShapeArgs};
+use super::options::{Format, PlanArgs, ShapeArgs, word};
 use super::printable::lines;
 use super::{model, output};
 use crate::error::ErrorKind;
@@ -21,6 +21,9 @@ pub struct Args {
     plan: PlanArgs,
     #[command(flatten)]
     shape: ShapeArgs,
+    /// What a frozen BatchNorm does: train (default, batch statistics) or frozen (running statistics)
+    #[arg(long, value_name = "KIND")]
+    batch_norm: Option<String>,
     /// How the plan is written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -33,8 +36,9 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let path = args.model.as_ref();
     let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
-    let loaded = model::load_for(path, &args.shape, None)?;
-    let options = args.plan.options()?;
+    let mut options = args.plan.options()?;
+    options.batch_norm = word("--batch-norm", &args.batch_norm)?.unwrap_or(options.batch_norm);
+    let loaded = model::load_as(path, &args.shape, None, (&options.parameter, &options.buffer))?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
     let mut plan = model::plan(&loaded, &options, args.plan.epochs, &optimizer, &args.shape)?;
     let text = match args.format {

@@ -47,8 +47,9 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let job = Job::load(&args.job, &settings(args)?)?;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
-    let loaded = model::load_for(&job.model, &shape, args.runtime.runtime.as_deref())?;
     let options = &job.freeze;
+    let roles = (options.parameter.as_slice(), options.buffer.as_slice());
+    let loaded = model::load_as(&job.model, &shape, args.runtime.runtime.as_deref(), roles)?;
     let mut plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
     identify(&mut plan, &loaded.file);
     let prepared = model::prepared(&loaded, job.dropout)?;

@@ -1,8 +1,10 @@
 //! `freeze-plan tree MODEL`: the ownership tree.
 
 use super::failure::CommandResult;
+use super::options::RoleArgs;
 use super::printable::lines;
 use super::{model, output};
+use crate::modules;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,11 +13,23 @@ use std::process::ExitCode;
 pub struct Args {
     /// ONNX model, or a folder of training artifacts
     model: PathBuf,
+    /// Say what placed each parameter and what tells it from a buffer
+    #[arg(long)]
+    why: bool,
+    #[command(flatten)]
+    roles: RoleArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
-    let analysis = model::load(&args.model)?.analysis;
-    output::emit(&lines(&analysis.tree.text(&analysis.model)), None)?;
+    let analysis = model::load(&args.model, (&args.roles.parameter, &args.roles.buffer))?.analysis;
+    let text = match args.why {
+        true => modules::why(&analysis.model, &analysis.tree, &analysis.parameters),
+        false => analysis.tree.text(&analysis.model),
+    };
+    output::emit(&lines(&text), None)?;
+    if !args.why {
+        modules::notes(&analysis.model, &analysis.parameters).iter().for_each(|note| eprintln!("note: {note}"));
+    }
     Ok(ExitCode::SUCCESS)
 }

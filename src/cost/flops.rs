@@ -6,20 +6,27 @@
 //! | operators | forward | gradient with respect to an input |
 //! |---|---|---|
 //! | `Conv`, `ConvTranspose`, `Gemm`, `MatMul`, `Einsum` | 2 for each product; `n` for the bias | data and weight: as the products forward; bias: `n` |
-//! | `LSTM`, `GRU`, `RNN` | 2 for each product | data, weight, recurrence: as the products that it has part in |
+//! | `LSTM`, `GRU`, `RNN` | 2 for each product | data, weight, recurrence: as the products that it has part in, and the way back through the states |
+//! | `Attention` and its fused forms | 2 for each product, 5 for each weight | as the products that it has part in, and 4 for each weight |
 //! | normalisations (own statistics) | 5 `n` | data 8 `n`, scale 2 `n`, bias `n` |
 //! | `BatchNormalization` (running statistics) | 2 `n` | data `n`, scale 2 `n`, bias `n` |
 //! | `Softmax`, `LogSoftmax` | 5 `n` | 4 `n` |
 //! | pools | window times `n` | the same |
 //! | global pools, reductions, `CumSum` | `m` | `m` |
-//! | `Resize` (not nearest), composite activations (`Gelu`, `Mish`, ..) | 5 `n` | 5 `n` |
+//! | `Resize` (linear; cubic 35), composite activations (`Gelu`, `Mish`, ..) | 5 `n` | 5 `n` |
 //! | other pointwise operators | `n` | `n` |
 //! | data movement | 0 | 0; `n` where gradients add up (`Gather`, `Expand`, `Tile`) |
-//! | on integers, booleans or strings | 0 | 0 |
+//! | quantised products | 2 for each product | 0: no gradient passes |
+//! | `If`, `Loop`, `Scan` | the costlier branch; the body as often as it runs | 0: no gradient passes |
+//! | others on integers, booleans or strings | 0 | 0 |
 //!
-//! A control-flow operator and one of another domain have no count.
+//! An operator that is not known, one whose shapes are not fixed and a loop without a fixed number of
+//! rounds have no count: [`Uncounted`] says which.
 
-use crate::graph::{DType, Graph, Node, ValueId};
+use super::operators::{Count, find};
+use super::products::{Counts, Shapes};
+use super::subgraphs;
+use crate::graph::{DType, Graph, Node};
 use crate::modules::uses::carries_gradient;
 
 /// Flops of one node.
@@ -29,167 +36,71 @@ pub struct NodeFlops {
     pub forward: u64,
     /// Gradient with respect to each input, by position; 0 where there is none.
     pub input_grads: Vec<u64>,
+    /// What is added once, whichever gradients are wanted: the way back through the states of a
+    /// recurrent operator or the weights of an attention.
+    pub through: u64,
 }
 
-/// Returns the flops of a node; `None` when a shape they depend on is not fixed, or the operator
-/// is not known.
-pub fn node_flops(graph: &Graph, node: &Node) -> Option<NodeFlops> {
+impl NodeFlops {
+    /// Returns no flops for a node with `inputs` inputs.
+    pub(super) fn none(inputs: usize) -> NodeFlops {
+        NodeFlops { forward: 0, input_grads: vec![0; inputs], through: 0 }
+    }
+}
+
+/// Why a node has no count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Uncounted {
+    /// A shape that the count depends on is not known.
+    Shapes,
+    /// The operator is not known.
+    Operator,
+    /// The operator runs a graph of which it is not known how often.
+    Subgraph,
+}
+
+/// Returns the flops of a node.
+///
+/// # Errors
+/// The operator is not known, it is not known how often it runs a graph, or a shape that the count depends
+/// on is not fixed.
+pub fn node_flops(graph: &Graph, node: &Node) -> Result<NodeFlops, Uncounted> {
+    let shapes = Shapes { graph, node };
+    let count = find(&node.op.domain, &node.op.name).ok_or(Uncounted::Operator)?;
     let dtype = node.outputs.iter().flatten().find_map(|output| graph.fact(*output).dtype);
-    let op = node.op.name.as_str();
-    if dtype.is_some_and(|dtype| !dtype.is_float()) || matches!(op, "Shape" | "Size" | "Constant" | "ConstantOfShape") {
-        return Some(NodeFlops { forward: 0, input_grads: vec![0; node.inputs.len()] });
+    let whole = matches!(count, Count::Products(_) | Count::Quantizes(_) | Count::Subgraph);
+    if dtype.is_some_and(|dtype| !dtype.is_float()) && !whole {
+        return Ok(NodeFlops::none(node.inputs.len()));
     }
-    if !node.op.domain.is_empty() {
-        return None;
-    }
-    let count = Count { graph, node };
-    let (forward, grads) = count.run()?;
-    let slots = node.inputs.len();
-    let grad = |index: usize| {
-        let value = node.input(index)?;
-        let float = graph.fact(value).dtype.is_none_or(DType::is_float);
-        (float && carries_gradient(node, index)).then(|| grads.get(index).or(grads.last()).copied().unwrap_or(0))
+    let flat = |forward: u64, grads: Vec<u64>| Counts { forward, grads, through: 0 };
+    let counts = match count {
+        Count::Free => Some(flat(0, vec![0])),
+        Count::Gathers => shapes.output().map(|n| flat(0, vec![n])),
+        Count::Each(forward, backward) => {
+            shapes.output().map(|n| flat(n.saturating_mul(forward), vec![n.saturating_mul(backward)]))
+        }
+        Count::EachInput(forward, backward) => {
+            shapes.input(0).map(|m| flat(m.saturating_mul(forward), vec![m.saturating_mul(backward)]))
+        }
+        Count::Quantizes(flops) => shapes.input(0).map(|m| flat(m.saturating_mul(flops), vec![0])),
+        Count::Normalizes => shapes.output().map(|n| {
+            let times = |flops: u64| n.saturating_mul(flops);
+            flat(times(5), vec![times(8), times(2), n])
+        }),
+        Count::With(function) | Count::Products(function) => function(&shapes),
+        Count::Subgraph => return subgraphs::count(graph, node),
     };
-    Some(NodeFlops { forward, input_grads: (0..slots).map(|index| grad(index).unwrap_or(0)).collect() })
+    counts.map(|counts| node_counts(&shapes, &counts)).ok_or(Uncounted::Shapes)
 }
 
-/// Forward flops and gradient flops by input; the last entry stands for all further inputs.
-type Counted = Option<(u64, Vec<u64>)>;
-
-struct Count<'a> {
-    graph: &'a Graph,
-    node: &'a Node,
-}
-
-impl Count<'_> {
-    fn run(&self) -> Counted {
-        let flat = |per_element: u64, count: u64| {
-            let flops = per_element.saturating_mul(count);
-            Some((flops, vec![flops]))
-        };
-        match self.node.op.name.as_str() {
-            "Conv" => self.conv(self.output()?, self.sizes(1)?.get(1..)?),
-            "ConvTranspose" => self.conv(self.input(0)?, self.sizes(1)?.get(1..)?),
-            "Gemm" => {
-                let inner = *self.sizes(0)?.get(usize::from(self.flag("transA", 0)? == 0))?;
-                let n = self.output()?;
-                let products = n.saturating_mul(inner).saturating_mul(2);
-                let bias = if self.node.input(2).is_some() { n } else { 0 };
-                Some((products.saturating_add(bias), vec![products, products, bias]))
-            }
-            "MatMul" => flat(2, self.output()?.saturating_mul(*self.sizes(0)?.last()?)),
-            "Einsum" => self.einsum(),
-            "LSTM" => self.recurrent(4),
-            "GRU" => self.recurrent(3),
-            "RNN" => self.recurrent(1),
-            "BatchNormalization" => {
-                let n = self.output()?;
-                let own = self.flag("training_mode", 0)? == 1;
-                let (forward, data) = if own { (5, 8) } else { (2, 1) };
-                Some((n.saturating_mul(forward), vec![n.saturating_mul(data), n.saturating_mul(2), n]))
-            }
-            "LayerNormalization"
-            | "InstanceNormalization"
-            | "GroupNormalization"
-            | "RMSNormalization"
-            | "LpNormalization"
-            | "MeanVarianceNormalization"
-            | "LRN" => {
-                let n = self.output()?;
-                Some((n.saturating_mul(5), vec![n.saturating_mul(8), n.saturating_mul(2), n]))
-            }
-            "Softmax" | "LogSoftmax" => {
-                let n = self.output()?;
-                Some((n.saturating_mul(5), vec![n.saturating_mul(4)]))
-            }
-            "MaxPool" | "AveragePool" | "LpPool" => {
-                let kernel = self.node.attributes.ints("kernel_shape").ok()??;
-                let window = kernel.iter().map(|size| u64::try_from(*size).ok()).collect::<Option<Vec<_>>>()?;
-                flat(product(&window), self.output()?)
-            }
-            "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" | "CumSum" => flat(1, self.input(0)?),
-            name if name.starts_with("Reduce") => flat(1, self.input(0)?),
-            "Resize" | "Upsample" => match self.node.attributes.text("mode", "nearest").ok()?.as_str() {
-                "nearest" => Some((0, vec![self.output()?])),
-                _ => flat(5, self.output()?),
-            },
-            "Gelu" | "Mish" | "HardSwish" | "Swish" | "Selu" | "Celu" | "Softplus" | "Softsign" => {
-                flat(5, self.output()?)
-            }
-            "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile" => Some((0, vec![self.output()?])),
-            "Identity" | "Reshape" | "Flatten" | "Transpose" | "Squeeze" | "Unsqueeze" | "Concat" | "Split"
-            | "Slice" | "Pad" | "Cast" | "CastLike" | "Dropout" | "DepthToSpace" | "SpaceToDepth" | "TopK"
-            | "ScatterElements" | "ScatterND" | "Trilu" | "Compress" | "ReverseSequence" | "RandomNormalLike"
-            | "RandomUniformLike" | "RandomNormal" | "RandomUniform" | "Range" | "EyeLike" | "OneHot" | "MaxUnpool" => {
-                Some((0, vec![0]))
-            }
-            "Abs" | "Acos" | "Acosh" | "Add" | "Asin" | "Asinh" | "Atan" | "Atanh" | "Ceil" | "Clip" | "Cos"
-            | "Cosh" | "Div" | "Elu" | "Erf" | "Exp" | "Floor" | "HardSigmoid" | "LeakyRelu" | "Log" | "Max"
-            | "Mean" | "Min" | "Mod" | "Mul" | "Neg" | "PRelu" | "Pow" | "Reciprocal" | "Relu" | "Round" | "Shrink"
-            | "Sigmoid" | "Sign" | "Sin" | "Sinh" | "Sqrt" | "Sub" | "Sum" | "Tan" | "Tanh" | "ThresholdedRelu"
-            | "Where" => flat(1, self.output()?),
-            _ => None,
-        }
-    }
-
-    fn flag(&self, name: &str, default: i64) -> Option<i64> {
-        self.node.attributes.int(name, default).ok()
-    }
-
-    fn of(&self, value: ValueId) -> Option<Vec<u64>> {
-        self.graph.fact(value).sizes()?.into_iter().map(|size| u64::try_from(size).ok()).collect()
-    }
-
-    fn sizes(&self, index: usize) -> Option<Vec<u64>> {
-        self.of(self.node.input(index)?)
-    }
-
-    fn input(&self, index: usize) -> Option<u64> {
-        Some(product(&self.sizes(index)?))
-    }
-
-    fn output(&self) -> Option<u64> {
-        Some(product(&self.of(self.node.output(0)?)?))
-    }
-
-    /// Each of `count` elements meets the weight's elements past its first axis.
-    fn conv(&self, count: u64, weight: &[u64]) -> Counted {
-        let products = count.saturating_mul(product(weight)).saturating_mul(2);
-        let bias = if self.node.input(2).is_some() { self.output()? } else { 0 };
-        Some((products.saturating_add(bias), vec![products, products, bias]))
-    }
-
-    fn einsum(&self) -> Counted {
-        let equation = self.node.attributes.text("equation", "").ok()?.replace(' ', "");
-        if equation.contains('.') {
-            return None;
-        }
-        let terms = equation.split("->").next()?.split(',');
-        let mut sizes: Vec<(char, u64)> = Vec::new();
-        for (index, term) in terms.enumerate() {
-            for (letter, size) in term.chars().zip(self.sizes(index)?) {
-                if !sizes.iter().any(|(other, _)| *other == letter) {
-                    sizes.push((letter, size));
-                }
-            }
-        }
-        let all = product(&sizes.iter().map(|(_, size)| *size).collect::<Vec<_>>());
-        let products = all.saturating_mul(2);
-        Some((products, vec![products]))
-    }
-
-    fn recurrent(&self, gates: u64) -> Counted {
-        let hidden = u64::try_from(self.flag("hidden_size", 0)?).ok().filter(|size| *size > 0)?;
-        let (data, weight) = (self.sizes(0)?, self.sizes(1)?);
-        let steps = product(data.get(..2)?).saturating_mul(*weight.first()?);
-        let each = steps.saturating_mul(2 * gates).saturating_mul(hidden);
-        let (data, state) = (each.saturating_mul(*data.get(2)?), each.saturating_mul(hidden));
-        let bias = steps.saturating_mul(gates).saturating_mul(hidden);
-        let forward = data.saturating_add(state).saturating_add(bias);
-        Some((forward, vec![data.saturating_add(state), data, state, bias, 0, 0, 0, 0]))
-    }
-}
-
-fn product(sizes: &[u64]) -> u64 {
-    sizes.iter().fold(1, |product, size| product.saturating_mul(*size))
+/// Returns counts as those of a node: 0 for an input that has no gradient.
+pub(super) fn node_counts(shapes: &Shapes<'_>, counts: &Counts) -> NodeFlops {
+    let grad = |index: usize| {
+        let value = shapes.node.input(index)?;
+        let float = shapes.graph.fact(value).dtype.is_none_or(DType::is_float);
+        let carries = float && carries_gradient(shapes.node, index);
+        carries.then(|| counts.grads.get(index).or(counts.grads.last()).copied().unwrap_or(0))
+    };
+    let input_grads = (0..shapes.node.inputs.len()).map(|index| grad(index).unwrap_or(0)).collect();
+    NodeFlops { forward: counts.forward, input_grads, through: counts.through }
 }

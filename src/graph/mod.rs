@@ -343,6 +343,8 @@ pub struct Model {
     pub producer: String,
     /// `metadata_props` of the file.
     pub metadata: Vec<(String, String)>,
+    /// `metadata_props` of the main graph.
+    pub graph_metadata: Vec<(String, String)>,
     /// Functions that nodes of the graph call as operators.
     pub functions: Vec<Function>,
 }

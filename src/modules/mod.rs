@@ -8,19 +8,26 @@
 //!
 //! What this module does not do: decide what is frozen (`plan`), or count costs (`cost`).
 
+mod hints;
+mod names;
 mod parameters;
 mod recover;
+mod roles;
 mod shared;
+mod signature;
+mod text;
 mod tree;
 mod unit;
 mod untie;
 pub(crate) mod uses;
 pub use uses::Use;
 
-pub use parameters::{Param, Role, is_state_name, parameters};
-pub use recover::recover;
+pub use names::is_state_name;
+pub use parameters::{Overrides, Param, Role, parameters, parameters_with, trainable_values};
+pub use recover::{recover, recover_with};
 pub use shared::{Shared, shared};
-pub use tree::{Module, ModuleId, ModuleTree};
+pub use text::{notes, why};
+pub use tree::{Evidence, Module, ModuleId, ModuleTree};
 pub use unit::{Unit, UnitKind, units};
 pub use untie::{Untied, untie};
 

@@ -1,40 +1,62 @@
-//! Which initializers are parameters.
+//! Which initializers are parameters, which are running statistics, and which are buffers.
 //!
-//! A file marks none of its initializers as trainable, so the way they are read decides, and the
-//! name where that leaves doubt. A *state name* is one that a person gave: it has no `::`, `/`
-//! or `:`, and is no number and no exporter's counter (`val_12`, `Constant_3`, `lifted_tensor_0`).
+//! A file marks none of its initializers as trainable, except that PyTorch's `torch.export`-based
+//! exporter leaves the signature of its program in the graph's metadata. Otherwise the way an
+//! initializer is read decides, and its name where that leaves doubt. A *state name* is one that a
+//! person gave: it has no `::`, `/` or `:`, and is no number and no exporter's counter (`val_12`,
+//! `Constant_3`, `lifted_tensor_0`). Elements are looked at in tensors of at most 1024 elements. In this
+//! order, the first that applies:
 //!
-//! 1. Only floating-point initializers that a node reads are parameters; what only a subgraph
-//!    (`If`, `Loop`) reads is a constant.
-//! 2. Inputs 3 and 4 of `BatchNormalization` are running statistics, unless the same tensor is
+//! 1. What the user says (`--parameter`, `--buffer`).
+//! 2. A *buffer* is what has no gradient: integers, booleans and strings (index tables, position ids,
+//!    packed weights, zero points); what no node reads, or only a subgraph (`If`, `Loop`); scales and
+//!    zero points of quantisation; what only shapes, indices and conditions are made of, or what no
+//!    gradient of an output reaches.
+//! 3. What the signature of the exported program calls a parameter or a buffer. A buffer that is read
+//!    as in 4 is a statistic.
+//! 4. Inputs 3 and 4 of `BatchNormalization` are *running statistics*, unless the same tensor is
 //!    also a weight elsewhere.
-//! 3. Whatever its name, a tensor of rank 1 or more is trainable as the weight or bias of `Conv`,
+//! 5. With a state name, it is a buffer by name and use: a name of buffers (`inv_freq`, `pos_encoder.pe`
+//!    with values of sines, `attn_mask`, `*_mask`, `position_ids`, `cos_cached`, `window`, `mel_basis`, ..);
+//!    a vector that shifts or scales a graph input (`pixel_mean`); the one number that `Where` fills in;
+//!    a square matrix of zeros and large negative numbers added before `Softmax`; frequencies multiplied
+//!    with positions and read only by `Cos` and `Sin`; scale and bias of a BatchNorm that was written out
+//!    in `Add`, `Sqrt` and `Mul`, which is how frozen ones are.
+//! 6. Whatever its name, a tensor of rank 1 or more is a *parameter* as the weight or bias of `Conv`,
 //!    `ConvTranspose`, `Gemm`, `MatMul`, `Einsum`, a normalisation, `PRelu`, `LSTM`, `GRU` or
 //!    `RNN`, and as the table (rank 2 or more) of `Gather`. This includes the folded
 //!    `onnx::MatMul_123`. An unnamed scale of ones or bias of zeros of a normalisation is what
-//!    exporters write for "no affine part": a constant.
-//! 4. With a state name, a tensor is trainable wherever a gradient can reach it (`Add`, `Mul`,
-//!    `Concat`, ..), if it has more than one element or a dotted name.
-//! 5. Without one, it is trainable in `Add`, `Sub`, `Mul` and `Div` only as a bias or scale: at
-//!    most one of its dimensions is not 1, it has more than one element, and the other operand is
-//!    the output of a linear operator or a normalisation.
+//!    exporters write for "no affine part": a buffer.
+//! 7. With a state name, a tensor is a parameter wherever a gradient can reach it (`Add`, `Mul`,
+//!    `Concat`, ..), if it has more than one element, a dotted name or the name of a scale
+//!    (`logit_scale`, `temperature`).
+//! 8. Without one, it is a parameter in `Add`, `Sub`, `Mul` and `Div` only as a bias or scale: at
+//!    most one of its dimensions is not 1, it has more than one element, and it has a scope of
+//!    TensorFlow's or the other operand is the output of a linear operator or a normalisation.
+//! 9. Everything else is a constant, which counts as a buffer.
 //!
-//! ONNX cannot tell a float buffer (a table of sines) from a parameter; where a buffer has a state
-//! name it counts as trainable and can be frozen by name.
+//! Not told apart without the signature: a float buffer with a name of its author's own that is used as
+//! a parameter would be, such as a fixed bias. `--buffer PATTERN` says so.
 
-use super::uses::{Use, Uses, carries_gradient, source};
-use crate::graph::{Graph, Model, Node, Tensor, ValueId};
+use super::names::is_state_name;
+use super::roles::Roles;
+use super::uses::carries_gradient;
+use crate::graph::{DType, Graph, Model, ValueId};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 /// What an initializer is to training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A parameter that gradients update.
     Trainable,
     /// A running statistic that forward passes update.
     Statistic,
+    /// Nothing updates it.
+    Buffer,
 }
 
-/// A parameter or running statistic.
+/// An initializer and its role.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
     /// Its value.
@@ -43,89 +65,48 @@ pub struct Param {
     pub name: String,
     /// What it is to training.
     pub role: Role,
+    /// What decided the role, for a person.
+    pub reason: Cow<'static, str>,
 }
 
-/// Returns the parameters and running statistics of a model, in file order.
+impl Param {
+    /// Returns true for a tensor that is of interest to a person even where it is no parameter: one
+    /// with a name of its author's.
+    pub fn is_named(&self) -> bool {
+        self.role != Role::Buffer || is_state_name(&self.name)
+    }
+}
+
+/// Returns the floating-point values that some node reads as data, so that they could train.
+pub fn trainable_values(graph: &Graph) -> HashSet<ValueId> {
+    let slots = graph.nodes().iter().flat_map(|node| {
+        let slots = node.inputs.iter().enumerate().filter(|(input, _)| carries_gradient(node, *input));
+        slots.filter_map(|(_, value)| *value)
+    });
+    slots.filter(|value| graph.fact(*value).dtype.is_some_and(DType::is_float)).collect()
+}
+
+/// Roles that were asked for, with the request, by the value of the initializer.
+pub type Overrides = HashMap<ValueId, (Role, String)>;
+
+/// Returns the floating-point initializers and those of any dtype with a name of their author's, in
+/// file order.
 pub fn parameters(model: &Model) -> Vec<Param> {
-    let graph = &model.graph;
-    let uses = Uses::new(graph);
-    let mut found = Vec::new();
-    for (id, value, tensor) in graph.initializers().filter(|(_, _, tensor)| tensor.dtype().is_float()) {
-        let named = is_state_name(&value.name);
-        let readers = uses.through_views(graph, id);
-        let role = if readers.iter().any(|reader| trains(graph, *reader, &value.name, tensor, named)) {
-            Role::Trainable
-        } else if readers.iter().any(|reader| is_statistic(graph.node(reader.node), reader.input)) {
-            Role::Statistic
-        } else {
-            continue;
+    parameters_with(model, &Overrides::new())
+}
+
+/// Returns the same with the roles that were asked for.
+pub fn parameters_with(model: &Model, overrides: &Overrides) -> Vec<Param> {
+    let roles = Roles::new(model);
+    let listed = |name: &str, float: bool| float || is_state_name(name);
+    let all = model.graph.initializers();
+    let all = all.filter(|(_, value, tensor)| listed(&value.name, tensor.dtype().is_float()));
+    let param = |(id, value, _): (ValueId, &crate::graph::Value, _)| {
+        let (role, reason) = match overrides.get(&id) {
+            Some((role, request)) => (*role, Cow::Owned(request.clone())),
+            None => roles.of(id),
         };
-        found.push(Param { value: id, name: value.name.clone(), role });
-    }
-    found
-}
-
-/// Returns true for a name that the author of the model gave, as opposed to an exporter.
-pub fn is_state_name(name: &str) -> bool {
-    const COUNTERS: [&str; 11] = [
-        "val_",
-        "_val_",
-        "Constant_",
-        "constant_",
-        "const_",
-        "const_fold_opt__",
-        "_tensor_constant",
-        "lifted_tensor_",
-        "_lifted_tensor_constant",
-        "c_lifted_tensor_",
-        "scalar_tensor_default",
-    ];
-    let counted =
-        |stem: &str| name.strip_prefix(stem).is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '_'));
-    !(name.contains("::") || name.contains(['/', ':']) || counted("") || COUNTERS.into_iter().any(counted))
-}
-
-fn is_statistic(node: &Node, input: usize) -> bool {
-    node.op.is("BatchNormalization") && (input == 3 || input == 4)
-}
-
-fn trains(graph: &Graph, reader: Use, name: &str, tensor: &Tensor, named: bool) -> bool {
-    let node = graph.node(reader.node);
-    if !carries_gradient(node, reader.input) {
-        return false;
-    }
-    let rank = tensor.shape().len();
-    let structural = match (node.op.name.as_str(), reader.input) {
-        ("Conv" | "ConvTranspose" | "FusedConv", 1 | 2) | ("Gemm" | "MatMul" | "Einsum", _) => true,
-        ("PRelu", 1) | ("LSTM" | "GRU" | "RNN", 1..=3 | 7) => true,
-        ("Gather", 0) => rank >= 2,
-        (name, 1 | 2) if name.ends_with("Normalization") => {
-            named || !is_filled(tensor, if reader.input == 1 { 1.0 } else { 0.0 })
-        }
-        _ => false,
+        Param { value: id, name: value.name.clone(), role, reason }
     };
-    if structural && (named || rank >= 1) {
-        return true;
-    }
-    if named {
-        return tensor.len() > 1 || name.contains('.');
-    }
-    let elementwise = matches!(node.op.name.as_str(), "Add" | "Sub" | "Mul" | "Div");
-    elementwise && is_vector(tensor) && follows_linear(graph, node, reader.input)
-}
-
-fn is_filled(tensor: &Tensor, value: f64) -> bool {
-    tensor.to_f64s().is_some_and(|elements| elements.iter().all(|element| *element == value))
-}
-
-fn is_vector(tensor: &Tensor) -> bool {
-    tensor.len() > 1 && tensor.shape().iter().filter(|size| **size != 1).count() == 1
-}
-
-fn follows_linear(graph: &Graph, node: &Node, input: usize) -> bool {
-    let other = node.input(1 - input.min(1)).map(|value| source(graph, value));
-    let producer = other.and_then(|value| graph.producer(value)).map(|id| graph.node(id).op.name.as_str());
-    producer.is_some_and(|op| {
-        matches!(op, "Conv" | "ConvTranspose" | "Gemm" | "MatMul" | "Einsum") || op.ends_with("Normalization")
-    })
+    all.map(param).collect()
 }

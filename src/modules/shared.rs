@@ -6,7 +6,7 @@
 //! modules read is taken apart: one parameter for each module and part. A module that is called
 //! several times stays one.
 
-use super::parameters::is_state_name;
+use super::names::is_state_name;
 use super::recover::node_scope;
 use super::uses::{Use, Uses};
 use crate::graph::{Attributes, Builder, Graph, Model, Node, OpId, Origin, Tensor, ValueId, rebuild};

@@ -222,7 +222,8 @@ fn scopes_of_uncalled_and_repeated_modules() {
     let expected = ["blocks.0.0", "blocks.0.0", "heads.a", "heads.a", "shared", "shared", "shared", "shared", "last"];
     assert_eq!(of, expected);
     assert_eq!(tree.owner("onnx::MatMul_7"), tree.get("last"));
-    assert_eq!(tree.owner("free.bias"), None, "nothing reads it");
+    let free = tree.module(tree.owner("free.bias").unwrap());
+    assert_eq!((free.parameters.len(), free.buffers.len()), (0, 1), "nothing reads it");
 }
 
 fn ones(shape: &[usize]) -> Tensor {
@@ -294,8 +295,9 @@ fn exporters_constants_are_no_parameters() {
     y = b.add(y, bias);
     y = b.mul(y, scale);
     b.mark_output(y);
-    let names: Vec<String> = parameters(&model(b)).into_iter().map(|param| param.name).collect();
-    assert_eq!(names, ["onnx::MatMul_9", "layer.scale", "onnx::Add_10"]);
+    let trained = parameters(&model(b)).into_iter().filter(|param| param.role == Role::Trainable);
+    let names: Vec<String> = trained.map(|param| param.name).collect();
+    assert_eq!(names, ["onnx::MatMul_9", "logit_scale", "layer.scale", "onnx::Add_10"]);
 }
 
 #[test]
@@ -321,4 +323,191 @@ fn parameters_of_equal_value_that_an_exporter_shared_are_untied() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(untie(&file("resnet.torchscript.onnx")).names.is_empty());
+}
+
+#[test]
+fn keras_layers_are_modules() {
+    let cases = [
+        (
+            "keras_cnn.onnx",
+            "block1_conv1_1:1 depthwise_conv2d_1:1 batch_normalization_1:1 batch_normalization_1_2:1 separable_conv2d_1:3 \
+             dense_1:2 layer_normalization_1:1 predictions_1:2",
+        ),
+        (
+            "keras_recurrent.onnx",
+            "embedding_1:1 value_1:1 query_1:1 key_1:1 attention_output_1:1 layer_normalization_1_1:2 lstm_1:3 dense_1_1:1",
+        ),
+    ];
+    let mut failures = Vec::new();
+    for (name, expected) in cases {
+        let tree = recover(&file(name));
+        assert_eq!(tree.strategy(), "slash");
+        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_string();
+        let units = units(&tree, UnitKind::Composer);
+        let found: Vec<String> =
+            units.iter().map(|unit| format!("{}:{}", last(&unit.path), unit.parameters.len())).collect();
+        if found.join(" ") != expected {
+            failures.push(format!("{name}:\n  found    {}\n  expected {expected}", found.join(" ")));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Names of MXNet, Caffe2 and PaddlePaddle; a group whose tensors lie apart in the graph is none.
+#[test]
+fn names_with_underscores_group_what_the_graph_agrees_to() {
+    let mut b = Builder::new("underscores");
+    let x = b.input("x", Fact::fixed(DType::F32, &[1, 2, 4, 4]));
+    let conv = |b: &mut Builder, x, weight: &str| {
+        let weight = b.initializer(weight, ones(&[2, 2, 1, 1]));
+        b.op("Conv", &[x, weight], Attributes::none())
+    };
+    let y = conv(&mut b, x, "net_stage1_conv0_weight");
+    let scale = ["gamma", "beta", "running_mean", "running_var"].map(|role| format!("net_batchnorm0_{role}"));
+    let scale = scale.map(|name| b.initializer(&name, ones(&[2])));
+    let y = b.op("BatchNormalization", &[y, scale[0], scale[1], scale[2], scale[3]], Attributes::none());
+    let y = conv(&mut b, y, "gpu_0/res2_0_branch2a_w_0");
+    let factor = b.initializer("gpu_0/res2_0_branch2a_b_0", ones(&[1, 2, 1, 1]));
+    let y = b.mul(y, factor);
+    let y = conv(&mut b, y, "apart_w");
+    let y = b.unary("Relu", y);
+    let y = b.unary("Relu", y);
+    let y = conv(&mut b, y, "apart_W");
+    b.mark_output(y);
+    let tree = recover(&model(b));
+    let found = units(&tree, UnitKind::Leaf);
+    let found: Vec<_> = found.iter().map(|unit| format!("{}:{}", unit.path, unit.parameters.len())).collect();
+    assert_eq!(found, ["net_stage1_conv0:1", "net_batchnorm0:2", "gpu_0.res2_0_branch2a:2", "Conv_2:1", "Conv_3:1"]);
+    assert_eq!(tree.evidence("net_batchnorm0_gamma"), Some(&Evidence::Underscores));
+}
+
+#[test]
+fn functions_that_nodes_were_inlined_from_are_modules() {
+    let mut b = Builder::new("functions");
+    let mut y = b.input("x", Fact::fixed(DType::F32, &[2, 4]));
+    for call in ["Block_0:Block/fc:Linear", "Block_1:Block/fc:torch.nn.Linear"] {
+        let weight = b.unique("weight");
+        let weight = b.initializer(&format!("onnx::{weight}"), ones(&[4, 4]));
+        let node = crate::graph::Node {
+            name: b.unique("MatMul"),
+            op: crate::graph::OpId::standard("MatMul"),
+            overload: String::new(),
+            inputs: vec![Some(y), Some(weight)],
+            outputs: Vec::new(),
+            attributes: Attributes::none(),
+            origin: crate::graph::Origin::Forward,
+            metadata: vec![("freeze-plan.function".into(), call.into())],
+        };
+        let output = b.unique("y");
+        y = b.declare(&output, Fact::fixed(DType::F32, &[2, 4]));
+        b.push_node(crate::graph::Node { outputs: vec![Some(y)], ..node });
+    }
+    b.mark_output(y);
+    let tree = recover(&model(b));
+    assert_eq!(tree.strategy(), "functions");
+    let found: Vec<_> = units(&tree, UnitKind::Leaf).into_iter().map(|unit| (unit.path, unit.class)).collect();
+    let pair = |path: &str| (path.to_string(), "Linear".to_string());
+    assert_eq!(found, [pair("Block_0.fc"), pair("Block_1.fc")]);
+}
+
+#[test]
+fn quantised_weights_and_scales_are_buffers_and_weights_that_nodes_make_are_named() {
+    let mut b = Builder::new("quantised");
+    let x = b.input("x", Fact::fixed(DType::F32, &[2, 4]));
+    let packed = b.initializer("fc.weight", Tensor::from_vec(&[4, 4], vec![1i8; 16]));
+    let (scale, zero) =
+        (b.initializer("fc.scale", ones(&[4])), b.initializer("fc.zero", Tensor::from_vec(&[4], vec![0i8; 4])));
+    let weight = b.op("DequantizeLinear", &[packed, scale, zero], Attributes::none());
+    let y = b.op("MatMul", &[x, weight], Attributes::none());
+    let shape = b.initializer("made__SHAPE", Tensor::ints(&[4, 4]));
+    let made = b.op("ConstantOfShape", &[shape], Attributes::none());
+    let y = b.op("MatMul", &[y, made], Attributes::none());
+    b.mark_output(y);
+    let model = model(b);
+    let params = parameters(&model);
+    let roles: Vec<_> = params.iter().map(|param| (param.name.as_str(), param.role, param.reason.as_ref())).collect();
+    let expected = [
+        ("fc.weight", Role::Buffer, "int8 has no gradient"),
+        ("fc.scale", Role::Buffer, "DequantizeLinear reads it as input 1"),
+        ("fc.zero", Role::Buffer, "int8 has no gradient"),
+        ("made__SHAPE", Role::Buffer, "int64 has no gradient"),
+    ];
+    assert_eq!(roles, expected);
+    let notes = notes(&model, &params);
+    assert!(notes[0].starts_with("1 weights are made by nodes (ConstantOfShape, ..)"), "{notes:?}");
+}
+
+#[test]
+fn a_name_with_control_characters_is_written_out() {
+    let mut b = Builder::new("hostile");
+    let x = b.input("x", Fact::fixed(DType::F32, &[2, 4]));
+    let weight = b.initializer("a\u{1b}[2J.b\n.weight", ones(&[4, 4]));
+    let y = b.op("MatMul", &[x, weight], Attributes::none());
+    b.mark_output(y);
+    let model = model(b);
+    let tree = recover(&model);
+    let text = [tree.text(&model), why(&model, &tree, &parameters(&model))].concat();
+    assert!(text.contains("a\\u{1b}[2J") && text.contains("b\\n MatMul") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn why_says_what_placed_each_parameter() {
+    let model = file("transformer.torchscript_default.onnx");
+    let tree = recover(&model);
+    let text = why(&model, &tree, &parameters(&model));
+    for expected in [
+        "modules from the names of the nodes, and dotted names of initializers\n",
+        "role: operand of MatMul\n",
+        "place: beside \"layers.0.mlp.0.bias\"\n",
+        "place: its own name\n",
+        "place: its name says no module\n",
+    ] {
+        assert!(text.contains(expected), "no {expected:?} in\n{text}");
+    }
+}
+
+/// Thousands of modules, deep and wide, with repeated names.
+#[test]
+fn a_large_model_takes_time_in_proportion() {
+    let model = large(4000);
+    let tree = recover(&model);
+    assert_eq!(units(&tree, UnitKind::Leaf).len(), 4000);
+    assert_eq!(untie(&model).names.len(), 0);
+}
+
+fn large(layers: usize) -> Model {
+    let mut b = Builder::new("large");
+    let mut y = b.input("x", Fact::fixed(DType::F32, &[1, 2]));
+    for layer in 0..layers {
+        b.enter(crate::graph::Origin::Forward, &format!("/h.{layer}/fc"));
+        let weight = b.initializer(&format!("h.{layer}.inner.fc.weight"), ones(&[2, 2]));
+        let bias = b.initializer(&format!("h.{layer}.inner.fc.bias"), ones(&[2]));
+        y = b.op("MatMul", &[y, weight], Attributes::none());
+        y = b.add(y, bias);
+        for _ in 0..8 {
+            y = b.unary("Relu", y);
+        }
+    }
+    b.mark_output(y);
+    model(b)
+}
+
+/// Prints what a graph of 50,000 nodes takes.
+#[test]
+#[ignore = "a measurement, for a release build"]
+fn measure_50_000_nodes() {
+    for layers in [2500, 5000, 10_000] {
+        let model = large(layers);
+        let time = |what: &str, run: &dyn Fn()| {
+            let start = std::time::Instant::now();
+            run();
+            println!("{} nodes, {what}: {:.1} ms", model.graph.nodes().len(), start.elapsed().as_secs_f64() * 1e3);
+        };
+        let (params, tree) = (parameters(&model), recover(&model));
+        time("parameters", &|| drop(parameters(&model)));
+        time("recover", &|| drop(recover_with(&model, &params)));
+        time("units", &|| drop(units(&tree, UnitKind::Block)));
+        time("untie", &|| drop(untie(&model)));
+        time("why", &|| drop(why(&model, &tree, &params)));
+    }
 }

@@ -1,8 +1,8 @@
 //! The ownership tree: modules, what they hold and which nodes they run.
 
-use crate::graph::{Model, NodeId};
+use super::names::parent;
+use crate::graph::NodeId;
 use std::collections::HashMap;
-use std::fmt::Write;
 
 /// Position of a module in its [`ModuleTree`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,8 +26,30 @@ pub struct Module {
     pub parameters: Vec<String>,
     /// Running statistics that it holds itself.
     pub statistics: Vec<String>,
+    /// Buffers that it holds itself.
+    pub buffers: Vec<String>,
+    /// Trainable initializers that it reads as a leaf and another module owns, such as the tied weight
+    /// of a language model's head.
+    pub shared: Vec<String>,
     /// Nodes that it runs itself, in evaluation order.
     pub nodes: Vec<NodeId>,
+}
+
+/// What placed a parameter in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Its own name says the owner.
+    Name,
+    /// Its name is one of the model's author and says no owner, so it belongs to the root.
+    Root,
+    /// The named parameter that is read together with it.
+    Beside(String),
+    /// The scope of the node that reads it first.
+    Scope(NodeId),
+    /// The front of its name, which all tensors of neighbouring nodes have.
+    Underscores,
+    /// Nothing but the node that reads it.
+    Node(NodeId),
 }
 
 /// The modules of a model. Every node and every parameter belongs to exactly one of them.
@@ -35,7 +57,8 @@ pub struct Module {
 pub struct ModuleTree {
     modules: Vec<Module>,
     by_path: HashMap<String, ModuleId>,
-    owners: HashMap<String, ModuleId>,
+    owners: HashMap<String, (ModuleId, Evidence)>,
+    depths: Vec<usize>,
     of_node: Vec<ModuleId>,
     strategy: &'static str,
 }
@@ -48,12 +71,14 @@ impl ModuleTree {
             modules: vec![Module::default()],
             by_path: HashMap::from([(String::new(), root)]),
             owners: HashMap::new(),
+            depths: vec![0],
             of_node: vec![root; nodes],
             strategy,
         }
     }
 
-    /// Returns how the tree was recovered: `dynamo`, `scoped`, `dotted` or `topological`.
+    /// Returns how the tree was recovered: `dynamo`, `functions`, `scoped`, `slash`, `dotted` or
+    /// `topological`.
     pub fn strategy(&self) -> &'static str {
         self.strategy
     }
@@ -88,9 +113,14 @@ impl ModuleTree {
         found
     }
 
-    /// Returns the module that holds a parameter or running statistic.
+    /// Returns the module that holds a parameter, running statistic or buffer.
     pub fn owner(&self, parameter: &str) -> Option<ModuleId> {
-        self.owners.get(parameter).copied()
+        self.owners.get(parameter).map(|(id, _)| *id)
+    }
+
+    /// Returns what placed a parameter, running statistic or buffer where it is.
+    pub fn evidence(&self, parameter: &str) -> Option<&Evidence> {
+        self.owners.get(parameter).map(|(_, evidence)| evidence)
     }
 
     /// Returns the module that runs a node.
@@ -106,28 +136,35 @@ impl ModuleTree {
 
     /// Adds a module and those above it; a dot separates levels.
     pub(super) fn ensure(&mut self, path: &str) -> ModuleId {
-        if let Some(id) = self.get(path) {
-            return id;
-        }
-        let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
-        let parent = self.ensure(parent);
-        self.add(parent, path, name)
+        let (mut missing, mut above) = (Vec::new(), Some(path));
+        let found = loop {
+            match above.map(|path| (path, self.get(path))) {
+                None => break self.root(),
+                Some((_, Some(id))) => break id,
+                Some((path, None)) => {
+                    missing.push(path);
+                    above = parent(path);
+                }
+            }
+        };
+        missing.into_iter().rev().fold(found, |above, path| self.add(path, above))
     }
 
-    /// Adds a module under the root whose path is taken as one part.
+    /// Adds a module directly below the root, whatever its name holds.
     pub(super) fn ensure_flat(&mut self, path: &str) -> ModuleId {
-        match self.get(path) {
-            Some(id) => id,
-            None => self.add(self.root(), path, path),
-        }
+        self.get(path).unwrap_or_else(|| self.add(path, self.root()))
     }
 
-    fn add(&mut self, parent: ModuleId, path: &str, name: &str) -> ModuleId {
+    fn add(&mut self, path: &str, parent: ModuleId) -> ModuleId {
         let id = ModuleId(self.modules.len());
-        let module = Module { path: path.into(), name: name.into(), parent: Some(parent), ..Module::default() };
-        self.modules.push(module);
-        self.modules[parent.0].children.push(id);
+        let above = &self.module(parent).path;
+        let name =
+            path.strip_prefix(above.as_str()).map(|rest| rest.trim_start_matches('.')).filter(|_| !above.is_empty());
+        let name = name.unwrap_or(path).to_string();
+        self.modules.push(Module { path: path.to_string(), name, parent: Some(parent), ..Module::default() });
+        self.depths.push(self.depths[parent.0] + 1);
         self.by_path.insert(path.to_string(), id);
+        self.module_mut(parent).children.push(id);
         id
     }
 
@@ -135,8 +172,8 @@ impl ModuleTree {
         &mut self.modules[id.0]
     }
 
-    pub(super) fn own(&mut self, id: ModuleId, parameter: &str) {
-        self.owners.insert(parameter.to_string(), id);
+    pub(super) fn own(&mut self, id: ModuleId, parameter: &str, evidence: Evidence) {
+        self.owners.insert(parameter.to_string(), (id, evidence));
     }
 
     pub(super) fn assign(&mut self, node: NodeId, id: ModuleId) {
@@ -144,31 +181,15 @@ impl ModuleTree {
     }
 
     /// Returns the deepest module that holds both.
-    pub(super) fn common(&self, a: ModuleId, b: ModuleId) -> ModuleId {
-        let above = |id: ModuleId| std::iter::successors(Some(id), |id| self.module(*id).parent).collect::<Vec<_>>();
-        let of_b = above(b);
-        above(a).into_iter().find(|id| of_b.contains(id)).unwrap_or(self.root())
-    }
-
-    /// Returns the tree as text: a module a line, indented, with its class; below it each
-    /// parameter with dtype, shape and element count.
-    pub fn text(&self, model: &Model) -> String {
-        let mut text = String::new();
-        let mut open = vec![(self.root(), 0)];
-        while let Some((id, depth)) = open.pop() {
-            let module = self.module(id);
-            let name = if module.path.is_empty() { "(model)" } else { &module.name };
-            let _ = writeln!(text, "{:indent$}{}", "", [name, &module.class].join(" ").trim_end(), indent = 2 * depth);
-            let held = module.parameters.iter().map(|name| (name, ""));
-            for (name, note) in held.chain(module.statistics.iter().map(|name| (name, " statistic"))) {
-                let Some(value) = model.graph.find(name) else { continue };
-                let short = name.strip_prefix(&format!("{}.", module.path)).unwrap_or(name);
-                let fact = model.graph.fact(value);
-                let count = fact.sizes().map_or(0, |sizes| sizes.iter().product::<usize>());
-                let _ = writeln!(text, "{:indent$}{short} {fact} {count}{note}", "", indent = 2 * depth + 2);
+    pub(super) fn common(&self, mut a: ModuleId, mut b: ModuleId) -> ModuleId {
+        let above = |id: ModuleId| self.module(id).parent.unwrap_or(self.root());
+        while a != b {
+            if self.depths[a.0] >= self.depths[b.0] {
+                a = above(a);
+            } else {
+                b = above(b);
             }
-            open.extend(module.children.iter().rev().map(|child| (*child, depth + 1)));
         }
-        text
+        a
     }
 }

@@ -2,6 +2,7 @@
 
 use super::tree::{Module, ModuleId, ModuleTree};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// How parameters are grouped into units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,10 +32,15 @@ pub struct Unit {
     pub class: String,
     /// Names of the trainable initializers it owns, in registration order.
     pub parameters: Vec<String>,
+    /// Names of trainable initializers that it uses and another unit owns. Such a parameter freezes with
+    /// the last of these units.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
 }
 
 /// Returns the units of a model in registration order, depth first. Parameters directly on a
-/// module come before those of its children. Running statistics are in no unit.
+/// module come before those of its children. Running statistics are in no unit. A leaf module that has
+/// nothing but shared parameters is a unit, except with [`UnitKind::Parameter`].
 ///
 /// A leaf is a module without children *in the file*: a child that left neither a node nor a
 /// parameter there (a `Dropout` in inference) cannot be seen.
@@ -50,28 +56,31 @@ pub fn units(tree: &ModuleTree, kind: UnitKind) -> Vec<Unit> {
 fn collect(tree: &ModuleTree, id: ModuleId, kind: UnitKind, found: &mut Vec<Unit>) {
     let module = tree.module(id);
     if kind == UnitKind::Block && is_block(tree, module) {
-        let held = tree.below(id).into_iter().flat_map(|id| tree.module(id).parameters.clone());
-        return push(module, held.collect(), found);
+        let below = || tree.below(id).into_iter().map(|id| tree.module(id));
+        let held: Vec<String> = below().flat_map(|module| module.parameters.clone()).collect();
+        let mut seen: HashSet<&String> = held.iter().collect();
+        let shared = below().flat_map(|module| &module.shared).filter(|name| seen.insert(*name)).cloned().collect();
+        return push(module, held, shared, found);
     }
     match kind {
         UnitKind::Parameter => {
             for name in &module.parameters {
-                push(module, vec![name.clone()], found);
+                push(module, vec![name.clone()], Vec::new(), found);
                 found.last_mut().into_iter().for_each(|unit| unit.path.clone_from(name));
             }
         }
         UnitKind::Composer if !module.children.is_empty() => {}
-        _ => push(module, module.parameters.clone(), found),
+        _ => push(module, module.parameters.clone(), module.shared.clone(), found),
     }
     for child in &module.children {
         collect(tree, *child, kind, found);
     }
 }
 
-fn push(module: &Module, parameters: Vec<String>, found: &mut Vec<Unit>) {
-    if !parameters.is_empty() {
+fn push(module: &Module, parameters: Vec<String>, shared: Vec<String>, found: &mut Vec<Unit>) {
+    if !parameters.is_empty() || !shared.is_empty() {
         let class = if module.class.is_empty() { "Block" } else { &module.class };
-        found.push(Unit { index: 0, path: module.path.clone(), class: class.to_string(), parameters });
+        found.push(Unit { index: 0, path: module.path.clone(), class: class.to_string(), parameters, shared });
     }
 }
 

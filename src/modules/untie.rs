@@ -8,11 +8,11 @@
 //! do, and those that are a weight under one name and a running statistic under another. An
 //! `Identity` of any other initializer is a tie of the model's author and stays.
 
-use super::parameters::is_state_name;
+use super::names::{MAX_LEVELS, is_state_name};
 use super::shared::with_identities;
 use super::uses::Uses;
 use crate::graph::{Builder, Graph, Model, NodeId, Tensor, ValueId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A model without merged parameters.
 #[derive(Clone, Debug)]
@@ -35,18 +35,17 @@ pub fn untie(model: &Model) -> Untied {
         let readers = uses.direct(value).iter().filter(|reader| !merged.contains_key(&reader.node));
         readers.map(|reader| (reader.node, reader.input)).min()
     };
-    let mut order: Vec<ValueId> = graph.initializers().map(|(id, ..)| id).collect();
+    let mut order = Order::default();
+    for (id, ..) in graph.initializers() {
+        order.push(graph.value_name(id), first_use(id), id);
+    }
     let mut added: Vec<(ValueId, ValueId)> =
         merged.iter().filter_map(|(node, source)| Some((graph.node(*node).output(0)?, *source))).collect();
     added.sort_by_key(|(value, _)| first_use(*value));
     for (value, _) in &added {
-        let related: Vec<usize> = order.iter().map(|other| common(graph, *other, *value)).collect();
-        let most = related.iter().copied().max().unwrap_or(0);
-        let relatives = || (0..order.len()).filter(|index| related[*index] == most);
-        let before = relatives().filter(|index| first_use(order[*index]) < first_use(*value));
-        let place = before.max_by_key(|index| (first_use(order[*index]), *index)).map(|index| index + 1);
-        order.insert(place.or_else(|| relatives().next()).unwrap_or(order.len()), *value);
+        order.place(graph.value_name(*value), first_use(*value), *value);
     }
+    let order = order.finish();
     let sources: HashMap<ValueId, ValueId> = added.iter().copied().collect();
     let names = added.iter().map(|(value, _)| graph.value_name(*value).to_string()).collect();
     Untied { model: Model { graph: rebuild(graph, &order, &sources), ..model.clone() }, names }
@@ -72,14 +71,74 @@ fn merged(graph: &Graph, uses: &Uses, id: NodeId) -> Option<ValueId> {
     (is_uniform(tensor) || both).then_some(source)
 }
 
+/// Returns true for one number throughout, without looking beyond the first that differs.
 fn is_uniform(tensor: &Tensor) -> bool {
-    tensor.to_f64s().is_some_and(|elements| elements.windows(2).all(|pair| pair[0] == pair[1]))
+    let mut elements = tensor.bytes().chunks_exact(tensor.dtype().size().max(1));
+    let first = elements.next();
+    elements.all(|element| Some(element) == first)
 }
 
-/// Returns how many leading parts of their names two values share.
-fn common(graph: &Graph, a: ValueId, b: ValueId) -> usize {
-    let (a, b) = (graph.value_name(a).split('.'), graph.value_name(b).split('.'));
-    a.zip(b).take_while(|(a, b)| a == b).count()
+/// Initializers in the order of registration, found by the front of their names and by first use.
+#[derive(Default)]
+struct Order<'a> {
+    relatives: HashMap<&'a str, BTreeSet<(FirstUse, ValueId)>>,
+    first: Option<ValueId>,
+    last: Option<ValueId>,
+    next: HashMap<ValueId, ValueId>,
+    before: HashMap<ValueId, ValueId>,
+}
+
+type FirstUse = Option<(NodeId, usize)>;
+
+impl<'a> Order<'a> {
+    fn push(&mut self, name: &'a str, first_use: FirstUse, value: ValueId) {
+        self.insert(self.last, value);
+        self.remember(name, first_use, value);
+    }
+
+    /// Puts a value behind the relative that is used last before it, else in front of the first.
+    fn place(&mut self, name: &'a str, first_use: FirstUse, value: ValueId) {
+        let relatives = fronts(name).rev().find_map(|front| self.relatives.get(front));
+        let behind = relatives.and_then(|all| all.range(..(first_use, value)).next_back());
+        let first = relatives.and_then(|all| all.first());
+        match (behind, first) {
+            (Some((_, behind)), _) => self.insert(Some(*behind), value),
+            (None, Some((_, first))) => self.insert(self.before.get(first).copied(), value),
+            (None, None) => self.insert(self.last, value),
+        }
+        self.remember(name, first_use, value);
+    }
+
+    fn insert(&mut self, behind: Option<ValueId>, value: ValueId) {
+        let next = match behind {
+            Some(behind) => self.next.insert(behind, value),
+            None => self.first.replace(value),
+        };
+        match next {
+            Some(next) => {
+                self.next.insert(value, next);
+                self.before.insert(next, value);
+            }
+            None => self.last = Some(value),
+        }
+        behind.and_then(|behind| self.before.insert(value, behind));
+    }
+
+    fn remember(&mut self, name: &'a str, first_use: FirstUse, value: ValueId) {
+        for front in fronts(name) {
+            self.relatives.entry(front).or_default().insert((first_use, value));
+        }
+    }
+
+    fn finish(self) -> Vec<ValueId> {
+        std::iter::successors(self.first, |value| self.next.get(value).copied()).collect()
+    }
+}
+
+/// Returns the fronts of a dotted name that end at a dot, the empty one first.
+fn fronts(name: &str) -> impl DoubleEndedIterator<Item = &str> {
+    let dots: Vec<usize> = name.match_indices('.').map(|(at, _)| at).take(MAX_LEVELS).collect();
+    std::iter::once("").chain(dots.into_iter().map(move |at| &name[..at]))
 }
 
 fn rebuild(graph: &Graph, order: &[ValueId], sources: &HashMap<ValueId, ValueId>) -> Graph {

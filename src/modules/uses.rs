@@ -74,10 +74,28 @@ pub fn source(graph: &Graph, value: ValueId) -> ValueId {
     current
 }
 
+/// Returns true for operators on quantised numbers: their scales, zero points and packed weights never
+/// train, and rounding passes no gradient.
+pub fn is_quantized(node: &Node) -> bool {
+    let op = node.op.name.as_str();
+    op.contains("Quantize")
+        || op.contains("Dequantize")
+        || op.contains("QuantizeLinear")
+        || op.starts_with("QLinear")
+        || op.starts_with("QGemm")
+        || op.starts_with("QAttention")
+        || op.starts_with("QOrdered")
+        || matches!(op, "MatMulNBits" | "MatMulBnb4" | "MatMulInteger" | "ConvInteger" | "MatMulIntegerToFloat")
+        || matches!(op, "GatherBlockQuantized" | "MatMulInteger16" | "MatMulFpQ4")
+}
+
 /// Returns true when a gradient can pass from a node to the given input: the input is data, not a
 /// shape, an index, a condition or a running statistic, and the operator is not flat everywhere.
 /// The dtype of the value is the caller's to check.
 pub fn carries_gradient(node: &Node, input: usize) -> bool {
+    if is_quantized(node) {
+        return node.op.name.starts_with("MatMulNBits") && input == 0;
+    }
     match node.op.name.as_str() {
         "Shape" | "Size" | "ArgMax" | "ArgMin" | "NonZero" | "OneHot" | "ConstantOfShape" | "EyeLike" | "Range"
         | "NonMaxSuppression" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" | "Multinomial" | "Sign"
@@ -87,9 +105,9 @@ pub fn carries_gradient(node: &Node, input: usize) -> bool {
         "LSTM" | "GRU" | "RNN" => input != 4,
         "Where" => input != 0,
         "ScatterElements" | "ScatterND" | "Scatter" => input != 1,
-        "Clip" | "Dropout" | "Pad" | "Resize" | "Upsample" | "Reshape" | "Expand" | "Slice" | "Tile" | "TopK"
-        | "Unsqueeze" | "Squeeze" | "Split" | "CumSum" | "Gather" | "GatherElements" | "GatherND" | "Compress"
-        | "Trilu" => input == 0,
+        "CastLike" | "Clip" | "Dropout" | "Pad" | "Resize" | "Upsample" | "Reshape" | "Expand" | "Slice" | "Tile"
+        | "TopK" | "Unsqueeze" | "Squeeze" | "Split" | "CumSum" | "Gather" | "GatherElements" | "GatherND"
+        | "Compress" | "Trilu" => input == 0,
         name if name.starts_with("Reduce") => input == 0,
         _ => true,
     }

@@ -30,7 +30,10 @@ pub(super) fn model_proto(model: &Model, export: ExportTensor<'_>) -> proto::Mod
         ir_version: Some(model.ir_version),
         producer_name: Some(name.to_string()),
         producer_version: Some(version.to_string()),
-        graph: Some(export_graph(&model.graph, 0, export)),
+        graph: Some(proto::Graph {
+            metadata_props: entries(&model.graph_metadata),
+            ..export_graph(&model.graph, 0, export)
+        }),
         functions: model.functions.iter().map(export_function).collect(),
         opset_import: opsets(&model.opsets),
         metadata_props: entries(&model.metadata),

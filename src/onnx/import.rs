@@ -67,6 +67,7 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>), OnnxError> {
     }
     check_versions(path, &proto)?;
     let importer = Importer::new(path);
+    let graph_metadata = pairs(&graph.metadata_props);
     let Read { graph, order, .. } = importer.graph(&Parts::of_graph(graph), None)?;
     let functions = proto.functions.iter().map(|function| import_function(&importer, function));
     let model = Model {
@@ -76,6 +77,7 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>), OnnxError> {
         ir_version: proto.ir_version(),
         producer: format!("{} {}", proto.producer_name(), proto.producer_version()).trim().to_string(),
         metadata: pairs(&proto.metadata_props),
+        graph_metadata,
     };
     Ok((model, order))
 }

@@ -3,8 +3,9 @@
 use super::freeze_plan::*;
 use super::options::check_epochs;
 use super::selection::{Wish, wishes};
+use super::summary::summary;
 use super::{Decision, History, Moment, PlanError, PlanOptions, Policy, policies};
-use crate::cost::{StepCost, UnitCost};
+use crate::cost::{Flops, StepCost, UnitCost};
 use crate::modules::Unit;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -16,6 +17,26 @@ pub trait StepCosts {
     /// Returns the trainable parameters because of which the backward pass still runs through
     /// nodes that only frozen ones would need otherwise.
     fn keeps_backward_alive(&self, frozen: &HashSet<&str>) -> Vec<String>;
+
+    /// Returns the flops of each unit of the plan; none where they are not known.
+    fn unit_costs(&self, _frozen: &HashSet<&str>) -> Vec<Flops> {
+        Vec::new()
+    }
+
+    /// Returns the first node of the frozen part that cannot be cached, with the reason.
+    fn ends_cache(&self, _frozen: &HashSet<&str>) -> Option<String> {
+        None
+    }
+
+    /// Returns how many nodes are counted, and how many there are.
+    fn counted(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
+    /// Returns what is missing in the counts, for a person.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What a plan is made from.
@@ -54,7 +75,13 @@ pub fn build_with(
 ) -> Result<FreezePlan, PlanError> {
     check_epochs(inputs.epochs)?;
     check_inputs(inputs)?;
-    let mut planner = Planner { inputs, policy, wishes: wishes(inputs.units, freeze, keep)?, prices: HashMap::new() };
+    let mut planner = Planner {
+        inputs,
+        policy,
+        wishes: wishes(inputs.units, freeze, keep)?,
+        prices: HashMap::new(),
+        before: Vec::new(),
+    };
     let epochs = (1..=inputs.epochs).map(|epoch| planner.epoch(epoch)).collect::<Result<Vec<_>, _>>()?;
     let (frozen, fraction) = planner.decide(inputs.epochs)?;
     let last = FinalDecision { frozen_units: frozen.units, fraction, frozen: frozen.names };
@@ -63,12 +90,27 @@ pub fn build_with(
         model: inputs.model.clone(),
         units: inputs.units.iter().zip(inputs.costs).map(planned_unit).collect(),
         policy: PolicyRecord { name: policy.name().into(), settings: policy.settings() },
-        summary: Summary { cost_ratio: 1.0, ceiling: 1.0, keeps_backward_alive: Vec::new(), notes: Vec::new() },
+        assumed: Assumed::default(),
+        summary: Summary::default(),
         epochs,
         last,
     };
-    summarize(&mut plan, inputs.step_costs);
+    remaining(&mut plan, inputs.step_costs);
+    plan.summary = summary(&plan, inputs.step_costs);
     Ok(plan)
+}
+
+/// Writes down what remains of each unit's backward pass.
+fn remaining(plan: &mut FreezePlan, step_costs: &dyn StepCosts) {
+    for Segment { first_epoch, frozen, .. } in segments(plan) {
+        let costs = step_costs.unit_costs(&frozen.iter().map(String::as_str).collect());
+        for (unit, Flops { input_grad, weight_grad, .. }) in plan.units.iter_mut().zip(costs) {
+            let before = unit.backward.last().map(|before| (before.input_grad, before.weight_grad));
+            if before != Some((input_grad, weight_grad)) {
+                unit.backward.push(Remaining { from_epoch: first_epoch, input_grad, weight_grad });
+            }
+        }
+    }
 }
 
 fn check_inputs(inputs: &Inputs<'_>) -> Result<(), PlanError> {
@@ -97,9 +139,11 @@ fn planned_unit((unit, cost): (&Unit, &UnitCost)) -> PlannedUnit {
         path: unit.path.clone(),
         class: unit.class.clone(),
         parameters: unit.parameters.clone(),
+        shared: unit.shared.clone(),
         elements: cost.elements,
         flops: cost.flops,
         state_bytes: cost.gradient_bytes.saturating_add(cost.slot_bytes),
+        backward: Vec::new(),
     }
 }
 
@@ -108,6 +152,8 @@ struct Planner<'a> {
     policy: &'a dyn Policy,
     wishes: Vec<Vec<Wish>>,
     prices: HashMap<Vec<String>, StepCost>,
+    /// What was frozen in the epoch before.
+    before: Vec<String>,
 }
 
 struct Frozen {
@@ -118,17 +164,43 @@ struct Frozen {
 impl Planner<'_> {
     fn epoch(&mut self, epoch: usize) -> Result<EpochPlan, PlanError> {
         let (frozen, fraction) = self.decide(epoch - 1)?;
-        let nothing = self.price(&[]);
-        let cost = self.price(&frozen.names);
-        let step_cost = if nothing.total() == 0 { 1.0 } else { cost.total() as f64 / nothing.total() as f64 };
+        let predicted = self.predict(&frozen.names, epoch == 1);
+        self.before.clone_from(&frozen.names);
         Ok(EpochPlan {
             epoch,
             frozen_units: frozen.units,
             fraction,
             frozen: frozen.names,
             lr_scale: BTreeMap::new(),
-            predicted: Predicted { step_cost, backward_flops: cost.backward, state_bytes: cost.state_bytes },
+            predicted,
         })
+    }
+
+    /// Returns what a step costs. A cache holds what was frozen in the epoch before and still is.
+    fn predict(&mut self, frozen: &[String], first: bool) -> Predicted {
+        let cost = self.price(frozen);
+        let filled = if first {
+            0
+        } else {
+            let now: HashSet<&str> = frozen.iter().map(String::as_str).collect();
+            let both: Vec<String> = self.before.iter().filter(|name| now.contains(name.as_str())).cloned().collect();
+            self.price(&both).cacheable
+        };
+        let nothing = self.price(&[]).total();
+        let relative = |flops: u64| if nothing == 0 { 1.0 } else { flops as f64 / nothing as f64 };
+        Predicted {
+            step_cost: relative(cost.total()),
+            backward_flops: cost.backward(),
+            state_bytes: cost.state_bytes(),
+            forward_flops: cost.flops.forward,
+            input_grad_flops: cost.flops.input_grad,
+            weight_grad_flops: cost.flops.weight_grad,
+            gradient_bytes: cost.gradient_bytes,
+            slot_bytes: cost.slot_bytes,
+            activation_bytes: cost.activation_bytes,
+            cached_step_cost: relative(cost.total().saturating_sub(filled)),
+            cut_bytes: cost.cut_bytes,
+        }
     }
 
     /// Returns what is frozen after `completed` epochs, and the schedule's value.
@@ -146,17 +218,23 @@ impl Planner<'_> {
         if let Some(reason) = reason {
             return Err(PlanError::Decision { policy: self.policy.name().into(), epoch: completed + 1, reason });
         }
+        let training = units.iter().enumerate().filter(|(index, _)| !frozen.contains(*index));
+        let in_use: HashSet<&str> = training.flat_map(|(_, unit)| unit.shared.iter().map(String::as_str)).collect();
         let mut result = Frozen { names: Vec::new(), units: 0 };
         for (index, (unit, wishes)) in units.iter().zip(&self.wishes).enumerate() {
-            let before = result.names.len();
             for (parameter, wish) in unit.parameters.iter().zip(wishes) {
-                if *wish == Wish::Freeze || (*wish == Wish::Policy && frozen.contains(index)) {
+                let by_policy = frozen.contains(index) && !in_use.contains(parameter.as_str());
+                if *wish == Wish::Freeze || (*wish == Wish::Policy && by_policy) {
                     result.names.push(parameter.clone());
                 }
             }
-            let added = result.names.len() - before;
-            result.units += usize::from(added > 0 && added == unit.parameters.len());
         }
+        let all: HashSet<&str> = result.names.iter().map(String::as_str).collect();
+        let whole = |unit: &&Unit| {
+            let mut held = unit.parameters.iter().chain(&unit.shared).peekable();
+            held.peek().is_some() && held.all(|name| all.contains(name.as_str()))
+        };
+        result.units = units.iter().filter(whole).count();
         Ok((result, fraction))
     }
 
@@ -164,69 +242,10 @@ impl Planner<'_> {
         if let Some(cost) = self.prices.get(frozen) {
             return *cost;
         }
-        let cost = self.inputs.step_costs.cost(&names(frozen));
+        let cost = self.inputs.step_costs.cost(&frozen.iter().map(String::as_str).collect());
         self.prices.insert(frozen.to_vec(), cost);
         cost
     }
-}
-
-fn names(frozen: &[String]) -> HashSet<&str> {
-    frozen.iter().map(String::as_str).collect()
-}
-
-/// A plan that saves less than this fraction of the compute is called not worth it.
-const WORTH: f64 = 0.02;
-
-fn summarize(plan: &mut FreezePlan, step_costs: &dyn StepCosts) {
-    let total: f64 = plan.epochs.iter().map(|epoch| epoch.predicted.step_cost).sum();
-    let cost_ratio = total / plan.epochs.len() as f64;
-    let mut notes = Vec::new();
-    let segments = segments(plan);
-    let freezing: Vec<&Segment> = segments.iter().filter(|segment| !segment.frozen.is_empty()).collect();
-    let parameters: usize = plan.units.iter().map(|unit| unit.parameters.len()).sum();
-
-    let mut alive: Vec<(String, usize, usize)> = Vec::new();
-    for segment in &freezing {
-        for name in step_costs.keeps_backward_alive(&names(&segment.frozen)) {
-            match alive.iter_mut().find(|(known, ..)| *known == name) {
-                Some((_, _, last)) => *last = segment.last_epoch,
-                None => alive.push((name, segment.first_epoch, segment.last_epoch)),
-            }
-        }
-    }
-
-    if parameters == 0 {
-        notes.push("the model has no parameters that could be frozen".to_string());
-    } else if freezing.is_empty() && !plan.last.frozen.is_empty() {
-        notes.push("nothing is frozen: the first freeze is due after the last epoch".to_string());
-    } else if freezing.is_empty() && plan.units.len() == 1 {
-        notes.push("nothing is frozen: the model has a single unit".to_string());
-    } else if freezing.is_empty() {
-        notes.push("nothing is frozen in any epoch".to_string());
-    } else if 1.0 - cost_ratio < WORTH {
-        let saving = 100.0 * (1.0 - cost_ratio);
-        notes.push(format!("not worth it: the predicted saving is {saving:.1} %, less than 2 %"));
-    }
-    if let Some(first) = segments.iter().find(|s| parameters > 0 && s.frozen.len() == parameters) {
-        notes.push(format!("every parameter is frozen in epoch {}: nothing trains", first.first_epoch));
-    }
-    const MOST: usize = 5;
-    for (name, first, last) in alive.iter().take(MOST) {
-        let when = if first == last { format!("epoch {first}") } else { format!("epochs {first} to {last}") };
-        notes.push(format!(
-            "parameter \"{name}\" keeps the backward pass alive in {when}, so freezes that come after it in the \
-             model save only weight gradients"
-        ));
-    }
-    if alive.len() > MOST {
-        notes.push(format!("so do {} more parameters", alive.len() - MOST));
-    }
-    plan.summary = Summary {
-        cost_ratio,
-        ceiling: 1.0 / cost_ratio.max(f64::MIN_POSITIVE),
-        keeps_backward_alive: alive.into_iter().map(|(name, ..)| name).collect(),
-        notes,
-    };
 }
 
 #[cfg(test)]
@@ -298,62 +317,38 @@ mod tests {
     }
 
     #[test]
-    fn notes_say_what_a_person_should_know() {
-        struct Case {
-            model: Chain,
-            epochs: usize,
-            options: PlanOptions,
-            notes: &'static [&'static str],
+    fn a_cache_saves_from_the_epoch_after_the_freeze() {
+        let chain = chain(10);
+        let plan = plan(&chain, 10, &PlanOptions::default());
+        let full = 29.0;
+        let frozen = [0, 0, 0, 0, 0, 0, 1, 3, 5, 7];
+        for (epoch, pair) in plan.epochs.iter().zip([0].iter().chain(&frozen).zip(&frozen)) {
+            let (before, now) = (*pair.0 as f64, *pair.1 as f64);
+            let plain = (full - 2.0 * now) / full;
+            let expected = (plain, plain - before / full);
+            let found = (epoch.predicted.step_cost, epoch.predicted.cached_step_cost);
+            assert!(
+                (found.0 - expected.0).abs() < 1e-12 && (found.1 - expected.1).abs() < 1e-12,
+                "{found:?} {expected:?}"
+            );
+            assert_eq!(epoch.predicted.cut_bytes, u64::from(now > 0.0));
         }
-        let none = PlanOptions { policy: "none".into(), ..PlanOptions::default() };
-        let alive = Chain { alive: Some("u0.weight"), ..chain(4) };
-        let cases = [
-            Case { model: chain(10), epochs: 10, options: PlanOptions::default(), notes: &[] },
-            Case {
-                model: chain(0),
-                epochs: 2,
-                options: PlanOptions::default(),
-                notes: &["the model has no parameters that could be frozen"],
-            },
-            Case {
-                model: chain(1),
-                epochs: 2,
-                options: PlanOptions::default(),
-                notes: &["nothing is frozen: the model has a single unit"],
-            },
-            Case { model: chain(3), epochs: 2, options: none, notes: &["nothing is frozen in any epoch"] },
-            Case {
-                model: chain(3),
-                epochs: 1,
-                options: PlanOptions::default(),
-                notes: &["nothing is frozen: the first freeze is due after the last epoch"],
-            },
-            Case {
-                model: chain(20),
-                epochs: 10,
-                options: PlanOptions { freeze_level: 0.1, ..PlanOptions::default() },
-                notes: &["not worth it: the predicted saving is 0.7 %, less than 2 %"],
-            },
-            Case {
-                model: chain(2),
-                epochs: 2,
-                options: options(&["*"], &[]),
-                notes: &["every parameter is frozen in epoch 1: nothing trains"],
-            },
-            Case {
-                model: alive,
-                epochs: 10,
-                options: PlanOptions { freeze_start: 0.0, ..options(&[], &["u0"]) },
-                notes: &[
-                    "parameter \"u0.weight\" keeps the backward pass alive in epochs 8 to 10, so freezes that come \
-                     after it in the model save only weight gradients",
-                ],
-            },
-        ];
-        for Case { model, epochs, options, notes } in cases {
-            let plan = plan(&model, epochs, &options);
-            assert_eq!(plan.summary.notes, notes, "{} units", model.units.len());
-        }
+        let pinned = build(&chain.inputs(2), &options(&["u0"], &[])).unwrap();
+        let cached: Vec<f64> =
+            pinned.epochs.iter().map(|e| e.predicted.step_cost - e.predicted.cached_step_cost).collect();
+        assert!(cached[0] == 0.0 && cached[1] > 0.0, "the first epoch fills the cache: {cached:?}");
+    }
+
+    #[test]
+    fn what_remains_of_a_units_backward_pass_is_written_where_it_changes() {
+        let plan = plan(&chain(4), 10, &PlanOptions { freeze_start: 0.0, ..PlanOptions::default() });
+        let remaining = |unit: usize| {
+            let backward = plan.units[unit].backward.iter();
+            backward.map(|r| (r.from_epoch, r.input_grad, r.weight_grad)).collect::<Vec<_>>()
+        };
+        assert_eq!(remaining(0), [(1, 0, 1), (5, 0, 0)]);
+        assert_eq!(remaining(1), [(1, 1, 1), (5, 0, 1), (8, 0, 0)]);
+        assert_eq!(remaining(3), [(1, 1, 1)]);
     }
 
     #[test]
@@ -392,6 +387,19 @@ mod tests {
         assert_eq!(text(Odd(3, 0.5)), "policy \"odd\", epoch 1: it decided on 3 units, expected 4");
         assert_eq!(text(Odd(4, f64::NAN)), "policy \"odd\", epoch 1: its fraction is NaN, expected one in [0, 1]");
         assert_eq!(FrozenSet::prefix(3, 9).count(), 3);
+    }
+
+    #[test]
+    fn a_shared_parameter_freezes_with_the_last_unit_that_uses_it() {
+        let mut model = chain(4);
+        model.units[2].shared = vec!["u0.weight".into()];
+        let options = PlanOptions { freeze_start: 0.0, ..PlanOptions::default() };
+        let plan = plan(&model, 8, &options);
+        let frozen: Vec<String> = plan.epochs.iter().map(|epoch| epoch.frozen.join(" ")).collect();
+        let (second, all) = ("u1.weight", "u0.weight u1.weight u2.weight");
+        assert_eq!(frozen, ["", "", "", "", "", "", second, second].map(String::from), "{frozen:?}");
+        assert_eq!((plan.last.frozen.join(" "), plan.last.frozen_units), (all.to_string(), 3));
+        assert_eq!(plan.units[2].shared, ["u0.weight"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The cost model as the planner asks it.
 
 use super::StepCosts;
-use crate::cost::{CostModel, StepCost};
+use crate::cost::{CostModel, Flops, StepCost};
 use std::collections::HashSet;
 
 impl StepCosts for CostModel {
@@ -11,6 +11,22 @@ impl StepCosts for CostModel {
 
     fn keeps_backward_alive(&self, frozen: &HashSet<&str>) -> Vec<String> {
         CostModel::keeps_backward_alive(self, &trained(self, frozen))
+    }
+
+    fn unit_costs(&self, frozen: &HashSet<&str>) -> Vec<Flops> {
+        CostModel::unit_costs(self, |name| frozen.contains(name))
+    }
+
+    fn ends_cache(&self, frozen: &HashSet<&str>) -> Option<String> {
+        CostModel::ends_cache(self, |name| frozen.contains(name))
+    }
+
+    fn counted(&self) -> (usize, usize) {
+        (self.len() - self.uncounted(), self.len())
+    }
+
+    fn notes(&self) -> Vec<String> {
+        CostModel::notes(self)
     }
 }
 

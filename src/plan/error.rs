@@ -19,6 +19,12 @@ pub enum PlanError {
     Pattern { argument: &'static str, pattern: String, reason: String },
     #[error("{argument} pattern \"{pattern}\" matches no unit and no parameter{}", list(.near))]
     NoMatch { argument: &'static str, pattern: String, near: Vec<String> },
+    #[error("{argument} pattern \"{pattern}\" matches no module and no initializer{}", list(.near))]
+    NoInitializer { argument: &'static str, pattern: String, near: Vec<String> },
+    #[error("parameter pattern \"{pattern}\" matches nothing that can train; \"{name}\": {reason}")]
+    Untrainable { pattern: String, name: String, reason: String },
+    #[error("initializer \"{name}\" matches a parameter pattern and a buffer pattern")]
+    ParameterAndBuffer { name: String },
     #[error("freeze pattern \"{freeze}\" and keep pattern \"{keep}\" both match parameter \"{parameter}\"")]
     FreezeAndKeep { freeze: String, keep: String, parameter: String },
     #[error("parameter \"{parameter}\" is in unit \"{first}\" and in unit \"{second}\"")]
@@ -51,6 +57,9 @@ impl PlanError {
             | PlanError::UnknownPolicy { .. }
             | PlanError::Pattern { .. }
             | PlanError::NoMatch { .. }
+            | PlanError::NoInitializer { .. }
+            | PlanError::Untrainable { .. }
+            | PlanError::ParameterAndBuffer { .. }
             | PlanError::FreezeAndKeep { .. } => ErrorKind::Usage,
             PlanError::TwoUnits { .. } | PlanError::Lengths { .. } | PlanError::Decision { .. } => ErrorKind::Internal,
             PlanError::Read { .. }

@@ -49,7 +49,8 @@ fn parse(path: &Path, text: &str) -> Result<FreezePlan, PlanError> {
     if head.format != FORMAT {
         return Err(PlanError::Format { path: path.into(), found: head.format });
     }
-    let plan: FreezePlan = serde_json::from_str(text).map_err(json)?;
+    let mut plan: FreezePlan = serde_json::from_str(text).map_err(json)?;
+    plan.complete();
     check(&plan).map_err(|reason| PlanError::Invalid { path: path.into(), reason })?;
     Ok(plan)
 }
@@ -74,9 +75,11 @@ fn check(plan: &FreezePlan) -> Result<(), String> {
         }
         let place = format!("epoch {expected}");
         check_frozen(&place, &epoch.frozen, epoch.fraction, &known)?;
-        let cost = epoch.predicted.step_cost;
-        if !(cost.is_finite() && cost >= 0.0) {
-            return Err(format!("{place}: step_cost is {cost}, expected 0 or more"));
+        let predicted = &epoch.predicted;
+        for (name, cost) in [("step_cost", predicted.step_cost), ("cached_step_cost", predicted.cached_step_cost)] {
+            if !(cost.is_finite() && cost >= 0.0) {
+                return Err(format!("{place}: {name} is {cost}, expected 0 or more"));
+            }
         }
         if let Some((name, scale)) = epoch.lr_scale.iter().find(|(_, scale)| !(scale.is_finite() && **scale >= 0.0)) {
             return Err(format!("{place}: lr_scale of \"{name}\" is {scale}, expected 0 or more"));
@@ -137,15 +140,49 @@ mod tests {
             r#"{"format":"freeze-plan/1","model":{"file":"chain.onnx","sha256":"SHA","opset":17,"#,
             r#""exporter":"pytorch 2.9.0","parameters":1,"bytes":4},"#,
             r#""units":[{"index":0,"path":"u0","class":"Gemm","parameters":["u0.weight"],"elements":1,"#,
-            r#""flops":{"forward":1,"input_grad":1,"weight_grad":1},"state_bytes":8}],"#,
+            r#""flops":{"forward":1,"input_grad":1,"weight_grad":1},"state_bytes":8,"#,
+            r#""backward":[{"from_epoch":1,"input_grad":0,"weight_grad":1}]}],"#,
             r#""policy":{"name":"linear","freeze_start":0.5,"freeze_level":1.0,"arithmetic":"composer"},"#,
+            r#""assumed":{"batch":0,"inputs":{},"slots":0},"#,
             r#""epochs":[{"epoch":1,"frozen_units":0,"fraction":0.0,"frozen":[],"lr_scale":{},"#,
-            r#""predicted":{"step_cost":1.0,"backward_flops":1,"state_bytes":8}}],"#,
+            r#""predicted":{"step_cost":1.0,"backward_flops":1,"state_bytes":8,"forward_flops":1,"#,
+            r#""input_grad_flops":0,"weight_grad_flops":1,"gradient_bytes":4,"slot_bytes":4,"activation_bytes":1,"#,
+            r#""cached_step_cost":1.0,"cut_bytes":0}}],"#,
             r#""final":{"frozen_units":0,"fraction":1.0,"frozen":[]},"#,
-            r#""summary":{"cost_ratio":1.0,"ceiling":1.0,"keeps_backward_alive":[],"#,
-            r#""notes":["nothing is frozen: the model has a single unit"]}}"#,
+            r#""summary":{"cost_ratio":1.0,"ceiling":1.0,"cached_cost_ratio":1.0,"cached_ceiling":1.0,"pays":false,"#,
+            r#""verdict":"This schedule cannot pay: nothing is frozen, the model has a single unit.","#,
+            r#""nodes":1,"uncounted_nodes":0,"keeps_backward_alive":[],"notes":[]}}"#,
         );
         assert_eq!(text, expected.replace("SHA", &made.model.sha256));
+    }
+
+    #[test]
+    fn a_file_of_an_older_writer_is_read() {
+        let mut value = serde_json::to_value(plan()).unwrap();
+        let mut drop = |place: &str, names: &[&str]| {
+            let object = value.pointer_mut(place).unwrap().as_object_mut().unwrap();
+            names.iter().for_each(|name| drop(object.remove(*name).unwrap()));
+        };
+        drop("", &["assumed"]);
+        (0..6).for_each(|unit| drop(&format!("/units/{unit}"), &["backward"]));
+        let added = [
+            "forward_flops",
+            "input_grad_flops",
+            "weight_grad_flops",
+            "gradient_bytes",
+            "slot_bytes",
+            "activation_bytes",
+            "cached_step_cost",
+            "cut_bytes",
+        ];
+        (0..7).for_each(|epoch| drop(&format!("/epochs/{epoch}/predicted"), &added));
+        let added = ["cached_cost_ratio", "cached_ceiling", "pays", "verdict", "nodes", "uncounted_nodes"];
+        drop("/summary", &added);
+        let read = parse(Path::new("plan.json"), &value.to_string()).unwrap();
+        assert_eq!(read.epochs[6].predicted.cached_step_cost, plan().epochs[6].predicted.step_cost);
+        assert_eq!(read.summary.cached_ceiling, plan().summary.ceiling);
+        assert_eq!(read.epochs[6].frozen, plan().epochs[6].frozen);
+        assert_eq!((read.summary.verdict.as_str(), read.assumed.batch), ("", 0));
     }
 
     #[test]

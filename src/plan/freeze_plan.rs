@@ -21,6 +21,9 @@ pub struct FreezePlan {
     pub units: Vec<PlannedUnit>,
     /// Who decided.
     pub policy: PolicyRecord,
+    /// What the costs are counted for.
+    #[serde(default)]
+    pub assumed: Assumed,
     /// One entry per epoch, from epoch 1.
     pub epochs: Vec<EpochPlan>,
     /// The decision after the last epoch, which trains nothing.
@@ -58,12 +61,41 @@ pub struct PlannedUnit {
     pub class: String,
     /// Names of its initializers.
     pub parameters: Vec<String>,
+    /// Names of initializers of other units that it uses too; they freeze with the last of their users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
     /// Elements of those.
     pub elements: u64,
     /// Flops of one step with nothing frozen.
     pub flops: Flops,
     /// Bytes of gradients and optimizer slots while it trains.
     pub state_bytes: u64,
+    /// What remains of its backward pass, one entry for each epoch from which on it differs; the
+    /// first is epoch 1. Empty in files that do not say.
+    #[serde(default)]
+    pub backward: Vec<Remaining>,
+}
+
+/// The backward pass of a unit from one epoch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remaining {
+    /// First epoch, from 1.
+    pub from_epoch: usize,
+    /// Flops of a step for gradients with respect to the data inputs of the unit's nodes.
+    pub input_grad: u64,
+    /// Flops of a step for gradients with respect to its parameters.
+    pub weight_grad: u64,
+}
+
+/// What costs are counted for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assumed {
+    /// The first dimension that all inputs share; 0 where they do not, or where the file does not say.
+    pub batch: usize,
+    /// Shapes of the model's inputs, as far as they are fixed.
+    pub inputs: BTreeMap<String, Vec<usize>>,
+    /// Tensors that the optimizer keeps for each parameter.
+    pub slots: u64,
 }
 
 /// The policy and its knobs.
@@ -74,6 +106,14 @@ pub struct PolicyRecord {
     /// Knobs by name.
     #[serde(flatten)]
     pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl PolicyRecord {
+    /// Returns the patterns that were given under a name, such as `freeze` or `buffer`.
+    pub fn patterns(&self, name: &str) -> Vec<String> {
+        let listed = self.settings.get(name).and_then(|value| value.as_array());
+        listed.into_iter().flatten().filter_map(|pattern| pattern.as_str().map(String::from)).collect()
+    }
 }
 
 /// What is frozen while one epoch trains.
@@ -94,7 +134,10 @@ pub struct EpochPlan {
 }
 
 /// What a step is predicted to cost.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// The fields after `state_bytes` are 0 when a file does not have them, `cached_step_cost` then is
+/// `step_cost`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predicted {
     /// Flops of a step relative to one with nothing frozen.
     pub step_cost: f64,
@@ -102,6 +145,36 @@ pub struct Predicted {
     pub backward_flops: u64,
     /// Bytes of gradients and optimizer slots.
     pub state_bytes: u64,
+    /// Flops of the forward pass of one step.
+    #[serde(default)]
+    pub forward_flops: u64,
+    /// Flops of the gradients with respect to data.
+    #[serde(default)]
+    pub input_grad_flops: u64,
+    /// Flops of the gradients with respect to parameters.
+    #[serde(default)]
+    pub weight_grad_flops: u64,
+    /// Bytes of gradients.
+    #[serde(default)]
+    pub gradient_bytes: u64,
+    /// Bytes of optimizer slots.
+    #[serde(default)]
+    pub slot_bytes: u64,
+    /// Bytes that the forward pass makes and the backward pass reads.
+    #[serde(default)]
+    pub activation_bytes: u64,
+    /// As `step_cost`, when the output of what was frozen already in the epoch before comes from a
+    /// cache. What it takes to fill and to read the cache is not in it.
+    #[serde(default = "missing")]
+    pub cached_step_cost: f64,
+    /// Bytes for each sample that a cache of what is frozen holds; 0 when there is nothing to
+    /// cache.
+    #[serde(default)]
+    pub cut_bytes: u64,
+}
+
+fn missing() -> f64 {
+    f64::NAN
 }
 
 /// The decision after the last epoch.
@@ -116,16 +189,51 @@ pub struct FinalDecision {
 }
 
 /// The plan as a whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// The cached numbers are those without a cache when a file does not have them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Mean of `step_cost` over the epochs.
     pub cost_ratio: f64,
     /// The largest speedup this can give: `1 / cost_ratio`.
     pub ceiling: f64,
+    /// Mean of `cached_step_cost` over the epochs.
+    #[serde(default = "missing")]
+    pub cached_cost_ratio: f64,
+    /// The largest speedup with a cached prefix: `1 / cached_cost_ratio`.
+    #[serde(default = "missing")]
+    pub cached_ceiling: f64,
+    /// Whether the schedule can pay: it saves 2 % of the compute or more, a cached prefix included.
+    #[serde(default)]
+    pub pays: bool,
+    /// What the schedule can save at most, or why it cannot pay, in one sentence.
+    #[serde(default)]
+    pub verdict: String,
+    /// Nodes of the model.
+    #[serde(default)]
+    pub nodes: usize,
+    /// Nodes of which the cost is not known: with any, all costs are partial estimates.
+    #[serde(default)]
+    pub uncounted_nodes: usize,
     /// Names of trainable parameters that keep the backward pass alive below frozen ones.
     pub keeps_backward_alive: Vec<String>,
     /// Sentences for a person.
     pub notes: Vec<String>,
+}
+
+impl FreezePlan {
+    /// Replaces what an older file does not say by what it says.
+    pub(super) fn complete(&mut self) {
+        for predicted in self.epochs.iter_mut().map(|epoch| &mut epoch.predicted) {
+            if predicted.cached_step_cost.is_nan() {
+                predicted.cached_step_cost = predicted.step_cost;
+            }
+        }
+        let summary = &mut self.summary;
+        if summary.cached_cost_ratio.is_nan() || summary.cached_ceiling.is_nan() {
+            (summary.cached_cost_ratio, summary.cached_ceiling) = (summary.cost_ratio, summary.ceiling);
+        }
+    }
 }
 
 /// A run of epochs with one frozen set.

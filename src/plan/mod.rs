@@ -17,7 +17,9 @@ mod freeze_plan;
 mod options;
 pub mod policies;
 mod policy;
+mod roles;
 mod selection;
+mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -25,9 +27,10 @@ pub use build::{Inputs, StepCosts, build, build_with};
 pub use error::PlanError;
 pub use file::{read, write};
 pub use freeze_plan::{
-    EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, PolicyRecord, Predicted, Segment, Summary,
-    segments, sha256_hex,
+    Assumed, EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, PolicyRecord, Predicted, Remaining,
+    Segment, Summary, segments, sha256_hex,
 };
 pub use options::{Arithmetic, BatchNorm, MAX_EPOCHS, PlanOptions};
 pub use policy::{Decision, EpochRecord, FrozenSet, History, Moment, Policy};
+pub use roles::overrides;
 pub use selection::frozen_unless_kept;

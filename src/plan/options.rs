@@ -48,6 +48,10 @@ pub struct PlanOptions {
     pub freeze: Vec<String>,
     /// Globs on unit paths and parameter names: never frozen.
     pub keep: Vec<String>,
+    /// Globs on initializer names and module paths: trainable, whatever the file looks like.
+    pub parameter: Vec<String>,
+    /// Globs on initializer names and module paths: buffers, which nothing trains.
+    pub buffer: Vec<String>,
     /// What a frozen BatchNorm does. Default `train`.
     pub batch_norm: BatchNorm,
 }
@@ -62,6 +66,8 @@ impl Default for PlanOptions {
             unit: UnitKind::default(),
             freeze: Vec::new(),
             keep: Vec::new(),
+            parameter: Vec::new(),
+            buffer: Vec::new(),
             batch_norm: BatchNorm::default(),
         }
     }

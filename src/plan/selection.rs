@@ -4,6 +4,7 @@ use super::PlanError;
 use crate::error::nearest;
 use crate::modules::Unit;
 use globset::{GlobBuilder, GlobMatcher};
+use std::collections::{HashMap, HashSet};
 
 /// What a pattern says about one parameter, over the policy's head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub(super) enum Wish {
 
 /// Returns one wish per parameter, in the order of the units.
 ///
-/// A pattern that matches a unit's path speaks for all its parameters.
+/// A pattern that matches a unit's path speaks for all its parameters. One for a unit that only uses a
+/// parameter of another keeps it; it freezes it when all units that use it match.
 ///
 /// # Errors
 /// A pattern is no glob or matches nothing, or a parameter is both frozen and kept.
@@ -27,13 +29,24 @@ pub(super) fn wishes(units: &[Unit], freeze: &[String], keep: &[String]) -> Resu
     let mut wishes: Vec<Vec<Wish>> = units.iter().map(|unit| vec![Wish::Policy; unit.parameters.len()]).collect();
     let freeze = patterns(units, "freeze", freeze)?;
     let keep = patterns(units, "keep", keep)?;
+    let mut users: HashMap<&str, Vec<&Unit>> = HashMap::new();
+    for unit in units {
+        unit.shared.iter().for_each(|name| users.entry(name).or_default().push(unit));
+    }
     for (unit, wishes) in units.iter().zip(&mut wishes) {
         for (parameter, wish) in unit.parameters.iter().zip(wishes) {
-            let first = |patterns: &[Pattern]| patterns.iter().find(|p| p.speaks_for(unit, parameter)).cloned();
-            *wish = match (first(&freeze), first(&keep)) {
+            let users = users.get(parameter.as_str()).map(Vec::as_slice).unwrap_or_default();
+            let speaks = |p: &&Pattern| p.speaks_for(unit, parameter);
+            let frozen = freeze.iter().find(speaks).filter(|p| {
+                let also = |user: &&Unit| freeze.iter().any(|p| p.matches(&user.path));
+                p.matches(parameter) || users.iter().all(also)
+            });
+            let used = |p: &&Pattern| users.iter().any(|user| p.matches(&user.path));
+            let kept = keep.iter().find(|p| speaks(p) || used(p));
+            *wish = match (frozen, kept) {
                 (Some(freeze), Some(keep)) => {
-                    let parameter = parameter.clone();
-                    return Err(PlanError::FreezeAndKeep { freeze: freeze.text, keep: keep.text, parameter });
+                    let (freeze, keep, parameter) = (freeze.text.clone(), keep.text.clone(), parameter.clone());
+                    return Err(PlanError::FreezeAndKeep { freeze, keep, parameter });
                 }
                 (Some(_), None) => Wish::Freeze,
                 (None, Some(_)) => Wish::Keep,
@@ -58,14 +71,29 @@ pub fn frozen_unless_kept(units: &[Unit], names: &[String], keep: &[String]) -> 
     Ok(names.iter().filter(freezes).map(|name| globset::escape(name)).collect())
 }
 
+/// A glob, or a name as it is.
 #[derive(Clone)]
-struct Pattern {
+pub(super) struct Pattern {
     text: String,
     glob: GlobMatcher,
 }
 
 impl Pattern {
-    fn matches(&self, name: &str) -> bool {
+    /// Returns the pattern of a text.
+    ///
+    /// # Errors
+    /// It is no glob.
+    pub(super) fn new(argument: &'static str, text: &str) -> Result<Pattern, PlanError> {
+        let glob = GlobBuilder::new(text).backslash_escape(true).build().map_err(|error| PlanError::Pattern {
+            argument,
+            pattern: text.to_string(),
+            reason: error.kind().to_string(),
+        })?;
+        Ok(Pattern { text: text.to_string(), glob: glob.compile_matcher() })
+    }
+
+    /// Returns true when the pattern is or matches a name.
+    pub(super) fn matches(&self, name: &str) -> bool {
         self.text == name || self.glob.is_match(name)
     }
 
@@ -76,13 +104,8 @@ impl Pattern {
 
 fn patterns(units: &[Unit], argument: &'static str, texts: &[String]) -> Result<Vec<Pattern>, PlanError> {
     let compile = |text: &String| {
-        let glob = GlobBuilder::new(text).backslash_escape(true).build().map_err(|error| PlanError::Pattern {
-            argument,
-            pattern: text.clone(),
-            reason: error.kind().to_string(),
-        })?;
-        let pattern = Pattern { text: text.clone(), glob: glob.compile_matcher() };
-        let used = units.iter().any(|unit| unit.parameters.iter().any(|name| pattern.speaks_for(unit, name)));
+        let pattern = Pattern::new(argument, text)?;
+        let used = units.iter().any(|unit| names_of(unit).any(|name| pattern.speaks_for(unit, name)));
         if used {
             return Ok(pattern);
         }
@@ -91,18 +114,21 @@ fn patterns(units: &[Unit], argument: &'static str, texts: &[String]) -> Result<
     texts.iter().map(compile).collect()
 }
 
-/// Returns up to three paths and parameter names that `pattern` may have meant: those that contain
-/// its longest plain part, else those that are spelled almost like it.
+fn names_of(unit: &Unit) -> impl Iterator<Item = &String> {
+    unit.parameters.iter().chain(&unit.shared)
+}
+
 fn near(units: &[Unit], pattern: &str) -> Vec<String> {
-    const MOST: usize = 3;
     let paths = units.iter().map(|unit| unit.path.as_str());
-    let names = units.iter().flat_map(|unit| unit.parameters.iter().map(String::as_str));
-    let mut known: Vec<&str> = Vec::new();
-    for name in paths.chain(names).filter(|name| !name.is_empty()) {
-        if !known.contains(&name) {
-            known.push(name);
-        }
-    }
+    nearby(paths.chain(units.iter().flat_map(|unit| unit.parameters.iter().map(String::as_str))), pattern)
+}
+
+/// Returns up to three names that `pattern` may have meant: those that contain its longest plain
+/// part, else those that are spelled almost like it.
+pub(super) fn nearby<'a>(names: impl Iterator<Item = &'a str>, pattern: &str) -> Vec<String> {
+    const MOST: usize = 3;
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut known: Vec<&str> = names.filter(|name| !name.is_empty() && seen.insert(name)).collect();
     let plain = pattern.split(['*', '?', '[', ']', '{', '}']).max_by_key(|part| part.len()).unwrap_or_default();
     let plain = plain.trim_matches('.').to_lowercase();
     let mut near: Vec<String> = Vec::new();
@@ -132,12 +158,14 @@ mod tests {
             path: path.into(),
             class: "Conv".into(),
             parameters: parameters.iter().map(|name| format!("{path}.{name}")).collect(),
+            shared: Vec::new(),
         };
         vec![
             unit(0, "stem.conv", &["weight"]),
             unit(1, "stem.bn", &["weight", "bias"]),
             unit(2, "layer1.0.conv", &["weight"]),
             unit(3, "fc[0]", &["weight", "bias"]),
+            Unit { shared: vec!["layer1.0.conv.weight".into()], ..unit(4, "head", &[]) },
         ]
     }
 
@@ -149,7 +177,13 @@ mod tests {
             Wish::Freeze => 'f',
             Wish::Keep => 'k',
         };
-        Ok(wishes.iter().map(|unit| unit.iter().map(letter).collect::<String>()).collect::<Vec<_>>().join(" "))
+        Ok(wishes
+            .iter()
+            .map(|unit| unit.iter().map(letter).collect::<String>())
+            .collect::<Vec<_>>()
+            .join(" ")
+            .trim()
+            .to_string())
     }
 
     #[test]
@@ -166,8 +200,12 @@ mod tests {
             Case { freeze: &["stem.conv"], keep: &["*.bias"], expected: "f .k . .k" },
             Case { freeze: &["fc[0]"], keep: &[], expected: ". .. . ff" },
             Case { freeze: &[r"fc\[0\].weight"], keep: &[], expected: ". .. . f." },
-            Case { freeze: &["{stem,layer1}.*conv"], keep: &[], expected: "f .. f .." },
+            Case { freeze: &["{stem,layer1}.*conv*"], keep: &[], expected: "f .. f .." },
             Case { freeze: &["*"], keep: &[], expected: "f ff f ff" },
+            Case { freeze: &["layer1.0.conv"], keep: &[], expected: ". .. . .." },
+            Case { freeze: &["layer1.0.conv", "head"], keep: &[], expected: ". .. f .." },
+            Case { freeze: &["layer1.0.conv.weight"], keep: &[], expected: ". .. f .." },
+            Case { freeze: &[], keep: &["head"], expected: ". .. k .." },
         ];
         for Case { freeze, keep, expected } in cases {
             assert_eq!(shown(freeze, keep).as_deref(), Ok(expected), "freeze {freeze:?} keep {keep:?}");

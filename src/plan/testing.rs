@@ -12,6 +12,10 @@ pub(crate) struct Chain {
     pub(crate) costs: Vec<UnitCost>,
     /// What is named as keeping the backward pass alive while anything is frozen.
     pub(crate) alive: Option<&'static str>,
+    /// Whether a frozen prefix can be cached.
+    pub(crate) cached: bool,
+    /// Nodes, one for each unit, that have no count.
+    pub(crate) uncounted: usize,
 }
 
 impl Chain {
@@ -24,12 +28,18 @@ impl Chain {
             exporter: "pytorch 2.9.0".into(),
             ..ModelInfo::default()
         };
-        Chain { model, units: Vec::new(), costs: Vec::new(), alive: None }
+        Chain { model, units: Vec::new(), costs: Vec::new(), alive: None, cached: true, uncounted: 0 }
     }
 
     fn push(&mut self, path: &str, class: &str, parameters: &[&str], elements: u64, flops: Flops) {
         let parameters = parameters.iter().map(|name| format!("{path}.{name}")).collect();
-        self.units.push(Unit { index: self.units.len(), path: path.into(), class: class.into(), parameters });
+        self.units.push(Unit {
+            index: self.units.len(),
+            path: path.into(),
+            class: class.into(),
+            parameters,
+            shared: Vec::new(),
+        });
         let bytes = 4 * elements;
         let cost = UnitCost { elements, flops, parameter_bytes: bytes, gradient_bytes: bytes, slot_bytes: bytes };
         self.costs.push(cost);
@@ -69,16 +79,16 @@ pub(crate) fn six_units() -> Chain {
 impl StepCosts for Chain {
     fn cost(&self, frozen: &HashSet<&str>) -> StepCost {
         let mut cost = StepCost::default();
-        let mut below_trains = false;
-        for (unit, unit_cost) in self.units.iter().zip(&self.costs) {
-            let trains = unit.parameters.iter().any(|name| !frozen.contains(name.as_str()));
-            cost.forward += unit_cost.flops.forward;
-            cost.backward += if below_trains { unit_cost.flops.input_grad } else { 0 };
-            if trains {
-                cost.backward += unit_cost.flops.weight_grad;
-                cost.state_bytes += unit_cost.gradient_bytes + unit_cost.slot_bytes;
+        for (unit, (flops, unit_cost)) in self.units.iter().zip(self.unit_costs(frozen).into_iter().zip(&self.costs)) {
+            cost.flops = cost.flops.plus(flops);
+            if self.trains(unit, frozen) {
+                cost.gradient_bytes += unit_cost.gradient_bytes;
+                cost.slot_bytes += unit_cost.slot_bytes;
+                cost.activation_bytes += unit_cost.flops.forward;
+            } else if cost.gradient_bytes == 0 && self.cached {
+                cost.cacheable += unit_cost.flops.forward;
+                cost.cut_bytes = unit_cost.flops.forward;
             }
-            below_trains |= trains;
         }
         cost
     }
@@ -86,5 +96,30 @@ impl StepCosts for Chain {
     fn keeps_backward_alive(&self, frozen: &HashSet<&str>) -> Vec<String> {
         let alive = self.alive.filter(|name| !frozen.is_empty() && !frozen.contains(name));
         alive.map(String::from).into_iter().collect()
+    }
+
+    fn unit_costs(&self, frozen: &HashSet<&str>) -> Vec<Flops> {
+        let mut below_trains = false;
+        let mut cost = |(unit, cost): (&Unit, &UnitCost)| {
+            let trains = self.trains(unit, frozen);
+            let input_grad = if below_trains { cost.flops.input_grad } else { 0 };
+            below_trains |= trains;
+            Flops { input_grad, weight_grad: if trains { cost.flops.weight_grad } else { 0 }, ..cost.flops }
+        };
+        self.units.iter().zip(&self.costs).map(&mut cost).collect()
+    }
+
+    fn ends_cache(&self, frozen: &HashSet<&str>) -> Option<String> {
+        (!self.cached && !frozen.is_empty()).then(|| "\"bn\", which normalizes by the statistics of the batch".into())
+    }
+
+    fn counted(&self) -> (usize, usize) {
+        (self.units.len() - self.uncounted, self.units.len())
+    }
+}
+
+impl Chain {
+    fn trains(&self, unit: &Unit, frozen: &HashSet<&str>) -> bool {
+        unit.parameters.iter().any(|name| !frozen.contains(name.as_str()))
     }
 }

@@ -11,11 +11,13 @@ mod exports;
 use crate::cost::CostModel;
 use crate::error::ErrorKind;
 use crate::facts;
-use crate::graph::{Dim, Fact, Graph, Model};
-use crate::modules::{ModuleTree, Param, Role, parameters, recover, units, untie};
+use crate::graph::{Dim, Fact, Graph, Model, ValueId};
+use crate::modules::{
+    self, ModuleTree, Param, Role, parameters, parameters_with, recover_with, trainable_values, units, untie,
+};
 use crate::onnx::OnnxFile;
-use crate::plan::{self, FreezePlan, Inputs, ModelInfo, PlanError, PlanOptions, sha256_hex};
-use std::collections::HashMap;
+use crate::plan::{self, Assumed, BatchNorm, FreezePlan, Inputs, ModelInfo, PlanError, PlanOptions, sha256_hex};
+use std::collections::{BTreeMap, HashMap};
 
 /// A model with what the planner knows of it.
 #[derive(Clone, Debug)]
@@ -25,8 +27,10 @@ pub struct Analysis {
     pub model: Model,
     /// Who owns what in it.
     pub tree: ModuleTree,
-    /// Trainable parameters and running statistics, in file order.
+    /// Trainable parameters, running statistics and buffers, in file order.
     pub parameters: Vec<Param>,
+    /// The patterns for parameters and for buffers that the roles were told with.
+    pub asked: (Vec<String>, Vec<String>),
     /// What could not be found out.
     pub notes: Vec<String>,
 }
@@ -41,8 +45,27 @@ impl Analysis {
     /// its named sizes.
     pub fn with(model: &Model, sizes: &HashMap<String, usize>, probe: Option<&mut dyn facts::Probe>) -> Analysis {
         let completed = facts::complete_with(&untie(model).model, sizes, probe);
-        let facts::Completed { model, notes, .. } = completed;
-        Analysis { tree: recover(&model), parameters: parameters(&model), model, notes }
+        let facts::Completed { model, mut notes, .. } = completed;
+        let parameters = parameters(&model);
+        notes.extend(modules::notes(&model, &parameters));
+        Analysis { tree: recover_with(&model, &parameters), parameters, asked: Default::default(), model, notes }
+    }
+
+    /// Returns the analysis with the roles that the user tells by pattern.
+    ///
+    /// # Errors
+    /// A pattern is no glob, or matches nothing that it can speak for.
+    pub fn with_roles(mut self, parameter: &[String], buffer: &[String]) -> Result<Analysis, PlannerError> {
+        if parameter.is_empty() && buffer.is_empty() {
+            return Ok(self);
+        }
+        let values = trainable_values(&self.model.graph);
+        let can_train = |param: &Param| values.contains(&param.value);
+        let overrides = plan::overrides(&self.tree, &self.parameters, &can_train, parameter, buffer)?;
+        self.parameters = parameters_with(&self.model, &overrides);
+        self.tree = recover_with(&self.model, &self.parameters);
+        self.asked = (parameter.to_vec(), buffer.to_vec());
+        Ok(self)
     }
 
     /// Returns the names of the trainable parameters, in file order.
@@ -73,6 +96,8 @@ pub enum PlannerError {
     Plan(#[from] PlanError),
     #[error("there is no input \"{name}\" to give a shape; the model's inputs are {known}")]
     NoInput { name: String, known: String },
+    #[error("the plan asks for other parameters and buffers than the analysis was made with")]
+    OtherRoles,
     #[error("the batch size and every size of a shape must be 1 or more, found 0")]
     Zero,
     #[error("input \"{name}\" is {fact} in the model and cannot have the shape {shape:?}")]
@@ -84,6 +109,7 @@ impl PlannerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             PlannerError::Plan(error) => error.kind(),
+            PlannerError::OtherRoles => ErrorKind::Internal,
             PlannerError::NoInput { .. } | PlannerError::Shape { .. } | PlannerError::Zero => ErrorKind::Usage,
         }
     }
@@ -93,23 +119,24 @@ impl PlannerError {
 /// file that a plan file holds.
 ///
 /// # Errors
-/// An option is out of range, or a pattern matches nothing.
+/// An option is out of range, a pattern matches nothing, or the options have patterns for parameters or
+/// buffers that the analysis was not made with ([`Analysis::with_roles`]).
 pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Result<FreezePlan, PlannerError> {
+    if (&request.options.parameter, &request.options.buffer) != (&analysis.asked.0, &analysis.asked.1) {
+        return Err(PlannerError::OtherRoles);
+    }
     let sized = facts::with_sizes(&analysis.model, &request.sizes);
     let units = units(&analysis.tree, request.options.unit);
     let steps = CostModel::new(&sized, &analysis.tree, request.slots);
+    let mut steps = steps.with_frozen_batch_norm(request.options.batch_norm == BatchNorm::Frozen);
     let costs = steps.units(&analysis.tree, &units);
     let model = model_info(file, analysis);
     let inputs = Inputs { model: &model, units: &units, costs: &costs, step_costs: &steps, epochs: request.epochs };
     let mut plan = plan::build(&inputs, request.options)?;
     record(&mut plan, request.options);
+    plan.assumed = assumed(&sized.graph, request.slots);
     plan.summary.notes.extend(exports::notes(&analysis.model, &analysis.tree));
     plan.summary.notes.extend(analysis.notes.iter().cloned());
-    let uncounted = steps.notes();
-    plan.summary.notes.extend(uncounted.iter().take(2).cloned());
-    if uncounted.len() > 2 {
-        plan.summary.notes.push(format!("{} more nodes count as 0 for the same reason", uncounted.len() - 2));
-    }
     Ok(plan)
 }
 
@@ -166,11 +193,26 @@ fn record(plan: &mut FreezePlan, options: &PlanOptions) {
     let settings = &mut plan.policy.settings;
     settings.insert("unit".into(), serde_json::json!(options.unit));
     settings.insert("batch_norm".into(), serde_json::json!(options.batch_norm));
-    for (name, patterns) in [("freeze", &options.freeze), ("keep", &options.keep)] {
+    let patterns = [
+        ("freeze", &options.freeze),
+        ("keep", &options.keep),
+        ("parameter", &options.parameter),
+        ("buffer", &options.buffer),
+    ];
+    for (name, patterns) in patterns {
         if !patterns.is_empty() {
             settings.insert(name.into(), serde_json::json!(patterns));
         }
     }
+}
+
+/// Returns what the costs are counted for.
+fn assumed(graph: &Graph, slots: u64) -> Assumed {
+    let shape = |id: &ValueId| Some((graph.value_name(*id).to_string(), graph.fact(*id).sizes()?));
+    let inputs: BTreeMap<String, Vec<usize>> = graph.inputs().iter().filter_map(shape).collect();
+    let mut first = inputs.values().filter_map(|shape| shape.first().copied());
+    let batch = first.next().filter(|batch| first.all(|other| other == *batch)).unwrap_or(0);
+    Assumed { batch, inputs, slots }
 }
 
 fn model_info(file: &OnnxFile, analysis: &Analysis) -> ModelInfo {

@@ -1,6 +1,6 @@
 //! Numbers, names and runs of epochs as a person reads them.
 
-use crate::plan::{EpochPlan, FreezePlan, PlannedUnit};
+use crate::plan::{EpochPlan, FreezePlan, PlannedUnit, Predicted};
 use std::collections::HashSet;
 
 /// Returns `value` with three digits and a decimal prefix, such as `1.81 G`; below 1000 as it is.
@@ -100,7 +100,8 @@ impl Run<'_> {
         self.epochs.first().expect("invariant: chunk_by yields no empty run")
     }
 
-    fn last(&self) -> &EpochPlan {
+    /// Returns the last epoch.
+    pub(super) fn last(&self) -> &EpochPlan {
         self.epochs.last().expect("invariant: chunk_by yields no empty run")
     }
 }
@@ -124,6 +125,7 @@ pub(super) fn runs(plan: &FreezePlan) -> Vec<Run<'_>> {
 }
 
 /// Returns when a unit freezes first: an epoch, `part` when never as a whole, or `never`.
+#[cfg(feature = "cli")]
 pub(super) fn freezes(plan: &FreezePlan, runs: &[Run<'_>]) -> Vec<String> {
     let mut first: Vec<Option<usize>> = vec![None; plan.units.len()];
     let mut part = vec![false; plan.units.len()];
@@ -155,16 +157,67 @@ pub(super) fn policy(plan: &FreezePlan) -> String {
     clean(&parts.join(", "))
 }
 
-/// Returns the sentence that says what the plan saves.
+/// Returns the sentences that say what the plan saves.
 pub(super) fn saving(plan: &FreezePlan) -> String {
-    let saving = 100.0 * (1.0 - plan.summary.cost_ratio);
-    let saving = if saving == 0.0 { 0.0 } else { saving };
-    format!(
-        "Predicted compute saving over {}: {saving:.1} %. Speedup at most {:.2}x, less where time goes to \
-         data, loss and optimizer.",
-        plural(plan.epochs.len() as u64, "epoch"),
-        plan.summary.ceiling
-    )
+    let summary = &plan.summary;
+    let verdict = if summary.verdict.is_empty() {
+        let saving = 100.0 * (1.0 - summary.cost_ratio);
+        format!("This schedule saves at most {saving:.1} % of the compute, a speedup of {:.2}x.", summary.ceiling)
+    } else {
+        clean(&summary.verdict)
+    };
+    let caution = if summary.pays { " Less where time goes to data, loss and optimizer." } else { "" };
+    verdict + caution
+}
+
+/// Returns the sizes that costs are counted for, such as `batch 1` or `x 1x3x224x224`.
+pub(super) fn assumed(plan: &FreezePlan) -> String {
+    if plan.assumed.batch > 0 {
+        return format!("batch {}", plan.assumed.batch);
+    }
+    let shape = |(name, sizes): (&String, &Vec<usize>)| {
+        let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+        format!("{} {}", clean(name), sizes.join("x"))
+    };
+    let inputs: Vec<String> = plan.assumed.inputs.iter().map(shape).collect();
+    if inputs.is_empty() { "the sizes of the file".into() } else { inputs.join(", ") }
+}
+
+/// Returns what a step with nothing frozen costs, in flops and in bytes; `None` for a plan without
+/// these numbers.
+pub(super) fn full_step(plan: &FreezePlan) -> Option<[String; 2]> {
+    let full = full(plan)?;
+    Some([
+        format!(
+            "forward {}, input gradients {}, weight gradients {}",
+            flops(full.forward_flops),
+            flops(full.input_grad_flops),
+            flops(full.weight_grad_flops)
+        ),
+        format!(
+            "kept for backward {}, gradients {}, optimizer {}",
+            bytes(full.activation_bytes),
+            bytes(full.gradient_bytes),
+            bytes(full.slot_bytes)
+        ),
+    ])
+}
+
+/// Returns the prediction of the first epoch in which nothing is frozen, where the plan has one with
+/// all its numbers.
+pub(super) fn full(plan: &FreezePlan) -> Option<&Predicted> {
+    let epoch = plan.epochs.iter().find(|epoch| epoch.frozen.is_empty())?;
+    (epoch.predicted.forward_flops > 0).then_some(&epoch.predicted)
+}
+
+/// Returns true when a cache of the frozen part saves something in an epoch.
+pub(super) fn caches(plan: &FreezePlan) -> bool {
+    plan.epochs.iter().any(|epoch| epoch.predicted.cached_step_cost < epoch.predicted.step_cost)
+}
+
+/// Returns a share as a percentage, such as `87.1 %`.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
 }
 
 #[cfg(test)]

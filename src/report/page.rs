@@ -1,7 +1,8 @@
-//! The frame that all pages share: style, title, escaping.
+//! What pages share: escaping, and the frame of a run's page.
 
 use super::human::clean;
 
+#[cfg(feature = "runner")]
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1d2730;--dim:#5c6b78;--page:#fff;--line:#d5dce2;--train:#eef2f5;--frozen:#2f7fb8;--part:#93c1e0}
 @media(prefers-color-scheme:dark){:root{--ink:#dbe4ec;--dim:#93a3b1;--page:#14191e;--line:#333d46;--train:#222a31;--frozen:#4a9ad4;--part:#2b567a}}
@@ -18,7 +19,8 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}dt{color:va
 th{color:var(--dim);font-weight:600}.left,.path{text-align:left}.path{white-space:normal;overflow-wrap:anywhere;min-width:13rem}
 ";
 
-/// Returns the start of a page up to its heading. `title` is escaped already.
+/// Returns the start of a run's page up to its heading. `title` is escaped already.
+#[cfg(feature = "runner")]
 pub(super) fn head(title: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\

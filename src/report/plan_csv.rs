@@ -3,15 +3,23 @@
 use crate::plan::FreezePlan;
 
 /// Returns one row per epoch: epoch from 1, frozen units, the schedule's value in [0, 1], flops of a
-/// step relative to nothing frozen, backward flops, bytes of gradients and optimizer slots, and the
-/// frozen initializers with a semicolon between them. Lines end with CR LF.
+/// step relative to nothing frozen, backward flops, bytes of gradients and optimizer slots, the
+/// frozen initializers with a semicolon between them, and the further numbers of
+/// [`Predicted`](crate::plan::Predicted) under their names. Lines end with CR LF.
 pub fn plan_csv(plan: &FreezePlan) -> String {
-    let mut text = String::from("epoch,frozen_units,fraction,step_cost,backward_flops,state_bytes,frozen\r\n");
+    let mut text = String::from(
+        "epoch,frozen_units,fraction,step_cost,backward_flops,state_bytes,frozen,forward_flops,input_grad_flops,\
+         weight_grad_flops,gradient_bytes,slot_bytes,activation_bytes,cached_step_cost,cut_bytes\r\n",
+    );
     for epoch in &plan.epochs {
         let (predicted, frozen) = (&epoch.predicted, field(&epoch.frozen.join(";")));
         text += &format!("{},{},{},", epoch.epoch, epoch.frozen_units, epoch.fraction);
         text += &format!("{},{},", predicted.step_cost, predicted.backward_flops);
-        text += &format!("{},{frozen}\r\n", predicted.state_bytes);
+        text += &format!("{},{frozen},{},", predicted.state_bytes, predicted.forward_flops);
+        text += &format!("{},{},", predicted.input_grad_flops, predicted.weight_grad_flops);
+        text += &format!("{},{},", predicted.gradient_bytes, predicted.slot_bytes);
+        text += &format!("{},{},", predicted.activation_bytes, predicted.cached_step_cost);
+        text += &format!("{}\r\n", predicted.cut_bytes);
     }
     text
 }
@@ -33,11 +41,15 @@ mod tests {
         model.units[1].parameters = vec!["a,b".into(), "a\"b".into()];
         let plan = build(&model.inputs(4), &PlanOptions { freeze_start: 0.0, ..PlanOptions::default() }).unwrap();
         let expected = [
-            "epoch,frozen_units,fraction,step_cost,backward_flops,state_bytes,frozen",
-            "1,0,0,1,1174962176,4771136,",
-            "2,1,0.25,0.8709306027396065,932511744,4695872,stem.conv.weight",
-            r#"3,2,0.5,0.7461350265805506,698089472,4694848,"stem.conv.weight;a,b;a""b""#,
-            r#"4,3,0.75,0.4999629311435088,235667456,4399936,"stem.conv.weight;a,b;a""b;layer1.0.conv1.weight""#,
+            "epoch,frozen_units,fraction,step_cost,backward_flops,state_bytes,frozen,forward_flops,input_grad_flops,\
+             weight_grad_flops,gradient_bytes,slot_bytes,activation_bytes,cached_step_cost,cut_bytes",
+            "1,0,0,1,1174962176,4771136,,703488000,471474176,703488000,2385568,2385568,703488000,1,0",
+            "2,1,0.25,0.8709306027396065,932511744,4695872,stem.conv.weight,703488000,465051648,467460096,2347936,\
+             2347936,467460096,0.8709306027396065,236027904",
+            "3,2,0.5,0.7461350265805506,698089472,4694848,\"stem.conv.weight;a,b;a\"\"b\",703488000,233840640,464248832,\
+             2347424,2347424,464248832,0.6204846862012272,3211264",
+            "4,3,0.75,0.4999629311435088,235667456,4399936,\"stem.conv.weight;a,b;a\"\"b;layer1.0.conv1.weight\",\
+             703488000,2629632,233037824,2199968,2199968,233037824,0.37260306232365037,231211008",
             "",
         ];
         assert_eq!(plan_csv(&plan), expected.join("\r\n"));

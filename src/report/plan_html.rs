@@ -1,217 +1,206 @@
-//! A plan as one self-contained HTML page: no script, nothing fetched.
+//! A plan as one self-contained HTML page: nothing fetched, readable without its script.
 
-use super::human::{Run, bytes, flops, freezes, plural, policy, runs, saving, short, unit_name};
-use super::page::{escape, head};
-use crate::plan::{FreezePlan, PlannedUnit};
-use std::collections::HashSet;
+mod chart;
+mod rows;
+mod tree;
 
-/// Returns the page: the model, what the plan saves, a grid of units by epochs, one row per run of
-/// epochs with the same frozen set, and one row per unit.
+use super::human::{
+    Run, assumed, bytes, caches, flops, full, full_step, grouped, percent, plural, policy, runs, saving, unit_name,
+};
+use super::page::escape;
+use crate::plan::FreezePlan;
+use chart::{Chart, Layer};
+use std::fmt::Write;
+
+const STYLE: &str = include_str!("plan_html/page.css");
+const SCRIPT: &str = include_str!("plan_html/page.js");
+
+/// Returns the page: what the plan saves, the cost and the memory of a step epoch by epoch, one row per
+/// run of epochs with the same frozen set, and the module tree with what each unit costs and what
+/// remains of its backward pass in each epoch.
 pub fn plan_html(plan: &FreezePlan) -> String {
     let runs = runs(plan);
     let title = escape(&format!("Freeze plan of {}", plan.model.file));
-    let mut page = head(&title);
-    let facts = format!(
-        "opset {}, written by {}; {}, {} ({})",
-        plan.model.opset,
-        if plan.model.exporter.is_empty() { "an unnamed exporter" } else { &plan.model.exporter },
-        plural(plan.units.len() as u64, "unit"),
-        plural(plan.model.parameters, "parameter"),
-        bytes(plan.model.bytes),
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
+         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
     );
-    page +=
-        &format!("<p class=\"dim\">{}</p>\n<p class=\"dim\">Policy {}</p>\n", escape(&facts), escape(&policy(plan)));
-    page += &format!("<p><b>{}</b></p>\n", escape(&saving(plan)));
-    for note in &plan.summary.notes {
-        page += &format!("<p class=\"note\">{}</p>\n", escape(note));
+    header(&mut page, plan);
+    figures(&mut page, plan);
+    if !plan.summary.notes.is_empty() {
+        page.push_str("<ul class=\"notes\">\n");
+        for note in &plan.summary.notes {
+            let _ = writeln!(page, "<li>{}</li>", escape(note));
+        }
+        page.push_str("</ul>\n");
     }
-    page += "<h2>Units by epochs</h2>\n<p class=\"dim\">\
-             <span class=\"key\" style=\"background:var(--train);margin-left:0\"></span>trains\
-             <span class=\"key\" style=\"background:var(--frozen)\"></span>frozen\
-             <span class=\"key\" style=\"background:var(--part)\"></span>frozen in part</p>\n";
-    page += &chart(plan, &runs);
-    page += "<h2>Epochs</h2>\n";
-    page += &epochs_table(plan, &runs);
-    page += "<h2>Units</h2>\n";
-    page += &units_table(plan, &runs);
-    page += "</html>\n";
+    charts(&mut page, plan, &runs);
+    epochs(&mut page, plan, &runs);
+    tree::section(&mut page, plan, &runs);
+    footer(&mut page, plan);
+    let _ = write!(page, "</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
     page
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cell {
-    Trains,
-    Part,
-    Frozen,
-}
-
-fn cell(unit: &PlannedUnit, run: &HashSet<&str>) -> Cell {
-    match unit.parameters.iter().filter(|name| run.contains(name.as_str())).count() {
-        0 => Cell::Trains,
-        count if count == unit.parameters.len() => Cell::Frozen,
-        _ => Cell::Part,
-    }
-}
-
-fn chart(plan: &FreezePlan, runs: &[Run<'_>]) -> String {
-    const LEFT: f64 = 230.0;
-    const WIDTH: f64 = 690.0;
-    const TOP: f64 = 18.0;
-    let (units, epochs) = (plan.units.len(), plan.epochs.len());
-    if units == 0 || epochs == 0 {
-        return String::new();
-    }
-    let row = (520.0 / units as f64).clamp(4.0, 18.0);
-    let column = WIDTH / epochs as f64;
-    let height = row * units as f64;
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {} {:.0}\" role=\"img\" aria-label=\"units by epochs\">\n\
-         <rect class=\"train\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{WIDTH}\" height=\"{height:.1}\"/>\n",
-        LEFT + WIDTH + 10.0,
-        TOP + height + 6.0
+fn header(page: &mut String, plan: &FreezePlan) {
+    let model = &plan.model;
+    let exporter = if model.exporter.is_empty() { "an unnamed exporter" } else { &model.exporter };
+    let _ = write!(
+        page,
+        "<header>\n<p class=\"kicker\">Freeze plan</p>\n<h1>{}</h1>\n<p class=\"dim\">{} in {} ({}), written by {}, \
+         opset {}</p>\n<p class=\"dim\">Policy {}</p>\n</header>\n",
+        escape(&model.file),
+        plural(model.parameters, "parameter"),
+        plural(plan.units.len() as u64, "unit"),
+        bytes(model.bytes),
+        escape(exporter),
+        model.opset,
+        escape(&policy(plan)),
     );
-    let every = epochs.div_ceil(20);
-    for epoch in (1..=epochs).filter(|epoch| (epoch - 1) % every == 0) {
-        let x = LEFT + (epoch as f64 - 0.5) * column;
-        svg += &format!("<text x=\"{x:.1}\" y=\"12\" text-anchor=\"middle\">{epoch}</text>\n");
-    }
-    let sets: Vec<_> =
-        runs.iter().map(|run| run.first().frozen.iter().map(String::as_str).collect::<HashSet<_>>()).collect();
-    let label_every = (12.0 / row).ceil() as usize;
-    for (index, unit) in plan.units.iter().enumerate() {
-        let y = TOP + index as f64 * row;
-        if index % label_every == 0 {
-            let baseline = y + row.min(18.0) / 2.0 + 4.0;
-            let label = escape(&shortened(&unit_name(&unit.path)));
-            svg += &format!("<text x=\"{}\" y=\"{baseline:.1}\" text-anchor=\"end\">{label}</text>\n", LEFT - 6.0);
-        }
-        let cells: Vec<(Cell, &Run<'_>)> = runs.iter().zip(&sets).map(|(run, set)| (cell(unit, set), run)).collect();
-        for group in cells.chunk_by(|a, b| a.0 == b.0) {
-            let [(kind, first), ..] = group else { continue };
-            let class = match kind {
-                Cell::Trains => continue,
-                Cell::Part => "part",
-                Cell::Frozen => "frozen",
-            };
-            let from = first.first().epoch;
-            let count: usize = group.iter().map(|(_, run)| run.epochs.len()).sum();
-            svg += &format!(
-                "<rect class=\"{class}\" x=\"{:.2}\" y=\"{y:.2}\" width=\"{:.2}\" height=\"{:.2}\"><title>{}: epochs {from} to {}</title></rect>\n",
-                LEFT + (from - 1) as f64 * column,
-                count as f64 * column,
-                row,
-                escape(&unit_name(&unit.path)),
-                from + count - 1
-            );
-        }
-    }
-    for line in (1..units).filter(|_| row >= 8.0) {
-        let y = TOP + line as f64 * row;
-        svg += &format!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\n", LEFT + WIDTH);
-    }
-    for line in (1..epochs).filter(|_| column >= 8.0) {
-        let x = LEFT + line as f64 * column;
-        svg += &format!("<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\n", TOP + height);
-    }
-    svg + "</svg>\n"
 }
 
-/// Returns the end of a path that fits beside the chart.
-fn shortened(path: &str) -> String {
-    const MOST: usize = 36;
-    let length = path.chars().count();
-    if length <= MOST { path.into() } else { format!("..{}", path.chars().skip(length - MOST + 2).collect::<String>()) }
-}
-
-fn epochs_table(plan: &FreezePlan, runs: &[Run<'_>]) -> String {
-    let mut rows = Vec::new();
-    for run in runs {
-        let first = run.first();
-        rows.push(vec![
-            run.numbers(),
-            format!("{} of {}", first.frozen_units, plan.units.len()),
-            run.newly.map_or("-".into(), |unit| unit_name(&unit.path)),
-            run.fractions(),
-            format!("{:.1} %", 100.0 * first.predicted.step_cost),
-            flops(first.predicted.backward_flops),
-            bytes(first.predicted.state_bytes),
-        ]);
-    }
-    let header =
-        ["Epochs", "Frozen units", "Freezes up to", "Fraction", "Step cost", "Backward", "Gradients, optimizer"];
-    table(&header, &rows, &["", "", "path"])
-}
-
-fn units_table(plan: &FreezePlan, runs: &[Run<'_>]) -> String {
-    let mut rows = Vec::new();
-    for (unit, freezes) in plan.units.iter().zip(freezes(plan, runs)) {
-        rows.push(vec![
-            unit.index.to_string(),
-            unit_name(&unit.path),
-            unit.class.clone(),
-            short(unit.elements),
-            flops(unit.flops.forward),
-            flops(unit.flops.input_grad),
-            flops(unit.flops.weight_grad),
-            freezes,
-        ]);
-    }
-    let header = ["Unit", "Path", "Class", "Elements", "Forward", "Input grad", "Weight grad", "Freezes"];
-    table(&header, &rows, &["", "path", "left"])
-}
-
-/// Returns a table whose columns have `classes`, the later ones none.
-fn table(header: &[&str], rows: &[Vec<String>], classes: &[&str]) -> String {
-    let mut html = String::from("<div class=\"wide\"><table>\n<tr>");
-    let class = |column: usize| match classes.get(column) {
-        None | Some(&"") => String::new(),
-        Some(class) => format!(" class=\"{class}\""),
+/// The verdict, and the numbers that a person looks for first.
+fn figures(page: &mut String, plan: &FreezePlan) {
+    let summary = &plan.summary;
+    let class = if summary.pays || summary.verdict.is_empty() { "verdict" } else { "verdict no" };
+    let _ = writeln!(page, "<p class=\"{class}\">{}</p>", escape(&saving(plan)));
+    page.push_str("<dl class=\"figures\">\n");
+    let mut figure = |name: &str, value: &str, note: &str| {
+        let _ = writeln!(
+            page,
+            "<div><dt>{name}</dt><dd>{}</dd><dd class=\"dim\">{}</dd></div>",
+            escape(value),
+            escape(note)
+        );
     };
-    for (column, name) in header.iter().enumerate() {
-        html += &format!("<th{}>{name}</th>", class(column));
+    let partial = if summary.uncounted_nodes > 0 { "partial estimate, " } else { "" };
+    let saved = |ratio: f64| percent((1.0 - ratio).max(0.0));
+    figure("compute saved", &saved(summary.cost_ratio), &format!("{partial}at most {:.2}x", summary.ceiling));
+    if caches(plan) {
+        let note = format!("{partial}at most {:.2}x", summary.cached_ceiling);
+        figure("with a cached prefix", &saved(summary.cached_cost_ratio), &note);
+        let cut = plan.epochs.iter().map(|epoch| epoch.predicted.cut_bytes).max().unwrap_or(0);
+        figure("cache, per sample", &bytes(cut), "the most in any epoch");
     }
-    html += "</tr>\n";
-    for row in rows {
-        html += "<tr>";
-        for (column, text) in row.iter().enumerate() {
-            html += &format!("<td{}>{}</td>", class(column), escape(text));
+    if let (Some(first), Some(last)) = (plan.epochs.first(), plan.epochs.last()) {
+        let all = |epoch: &crate::plan::EpochPlan| {
+            epoch.predicted.state_bytes.saturating_add(epoch.predicted.activation_bytes)
+        };
+        let note = format!("of {} in epoch 1, beside the weights", bytes(all(first)));
+        figure("memory in the last epoch", &bytes(all(last)), &note);
+        let units = format!("of {} in the last epoch", grouped(plan.units.len() as u64));
+        figure("units frozen", &grouped(last.frozen_units as u64), &units);
+    }
+    page.push_str("</dl>\n");
+}
+
+fn charts(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
+    let counted = runs.iter().all(|run| run.first().predicted.forward_flops > 0);
+    if plan.epochs.is_empty() || !counted {
+        return;
+    }
+    let layer = |name, class, value: fn(&crate::plan::Predicted) -> u64| Layer {
+        name,
+        class,
+        values: runs.iter().map(|run| (run.epochs.len(), value(&run.first().predicted))).collect(),
+    };
+    let per_step = format!("per step at {}", escape(&assumed(plan)));
+    let mut cost = Chart {
+        title: "Compute",
+        about: format!("flops {per_step}"),
+        unit: flops,
+        layers: vec![
+            layer("forward", "f", |p| p.forward_flops),
+            layer("input gradients", "x", |p| p.input_grad_flops),
+            layer("weight gradients", "w", |p| p.weight_grad_flops),
+        ],
+        line: None,
+    };
+    if caches(plan) {
+        let full = full(plan).map_or(0.0, |full| full.forward_flops.saturating_add(full.backward_flops) as f64);
+        let points = plan.epochs.iter().map(|epoch| (epoch.predicted.cached_step_cost * full) as u64);
+        cost.line = Some(("with a cache", points.collect())).filter(|_| full > 0.0);
+    }
+    let memory = Chart {
+        title: "Memory",
+        about: format!("bytes beside the weights, {per_step}"),
+        unit: bytes,
+        layers: vec![
+            layer("kept for backward", "a", |p| p.activation_bytes),
+            layer("gradients", "g", |p| p.gradient_bytes),
+            layer("optimizer", "o", |p| p.slot_bytes),
+        ],
+        line: None,
+    };
+    page.push_str("<section>\n<h2>A step, epoch by epoch</h2>\n");
+    if let Some([flops, bytes]) = full_step(plan) {
+        let _ = writeln!(page, "<p class=\"dim\">With nothing frozen: {}; {}.</p>", escape(&flops), escape(&bytes));
+    }
+    page.push_str("<div class=\"charts\">\n");
+    cost.draw(page, plan.epochs.len());
+    memory.draw(page, plan.epochs.len());
+    page.push_str("</div>\n<p class=\"readout dim\" aria-live=\"polite\" hidden></p>\n</section>\n");
+}
+
+fn epochs(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
+    let cached = caches(plan);
+    page.push_str("<section>\n<details class=\"epochs\" open>\n<summary><h2>Epochs</h2></summary>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"epochs\">\n<table>\n<thead><tr>");
+    let mut header = vec![
+        "epochs",
+        "frozen units",
+        "freezes up to",
+        "schedule",
+        "step cost",
+        "backward",
+        "kept",
+        "gradients",
+        "optimizer",
+    ];
+    if cached {
+        header.insert(5, "with cache");
+    }
+    for name in header {
+        let class = if name == "freezes up to" { " class=\"path\"" } else { "" };
+        let _ = write!(page, "<th scope=\"col\"{class}>{name}</th>");
+    }
+    page.push_str("</tr></thead>\n<tbody>\n");
+    for run in runs {
+        let (first, predicted) = (run.first(), &run.first().predicted);
+        let _ = write!(page, "<tr data-from=\"{}\" data-to=\"{}\">", first.epoch, run.last().epoch);
+        let _ = write!(page, "<th scope=\"row\">{}</th>", run.numbers());
+        let _ = write!(page, "<td>{} of {}</td>", first.frozen_units, plan.units.len());
+        let newly = run.newly.map_or("-".into(), |unit| unit_name(&unit.path));
+        let _ = write!(page, "<td class=\"path\">{}</td><td>{}</td>", escape(&newly), run.fractions());
+        let _ = write!(page, "<td>{}</td>", percent(predicted.step_cost));
+        if cached {
+            let _ = write!(page, "<td>{}</td>", percent(run.last().predicted.cached_step_cost));
         }
-        html += "</tr>\n";
+        for text in [
+            flops(predicted.backward_flops),
+            bytes(predicted.activation_bytes),
+            bytes(predicted.gradient_bytes),
+            bytes(predicted.slot_bytes),
+        ] {
+            let _ = write!(page, "<td>{text}</td>");
+        }
+        page.push_str("</tr>\n");
     }
-    html + "</table></div>\n"
+    page.push_str("</tbody>\n</table>\n</div>\n</details>\n</section>\n");
+}
+
+fn footer(page: &mut String, plan: &FreezePlan) {
+    let _ = write!(
+        page,
+        "<footer class=\"dim\">\n<p>Flops and bytes are counted on the graph {}; a multiply-add is two flops. Loss, \
+         optimizer and data are not in them.</p>\n",
+        escape(&format!("at {}", assumed(plan))),
+    );
+    if !plan.model.sha256.is_empty() {
+        let _ = writeln!(page, "<p>sha256 {}</p>", escape(&plan.model.sha256));
+    }
+    page.push_str("</footer>\n");
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::testing::{chain, six_units};
-    use crate::plan::{PlanOptions, build};
-
-    #[test]
-    fn the_page_is_self_contained_and_escaped() {
-        let mut model = six_units();
-        model.units[0].path = "<script>alert(\"&\")</script>".into();
-        let plan = build(&model.inputs(10), &PlanOptions::default()).unwrap();
-        let page = plan_html(&plan);
-        for forbidden in ["<script", "http:", "https:", "src=", "href=", "url("] {
-            assert!(!page.contains(forbidden), "{forbidden}");
-        }
-        assert!(page.contains("&lt;script&gt;alert(&quot;&amp;&quot;)&lt;/script&gt;"));
-        assert!(page.contains("<title>Freeze plan of small.onnx</title>"));
-    }
-
-    #[test]
-    fn a_unit_has_one_bar_per_run_of_frozen_epochs() {
-        let options = PlanOptions { keep: vec!["u1".into()], ..PlanOptions::default() };
-        let page = plan_html(&build(&chain(6).inputs(10), &options).unwrap());
-        assert_eq!(page.matches("<rect class=\"frozen\"").count(), 3);
-        assert!(page.contains("<title>u0: epochs 8 to 10</title>"), "{page}");
-        assert!(!page.contains("<title>u1:"));
-    }
-
-    #[test]
-    fn a_model_without_units_has_a_page() {
-        let page = plan_html(&build(&chain(0).inputs(1), &PlanOptions::default()).unwrap());
-        assert!(page.contains("the model has no parameters that could be frozen") && !page.contains("<svg"));
-    }
-}
+mod tests;

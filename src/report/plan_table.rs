@@ -1,16 +1,17 @@
 //! The preview in a terminal of 80 columns.
 
-use super::human::{bytes, clean, flops, plural, policy, runs, saving, unit_name};
+use super::human::{assumed, bytes, caches, clean, full_step, percent, plural, policy, runs, saving, unit_name};
 use crate::plan::FreezePlan;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 /// Columns of the terminal that the tables are made for.
 pub(super) const WIDTH: usize = 80;
 
-/// Returns the plan as text of at most 80 columns: the model, one row per run of epochs with the
-/// same frozen set, and what it saves. Column `fraction` is the schedule's value in [0, 1], `step
-/// cost` the flops of a step relative to nothing frozen, `grad+opt` the bytes of gradients and optimizer
-/// slots.
+/// Returns the plan as text of at most 80 columns: the model, what a step costs with nothing frozen,
+/// one row per run of epochs with the same frozen set, and what it saves. Column `step cost` is the
+/// flops of a step relative to nothing frozen, `cached` the same with a cached prefix once it is
+/// filled, `kept` the bytes that the forward pass keeps for the backward pass, `grad+opt` those of
+/// gradients and optimizer slots.
 pub fn plan_table(plan: &FreezePlan) -> String {
     let model = &plan.model;
     let exporter = if model.exporter.is_empty() { "an unnamed exporter".into() } else { clean(&model.exporter) };
@@ -23,6 +24,10 @@ pub fn plan_table(plan: &FreezePlan) -> String {
         bytes(model.bytes)
     ));
     text += &wrap(&format!("policy {}", policy(plan)));
+    if let Some([flops, bytes]) = full_step(plan) {
+        text += &wrap(&format!("per step at {}, with nothing frozen:", assumed(plan)));
+        text += &format!("  {flops}\n  {bytes}\n");
+    }
     text.push('\n');
     text += &rows(plan);
     text.push('\n');
@@ -34,19 +39,26 @@ pub fn plan_table(plan: &FreezePlan) -> String {
 }
 
 fn rows(plan: &FreezePlan) -> String {
-    let header = ["epochs", "frozen", "freezes up to", "fraction", "step cost", "backward", "grad+opt"];
+    let mut header = vec!["epochs", "frozen", "freezes up to", "step cost", "kept", "grad+opt"];
+    let cached = caches(plan);
+    if cached {
+        header.insert(4, "cached");
+    }
     let mut rows = Vec::new();
     for run in runs(plan) {
-        let first = run.first();
-        rows.push(vec![
+        let predicted = &run.first().predicted;
+        let mut row = vec![
             run.numbers(),
-            format!("{}/{}", first.frozen_units, plan.units.len()),
+            format!("{}/{}", run.first().frozen_units, plan.units.len()),
             run.newly.map_or("-".into(), |unit| unit_name(&unit.path)),
-            run.fractions(),
-            format!("{:.1} %", 100.0 * first.predicted.step_cost),
-            flops(first.predicted.backward_flops),
-            bytes(first.predicted.state_bytes),
-        ]);
+            percent(predicted.step_cost),
+            bytes(predicted.activation_bytes),
+            bytes(predicted.state_bytes),
+        ];
+        if cached {
+            row.insert(4, percent(run.last().predicted.cached_step_cost));
+        }
+        rows.push(row);
     }
     render(&header, rows, &[2], &[2])
 }
@@ -127,16 +139,19 @@ mod tests {
 small.onnx: opset 17, written by pytorch 2.9.0
 6 units, 596,392 parameters (2.39 MB)
 policy linear, freeze_start 0.1, freeze_level 1.0, arithmetic composer
+per step at the sizes of the file, with nothing frozen:
+  forward 703 MFLOP, input gradients 471 MFLOP, weight gradients 703 MFLOP
+  kept for backward 703 MB, gradients 2.39 MB, optimizer 2.39 MB
 
-epochs  frozen  freezes up to          fraction  step cost    backward  grad+opt
-   1-4     0/6  -                     0.00-0.17    100.0 %  1.17 GFLOP   4.77 MB
-   5-6     1/6  stem.conv             0.26-0.35     87.1 %   933 MFLOP   4.70 MB
-   7-8     1/6  stem.bn               0.44-0.54     87.1 %   933 MFLOP   4.70 MB
-  9-10     2/6  layer1.0.conv1        0.63-0.72     74.8 %   701 MFLOP   4.40 MB
- 11-12     3/6  layer1.0...ath.conv2  0.81-0.91     62.5 %   470 MFLOP   4.11 MB
+epochs  frozen  freezes up to              step cost   cached     kept  grad+opt
+   1-4     0/6  -                            100.0 %  100.0 %   703 MB   4.77 MB
+   5-6     1/6  stem.conv                     87.1 %   74.5 %   467 MB   4.70 MB
+   7-8     1/6  stem.bn                       87.1 %   74.5 %   467 MB   4.70 MB
+  9-10     2/6  layer1.0.conv1                74.8 %   62.2 %   236 MB   4.40 MB
+ 11-12     3/6  layer1.0.a_..g_path.conv2     62.5 %   49.9 %  5.04 MB   4.11 MB
 
-Predicted compute saving over 12 epochs: 14.8 %. Speedup at most 1.17x, less
-  where time goes to data, loss and optimizer.
+This schedule saves at most 14.8 % of the compute, a speedup of 1.17x; with a
+  cached prefix 22.1 %, 1.28x. Less where time goes to data, loss and optimizer.
 note: parameter "stem.bn.bias" keeps the backward pass alive in epochs 5 to 12,
   so freezes that come after it in the model save only weight gradients
 "#;

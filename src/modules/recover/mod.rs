@@ -1,60 +1,117 @@
-//! Recovers the ownership tree of a model, by the best of several strategies:
+//! Recovers the ownership tree of a model from everything that the file says:
 //!
 //! | strategy | from | gives |
 //! |---|---|---|
-//! | `dynamo` | metadata of every node | paths and classes |
-//! | `scoped` | node names that are paths | paths |
+//! | `dynamo` | `name_scopes`, `class_hierarchy` or `namespace` of the nodes | paths and classes |
+//! | `functions` | the calls of model-local functions that nodes come from | paths and classes |
+//! | `scoped` | node names that are paths (`/layer1/layer1.0/conv1/Conv`) | paths |
+//! | `slash` | node and tensor names of TensorFlow (`model/dense/MatMul`) | paths |
 //! | `dotted` | dotted names of initializers | owners |
-//! | `topological` | nothing but the graph | one module for each node with parameters |
+//! | `topological` | nothing but the graph, and names with underscores that agree with it | one module for each node with parameters |
 //!
-//! They are merged. The owner of a parameter is what its dotted name says; for one without such a
-//! name, the owner of a dotted parameter beside it (the bias of a folded `onnx::MatMul_123`), else
-//! the scope of the first node that reads it, else that node itself. A node belongs to the owner of
-//! the parameter it reads, else to its scope, else to the deepest module that holds all of its
-//! producers.
+//! The tree is called after the first that the file has, and they are merged. The owner of a parameter is
+//! what its dotted name says. For one without such a name it is, in this order: the owner of a dotted
+//! parameter beside it (the bias of a folded `onnx::MatMul_123`), unless the scope of the node that
+//! reads it lies elsewhere; that scope; what a TensorFlow name says; the module that it shares the front
+//! of its name with, where these tensors are read by one node or by neighbours; that node itself.
+//!
+//! A node belongs to the owner of the parameter it reads, else to its scope, else to the deepest
+//! module that holds all of its producers. A parameter that several modules read has one owner; a leaf
+//! module among the others has it in [`Module::shared`](super::Module::shared).
+//!
+//! Children stand in the order of the exported program's signature where there is one, else in the order
+//! of their dotted parameters in the file, else in the order of use.
 
-mod dotted;
 mod dynamo;
+mod functions;
+mod known;
+mod order;
 mod scoped;
+mod slash;
+#[cfg(test)]
+mod tests;
 mod topological;
+mod underscore;
 
 pub(super) use dynamo::node_scope;
 
-use super::parameters::{Param, Role, is_state_name, parameters};
-use super::tree::{ModuleId, ModuleTree};
+use super::names::{dotted_owner, slash_owner, underscored};
+use super::parameters::{Param, Role, parameters};
+use super::tree::{Evidence, Module, ModuleId, ModuleTree};
 use super::uses::{Use, Uses, source};
-use crate::graph::{Graph, Model};
-use std::collections::{HashMap, HashSet};
+use crate::graph::{Graph, Model, NodeId, ValueId};
+use known::Known;
+use std::collections::HashMap;
+use underscore::Groups;
 
 /// What a strategy found for the nodes.
 struct Scopes {
-    /// Module path of each node, by position.
-    paths: Vec<Option<String>>,
+    /// Name of the strategy.
+    strategy: &'static str,
+    /// Position in `paths` of each node's scope, by position of the node.
+    of_node: Vec<Option<usize>>,
+    /// The scopes, each once.
+    paths: Vec<String>,
     /// Class by path.
     classes: HashMap<String, String>,
 }
 
+impl Scopes {
+    fn none(strategy: &'static str, nodes: usize) -> Scopes {
+        Scopes { strategy, of_node: vec![None; nodes], paths: Vec::new(), classes: HashMap::new() }
+    }
+
+    fn new(strategy: &'static str, found: Vec<Option<String>>, classes: HashMap<String, String>) -> Scopes {
+        let (mut paths, mut index): (Vec<String>, HashMap<String, usize>) = (Vec::new(), HashMap::new());
+        let mut place = |path: String| {
+            *index.entry(path).or_insert_with_key(|path| {
+                paths.push(path.clone());
+                paths.len() - 1
+            })
+        };
+        let of_node = found.into_iter().map(|path| path.map(&mut place)).collect();
+        Scopes { strategy, of_node, paths, classes }
+    }
+}
+
 /// Returns the ownership tree of a model.
 pub fn recover(model: &Model) -> ModuleTree {
-    let params = parameters(model);
-    let known = dotted::known(params.iter().map(|param| param.name.as_str()));
-    let dynamo = dynamo::scopes(model).map(|scopes| ("dynamo", scopes));
-    let scoped = || Some(("scoped", Scopes { paths: scoped::paths(model, &known)?, classes: HashMap::new() }));
-    let (strategy, scopes) = dynamo.or_else(scoped).unwrap_or_else(|| {
-        let none = Scopes { paths: vec![None; model.graph.nodes().len()], classes: HashMap::new() };
-        (if known.is_empty() { "topological" } else { "dotted" }, none)
-    });
+    recover_with(model, &parameters(model))
+}
+
+/// Returns the ownership tree of a model whose initializers have the given roles
+/// ([`parameters_with`](super::parameters_with)).
+pub fn recover_with(model: &Model, params: &[Param]) -> ModuleTree {
+    let graph = &model.graph;
+    let known = Known::new(params.iter().filter(|param| param.is_named()).map(|param| param.name.as_str()));
+    let scopes = dynamo::scopes(model)
+        .or_else(|| functions::scopes(model, &known))
+        .or_else(|| scoped::scopes(model, &known))
+        .or_else(|| slash::scopes(model, params))
+        .unwrap_or_else(|| {
+            let strategy = if known.is_empty() { "topological" } else { "dotted" };
+            Scopes::none(strategy, graph.nodes().len())
+        });
+    let uses = Uses::new(graph);
+    let readers: Vec<Vec<Use>> = params.iter().map(|param| uses.through_views(graph, param.value)).collect();
+    let held = params.iter().enumerate().filter(|(_, param)| param.role != Role::Buffer);
     let mut merge = Merge {
-        graph: &model.graph,
-        uses: Uses::new(&model.graph),
-        tree: ModuleTree::new(strategy, model.graph.nodes().len()),
+        graph,
+        tree: ModuleTree::new(scopes.strategy, graph.nodes().len()),
+        modules: vec![None; scopes.paths.len()],
+        groups: Groups::new(graph, params, &readers),
+        position: held.map(|(index, param)| (param.value, index)).collect(),
+        uses,
+        readers,
         scopes,
         params,
+        owners: vec![None; params.len()],
+        known,
     };
     merge.own();
     merge.assign();
     merge.name_classes();
-    merge.order();
+    order::order(model, &mut merge);
     merge.tree
 }
 
@@ -63,101 +120,185 @@ struct Merge<'a> {
     uses: Uses,
     tree: ModuleTree,
     scopes: Scopes,
-    params: Vec<Param>,
+    /// Module of each scope, once it is needed.
+    modules: Vec<Option<ModuleId>>,
+    groups: Groups,
+    params: &'a [Param],
+    /// Slots that read each parameter, seen through views.
+    readers: Vec<Vec<Use>>,
+    /// Position among the parameters, of those that are no buffers.
+    position: HashMap<ValueId, usize>,
+    /// Owner of each parameter.
+    owners: Vec<Option<ModuleId>>,
+    known: Known<'a>,
 }
 
 impl Merge<'_> {
     fn own(&mut self) {
-        for index in 0..self.params.len() {
-            let name = self.params[index].name.clone();
-            let id = match dotted::owner(&name) {
-                Some(path) => self.tree.ensure(path),
-                None => self.owner_of_undotted(index),
-            };
-            self.tree.own(id, &name);
+        let params = self.params;
+        for (index, param) in params.iter().enumerate() {
+            let Some((id, evidence)) = self.owner(index) else { continue };
+            self.owners[index] = Some(id);
+            self.tree.own(id, &param.name, evidence);
         }
-        let mut held: Vec<(&Param, ModuleId)> =
-            self.params.iter().filter_map(|param| Some((param, self.tree.owner(&param.name)?))).collect();
+        let mut held: Vec<(usize, ModuleId)> =
+            self.owners.iter().enumerate().filter_map(|(index, id)| Some((index, (*id)?))).collect();
         // Exporters move folded weights to the end of the file; a weight registers before its bias.
-        held.sort_by_key(|(param, _)| is_state_name(&param.name));
-        let held: Vec<_> = held.into_iter().map(|(param, id)| (param.name.clone(), param.role, id)).collect();
-        for (name, role, id) in held {
-            let module = self.tree.module_mut(id);
-            match role {
-                Role::Trainable => module.parameters.push(name),
-                Role::Statistic => module.statistics.push(name),
+        held.sort_by_key(|(index, _)| super::names::is_state_name(&params[*index].name));
+        for (index, id) in held {
+            let (param, module) = (&params[index], self.tree.module_mut(id));
+            match param.role {
+                Role::Trainable => module.parameters.push(param.name.clone()),
+                Role::Statistic => module.statistics.push(param.name.clone()),
+                Role::Buffer => module.buffers.push(param.name.clone()),
             }
         }
     }
 
-    fn owner_of_undotted(&mut self, index: usize) -> ModuleId {
-        let (value, name) = (self.params[index].value, self.params[index].name.clone());
-        let readers = self.uses.through_views(self.graph, value);
-        let flat = matches!(self.tree.strategy(), "topological");
-        if !flat && is_state_name(&name) {
-            return self.tree.root();
+    fn owner(&mut self, index: usize) -> Option<(ModuleId, Evidence)> {
+        let param = &self.params[index];
+        if let Some(path) = dotted_owner(&param.name) {
+            return Some((self.tree.ensure(path), Evidence::Name));
         }
-        let Some(first) = readers.first().copied() else { return self.tree.root() };
-        if let Some(path) = readers.iter().find_map(|reader| self.dotted_beside(*reader)) {
-            return self.tree.ensure(&path);
+        let first = self.readers[index].first().copied();
+        if param.role == Role::Buffer {
+            let several = self.graph.fact(param.value).sizes().is_some_and(|sizes| sizes.iter().any(|size| *size > 1));
+            return match first.filter(|_| several && !param.is_named()) {
+                Some(first) => {
+                    let scope = self.scopes.of_node[first.node.0].map(|scope| self.scope(scope));
+                    scope.map(|id| (id, Evidence::Scope(first.node)))
+                }
+                None => param.is_named().then_some((self.tree.root(), Evidence::Root)),
+            };
         }
-        match &self.scopes.paths[first.node.0] {
-            Some(path) => self.tree.ensure(&path.clone()),
-            None => self.tree.ensure_flat(&topological::path(self.graph, first)),
+        let flat = self.tree.strategy() == "topological";
+        if !flat && super::names::is_state_name(&param.name) {
+            return Some((self.tree.root(), Evidence::Root));
         }
+        let Some(first) = first else { return Some((self.tree.root(), Evidence::Root)) };
+        let scope = self.scopes.of_node[first.node.0];
+        let beside = self.readers[index].iter().find_map(|reader| self.dotted_beside(*reader));
+        let agrees = |path: &str, scope: &str| {
+            let last = |path: &str| path.rsplit('.').next().map(String::from);
+            is_below(path, scope) || !self.known.contains(scope) && last(path) == last(scope)
+        };
+        if let Some((path, name)) = beside
+            && scope.is_none_or(|scope| agrees(&path, &self.scopes.paths[scope]))
+        {
+            return Some((self.tree.ensure(&path), Evidence::Beside(name)));
+        }
+        if let Some(scope) = scope {
+            return Some((self.scope(scope), Evidence::Scope(first.node)));
+        }
+        if let Some(path) = self.groups.of(index) {
+            return Some((self.tree.ensure(path), Evidence::Underscores));
+        }
+        if let Some(path) = slash_owner(&param.name).filter(|_| underscored(&param.name).is_none()) {
+            return Some((self.tree.ensure(&path), Evidence::Name));
+        }
+        let node = topological::node(self.graph, first);
+        Some((self.tree.ensure_flat(&self.graph.node(node).name), Evidence::Node(node)))
     }
 
-    /// Returns the owner of a dotted parameter that the same node reads, or that is added to its
-    /// output.
-    fn dotted_beside(&self, reader: Use) -> Option<String> {
+    fn scope(&mut self, scope: usize) -> ModuleId {
+        if let Some(id) = self.modules[scope] {
+            return id;
+        }
+        let id = self.tree.ensure(&self.scopes.paths[scope]);
+        self.modules[scope] = Some(id);
+        id
+    }
+
+    /// Returns the owner and the name of a dotted parameter that the same node reads, or that is added
+    /// to its output.
+    fn dotted_beside(&self, reader: Use) -> Option<(String, String)> {
         let node = self.graph.node(reader.node);
-        let owner = |value| dotted::owner(self.graph.value_name(source(self.graph, value))).map(String::from);
+        let owner = |value: ValueId| {
+            let param = &self.params[*self.position.get(&source(self.graph, value))?];
+            Some((dotted_owner(&param.name)?.to_string(), param.name.clone()))
+        };
         let others = node.inputs.iter().enumerate().filter(|(input, _)| *input != reader.input);
-        let same = others.filter_map(|(_, value)| *value).filter(|value| self.is_param(*value)).find_map(owner);
+        let same = others.filter_map(|(_, value)| *value).find_map(owner);
         let added = || {
             let readers = self.uses.through_views(self.graph, node.output(0)?);
             let adds = readers.iter().filter(|reader| self.graph.node(reader.node).op.is("Add"));
             let others = adds.filter_map(|add| self.graph.node(add.node).input(1 - add.input.min(1)));
-            others.filter(|value| self.is_param(*value)).find_map(owner)
+            others.into_iter().find_map(owner)
         };
         same.or_else(added)
     }
 
-    fn is_param(&self, value: crate::graph::ValueId) -> bool {
-        let value = source(self.graph, value);
-        self.params.iter().any(|param| param.value == value)
-    }
-
     fn assign(&mut self) {
-        let mut readers: HashMap<usize, HashSet<ModuleId>> = HashMap::new();
-        for param in &self.params {
-            let Some(owner) = self.tree.owner(&param.name) else { continue };
-            let all = self.uses.through_views(self.graph, param.value);
-            let first = all.iter().chain(self.uses.direct(param.value)).map(|reader| reader.node.0);
-            for node in first.collect::<HashSet<_>>() {
-                let scope = self.scopes.paths[node].as_deref().and_then(|path| self.tree.get(path));
-                let shared = all.len() > 1;
-                readers.entry(node).or_default().insert(scope.filter(|_| shared).unwrap_or(owner));
+        let mut of_node: Vec<Option<(ModuleId, bool)>> = vec![None; self.graph.nodes().len()];
+        let mut borrowed: Vec<(NodeId, usize, ModuleId, usize)> = Vec::new();
+        for index in 0..self.params.len() {
+            let Some(owner) = self.owners[index].filter(|_| self.params[index].role != Role::Buffer) else { continue };
+            let shared = self.readers[index].len() > 1;
+            let direct = self.uses.direct(self.params[index].value).to_vec();
+            for reader in self.readers[index].clone().into_iter().chain(direct) {
+                let scope = self.scopes.of_node[reader.node.0].map(|scope| self.scope(scope));
+                if let Some(scope) = scope.filter(|scope| *scope != owner && self.params[index].role == Role::Trainable)
+                {
+                    borrowed.push((reader.node, reader.input, scope, index));
+                }
+                let module = scope.filter(|_| shared).unwrap_or(owner);
+                let entry = &mut of_node[reader.node.0];
+                *entry = Some(match *entry {
+                    None => (module, false),
+                    Some((other, many)) => (self.tree.common(other, module), many || other != module),
+                });
             }
         }
         for (id, node) in self.graph.node_ids() {
-            let owners = readers.get(&id.0).map(|owners| owners.iter().copied().collect::<Vec<_>>());
-            let module = match (owners, &self.scopes.paths[id.0]) {
-                (Some(owners), scope) if owners.len() == 1 || scope.is_none() => self.common(owners),
-                (_, Some(path)) => self.tree.ensure(&path.clone()),
+            let module = match (of_node[id.0], self.scopes.of_node[id.0]) {
+                (Some((module, many)), scope) if !many || scope.is_none() => module,
+                (_, Some(scope)) => self.scope(scope),
                 _ => {
                     let data = node.inputs.iter().flatten().filter_map(|value| self.graph.producer(*value));
                     let producers = data.filter(|producer| !self.graph.node(*producer).op.is("Constant"));
-                    self.common(producers.map(|producer| self.tree.module_of_node(producer)).collect())
+                    let modules = producers.map(|producer| self.tree.module_of_node(producer));
+                    modules.reduce(|a, b| self.tree.common(a, b)).unwrap_or(self.tree.root())
                 }
             };
             self.tree.assign(id, module);
             self.tree.module_mut(module).nodes.push(id);
         }
+        self.lend(borrowed);
     }
 
-    fn common(&self, modules: Vec<ModuleId>) -> ModuleId {
-        modules.into_iter().reduce(|a, b| self.tree.common(a, b)).unwrap_or(self.tree.root())
+    /// Gives leaf modules the parameters that they read and another module owns: those that several
+    /// modules read; those of a module above one that has such or has its own; and the table of one that
+    /// has nothing else, where a tied table has the name of the other module.
+    fn lend(&mut self, mut borrowed: Vec<(NodeId, usize, ModuleId, usize)>) {
+        borrowed.sort_unstable_by_key(|(node, input, _, index)| (*node, *input, *index));
+        let mut homes: HashMap<usize, (ModuleId, bool)> = HashMap::new();
+        for (index, readers) in self.readers.iter().enumerate().filter(|(_, readers)| readers.len() > 1) {
+            for reader in readers {
+                let module = self.tree.module_of_node(reader.node);
+                let home = homes.entry(index).or_insert((module, false));
+                home.1 |= home.0 != module;
+            }
+        }
+        let leaf = |tree: &ModuleTree, id: ModuleId| tree.module(id).children.is_empty();
+        for several in [true, false] {
+            for (node, input, module, index) in &borrowed {
+                let has_some = |module: &Module| !module.parameters.is_empty() || !module.shared.is_empty();
+                let has_some = has_some(self.tree.module(*module));
+                let accepted = match several {
+                    true => homes.get(index).is_some_and(|home| home.1),
+                    false if has_some => self.is_above(self.owners[*index], *module),
+                    false => self.graph.node(*node).op.is("Gather") && *input == 0,
+                };
+                let name = &self.params[*index].name;
+                if accepted && leaf(&self.tree, *module) && !self.tree.module(*module).shared.contains(name) {
+                    self.tree.module_mut(*module).shared.push(name.clone());
+                }
+            }
+        }
+    }
+
+    fn is_above(&self, owner: Option<ModuleId>, module: ModuleId) -> bool {
+        owner.is_some_and(|owner| self.tree.common(owner, module) == owner)
     }
 
     fn name_classes(&mut self) {
@@ -165,54 +306,17 @@ impl Merge<'_> {
         for id in ids {
             let module = self.tree.module(id);
             let class = self.scopes.classes.get(&module.path).cloned().or_else(|| {
-                let held = module.parameters.first()?;
-                let reader = *self.uses.through_views(self.graph, self.graph.find(held)?).first()?;
-                Some(self.graph.node(reader.node).op.name.clone())
+                let held = module.parameters.first().or(module.shared.first())?;
+                let readers = self.readers.get(*self.position.get(&self.graph.find(held)?)?)?;
+                let own = readers.iter().find(|reader| self.tree.module_of_node(reader.node) == id);
+                Some(self.graph.node(own.or(readers.first())?.node).op.name.clone())
             });
             self.tree.module_mut(id).class = class.unwrap_or_default();
         }
     }
+}
 
-    /// Puts children in registration order: those with dotted parameters as in the file, numbered
-    /// ones by number, others behind the sibling that runs last before them.
-    fn order(&mut self) {
-        let count = self.tree.iter().count();
-        let (mut registered, mut used) = (vec![usize::MAX; count], vec![usize::MAX; count]);
-        for (index, param) in self.params.iter().enumerate() {
-            let Some(owner) = self.tree.owner(&param.name) else { continue };
-            if dotted::owner(&param.name).is_some() {
-                self.up(owner, index, &mut registered);
-            }
-            if let Some(reader) = self.uses.through_views(self.graph, param.value).first() {
-                self.up(owner, reader.node.0, &mut used);
-            }
-        }
-        for (id, _) in self.graph.node_ids() {
-            self.up(self.tree.module_of_node(id), id.0, &mut used);
-        }
-        let ids: Vec<ModuleId> = self.tree.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            let children = &self.tree.module(id).children;
-            let (mut ordered, mut rest): (Vec<ModuleId>, Vec<ModuleId>) =
-                children.iter().copied().partition(|child| registered[child.0] != usize::MAX);
-            ordered.sort_by_key(|child| registered[child.0]);
-            rest.sort_by_key(|child| used[child.0]);
-            for child in rest {
-                let before = ordered.iter().enumerate().filter(|(_, other)| used[other.0] < used[child.0]);
-                let place = before.max_by_key(|(_, other)| used[other.0]).map_or(0, |(index, _)| index + 1);
-                ordered.insert(place, child);
-            }
-            let number = |child: &ModuleId| self.tree.module(*child).name.parse::<u64>();
-            if ordered.iter().all(|child| number(child).is_ok()) {
-                ordered.sort_by_key(|child| number(child).unwrap_or_default());
-            }
-            self.tree.module_mut(id).children = ordered;
-        }
-    }
-
-    fn up(&self, id: ModuleId, index: usize, least: &mut [usize]) {
-        for id in std::iter::successors(Some(id), |id| self.tree.module(*id).parent) {
-            least[id.0] = least[id.0].min(index);
-        }
-    }
+/// Returns true for the scope itself and for paths below it.
+fn is_below(path: &str, scope: &str) -> bool {
+    scope.is_empty() || path.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

@@ -6,46 +6,53 @@
 //! the paths known from dotted initializer names decide: a second call of a module has `_1` behind
 //! it; the child of a `ModuleDict` is written without the dictionary; a `ModuleList` is never
 //! called, so its child stands alone (`blocks.0`).
-//!
-//! Names of other exporters (`model/dense/MatMul`) are read the same way.
 
+use super::Scopes;
+use super::known::Known;
 use crate::graph::Model;
-use std::collections::HashSet;
+use crate::modules::names::{parent, without_number};
+use std::collections::{HashMap, HashSet};
 
-/// Returns the module path of every node; `None` when at most half of the nodes that compute have
-/// a path as their name. `known` holds the paths that own a dotted initializer and those above.
-pub(super) fn paths(model: &Model, known: &HashSet<String>) -> Option<Vec<Option<String>>> {
+/// Returns the scopes of every node; `None` when at most half of the nodes that compute have a path with
+/// a slash in front as their name.
+pub(super) fn scopes(model: &Model, known: &Known<'_>) -> Option<Scopes> {
     let nodes = model.graph.nodes();
     let computing = || nodes.iter().filter(|node| !node.op.is("Constant") && !node.op.is("Identity"));
-    if computing().filter(|node| node.name.contains('/')).count() * 2 <= computing().count() {
+    let is_path = |name: &str| name.starts_with('/') || !known.is_empty() && name.contains('/');
+    if computing().filter(|node| is_path(&node.name)).count() * 2 <= computing().count() {
         return None;
     }
-    let mut seen = HashSet::new();
+    let (mut seen, mut resolved) = (HashSet::new(), HashMap::new());
     let mut found = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let path = node
-            .name
-            .rsplit_once('/')
-            .map(|(scope, _)| resolve(scope.split('/').filter(|part| !part.is_empty()), known, &seen));
-        let mut above = path.as_deref().unwrap_or_default();
-        while !above.is_empty() && seen.insert(above.to_string()) {
-            above = above.rsplit_once('.').map_or("", |(parent, _)| parent);
-        }
-        found.push(path);
+        let Some((scope, _)) = node.name.rsplit_once('/') else {
+            found.push(None);
+            continue;
+        };
+        let path = resolved.entry(scope).or_insert_with(|| {
+            let path = resolve(scope.split('/').filter(|part| !part.is_empty()), known, &seen);
+            let mut above = Some(path.as_str());
+            while let Some(next) = above.filter(|path| !path.is_empty() && seen.insert(path.to_string())) {
+                above = parent(next);
+            }
+            path
+        });
+        found.push(Some(path.clone()));
     }
-    Some(found)
+    Some(Scopes::new("scoped", found, HashMap::new()))
 }
 
-fn resolve<'a>(parts: impl Iterator<Item = &'a str>, known: &HashSet<String>, seen: &HashSet<String>) -> String {
+/// Returns the module path of the parts of a scope.
+pub(super) fn resolve<'a>(parts: impl Iterator<Item = &'a str>, known: &Known<'_>, seen: &HashSet<String>) -> String {
     let (mut path, mut previous) = (String::new(), "");
     for part in parts {
         let exact = candidates(&path, previous, part);
         let call = without_number(part);
         let repeated = call.map(|call| candidates(&path, previous, call)).unwrap_or_default();
-        let is_known = |candidate: &&String| known.contains(*candidate);
+        let is_known = |candidate: &&String| known.contains(candidate);
         let found = exact.iter().find(is_known).or_else(|| repeated.iter().find(is_known)).cloned();
-        let found = found.or_else(|| hidden(&path, part, known));
-        let found = found.or_else(|| hidden(&path, call?, known));
+        let found = found.or_else(|| known.hidden(&path, part).map(String::from));
+        let found = found.or_else(|| known.hidden(&path, call?).map(String::from));
         let found = found.or_else(|| repeated.iter().find(|candidate| seen.contains(*candidate)).cloned());
         path = found.unwrap_or_else(|| exact[0].clone());
         previous = match call {
@@ -66,25 +73,6 @@ fn candidates(path: &str, previous: &str, part: &str) -> Vec<String> {
     }
 }
 
-/// Returns the only known path that lies deeper below `path` and ends in `part`.
-fn hidden(path: &str, part: &str, known: &HashSet<String>) -> Option<String> {
-    let below = |candidate: &&String| {
-        let rest = if path.is_empty() { Some(candidate.as_str()) } else { candidate.strip_prefix(path) };
-        rest.is_some_and(|rest| rest.strip_suffix(part).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')))
-            && (path.is_empty() || candidate[path.len()..].starts_with('.'))
-    };
-    let mut found = known.iter().filter(below);
-    match (found.next(), found.next()) {
-        (Some(only), None) => Some(only.clone()),
-        _ => None,
-    }
-}
-
-fn without_number(part: &str) -> Option<&str> {
-    let (stem, number) = part.rsplit_once('_')?;
-    (!stem.is_empty() && !number.is_empty() && number.chars().all(|c| c.is_ascii_digit())).then_some(stem)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +80,8 @@ mod tests {
     #[test]
     fn parts_become_paths() {
         let known = ["layers.0.mlp.0", "layers.0.mlp", "layers.0", "layers", "shared", "heads", "heads.x", "conv_1"];
-        let known: HashSet<String> = known.map(String::from).into();
+        let names = known.map(|path| format!("{path}.weight"));
+        let known = Known::new(names.iter().map(String::as_str));
         let seen: HashSet<String> = ["relu".to_string()].into();
         let cases = [
             ("layers/layers.0/mlp/mlp.0", "layers.0.mlp.0"),
