@@ -3,7 +3,8 @@
 //! `python benches/make.py` makes the models in `target/preview`; `cargo bench` measures those that
 //! are there. Each is measured in a process of its own: load, facts, tree, costs, plan and table,
 //! first cold and then warm. A row says the first time, the median and the least of the warm ones,
-//! the peak of resident memory, and for each mapped file how much of it is resident.
+//! the least time on a processor (which a busy machine does not change), the peak of resident
+//! memory, and for each mapped file how much of it is resident.
 //!
 //! `cargo bench -- MODEL..` measures other models; `--json` prints the plan file instead of the
 //! table, which holds a digest of the whole model file.
@@ -59,17 +60,21 @@ fn made() -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn measure(path: &Path, json: bool) -> Result<(), Failure> {
-    let ((file, nodes), first) = timed(|| preview(path, json))?;
+    let ((file, nodes), first, _) = timed(|| preview(path, json))?;
     let (peak, resident) = (peak()?, resident(path)?);
     drop(file);
-    let (mut times, start) = (Vec::new(), Instant::now());
+    let (mut times, mut busy, start) = (Vec::new(), f64::INFINITY, Instant::now());
     while times.len() < 5 || (times.len() < 50 && start.elapsed().as_secs_f64() < 5.0) {
-        times.push(timed(|| preview(path, json))?.1);
+        let (_, time, processor) = timed(|| preview(path, json))?;
+        times.push(time);
+        busy = busy.min(processor);
     }
     times.sort_by(f64::total_cmp);
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let [first, median, least] = [first, times[times.len() / 2], times[0]].map(|seconds| seconds * 1e3);
-    println!("{name:22} {nodes:>6} {first:>6.1} ms {median:>6.1} ms {least:>6.1} ms {peak:>6.1} MB  {resident}");
+    let [first, median, least, busy] = [first, times[times.len() / 2], times[0], busy].map(|seconds| seconds * 1e3);
+    println!(
+        "{name:22} {nodes:>6} {first:>6.1} ms {median:>6.1} ms {least:>6.1} ms {busy:>6.1} ms {peak:>6.1} MB  {resident}"
+    );
     Ok(())
 }
 
@@ -84,10 +89,17 @@ fn preview(path: &Path, json: bool) -> Result<(OnnxFile, usize), Failure> {
     Ok((file, nodes))
 }
 
-fn timed<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<(T, f64), Failure> {
-    let start = Instant::now();
+/// Returns what was made, the seconds that passed, and those on a processor.
+fn timed<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<(T, f64, f64), Failure> {
+    let (start, before) = (Instant::now(), on_processor()?);
     let made = run()?;
-    Ok((made, start.elapsed().as_secs_f64()))
+    Ok((made, start.elapsed().as_secs_f64(), on_processor()? - before))
+}
+
+/// Returns how long this thread has run on a processor, in seconds.
+fn on_processor() -> Result<f64, Failure> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    Ok(text.split_whitespace().next().unwrap_or_default().parse::<f64>()? / 1e9)
 }
 
 /// Returns the largest resident memory that this process had, in MB.

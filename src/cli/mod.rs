@@ -56,12 +56,26 @@ pub fn main() -> ExitCode {
         return failure.print();
     }
     let cli = Cli::parse();
+    quiet_tract();
     match std::panic::catch_unwind(|| dispatch(cli)) {
         Ok(code) => code,
         Err(_) => {
             eprintln!("error: this is a defect of freeze-plan; please report it with the model and the command");
             ExitCode::from(ErrorKind::Internal.exit_code())
         }
+    }
+}
+
+/// Keeps to itself what tract says when it gives up a model: the planner goes on without it.
+fn quiet_tract() {
+    #[cfg(feature = "tract")]
+    {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().name() != Some(crate::facts::TRACT_THREAD) {
+                tell(panic);
+            }
+        }));
     }
 }
 

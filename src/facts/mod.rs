@@ -31,6 +31,8 @@ pub use agree::{Contradiction, Source};
 pub use fold::fold;
 pub use gaps::Gap;
 pub use probe::{MOST_WEIGHTS, Probe};
+#[cfg(feature = "tract")]
+pub use tract::THREAD as TRACT_THREAD;
 
 use crate::graph::{Model, ValueId};
 use std::collections::HashMap;

@@ -12,6 +12,10 @@ use std::collections::{HashMap, HashSet};
 pub const MOST_WEIGHTS: usize = 200_000_000;
 /// Most named sizes that are varied, each in a run of its own.
 const MOST_SYMBOLS: usize = 4;
+/// Most elements of all values of a model that is run.
+const MOST_ELEMENTS: usize = 1 << 30;
+/// Most turns of a loop of a model that is run.
+const MOST_TURNS: i64 = 1 << 16;
 /// Size of a named first dimension.
 const BATCH: usize = 2;
 /// Size of any other named dimension that the caller gives no size for.
@@ -52,6 +56,7 @@ pub(super) fn ask(
         return Err(format!("node \"{}\" has the custom operator {}", node.name, node.op));
     }
     let base = symbols(graph, sizes)?;
+    bounded(graph, &base)?;
     let at = |sizes: &[(String, usize)]| sizes.iter().cloned().collect::<HashMap<String, usize>>();
     let found = probe.run(model, &ask, &at(&base))?;
     let mut varied = Vec::new();
@@ -74,6 +79,23 @@ pub(super) fn ask(
         facts.insert(*id, Fact { dtype: fact.dtype, shape: dims });
     }
     Ok(facts)
+}
+
+/// Refuses a model of which a run could take more time or memory than its facts are worth.
+fn bounded(graph: &Graph, base: &[(String, usize)]) -> Result<(), String> {
+    let sized = graph.with_sizes(&base.iter().cloned().collect());
+    let elements = |fact: &Fact| fact.sizes()?.into_iter().try_fold(1usize, usize::checked_mul);
+    let known = sized.values().filter(|(_, value)| value.fact.sizes().is_some());
+    let total = known.map(|(_, value)| elements(&value.fact)).try_fold(0usize, |sum, count| sum.checked_add(count?));
+    if total.is_none_or(|total| total > MOST_ELEMENTS) {
+        return Err(format!("the values of a run have more than {MOST_ELEMENTS} elements"));
+    }
+    let few = |id: ValueId| graph.constant(id)?.to_ints()?.first().map(|count| *count <= MOST_TURNS);
+    let endless = |node: &&Node| node.op.is("Loop") && !node.input(0).and_then(few).unwrap_or(false);
+    match graph.nodes().iter().find(endless) {
+        Some(node) => Err(format!("node \"{}\" (Loop) may take more than {MOST_TURNS} turns", node.name)),
+        None => Ok(()),
+    }
 }
 
 /// Returns the named sizes of the inputs with the numbers of the first run.

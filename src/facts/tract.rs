@@ -11,7 +11,6 @@ use crate::graph::{
 };
 use crate::onnx::to_bytes;
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_onnx::prelude::{DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, TDim};
 use tract_onnx::tract_hir::internal::{DimFact, Factoid};
 
@@ -21,6 +20,11 @@ const LARGE: usize = 256;
 const ATTEMPTS: usize = 32;
 /// Nodes of a copy that is not too large for tract.
 const MOST_NODES: usize = 5_000;
+
+/// Name of the thread that tract runs on. A panic on it is handled, so a hook need not tell it.
+pub const THREAD: &str = "tract";
+/// Stack of that thread, in bytes.
+const STACK: usize = 256 << 20;
 
 /// What tract found.
 #[derive(Debug, Default)]
@@ -42,12 +46,16 @@ pub(super) fn analyse(model: &Model, gaps: &[Gap]) -> Analysis {
         return nothing(Some(format!("tract's analysis: {} nodes are too many", region.len())));
     }
     let mut symbols = Symbols::default();
-    // tract may panic on a model it does not expect; its facts are not needed to go on.
-    let result = catch_unwind(AssertUnwindSafe(|| load(model, &region, &mut symbols)));
+    // tract may panic on a model it does not expect, and recurses; its facts are not needed to go on.
+    let result = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(THREAD.into()).stack_size(STACK);
+        thread.spawn_scoped(scope, || load(model, &region, &mut symbols)).map(|thread| thread.join())
+    });
     let (analysed, note) = match result {
-        Ok(Ok(found)) => found,
-        Ok(Err(reason)) => return nothing(Some(format!("tract's analysis: {reason}"))),
-        Err(_) => return nothing(Some("tract's analysis stopped with a panic".into())),
+        Ok(Ok(Ok(found))) => found,
+        Ok(Ok(Err(reason))) => return nothing(Some(format!("tract's analysis: {reason}"))),
+        Ok(Err(_)) => return nothing(Some("tract's analysis stopped with a panic".into())),
+        Err(error) => return nothing(Some(format!("tract's analysis: {error}"))),
     };
     let facts = analysed.outlet_labels.iter().filter_map(|(outlet, label)| {
         let value = model.graph.find(label).filter(|id| model.graph.producer(*id).is_some())?;
@@ -80,7 +88,10 @@ fn region(graph: &Graph, gaps: &[Gap]) -> HashSet<NodeId> {
 
 /// Returns true for a value that can be an input of the copy: only its fact matters.
 fn boundary(graph: &Graph, id: ValueId) -> bool {
-    graph.fact(id).is_float() && missing(graph.fact(id)).is_none()
+    let fact = graph.fact(id);
+    let elements = |sizes: Vec<usize>| sizes.into_iter().try_fold(1usize, usize::checked_mul);
+    let large = || fact.sizes().is_some_and(|sizes| elements(sizes).is_none_or(|count| count > LARGE));
+    missing(fact).is_none() && (fact.is_float() || large())
 }
 
 /// The named sizes of a model under names that tract can read.
