@@ -4,6 +4,7 @@ use crate::engines::{deviation, fixture, onnxruntime};
 use freeze_plan::data::read_tensors;
 use freeze_plan::graph::{FUNCTION_PATH, Model, Tensor, dump, upgrade};
 use freeze_plan::losses::{LossKind, LossSpec};
+use freeze_plan::modules::{UnitKind, units};
 use freeze_plan::onnx::{Edits, LARGEST, encode, read, to_bytes};
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
@@ -197,6 +198,20 @@ fn parameters_of_equal_value_that_an_exporter_merged_train_apart() {
     let found = run(&mut onnxruntime(), &read(&path).unwrap().model, &data).unwrap();
     let worst = deviation(&found[0].1, column("y").unwrap());
     assert!(worst < 1e-5, "{worst:e}");
+}
+
+/// BatchNorm is folded into each convolution, in a fresh model: all biases are one initializer.
+#[test]
+fn folded_parameters_of_equal_value_are_those_of_their_layers_in_order() {
+    let analysis = Analysis::of(&read(&fixture("merged/folded.onnx")).unwrap().model);
+    let units = units(&analysis.tree, UnitKind::Leaf);
+    let paths: Vec<&str> = units.iter().map(|unit| unit.path.as_str()).collect();
+    let layer = |index: usize| ["conv1", "conv2", "down.0"].map(|conv| format!("layers.{index}.{conv}"));
+    let expected = [vec!["stem.0".to_string()], layer(0).into(), layer(1).into(), vec!["head".to_string()]].concat();
+    assert_eq!(paths, expected);
+    for unit in &units {
+        assert_eq!((unit.parameters.len(), unit.shared.len()), (2, 0), "{}", unit.path);
+    }
 }
 
 fn transposed(matrix: &Tensor) -> Tensor {

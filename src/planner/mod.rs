@@ -61,8 +61,9 @@ impl Analysis {
         let completed = facts::complete_with(model, sizes, probe);
         let facts::Completed { model, mut notes, .. } = completed;
         let parameters = parameters(&model);
-        notes.extend(modules::notes(&model, &parameters));
-        Analysis { tree: recover_with(&model, &parameters), parameters, asked: Default::default(), model, notes }
+        let tree = recover_with(&model, &parameters);
+        notes.extend(modules::notes(&model, &tree, &parameters));
+        Analysis { tree, parameters, asked: Default::default(), model, notes }
     }
 
     /// Returns the analysis with the roles that the user tells by pattern.
