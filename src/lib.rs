@@ -10,7 +10,8 @@
 //!
 //! [`training::prepare`] and [`training::build`] make the graphs of one frozen set: the forward pass
 //! with the frozen initializers as constants, a loss ([`losses`]), the gradients of what trains
-//! ([`autodiff`]) and its update ([`optim`]), all in standard operators. With the feature `runner`,
+//! ([`autodiff`]) and its update ([`optim`]), all in standard operators. Where the file carries a
+//! training step of its own ([`onnx::TrainingInfo`]), [`training::stage`] makes the same graphs of that. With the feature `runner`,
 //! `runner::train` runs them phase by phase on ONNX Runtime or on the embedded tract.
 //!
 //! # Example

@@ -33,12 +33,15 @@ fn dropouts(graph: &Graph) -> Vec<(f64, bool)> {
     nodes.map(|node| (number(node.input(1).unwrap()), node.input(2).is_some_and(|id| number(id) == 1.0))).collect()
 }
 
+/// Ratio of each Dropout node, and whether it is random.
+type Dropped = Vec<(f64, bool)>;
+
 #[test]
 fn graphs_have_the_dropout_that_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let model = inference_form(folder.path());
     let out = folder.path().join("out");
-    let cases: [(&[&str], Vec<(f64, bool)>); 4] = [
+    let cases: [(&[&str], Dropped); 4] = [
         (&[], vec![]),
         (&["--dropout", "as-exported"], vec![]),
         (&["--dropout", "on"], vec![(f64::from(0.3f32), true)]),

@@ -3,11 +3,15 @@
 use crate::engines::{deviation, fixture, onnxruntime};
 use freeze_plan::data::read_tensors;
 use freeze_plan::graph::{FUNCTION_PATH, Model, Tensor, dump, upgrade};
+use freeze_plan::losses::{LossKind, LossSpec};
+use freeze_plan::modules::{UnitKind, units};
 use freeze_plan::onnx::{Edits, LARGEST, encode, read, to_bytes};
+use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, evaluate};
-use freeze_plan::training::trained_edits;
+use freeze_plan::training::{BatchNorm, PhaseOptions, TrainStep, build, prepare, trained_edits};
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 
 const MODELS: [&str; 11] = [
     "custom",
@@ -128,6 +132,47 @@ fn trained_weights_find_their_place() {
     }
 }
 
+fn train_graph(name: &str, frozen: &[&str]) -> Result<TrainStep, String> {
+    let analysis = Analysis::of(&model(name));
+    let prepared = prepare(&analysis).map_err(|error| error.to_string())?;
+    let options = PhaseOptions {
+        frozen: frozen.iter().copied().collect(),
+        batch_norm: BatchNorm::Train,
+        loss: &LossSpec::new(LossKind::Mse),
+        optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),
+        output: None,
+        seed: 0,
+    };
+    build(&prepared, &options)
+        .map_err(|error| format!("{error}: {}", error.source().map_or(String::new(), ToString::to_string)))
+}
+
+#[test]
+fn what_no_gradient_passes_may_be_of_any_domain() {
+    let error = train_graph("custom", &[]).unwrap_err();
+    assert!(error.contains("FastGelu_of_a") && error.contains("stem.weight"), "{error}");
+    let step = train_graph("custom", &["stem.weight"]).unwrap();
+    assert_eq!(step.trained, ["head.weight", "head.bias"]);
+    let data = read_tensors(&fixture("loader/custom.npz"), None).unwrap();
+    let column = |name: &str| data.iter().find(|(column, _)| column == name).unwrap().1.clone();
+    let model = model("custom").graph;
+    let target = column("expected.scaled");
+    let mut inputs = vec![("x", column("x")), ("target", target)];
+    for name in ["head.weight", "head.bias"] {
+        inputs.push((name, model.value(model.find(name).unwrap()).initializer.clone().unwrap()));
+    }
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let outputs = evaluate(&mut onnxruntime(), &step.train, &inputs).unwrap();
+    let loss = outputs[0].to_f64s().unwrap()[0];
+    assert!(loss.abs() < 1e-9, "the target is what the model gives, the loss is {loss}");
+}
+
+#[test]
+fn quantised_weights_are_frozen_parts() {
+    let step = train_graph("qdq", &[]).unwrap();
+    assert_eq!(step.trained, ["norm.weight", "norm.bias", "fc.bias"]);
+}
+
 /// Of the parameters, the file has those of `blocks.0.before` and `head` and the transposed weights.
 #[test]
 fn parameters_of_equal_value_that_an_exporter_merged_train_apart() {
@@ -153,6 +198,20 @@ fn parameters_of_equal_value_that_an_exporter_merged_train_apart() {
     let found = run(&mut onnxruntime(), &read(&path).unwrap().model, &data).unwrap();
     let worst = deviation(&found[0].1, column("y").unwrap());
     assert!(worst < 1e-5, "{worst:e}");
+}
+
+/// BatchNorm is folded into each convolution, in a fresh model: all biases are one initializer.
+#[test]
+fn folded_parameters_of_equal_value_are_those_of_their_layers_in_order() {
+    let analysis = Analysis::of(&read(&fixture("merged/folded.onnx")).unwrap().model);
+    let units = units(&analysis.tree, UnitKind::Leaf);
+    let paths: Vec<&str> = units.iter().map(|unit| unit.path.as_str()).collect();
+    let layer = |index: usize| ["conv1", "conv2", "down.0"].map(|conv| format!("layers.{index}.{conv}"));
+    let expected = [vec!["stem.0".to_string()], layer(0).into(), layer(1).into(), vec!["head".to_string()]].concat();
+    assert_eq!(paths, expected);
+    for unit in &units {
+        assert_eq!((unit.parameters.len(), unit.shared.len()), (2, 0), "{}", unit.path);
+    }
 }
 
 fn transposed(matrix: &Tensor) -> Tensor {

@@ -10,7 +10,7 @@ use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{FreezePlan, segments};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, Run, RunEvent, Schedule, Setup};
-use freeze_plan::training::{BatchNorm, Prepared, names, prepare, target_fact};
+use freeze_plan::training::{BatchNorm, Objective, Own, Prepared, names, prepare, target_fact};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
@@ -79,9 +79,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         prepared: &prepared,
         plan: &plan,
         batch_norm: BatchNorm::Train,
-        loss: &loss,
-        output: None,
-        optimizer: &optimizer,
+        objective: Objective::Own(Own { loss: &loss, output: None, optimizer: &optimizer }),
         schedule: &Schedule::default(),
         train: &batches,
         eval: Some(&batches),

@@ -12,3 +12,4 @@ mod loader;
 mod parity;
 mod plans;
 mod proto;
+mod stages;

@@ -61,7 +61,8 @@ impl AutodiffError {
 }
 
 /// Appends the gradients of the scalar `loss` with respect to each value of `wrt` and returns
-/// them in that order; `None` where the loss does not depend on the value.
+/// them in that order; `None` where the loss does not depend on the value. A value that a node
+/// computes may be among them.
 ///
 /// Only nodes on a path from some `wrt` to the loss get a backward part.
 ///
@@ -89,12 +90,16 @@ pub fn gradients(
         let seed = builder.like(loss, 1.0);
         pending.insert(loss, vec![seed]);
     }
+    let ends: HashSet<ValueId> = wrt.iter().copied().collect();
+    let mut wanted: HashMap<ValueId, ValueId> = HashMap::new();
     for id in path.into_iter().rev() {
         let node = builder.graph().node(id).clone();
         builder.enter(Origin::Backward(node.name.clone()), &format!("{}/grad", node.name));
         let mut grads = Vec::with_capacity(node.outputs.len());
         for output in &node.outputs {
-            grads.push(output.and_then(|output| settle(builder, &mut pending, output)));
+            let grad = output.and_then(|output| settle(builder, &mut pending, output));
+            wanted.extend(output.filter(|output| ends.contains(output)).zip(grad));
+            grads.push(grad);
         }
         if grads.iter().all(Option::is_none) {
             continue;
@@ -102,7 +107,10 @@ pub fn gradients(
         backward(builder, opset, &node, grads, &active, &mut pending)?;
     }
     builder.enter(Origin::Backward("parameters".into()), "grad");
-    Ok(wrt.iter().map(|value| settle(builder, &mut pending, *value)).collect())
+    for value in wrt {
+        wanted.extend(settle(builder, &mut pending, *value).map(|grad| (*value, grad)));
+    }
+    Ok(wrt.iter().map(|value| wanted.get(value).copied()).collect())
 }
 
 /// Values that a gradient reaches some `wrt` from, each with one of those: through floating-point
@@ -132,8 +140,8 @@ fn nodes_on_path(builder: &Builder, active: &HashMap<ValueId, ValueId>, loss: Va
     let mut path = Vec::new();
     for (id, node) in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
         let reaches_loss = node.outputs.iter().flatten().any(|output| needed.contains(output));
-        let active_output = node.outputs.iter().flatten().any(|output| active.contains_key(output));
-        if reaches_loss && active_output {
+        let passes = |output: &ValueId| active.get(output).is_some_and(|source| source != output);
+        if reaches_loss && node.outputs.iter().flatten().any(passes) {
             path.push(id);
             needed.extend(node.inputs.iter().flatten().filter(|input| active.contains_key(input)));
         }
@@ -205,4 +213,53 @@ fn backward(
 /// Returns true when a rule exists for the operator at this opset.
 pub fn is_differentiable(op: &OpId, opset: i64) -> bool {
     find(op, opset).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{DType, Fact, check};
+
+    /// `loss = sum(tanh(w x))`, differentiated with respect to what the letters say.
+    #[test]
+    fn a_value_that_a_node_computes_can_be_differentiated_by() {
+        struct Case {
+            wrt: &'static str,
+            /// Matrix products of the backward part.
+            products: usize,
+        }
+        let cases = [
+            Case { wrt: "h", products: 0 },
+            Case { wrt: "w", products: 1 },
+            Case { wrt: "hw", products: 1 },
+            Case { wrt: "whx", products: 2 },
+            Case { wrt: "hh", products: 0 },
+        ];
+        for Case { wrt, products } in cases {
+            let mut b = Builder::new("step");
+            let w = b.input("w", Fact::fixed(DType::F32, &[2, 3]));
+            let x = b.input("x", Fact::fixed(DType::F32, &[3, 4]));
+            let h = b.op("MatMul", &[w, x], Attributes::none());
+            let y = b.unary("Tanh", h);
+            let loss = b.reduce("ReduceSum", y, &[0, 1], false);
+            let ids: Vec<ValueId> = wrt
+                .chars()
+                .map(|letter| match letter {
+                    'w' => w,
+                    'x' => x,
+                    _ => h,
+                })
+                .collect();
+            let found = gradients(&mut b, 18, loss, &ids).unwrap();
+            for (id, grad) in ids.iter().zip(&found) {
+                let grad = grad.expect("the loss depends on it");
+                assert_eq!(b.fact(grad).sizes(), b.fact(*id).sizes(), "{wrt}");
+                b.mark_output(grad);
+            }
+            let graph = b.finish();
+            check(&graph).unwrap();
+            let count = graph.nodes().iter().filter(|node| node.op.is("MatMul") || node.op.is("Gemm")).count();
+            assert_eq!(count, 1 + products, "{wrt}");
+        }
+    }
 }

@@ -37,6 +37,11 @@ impl Failure {
         ExitCode::from(self.kind.exit_code())
     }
 
+    /// Prints the failure as the reason of a warning.
+    pub fn warn(self, warning: &str) {
+        eprintln!("warning: {warning}: {}", self.message);
+    }
+
     /// Returns a failure telling an error with its sources in one line.
     pub fn of(kind: ErrorKind, error: &dyn Error) -> Failure {
         let mut message = error.to_string();

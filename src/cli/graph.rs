@@ -4,11 +4,13 @@ use super::failure::{CommandResult, Failure};
 use super::options::{PlanArgs, ShapeArgs};
 use super::{model, output};
 use crate::error::ErrorKind;
+use crate::graph::{Model, upgrade};
 use crate::losses::{LossKind, LossSpec};
-use crate::onnx::{LARGEST, encode, to_bytes};
+use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
-use crate::training::{BatchNorm, Dropout, PhaseOptions, build};
+use crate::training::stage::training_info;
+use crate::training::{BatchNorm, Dropout, Objective, PhaseOptions, Prepared, TrainStep, TrainingError, build};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,9 +40,20 @@ pub struct Args {
     /// Axis of the classes for cross-entropy
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     class_axis: Option<i64>,
-    /// Optimizer: sgd (with momentum 0.9), adam or adamw
-    #[arg(long, value_name = "KIND", default_value = "sgd")]
-    optimizer: String,
+    /// Optimizer: sgd (default, with momentum 0.9), adam or adamw
+    #[arg(long, value_name = "KIND")]
+    optimizer: Option<String>,
+    /// Training information of the model to take loss and optimizer from, where neither is given;
+    /// default 1, the first that it carries
+    #[arg(long, value_name = "N", conflicts_with_all = ["loss", "optimizer", "class_axis"])]
+    stage: Option<usize>,
+    /// Also write training.onnx: the model with loss, gradients and update of the phase as training
+    /// information of the ONNX standard
+    #[arg(long)]
+    training_info: bool,
+    /// Learning rate in training.onnx; default 0.001
+    #[arg(long, value_name = "F", requires = "training_info")]
+    lr: Option<f64>,
     /// BatchNormalization of frozen units: train (default, batch statistics) or frozen; a plan file says
     /// its own
     #[arg(long, value_name = "KIND")]
@@ -55,10 +68,12 @@ pub fn run(args: &Args) -> CommandResult {
     let kinds = LossKind::ALL.map(LossKind::name);
     let loss = args.loss.as_deref().map(|loss| one_of("--loss", loss, kinds, LossKind::from_name)).transpose()?;
     let kinds = OptimizerKind::ALL.map(OptimizerKind::name);
-    let mut optimizer = OptimizerSpec::new(one_of("--optimizer", &args.optimizer, kinds, OptimizerKind::from_name)?);
+    let kind = one_of("--optimizer", args.optimizer.as_deref().unwrap_or("sgd"), kinds, OptimizerKind::from_name)?;
+    let mut optimizer = OptimizerSpec::new(kind);
     if optimizer.kind == OptimizerKind::Sgd {
         optimizer.momentum = Some(0.9);
     }
+    optimizer.lr = args.lr.unwrap_or(optimizer.lr);
     let dropout: Dropout =
         args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
     let planned = args.plan_file.as_deref().map(plan::read).transpose()?;
@@ -73,13 +88,18 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let (parameter, buffer) = (patterns("parameter", &roles.parameter), patterns("buffer", &roles.buffer));
     let loaded = model::load(&args.model, (&parameter, &buffer))?;
+    let stage = stage(args, &loaded, dropout)?;
     if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
         return Err(Failure::new(ErrorKind::Usage, text));
     }
-    let plan = match (planned, &args.plan_file) {
-        (Some(plan), Some(path)) => of_this_model(plan, path, &loaded)?,
-        _ => model::plan(&loaded, &args.plan.options()?, args.plan.epochs, &optimizer, &args.shape)?,
+    let plan = match (planned, &args.plan_file, &stage) {
+        (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
+        (_, _, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.epochs, &args.shape)?,
+        _ => {
+            let slots = model::slots(&optimizer);
+            model::plan(&loaded, &args.plan.options()?, args.plan.epochs, slots, &args.shape)?
+        }
     };
     let planned = plan.policy.settings.get("batch_norm").and_then(|value| value.as_str()).unwrap_or("train");
     let batch_norm = args.batch_norm.as_deref().unwrap_or(planned);
@@ -98,9 +118,13 @@ pub fn run(args: &Args) -> CommandResult {
             }
         },
     };
-    let prepared = model::prepared(&loaded, dropout)?;
+    let prepared = match &stage {
+        Some(stage) => stage.prepared.clone(),
+        None => model::prepared(&loaded, dropout)?,
+    };
     let known: HashSet<&str> = prepared.trainable().into_iter().collect();
-    if let Some(stranger) = frozen.iter().find(|name| !known.contains(name.as_str())) {
+    let parameters = loaded.analysis.trainable();
+    if let Some(stranger) = frozen.iter().find(|name| !parameters.contains(&name.as_str())) {
         let text = format!("the plan freezes \"{stranger}\", which is no parameter of {}", args.model.display());
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
@@ -118,7 +142,13 @@ pub fn run(args: &Args) -> CommandResult {
         output: None,
         seed: 0,
     };
-    let step = build(&prepared, &options)?;
+    let step = match &stage {
+        Some(model::Staged { stage, .. }) => {
+            let objective = Objective::Stage { stage, lr: None };
+            objective.build(&prepared, options.frozen.clone(), batch_norm, 0)?
+        }
+        None => build(&prepared, &options)?,
+    };
     output::make_folder(&args.out)?;
     let mut written = vec!["train.onnx", "eval.onnx", "contract.json"];
     output::write_model(&args.out.join("train.onnx"), |data| Ok(encode(&step.train, data, LARGEST)))?;
@@ -133,6 +163,10 @@ pub fn run(args: &Args) -> CommandResult {
             eprintln!("warning: every parameter is frozen, there is no optimizer.onnx");
         }
     }
+    if args.training_info {
+        write_training(&args.out.join("training.onnx"), &loaded, &prepared, &options, &step, args.epoch)?;
+        written.push("training.onnx");
+    }
     let contract = serde_json::to_string_pretty(&step.contract).expect("invariant: plain data");
     output::write_file(&args.out.join("contract.json"), contract.as_bytes())?;
     eprintln!(
@@ -146,6 +180,60 @@ pub fn run(args: &Args) -> CommandResult {
     let lines = written.into_iter().map(|name| format!("{}\n", args.out.join(name).display()));
     output::emit(&lines.collect::<String>(), None)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the training step of the model that the graphs are made of; `None` where a loss or an
+/// optimizer is given, or the model carries none.
+fn stage(args: &Args, loaded: &model::Loaded, dropout: Dropout) -> Result<Option<model::Staged>, Failure> {
+    let own = args.loss.is_some() || args.optimizer.is_some() || args.class_axis.is_some();
+    if own || loaded.file.training.is_empty() && args.stage.is_none() {
+        return Ok(None);
+    }
+    if args.training_info {
+        let text = format!("{} carries training information already", args.model.display());
+        let hint = "give --loss and --optimizer to write another one in its place";
+        return Err(Failure::new(ErrorKind::Usage, text).hint(hint));
+    }
+    let staged = model::staged(loaded, args.stage.unwrap_or(1), dropout)?;
+    eprintln!("{}", staged.stage.describe());
+    Ok(Some(staged))
+}
+
+/// Writes the model with the phase as its training information. The file stays as it is where its
+/// operators allow that; otherwise it is written anew at an opset that the loss needs.
+fn write_training(
+    path: &Path,
+    loaded: &model::Loaded,
+    prepared: &Prepared,
+    options: &PhaseOptions<'_>,
+    step: &TrainStep,
+    epoch: Option<usize>,
+) -> Result<(), Failure> {
+    let (file, analysis) = (&loaded.file, &loaded.analysis);
+    let as_is = file.model.opset() == prepared.model.opset()
+        && file.model.ir_version >= 7
+        && file.model.graph.nodes().len() == analysis.model.graph.nodes().len();
+    let base = if as_is {
+        file.model.clone()
+    } else {
+        let upgraded = upgrade(&analysis.model).map_err(TrainingError::from)?;
+        Model { ir_version: upgraded.ir_version.clamp(8, 10), ..upgraded }
+    };
+    let mut info = training_info(&base, prepared, options, step)?;
+    let phase = serde_json::json!({
+        "epoch": epoch,
+        "frozen": step.contract.frozen,
+        "trained": step.trained,
+        "loss": options.loss,
+        "optimizer": options.optimizer,
+        "batch_norm": options.batch_norm,
+    });
+    info.metadata.push(("freeze-plan.phase".into(), phase.to_string()));
+    output::write_model(path, |data| {
+        let edits = Edits { embed_external: true, ..Edits::default() };
+        let encoded = if as_is { file.rewrite_encoded(&edits, data, LARGEST)? } else { encode(&base, data, LARGEST) };
+        Ok(Encoded { bytes: with_training_info(encoded.bytes.into(), info), pieces: encoded.pieces })
+    })
 }
 
 /// Refuses a plan of another model.

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod failure;
+mod feeds;
 mod graph;
 mod model;
 mod options;

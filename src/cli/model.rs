@@ -12,7 +12,7 @@ use crate::optim::OptimizerSpec;
 use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
 use crate::planner::{self, Analysis, Request, sizes};
 use crate::runner::{EngineProbe, LocateOptions, OnnxRuntime, locate};
-use crate::training::{Dropout, Prepared, TrainingError, prepare};
+use crate::training::{Dropout, Prepared, TrainingError, prepare, stage};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -59,8 +59,12 @@ pub fn load_as(
     let graph = &file.model.graph;
     let sizes = shapes(shape).ok().and_then(|shapes| sizes(graph, shape.batch, &shapes).ok()).unwrap_or_default();
     let mut probe = LocalProbe { runtime, engine: None };
-    let analysis = Analysis::with(&file.model, &sizes, Some(&mut probe)).with_roles(parameter, buffer)?;
-    Ok(Loaded { file, analysis, artifacts })
+    // Bindings of training information name initializers as the file has them.
+    let analysis = match file.training.is_empty() {
+        true => Analysis::with(&file.model, &sizes, Some(&mut probe)),
+        false => Analysis::as_written_with(&file.model, &sizes, Some(&mut probe)),
+    };
+    Ok(Loaded { file, analysis: analysis.with_roles(parameter, buffer)?, artifacts })
 }
 
 /// Prepares the model for training.
@@ -104,11 +108,10 @@ pub fn plan(
     loaded: &Loaded,
     options: &PlanOptions,
     epochs: usize,
-    optimizer: &OptimizerSpec,
+    slots: u64,
     shape: &ShapeArgs,
 ) -> Result<FreezePlan, Failure> {
     let sizes = sizes(&loaded.analysis.model.graph, shape.batch, &shapes(shape)?)?;
-    let slots = optimizer.slots().iter().filter(|slot| !slot.scalar).count() as u64;
     let mut options = options.clone();
     let frozen = loaded.frozen();
     let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit), &frozen, &options.keep)?;
@@ -134,6 +137,48 @@ fn from_the_start(names: &[String], frozen: usize) -> Option<String> {
             shown.join(", ")
         )
     })
+}
+
+/// Returns the tensors that an optimizer keeps for each parameter.
+pub fn slots(optimizer: &OptimizerSpec) -> u64 {
+    optimizer.slots().iter().filter(|slot| !slot.scalar).count() as u64
+}
+
+/// A training step that the model carries.
+pub struct Staged {
+    /// The graph of the step.
+    pub prepared: Prepared,
+    /// The step.
+    pub stage: stage::Stage,
+}
+
+/// Prepares training step `number`, from 1, of the model, which runs as it is written.
+pub fn staged(loaded: &Loaded, number: usize, dropout: Dropout) -> Result<Staged, Failure> {
+    if dropout != Dropout::AsExported {
+        let text = "training information runs as it is written: dropout goes with a loss and an optimizer";
+        return Err(Failure::new(ErrorKind::Usage, text));
+    }
+    let (prepared, stage) = stage::prepare(&loaded.file, &loaded.analysis, number)?;
+    Ok(Staged { prepared, stage })
+}
+
+impl Staged {
+    /// Plans a run of the step: what it does not update is frozen throughout.
+    pub fn plan(
+        &self,
+        loaded: &Loaded,
+        options: &PlanOptions,
+        epochs: usize,
+        shape: &ShapeArgs,
+    ) -> Result<FreezePlan, Failure> {
+        let trainable = self.prepared.trainable();
+        let stays = loaded.analysis.trainable().into_iter().filter(|name| !trainable.contains(name));
+        let mut options = options.clone();
+        options.freeze.extend(stays.map(globset::escape));
+        let mut plan = plan(loaded, &options, epochs, self.stage.slots_per_parameter(), shape)?;
+        plan.summary.notes.push(self.stage.describe());
+        Ok(plan)
+    }
 }
 
 fn shapes(shape: &ShapeArgs) -> Result<Vec<(String, Vec<usize>)>, Failure> {

@@ -8,6 +8,7 @@ use crate::error::ErrorKind;
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::planner::identify;
 use crate::report;
+use crate::training::Dropout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,7 +41,16 @@ pub fn run(args: &Args) -> CommandResult {
     options.batch_norm = word("--batch-norm", &args.batch_norm)?.unwrap_or(options.batch_norm);
     let loaded = model::load_as(path, &args.shape, None, (&options.parameter, &options.buffer))?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
-    let mut plan = model::plan(&loaded, &options, args.plan.epochs, &optimizer, &args.shape)?;
+    let stage = match loaded.file.training.is_empty() {
+        true => None,
+        false => model::staged(&loaded, 1, Dropout::AsExported)
+            .map_err(|failure| failure.warn("the training information is not used"))
+            .ok(),
+    };
+    let mut plan = match stage {
+        Some(stage) => stage.plan(&loaded, &options, args.plan.epochs, &args.shape)?,
+        None => model::plan(&loaded, &options, args.plan.epochs, model::slots(&optimizer), &args.shape)?,
+    };
     let text = match args.format {
         Format::Table => lines(&report::plan_table(&plan)).into_owned(),
         Format::Json => {

@@ -1,14 +1,13 @@
 //! `freeze-plan train JOB.toml`: trains a model with a freezing plan.
 
 use super::failure::{CommandResult, Failure};
+use super::feeds::batches;
 use super::options::{RuntimeArgs, ShapeArgs};
 use super::printable::lines;
 use super::progress::{Progress, metric};
 use super::{STOPPED, model, output};
 use crate::artifacts;
-use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use crate::error::ErrorKind;
-use crate::losses::IGNORE_INDEX;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, segments};
 use crate::planner::identify;
@@ -16,7 +15,8 @@ use crate::report;
 use crate::runner::{
     Engine, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
 };
-use crate::training::{PhaseOptions, Prepared, build, names, target_fact, trained_edits};
+use crate::training::stage::StageError;
+use crate::training::{Objective, Own, Prepared, TrainingError, trained_edits};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -45,17 +45,37 @@ pub struct Args {
 
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
-    let job = Job::load(&args.job, &settings(args)?)?;
+    let mut job = Job::load(&args.job, &settings(args)?)?;
     let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
-    let options = &job.freeze;
+    let options = job.freeze.clone();
     let roles = (options.parameter.as_slice(), options.buffer.as_slice());
     let loaded = model::load_as(&job.model, &shape, args.runtime.runtime.as_deref(), roles)?;
-    let mut plan = model::plan(&loaded, options, job.run.epochs as usize, &job.optimizer, &shape)?;
+    let epochs = job.run.epochs as usize;
+    let stage = stage(&args.job, &job, &loaded)?;
+    let schedule = job.schedule.clone().unwrap_or_default();
+    if stage.is_none() {
+        job.schedule = Some(schedule.clone());
+    }
+    let (mut plan, prepared, objective) = match (&stage, &job.loss, &job.optimizer) {
+        (Some(staged), ..) => {
+            let lr = match &job.schedule {
+                Some(_) => Some(staged.stage.rate.ok_or(StageError::Rate).map_err(TrainingError::from)?),
+                None => None,
+            };
+            let plan = staged.plan(&loaded, &options, epochs, &shape)?;
+            (plan, staged.prepared.clone(), Objective::Stage { stage: &staged.stage, lr })
+        }
+        (None, Some(loss), Some(optimizer)) => {
+            let plan = model::plan(&loaded, &options, epochs, model::slots(optimizer), &shape)?;
+            let own = Own { loss, output: job.output.as_deref(), optimizer };
+            (plan, model::prepared(&loaded, job.dropout)?, Objective::Own(own))
+        }
+        _ => unreachable!("invariant: without a stage the job has both sections"),
+    };
     identify(&mut plan, &loaded.file);
-    let prepared = model::prepared(&loaded, job.dropout)?;
-    let train_data = batches(&job, &prepared, &job.data.train, true)?;
-    let eval_data = job.data.eval.as_ref().map(|path| batches(&job, &prepared, path, false)).transpose()?;
-    try_graphs(&job, &prepared, &plan)?;
+    let train_data = batches(&job, &prepared, &objective, &job.data.train, true)?;
+    let eval_data = job.data.eval.as_ref().map(|path| batches(&job, &prepared, &objective, path, false)).transpose()?;
+    try_graphs(&job, &prepared, &objective, &plan)?;
     RunFolder::check(&job, args)?;
     if !args.no_plan {
         eprint!("{}", lines(&report::plan_table(&plan)));
@@ -70,10 +90,8 @@ pub fn run(args: &Args) -> CommandResult {
         prepared: &prepared,
         plan: &plan,
         batch_norm: options.batch_norm,
-        loss: &job.loss,
-        output: job.output.as_deref(),
-        optimizer: &job.optimizer,
-        schedule: &job.schedule,
+        objective,
+        schedule: &schedule,
         train: &train_data,
         eval: eval_data.as_ref(),
         checkpoints: Some(folder.path.join("checkpoints")),
@@ -82,9 +100,18 @@ pub fn run(args: &Args) -> CommandResult {
     };
     let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
     let path = folder.path.join("model.onnx");
-    let edits = trained_edits(&loaded.file.model.graph, &outcome.values);
+    let mut edits = trained_edits(&loaded.file.model.graph, &outcome.values);
+    if stage.is_some() {
+        edits.training.extend(outcome.slots.clone());
+    }
     if !edits.nodes.is_empty() {
-        eprintln!("note: BatchNormalization and Dropout of the trained model are in inference form");
+        // Bindings of training information may name outputs of these nodes.
+        let (form, why) = match loaded.file.training.is_empty() {
+            true => ("are in inference form", ""),
+            false => ("stay in training form", ", as its training information needs"),
+        };
+        eprintln!("note: BatchNormalization and Dropout of the trained model {form}{why}");
+        edits.nodes.retain(|_, _| loaded.file.training.is_empty());
     }
     output::write_model(&path, |data| loaded.file.rewrite_encoded(&edits, data, LARGEST))?;
     finish(&outcome, &path)
@@ -112,7 +139,7 @@ fn settings(args: &Args) -> Result<Vec<String>, Failure> {
 
 /// Builds the graphs once with only that frozen which is frozen in every epoch: they need every
 /// gradient that some phase needs, so what cannot be trained is refused now.
-fn try_graphs(job: &Job, prepared: &Prepared, plan: &FreezePlan) -> Result<(), Failure> {
+fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &FreezePlan) -> Result<(), Failure> {
     let parts = segments(plan);
     let trainable = prepared.trainable();
     if parts.iter().all(|part| trainable.iter().all(|name| part.frozen.iter().any(|frozen| frozen == name))) {
@@ -120,16 +147,33 @@ fn try_graphs(job: &Job, prepared: &Prepared, plan: &FreezePlan) -> Result<(), F
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
     let always = |name: &&str| parts.iter().all(|part| part.frozen.iter().any(|frozen| frozen == name));
-    let options = PhaseOptions {
-        frozen: trainable.iter().copied().filter(always).collect(),
-        batch_norm: job.freeze.batch_norm,
-        loss: &job.loss,
-        optimizer: &job.optimizer,
-        output: job.output.as_deref(),
-        seed: job.run.seed,
-    };
-    build(prepared, &options)?;
+    let frozen = trainable.iter().copied().filter(always).collect();
+    objective.build(prepared, frozen, job.freeze.batch_norm, job.run.seed)?;
     Ok(())
+}
+
+/// Returns the training step of the model that the job runs; `None` where it has a loss and an
+/// optimizer of its own.
+fn stage(file: &Path, job: &Job, loaded: &model::Loaded) -> Result<Option<model::Staged>, Failure> {
+    let carries = !loaded.file.training.is_empty();
+    let wrong = |text: String| Err(Failure::new(ErrorKind::Usage, format!("{}: {text}", file.display())));
+    match (&job.loss, &job.optimizer) {
+        (None, None) if carries => Ok(Some(model::staged(loaded, job.stage.unwrap_or(1), job.dropout)?)),
+        (Some(_), Some(_)) if job.stage.is_some() => wrong("`stage` needs a job without [loss] and [optimizer]".into()),
+        (Some(_), Some(_)) if carries => {
+            eprintln!("note: the job has a [loss] and an [optimizer]: the model's training information is not used");
+            Ok(None)
+        }
+        (Some(_), Some(_)) => Ok(None),
+        (loss, _) => {
+            let (missing, given) = if loss.is_none() { ("loss", "optimizer") } else { ("optimizer", "loss") };
+            let text = match carries {
+                true => format!("[{given}] needs [{missing}], or neither to run the model's training information"),
+                false => format!("missing section [{missing}]"),
+            };
+            wrong(text)
+        }
+    }
 }
 
 fn run_job(
@@ -162,56 +206,6 @@ fn finish(outcome: &Outcome, model: &Path) -> CommandResult {
     let state = if outcome.stopped { "partly trained" } else { "trained" };
     output::emit(&format!("{}\n{state} model: {}\n", metrics.join(", "), model.display()), None)?;
     Ok(if outcome.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
-}
-
-fn batches(job: &Job, prepared: &Prepared, path: &Path, training: bool) -> Result<Batches, Failure> {
-    let graph = &prepared.model.graph;
-    let bad = |text: String| Failure::new(ErrorKind::BadInput, text);
-    let known = || graph.inputs().iter().map(|id| graph.value_name(*id)).collect::<Vec<_>>().join(", ");
-    let mut wanted: Vec<Wanted> = Vec::new();
-    for (input, column) in &job.data.inputs {
-        let id = graph.find(input).filter(|id| graph.inputs().contains(id));
-        let id = id.ok_or_else(|| bad(format!("data.inputs names \"{input}\", the model's inputs are {}", known())))?;
-        wanted.push(Wanted { column: column.clone(), input: input.clone(), fact: graph.fact(id).clone() });
-    }
-    for id in graph.inputs() {
-        let name = graph.value_name(*id);
-        if !job.data.inputs.contains_key(name) {
-            return Err(bad(format!("the model's input \"{name}\" {} has no column in data.inputs", graph.fact(*id))));
-        }
-    }
-    let fact = target_fact(prepared, &job.loss, job.output.as_deref())?;
-    wanted.push(Wanted { column: job.data.target.clone(), input: names::TARGET.into(), fact });
-    let columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
-    let dataset = Dataset::open(path, Some(&columns))?;
-    let feeds = data::check(&dataset, &wanted)?;
-    let prediction = crate::training::prediction(graph, job.output.as_deref())?;
-    if let Some((_, classes)) = job.loss.classes(graph.fact(prediction)) {
-        let target = dataset.column(&job.data.target)?;
-        let ignored = job.loss.ignore_index.or(Some(IGNORE_INDEX));
-        data::check_labels(&job.data.target, target, classes, ignored)
-            .map_err(|error| bad(format!("{}: {error}", path.display())))?;
-    }
-    let fixed = wanted.iter().find_map(|wanted| wanted.fact.dim(0)?.known().map(|size| (&wanted.input, size)));
-    let options = BatchOptions {
-        size: job.data.batch,
-        seed: job.data.seed,
-        shuffle: training && job.data.shuffle,
-        last_batch: if training || fixed.is_some() { job.data.last_batch } else { LastBatch::Keep },
-    };
-    if let Some((input, size)) = fixed {
-        let partial = options.last_batch == LastBatch::Keep && dataset.rows() % size != 0;
-        if job.data.batch != size || partial {
-            let text = format!(
-                "the model takes batches of exactly {size} (input \"{input}\"), found data.batch = {} and {} rows in {}",
-                job.data.batch,
-                dataset.rows(),
-                path.display()
-            );
-            return Err(bad(text).hint("export the model with a dynamic batch axis, or use data.last_batch = \"drop\""));
-        }
-    }
-    Ok(Batches::new(feeds, options)?)
 }
 
 /// Finds ONNX Runtime, or falls back to the embedded executor, saying so.

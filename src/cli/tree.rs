@@ -29,7 +29,9 @@ pub fn run(args: &Args) -> CommandResult {
     };
     output::emit(&lines(&text), None)?;
     if !args.why {
-        modules::notes(&analysis.model, &analysis.parameters).iter().for_each(|note| eprintln!("note: {note}"));
+        modules::notes(&analysis.model, &analysis.tree, &analysis.parameters)
+            .iter()
+            .for_each(|note| eprintln!("note: {note}"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -433,7 +433,7 @@ fn quantised_weights_and_scales_are_buffers_and_weights_that_nodes_make_are_name
         ("made__SHAPE", Role::Buffer, "int64 has no gradient"),
     ];
     assert_eq!(roles, expected);
-    let notes = notes(&model, &params);
+    let notes = notes(&model, &recover(&model), &params);
     assert!(notes[0].starts_with("1 weights are made by nodes (ConstantOfShape, ..)"), "{notes:?}");
 }
 

@@ -1,6 +1,6 @@
 //! The tree as text.
 
-use super::names::{is_state_name, printable};
+use super::names::{dotted_owner, is_state_name, printable};
 use super::parameters::{Param, Role};
 use super::signature;
 use super::tree::{Evidence, Module, ModuleTree};
@@ -61,7 +61,7 @@ pub fn why(model: &Model, tree: &ModuleTree, params: &[Param]) -> String {
     if hidden > 0 {
         let _ = writeln!(text, "{hidden} more initializers are unnamed numbers, integers and shapes");
     }
-    for note in notes(model, params) {
+    for note in notes(model, tree, params) {
         let _ = writeln!(text, "note: {note}");
     }
     text
@@ -128,7 +128,7 @@ fn line(text: &mut String, indent: usize, content: &str) {
 
 /// Returns what a person should know of a model's parameters: weights that are no initializers, and
 /// weights that may have been one.
-pub fn notes(model: &Model, params: &[Param]) -> Vec<String> {
+pub fn notes(model: &Model, tree: &ModuleTree, params: &[Param]) -> Vec<String> {
     let graph = &model.graph;
     let mut notes = Vec::new();
     let made: HashSet<_> = graph
@@ -152,7 +152,7 @@ pub fn notes(model: &Model, params: &[Param]) -> Vec<String> {
             printable(graph.value_name(*first))
         ));
     }
-    notes.extend(folded(model));
+    notes.extend(folded(model, tree));
     notes.extend(split_ties(graph, params));
     notes
 }
@@ -182,10 +182,21 @@ fn split_ties(graph: &Graph, params: &[Param]) -> Vec<String> {
     pairs.map(note).collect()
 }
 
-/// Counts the parameters of the exported program that its exporter folded into others.
-fn folded(model: &Model) -> Option<String> {
+/// Counts the parameters of the exported program that its exporter folded into others. One of which
+/// the module holds or shares another instead, such as a transposed weight, is not lost.
+fn folded(model: &Model, tree: &ModuleTree) -> Option<String> {
     let signed = signature::read(model);
-    let lost = signed.iter().filter(|(name, signed)| signed.parameter && model.graph.find(name).is_none());
+    let parameters = || signed.iter().filter(|(_, signed)| signed.parameter);
+    let mut expected: HashMap<&str, usize> = HashMap::new();
+    for owner in parameters().filter_map(|(name, _)| dotted_owner(name)) {
+        *expected.entry(owner).or_default() += 1;
+    }
+    let complete = |name: &str| {
+        let Some(owner) = dotted_owner(name) else { return false };
+        let module = tree.get(owner).map(|id| tree.module(id));
+        module.is_some_and(|module| module.parameters.len() + module.shared.len() >= expected[owner])
+    };
+    let lost = parameters().filter(|(name, _)| model.graph.find(name).is_none() && !complete(name));
     let mut lost: Vec<_> = lost.map(|(name, signed)| (signed.index, *name)).collect();
     lost.sort_unstable();
     let (_, first) = lost.first()?;

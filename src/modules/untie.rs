@@ -31,6 +31,9 @@ pub fn untie(model: &Model) -> Untied {
     let uses = Uses::new(graph);
     let merged: HashMap<NodeId, ValueId> =
         graph.node_ids().filter_map(|(id, _)| Some((id, merged(graph, &uses, id)?))).collect();
+    if merged.is_empty() {
+        return Untied { model: model.clone(), names: Vec::new() };
+    }
     let first_use = |value: ValueId| {
         let readers = uses.direct(value).iter().filter(|reader| !merged.contains_key(&reader.node));
         readers.map(|reader| (reader.node, reader.input)).min()
@@ -57,7 +60,8 @@ fn merged(graph: &Graph, uses: &Uses, id: NodeId) -> Option<ValueId> {
     let (source, output) = (node.input(0)?, node.output(0)?);
     let tensor = graph.value(source).initializer.as_ref()?;
     let name = graph.value_name(output);
-    if !node.op.is("Identity") || !tensor.dtype().is_float() || !name.contains('.') || !is_state_name(name) {
+    let of_author = name.contains('.') && is_state_name(name);
+    if !node.op.is("Identity") || !tensor.dtype().is_float() || !(of_author || name.starts_with("onnx::")) {
         return None;
     }
     let statistic = |value: ValueId| {

@@ -10,7 +10,7 @@ impl OnnxFile {
     /// Returns the file that a model made by this program would have at `path`.
     pub fn of(path: &Path, model: Model) -> OnnxFile {
         let positions = (0..model.graph.nodes().len()).map(Some).collect();
-        OnnxFile { path: path.to_path_buf(), bytes: to_bytes(&model).into(), model, positions }
+        OnnxFile { path: path.to_path_buf(), bytes: to_bytes(&model).into(), model, training: Vec::new(), positions }
     }
 }
 
@@ -50,7 +50,7 @@ fn opsets(versions: &BTreeMap<String, i64>) -> Vec<proto::OperatorSetId> {
 }
 
 /// Returns the message of a graph whose last `captured` inputs stand for outer values.
-fn export_graph(graph: &Graph, captured: usize, export: ExportTensor<'_>) -> proto::Graph {
+pub(super) fn export_graph(graph: &Graph, captured: usize, export: ExportTensor<'_>) -> proto::Graph {
     let info = |id| value_info(graph.value_name(id), graph.fact(id));
     let declared: HashSet<ValueId> = graph.inputs().iter().chain(graph.outputs()).copied().collect();
     let known = graph.values().filter(|(id, value)| {
@@ -101,7 +101,7 @@ fn references(graph: &Graph, names: &mut BTreeSet<String>) {
     }
 }
 
-fn entries(pairs: &[(String, String)]) -> Vec<proto::StringStringEntry> {
+pub(super) fn entries(pairs: &[(String, String)]) -> Vec<proto::StringStringEntry> {
     let entry = |(key, value): &(String, String)| proto::StringStringEntry {
         key: Some(key.clone()),
         value: Some(value.clone()),

@@ -3,7 +3,7 @@
 use super::external::map;
 use super::import_graph::{Importer, Parts, Read};
 use super::scan::scan;
-use super::{OnnxError, proto};
+use super::{OnnxError, TrainingInfo, proto, training_info};
 use crate::graph::{Attributes, Function, FunctionId, Model, READABLE_OPSETS, inline};
 use bytes::Bytes;
 use prost::Message;
@@ -22,6 +22,8 @@ pub struct OnnxFile {
     pub bytes: Bytes,
     /// What it says, with functions inlined.
     pub model: Model,
+    /// The training steps that it carries, with functions inlined.
+    pub training: Vec<TrainingInfo>,
     /// Where in the file's graph each node of the model's graph stands; none for the nodes of
     /// inlined functions.
     pub(super) positions: Vec<Option<usize>>,
@@ -47,14 +49,14 @@ pub fn read(path: &Path) -> Result<OnnxFile, OnnxError> {
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(path: &Path, bytes: Bytes) -> Result<OnnxFile, OnnxError> {
-    let (model, order) = import(path, bytes.clone())?;
+    let (model, order, training) = import(path, bytes.clone())?;
     let inlined = inline(&model).map_err(|source| OnnxError::Inline { path: path.to_path_buf(), source })?;
     let in_file = |position: usize| order.get(position).copied().unwrap_or(position);
     let positions = inlined.positions.into_iter().map(|position| position.map(in_file)).collect();
-    Ok(OnnxFile { path: path.to_path_buf(), bytes, model: inlined.model, positions })
+    Ok(OnnxFile { path: path.to_path_buf(), bytes, model: inlined.model, training, positions })
 }
 
-fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>), OnnxError> {
+fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>, Vec<TrainingInfo>), OnnxError> {
     let not_onnx = |reason: String| OnnxError::NotOnnx { path: path.to_path_buf(), reason };
     if bytes.is_empty() {
         return Err(not_onnx("the file is empty".into()));
@@ -79,7 +81,13 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>), OnnxError> {
         metadata: pairs(&proto.metadata_props),
         graph_metadata,
     };
-    Ok((model, order))
+    let training = training_info::import(path, &proto, &|graph| {
+        let Read { graph, .. } = importer.graph(&Parts::of_graph(graph), None)?;
+        let whole = Model { graph, ..model.clone() };
+        let inlined = inline(&whole).map_err(|source| OnnxError::Inline { path: path.to_path_buf(), source })?;
+        Ok(inlined.model.graph)
+    })?;
+    Ok((model, order, training))
 }
 
 /// Checks the versions that say what the rest of the file means.

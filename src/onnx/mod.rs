@@ -16,12 +16,14 @@ mod rewrite;
 mod scan;
 mod sparse;
 mod tensor;
+mod training_info;
 
 pub use export::to_bytes;
 pub(crate) use external::map;
 pub use import::{OnnxFile, read, read_bytes};
 pub use large::{Encoded, LARGEST, Piece, encode};
 pub use rewrite::{Edits, NodeEdit};
+pub use training_info::{NewTrainingInfo, TrainingInfo, with_training_info};
 
 use crate::error::ErrorKind;
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ pub enum OnnxError {
     Node { path: PathBuf, node: String, reason: String },
     #[error("{path}: value \"{value}\" is defined twice")]
     Duplicate { path: PathBuf, value: String },
+    #[error("{path}: training information {number}: {reason}")]
+    Training { path: PathBuf, number: usize, reason: String },
     #[error("in function \"{function}\": {source}")]
     Function { function: String, source: Box<OnnxError> },
     #[error("{path}: {source}")]

@@ -15,6 +15,7 @@ const MODEL_GRAPH: u64 = 7;
 const GRAPH_NODE: u64 = 1;
 const GRAPH_INITIALIZER: u64 = 5;
 const GRAPH_SPARSE_INITIALIZER: u64 = 15;
+const MODEL_TRAINING_INFO: u64 = 20;
 const LENGTH_DELIMITED: u64 = 2;
 const EXTERNAL: i32 = 1;
 
@@ -29,6 +30,8 @@ pub struct Edits {
     pub removed: BTreeSet<usize>,
     /// Initializers to add.
     pub added: Vec<(String, Tensor)>,
+    /// New elements of initializers of training algorithms, by name; dtype and shape stay.
+    pub training: HashMap<String, Tensor>,
     /// Move data of external files into the file, so that it can lie in another folder.
     pub embed_external: bool,
 }
@@ -86,6 +89,9 @@ impl OnnxFile {
             match field {
                 Field { number: MODEL_GRAPH, content: Some(graph), .. } => {
                     put(&mut out, MODEL_GRAPH, &self.rewrite_graph(graph, edits, store));
+                }
+                Field { number: MODEL_TRAINING_INFO, content: Some(info), .. } if !edits.training.is_empty() => {
+                    put(&mut out, MODEL_TRAINING_INFO, &rewrite_training(info, edits, store));
                 }
                 field => out.extend_from_slice(&field.whole),
             }
@@ -153,6 +159,19 @@ fn dense(content: &Bytes, edits: &Edits, store: &mut Store<'_>) -> Option<Vec<u8
     Some(store.export(name, edits.initializers.get(name)?).encode_to_vec())
 }
 
+fn rewrite_training(content: Bytes, edits: &Edits, store: &mut Store<'_>) -> Vec<u8> {
+    let mut info = proto::TrainingInfo::decode(content).unwrap_or_default();
+    for initializer in info.algorithm.iter_mut().flat_map(|algorithm| &mut algorithm.initializer) {
+        if let Some(data) = edits.training.get(initializer.name()) {
+            let plain = store.export(initializer.name(), data);
+            let (doc_string, metadata_props) =
+                (initializer.doc_string.take(), std::mem::take(&mut initializer.metadata_props));
+            *initializer = proto::Tensor { doc_string, metadata_props, ..plain };
+        }
+    }
+    info.encode_to_vec()
+}
+
 fn edit_node(content: Bytes, edit: &NodeEdit) -> Option<Vec<u8>> {
     let mut node = proto::Node::decode(content).ok()?;
     for (name, value) in &edit.attributes {
@@ -173,14 +192,14 @@ fn edit_node(content: Bytes, edit: &NodeEdit) -> Option<Vec<u8>> {
     Some(node.encode_to_vec())
 }
 
-struct Field {
-    number: u64,
-    whole: Bytes,
-    content: Option<Bytes>,
+pub(super) struct Field {
+    pub number: u64,
+    pub whole: Bytes,
+    pub content: Option<Bytes>,
 }
 
 /// Splits a message that decoded before into its fields.
-fn fields(message: Bytes) -> impl Iterator<Item = Field> {
+pub(super) fn fields(message: Bytes) -> impl Iterator<Item = Field> {
     let mut rest = message;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -209,7 +228,7 @@ fn fields(message: Bytes) -> impl Iterator<Item = Field> {
     })
 }
 
-fn put(out: &mut Vec<u8>, number: u64, message: &[u8]) {
+pub(super) fn put(out: &mut Vec<u8>, number: u64, message: &[u8]) {
     encode_varint(number << 3 | LENGTH_DELIMITED, out);
     encode_varint(message.len() as u64, out);
     out.extend_from_slice(message);

@@ -44,11 +44,26 @@ impl Analysis {
     /// Analyses a model that `probe` may run where shapes stay unknown otherwise, with numbers for
     /// its named sizes.
     pub fn with(model: &Model, sizes: &HashMap<String, usize>, probe: Option<&mut dyn facts::Probe>) -> Analysis {
-        let completed = facts::complete_with(&untie(model).model, sizes, probe);
+        Analysis::as_written_with(&untie(model).model, sizes, probe)
+    }
+
+    /// Analyses a model whose merged parameters are meant to be one.
+    pub fn as_written(model: &Model) -> Analysis {
+        Analysis::as_written_with(model, &HashMap::new(), None)
+    }
+
+    /// As [`Analysis::with`], for a model whose merged parameters are meant to be one.
+    pub fn as_written_with(
+        model: &Model,
+        sizes: &HashMap<String, usize>,
+        probe: Option<&mut dyn facts::Probe>,
+    ) -> Analysis {
+        let completed = facts::complete_with(model, sizes, probe);
         let facts::Completed { model, mut notes, .. } = completed;
         let parameters = parameters(&model);
-        notes.extend(modules::notes(&model, &parameters));
-        Analysis { tree: recover_with(&model, &parameters), parameters, asked: Default::default(), model, notes }
+        let tree = recover_with(&model, &parameters);
+        notes.extend(modules::notes(&model, &tree, &parameters));
+        Analysis { tree, parameters, asked: Default::default(), model, notes }
     }
 
     /// Returns the analysis with the roles that the user tells by pattern.

@@ -12,19 +12,19 @@ use std::collections::{BTreeMap, HashMap};
 /// A session of the eval graph that reads the state's buffers.
 pub struct Evaluator {
     model: Model,
-    prediction: String,
+    prediction: Option<String>,
     session: SessionId,
     batches: HashMap<Vec<Vec<usize>>, (BindingId, Vec<BufferId>)>,
 }
 
 impl Evaluator {
-    /// Loads the eval graph; `prediction` is the output that metrics are taken of.
+    /// Loads the eval graph; `prediction` is the output that metrics are taken of, where there is one.
     ///
     /// # Errors
     /// The engine refuses the graph.
-    pub fn new(engine: &mut dyn Engine, model: Model, prediction: &str) -> Result<Evaluator, EngineError> {
+    pub fn new(engine: &mut dyn Engine, model: Model, prediction: Option<&str>) -> Result<Evaluator, EngineError> {
         let session = engine.load(&model)?;
-        Ok(Evaluator { model, prediction: prediction.to_string(), session, batches: HashMap::new() })
+        Ok(Evaluator { model, prediction: prediction.map(str::to_string), session, batches: HashMap::new() })
     }
 
     /// Runs the whole of `batches` and returns the metrics.
@@ -42,10 +42,10 @@ impl Evaluator {
         for index in 0..batches.len() {
             let batch = batches.batch(0, index);
             let results = self.batch(engine, state, &batch)?;
-            let target = batch.iter().find(|(name, _)| name == names::TARGET);
-            if let ([value, prediction], Some((_, target))) = (results.as_slice(), target) {
+            let target = batch.iter().find(|(name, _)| name == names::TARGET).or(batch.first());
+            if let ([value, rest @ ..], Some((_, target))) = (results.as_slice(), target) {
                 let value = value.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN);
-                metrics.add(loss, value, prediction, target);
+                metrics.add(loss, value, rest.first().unwrap_or(target), target);
             }
         }
         Ok(metrics.values())
@@ -71,8 +71,9 @@ impl Evaluator {
         let graph = &self.model.graph;
         let mut inputs: Vec<(&str, BufferId)> =
             batch.iter().map(|(name, _)| name.as_str()).zip(buffers.iter().copied()).collect();
-        inputs.extend(state.values().filter(|(name, _)| graph.find(name).is_some()));
-        let outputs = [(names::LOSS, Target::Host), (self.prediction.as_str(), Target::Host)];
+        inputs.extend(state.values().chain(state.slots()).filter(|(name, _)| graph.find(name).is_some()));
+        let outputs = [Some(names::LOSS), self.prediction.as_deref()];
+        let outputs: Vec<(&str, Target)> = outputs.into_iter().flatten().map(|name| (name, Target::Host)).collect();
         let binding = engine.bind(self.session, &inputs, &outputs)?;
         self.batches.insert(key, (binding, buffers));
         engine.run(binding)

@@ -61,8 +61,9 @@ pub enum RunEvent {
         step: usize,
         /// Loss of the batch before the update.
         loss: f64,
-        /// Learning rate of the update.
-        lr: f64,
+        /// Learning rate of the update; absent where a training step of the file does not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lr: Option<f64>,
         /// Seconds of the step alone, without loading data.
         seconds: f64,
     },

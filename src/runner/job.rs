@@ -29,19 +29,25 @@ pub struct Job {
     /// The model output that the loss compares with the target; the first by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// Which training information of the model is run where the job has no `[loss]` and no
+    /// `[optimizer]`, from 1; the first by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<usize>,
     /// What Dropout does while training: `"as-exported"` (default), `"on"`, or a ratio in [0, 1) for
     /// every Dropout of the model.
     #[serde(default)]
     pub dropout: Dropout,
     /// `[data]`.
     pub data: DataSection,
-    /// `[loss]`.
-    pub loss: LossSpec,
-    /// `[optimizer]`.
-    pub optimizer: OptimizerSpec,
-    /// `[schedule]`; a constant rate by default.
-    #[serde(default)]
-    pub schedule: Schedule,
+    /// `[loss]`; may be left out where the model carries training information.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossSpec>,
+    /// `[optimizer]`; may be left out where the model carries training information.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerSpec>,
+    /// `[schedule]`; a constant rate by default, or the rate of the model's training information.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// `[freeze]`; the defaults of the plan options where it is left out.
     #[serde(default)]
     pub freeze: PlanOptions,
@@ -60,8 +66,10 @@ pub struct DataSection {
     pub eval: Option<PathBuf>,
     /// The column of each model input.
     pub inputs: BTreeMap<String, String>,
-    /// The column that the loss compares with.
-    pub target: String,
+    /// The column that the loss compares with. With training information, that of the input which
+    /// the algorithm alone reads; may be left out where `inputs` names all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Rows in a batch, at least 1.
     pub batch: usize,
     /// Seed of the order of rows; 0 by default.
@@ -275,7 +283,7 @@ impl Job {
             }
             other => Some(("run.device", format!("expected \"cpu\", found \"{other}\""))),
         };
-        let schedule = self.schedule.problem().map(|(key, reason)| {
+        let schedule = self.schedule.as_ref().and_then(Schedule::problem).map(|(key, reason)| {
             let keys = ["schedule.lr_min", "schedule.step_epochs", "schedule.gamma"];
             let key = keys.into_iter().find(|full| full.strip_prefix("schedule.") == Some(key));
             (key.unwrap_or("schedule"), reason)
@@ -343,7 +351,7 @@ dir = "runs/first"
         assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/eval.npz")));
         assert_eq!(job.data.inputs["x"], "images");
         assert!(job.data.shuffle && job.data.last_batch == LastBatch::Keep);
-        assert_eq!(job.schedule, Schedule::Cosine { lr_min: 0.0, warmup_steps: 0 });
+        assert_eq!(job.schedule, Some(Schedule::Cosine { lr_min: 0.0, warmup_steps: 0 }));
         assert_eq!((job.run.epochs, job.run.log_every, job.run.threads), (10, 10, None));
         assert_eq!(job.run.dir, Path::new("/jobs/a/runs/first"));
         let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
@@ -370,8 +378,8 @@ dir = "runs/first"
         assert_eq!((job.run.epochs, job.run.threads, job.data.last_batch), (3, Some(2), LastBatch::Drop));
         assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/../other/eval.npz")));
         assert_eq!(job.data.inputs["y"], "a = b");
-        assert_eq!(job.schedule, Schedule::Step { step_epochs: 2, gamma: 0.1, warmup_steps: 0 });
-        assert_eq!(job.optimizer.lr, 1e-3);
+        assert_eq!(job.schedule, Some(Schedule::Step { step_epochs: 2, gamma: 0.1, warmup_steps: 0 }));
+        assert_eq!(job.optimizer.unwrap().lr, 1e-3);
         assert_eq!(job.freeze.keep.len(), 2);
         assert_eq!(job.model, Path::new("/jobs/a/2024-01-01"));
     }
@@ -418,7 +426,16 @@ dir = "runs/first"
             },
             Case { replace: ("train = \"train.npz\"", ""), sets: &[], expected: "missing key `train` in [data]" },
             Case { replace: ("model = \"model.onnx\"", ""), sets: &[], expected: "missing key `model`" },
-            Case { replace: ("[loss]\nkind = \"cross-entropy\"", ""), sets: &[], expected: "missing section [loss]" },
+            Case {
+                replace: ("[run]", "[rum]"),
+                sets: &[],
+                expected: "unknown key `rum` at line 23, did you mean `run`?",
+            },
+            Case {
+                replace: ("[run]\nepochs = 10\ndevice = \"cpu\"\ndir = \"runs/first\"", ""),
+                sets: &[],
+                expected: "missing section [run]",
+            },
             Case { replace: NONE, sets: &["schedule={}"], expected: "missing key `kind` in [schedule]" },
             Case { replace: NONE, sets: &["schedule.kind=step"], expected: "missing key `step_epochs` in [schedule]" },
             Case {

@@ -6,6 +6,7 @@
 mod engine;
 mod evaluator;
 mod event;
+mod initial;
 pub mod job;
 pub mod locate;
 mod metrics;
@@ -28,7 +29,7 @@ pub use event::{RunEvent, Timed};
 pub use job::{Gaps, Job, JobError};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use onnxruntime::OnnxRuntime;
-pub use phase::Phase;
+pub use phase::{Phase, Stepped};
 pub use probe::EngineProbe;
 pub use schedule::{Schedule, lr_at};
 pub use state::State;

@@ -1,21 +1,32 @@
-//! One phase on an engine: its sessions, gradient buffers and bindings.
+//! One phase on an engine: its sessions, the buffers between them, and bindings.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
 use super::state::State;
-use crate::graph::{Fact, Tensor};
+use crate::graph::{DType, Graph, Tensor};
 use crate::training::{TrainStep, names};
 use std::collections::HashMap;
 
 /// The sessions of one frozen set.
 pub struct Phase {
     train: SessionId,
-    optimizer: Option<(SessionId, BindingId)>,
-    gradients: Vec<(String, BufferId)>,
+    optimizer: Option<Optimizer>,
+    passed: Vec<(String, BufferId)>,
     lr: BufferId,
     batches: HashMap<Vec<Vec<usize>>, Batch>,
-    trained: Vec<String>,
-    moving: Vec<String>,
-    statistics: Vec<String>,
+    /// State that the train graph reads.
+    inputs: Vec<(String, BufferId)>,
+    /// State that the train graph changes: where it is read, or by way of the host.
+    moving: Vec<(String, BufferId)>,
+    moving_late: Vec<(String, BufferId)>,
+}
+
+struct Optimizer {
+    session: SessionId,
+    binding: BindingId,
+    /// State that comes back by way of the host, in the order of the outputs.
+    late: Vec<BufferId>,
+    /// Whether the last output is the learning rate.
+    rate: bool,
 }
 
 struct Batch {
@@ -23,128 +34,146 @@ struct Batch {
     buffers: Vec<(String, BufferId)>,
 }
 
+/// What a step gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Stepped {
+    /// The loss.
+    pub loss: f64,
+    /// The learning rate that the update had, where it tells.
+    pub lr: Option<f64>,
+}
+
 impl Phase {
-    /// Loads the graphs of a step. The state must already have the slots of what it trains.
+    /// Loads the graphs of a step. The state must already have the slots of the step.
     ///
     /// # Errors
     /// The engine refuses a graph.
     pub fn new(engine: &mut dyn Engine, step: &TrainStep, state: &State) -> Result<Phase, EngineError> {
         let train = engine.load(&step.train)?;
-        let mut gradients = Vec::new();
-        for (name, fact) in trained_facts(step) {
-            let dtype = fact.dtype.unwrap_or(crate::graph::DType::F32);
-            let zeros = Tensor::zeros(dtype, &fact.sizes().unwrap_or_default());
-            gradients.push((name, engine.allocate(&zeros)?));
+        let mut passed = Vec::new();
+        for (name, fact) in &step.passed {
+            let zeros = Tensor::zeros(fact.dtype.unwrap_or(DType::F32), &fact.sizes().unwrap_or_default());
+            passed.push((name.clone(), engine.allocate(&zeros)?));
         }
         let lr = engine.allocate(&Tensor::scalar(0f32))?;
         let optimizer = match &step.optimizer {
             None => None,
             Some(model) => {
                 let session = engine.load(model)?;
-                let binding = bind_optimizer(engine, session, state, &gradients, lr)?;
-                Some((session, binding))
+                Some(Optimizer::bind(engine, session, &model.graph, step, state, &passed, lr)?)
             }
         };
-        let inputs = step.train.graph.inputs().iter().map(|id| step.train.graph.value_name(*id));
-        let known: Vec<&str> = state.values().map(|(name, _)| name).collect();
-        let statistics = inputs.filter(|name| known.contains(name) && !step.trained.iter().any(|t| t == name));
+        let held = |name: &String| state.find(name).map(|buffer| (name.clone(), buffer));
+        let graph = &step.train.graph;
+        let inputs = graph.inputs().iter().map(|id| graph.value_name(*id).to_string());
+        let (late, direct) = step.moving.iter().partition::<Vec<&String>, _>(|name| step.copied.contains(name));
         Ok(Phase {
             train,
             optimizer,
-            gradients,
+            passed,
             lr,
             batches: HashMap::new(),
-            trained: step.trained.clone(),
-            moving: step.moving.clone(),
-            statistics: statistics.map(str::to_string).collect(),
+            inputs: inputs.filter_map(|name| held(&name)).collect(),
+            moving: direct.into_iter().filter_map(held).collect(),
+            moving_late: late.into_iter().filter_map(held).collect(),
         })
     }
 
-    /// Runs one step on a batch and returns its loss. The update is left out when the loss is
-    /// not finite.
+    /// Runs one step on a batch, with the learning rate `lr` where the update reads one. The
+    /// update is left out when the loss is not finite.
     ///
     /// # Errors
     /// Those of the engine.
     pub fn step(
         &mut self,
         engine: &mut dyn Engine,
-        state: &State,
         batch: &[(String, Tensor)],
-        lr: f64,
-    ) -> Result<f64, EngineError> {
+        lr: Option<f64>,
+    ) -> Result<Stepped, EngineError> {
         let key: Vec<Vec<usize>> = batch.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect();
         if !self.batches.contains_key(&key) {
-            let bound = self.bind(engine, state, batch)?;
+            let bound = self.bind(engine, batch)?;
             self.batches.insert(key.clone(), bound);
         }
         let bound = &self.batches[&key];
         for ((_, tensor), (_, buffer)) in batch.iter().zip(&bound.buffers) {
             engine.write(*buffer, tensor)?;
         }
+        let number = |tensor: Option<&Tensor>| tensor.and_then(|tensor| tensor.to_f64s()?.first().copied());
         let outputs = engine.run(bound.binding)?;
-        let loss = outputs.first().and_then(|loss| loss.to_f64s()?.first().copied()).unwrap_or(f64::NAN);
-        if let (true, Some((_, binding))) = (loss.is_finite(), self.optimizer) {
-            engine.write(self.lr, &Tensor::scalar(lr as f32))?;
-            engine.run(binding)?;
+        let loss = number(outputs.first()).unwrap_or(f64::NAN);
+        for ((_, buffer), value) in self.moving_late.iter().zip(outputs.iter().skip(1)) {
+            engine.write(*buffer, value)?;
         }
-        Ok(loss)
+        let mut shown = lr;
+        if let (true, Some(optimizer)) = (loss.is_finite(), &self.optimizer) {
+            if let Some(lr) = lr {
+                engine.write(self.lr, &Tensor::scalar(lr as f32))?;
+            }
+            let outputs = engine.run(optimizer.binding)?;
+            for (buffer, value) in optimizer.late.iter().zip(&outputs) {
+                engine.write(*buffer, value)?;
+            }
+            if optimizer.rate {
+                shown = number(outputs.last());
+            }
+        }
+        Ok(Stepped { loss, lr: shown })
     }
 
     /// Drops the sessions and buffers of the phase; the state stays.
     pub fn close(self, engine: &mut dyn Engine) {
         engine.unload(self.train);
-        if let Some((session, _)) = self.optimizer {
-            engine.unload(session);
+        if let Some(optimizer) = self.optimizer {
+            engine.unload(optimizer.session);
         }
         let batches = self.batches.into_values().flat_map(|batch| batch.buffers);
-        for (_, buffer) in self.gradients.into_iter().chain(batches) {
+        for (_, buffer) in self.passed.into_iter().chain(batches) {
             engine.free(buffer);
         }
         engine.free(self.lr);
     }
 
-    fn bind(&self, engine: &mut dyn Engine, state: &State, batch: &[(String, Tensor)]) -> Result<Batch, EngineError> {
+    fn bind(&self, engine: &mut dyn Engine, batch: &[(String, Tensor)]) -> Result<Batch, EngineError> {
         let mut buffers = Vec::new();
         for (name, tensor) in batch {
             buffers.push((name.clone(), engine.allocate(tensor)?));
         }
-        let mut inputs: Vec<(&str, BufferId)> = buffers.iter().map(|(name, id)| (name.as_str(), *id)).collect();
-        inputs.extend(self.trained.iter().chain(&self.statistics).map(|name| (name.as_str(), state.value(name))));
+        let inputs: Vec<(&str, BufferId)> =
+            buffers.iter().chain(&self.inputs).map(|(name, id)| (name.as_str(), *id)).collect();
         let mut outputs = vec![(names::LOSS.to_string(), Target::Host)];
-        outputs.extend(self.gradients.iter().map(|(name, id)| (names::grad(name), Target::Buffer(*id))));
-        outputs.extend(self.moving.iter().map(|name| (names::next(name), Target::Buffer(state.value(name)))));
+        outputs.extend(self.moving_late.iter().map(|(name, _)| (names::next(name), Target::Host)));
+        outputs.extend(self.passed.iter().map(|(name, id)| (name.clone(), Target::Buffer(*id))));
+        outputs.extend(self.moving.iter().map(|(name, id)| (names::next(name), Target::Buffer(*id))));
         let outputs: Vec<(&str, Target)> = outputs.iter().map(|(name, target)| (name.as_str(), *target)).collect();
         let binding = engine.bind(self.train, &inputs, &outputs)?;
         Ok(Batch { binding, buffers })
     }
 }
 
-/// Returns the trained parameters of a step with their facts.
-pub fn trained_facts(step: &TrainStep) -> Vec<(String, Fact)> {
-    let graph = &step.train.graph;
-    let fact = |name: &String| graph.find(name).map_or_else(Fact::default, |id| graph.fact(id).clone());
-    step.trained.iter().map(|name| (name.clone(), fact(name))).collect()
-}
-
-fn bind_optimizer(
-    engine: &mut dyn Engine,
-    session: SessionId,
-    state: &State,
-    gradients: &[(String, BufferId)],
-    lr: BufferId,
-) -> Result<BindingId, EngineError> {
-    let mut inputs = vec![(names::LR.to_string(), lr)];
-    let mut outputs = Vec::new();
-    for (name, gradient) in gradients {
-        inputs.push((name.clone(), state.value(name)));
-        inputs.push((names::grad(name), *gradient));
-        outputs.push((names::next(name), Target::Buffer(state.value(name))));
+impl Optimizer {
+    fn bind(
+        engine: &mut dyn Engine,
+        session: SessionId,
+        graph: &Graph,
+        step: &TrainStep,
+        state: &State,
+        passed: &[(String, BufferId)],
+        lr: BufferId,
+    ) -> Result<Optimizer, EngineError> {
+        let given = |name: &str| passed.iter().find(|(port, _)| port == name).map(|(_, buffer)| *buffer);
+        let names = graph.inputs().iter().map(|id| graph.value_name(*id));
+        let inputs: Vec<(&str, BufferId)> =
+            names.map(|name| (name, given(name).or_else(|| state.find(name)).unwrap_or(lr))).collect();
+        let (late, direct) = step.updated.iter().partition::<Vec<&String>, _>(|name| step.copied.contains(name));
+        let held = |name: &String| state.find(name).map(|buffer| (names::next(name), buffer));
+        let late: Vec<(String, BufferId)> = late.into_iter().filter_map(held).collect();
+        let mut outputs: Vec<(String, Target)> = late.iter().map(|(name, _)| (name.clone(), Target::Host)).collect();
+        outputs.extend(direct.into_iter().filter_map(held).map(|(name, buffer)| (name, Target::Buffer(buffer))));
+        let rate = graph.outputs().iter().any(|id| graph.value_name(*id) == names::LR);
+        outputs.extend(rate.then(|| (names::LR.to_string(), Target::Host)));
+        let outputs: Vec<(&str, Target)> = outputs.iter().map(|(name, target)| (name.as_str(), *target)).collect();
+        let binding = engine.bind(session, &inputs, &outputs)?;
+        Ok(Optimizer { session, binding, late: late.into_iter().map(|(_, buffer)| buffer).collect(), rate })
     }
-    for (slot, buffer) in state.slots() {
-        inputs.push((slot.to_string(), buffer));
-        outputs.push((names::next(slot), Target::Buffer(buffer)));
-    }
-    let inputs: Vec<(&str, BufferId)> = inputs.iter().map(|(name, id)| (name.as_str(), *id)).collect();
-    let outputs: Vec<(&str, Target)> = outputs.iter().map(|(name, target)| (name.as_str(), *target)).collect();
-    engine.bind(session, &inputs, &outputs)
 }

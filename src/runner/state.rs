@@ -1,16 +1,15 @@
 //! Everything that outlives a step: parameters, running statistics, slots, in engine buffers.
 
 use super::engine::{BufferId, Engine, EngineError};
-use crate::graph::{DType, Fact, Tensor};
-use crate::optim::OptimizerSpec;
-use crate::training::{Prepared, names};
+use crate::graph::Tensor;
+use crate::training::{Prepared, Slot};
 use std::collections::BTreeMap;
 
 /// One buffer per parameter, statistic and slot, by name. Buffers live across steps and phases;
 /// a phase change frees the slots of what becomes frozen and touches nothing else.
 pub struct State {
     values: BTreeMap<String, BufferId>,
-    slots: BTreeMap<String, BTreeMap<String, BufferId>>,
+    slots: BTreeMap<String, BufferId>,
 }
 
 impl State {
@@ -33,43 +32,35 @@ impl State {
         *self.values.get(name).expect("invariant: every parameter and statistic has a buffer")
     }
 
+    /// Returns the buffer of a parameter, statistic or slot.
+    pub fn find(&self, name: &str) -> Option<BufferId> {
+        self.values.get(name).or_else(|| self.slots.get(name)).copied()
+    }
+
     /// Returns every parameter and statistic with its buffer.
     pub fn values(&self) -> impl Iterator<Item = (&str, BufferId)> {
         self.values.iter().map(|(name, buffer)| (name.as_str(), *buffer))
     }
 
-    /// Returns every slot, as `parameter.slot`, with its buffer.
+    /// Returns every slot with its buffer.
     pub fn slots(&self) -> impl Iterator<Item = (&str, BufferId)> {
-        self.slots.values().flat_map(|slots| slots.iter().map(|(name, buffer)| (name.as_str(), *buffer)))
+        self.slots.iter().map(|(name, buffer)| (name.as_str(), *buffer))
     }
 
-    /// Gives exactly the trained parameters slots: those of the others are freed, missing ones
-    /// start at their initial value.
+    /// Keeps exactly the given slots: others are freed, missing ones start at their initial value.
     ///
     /// # Errors
     /// Those of the engine.
-    pub fn set_trained(
-        &mut self,
-        engine: &mut dyn Engine,
-        trained: &[(String, Fact)],
-        optimizer: &OptimizerSpec,
-    ) -> Result<(), EngineError> {
+    pub fn set_slots(&mut self, engine: &mut dyn Engine, slots: &[Slot]) -> Result<(), EngineError> {
         let gone: Vec<String> =
-            self.slots.keys().filter(|name| !trained.iter().any(|entry| entry.0 == **name)).cloned().collect();
-        for name in gone {
-            for buffer in self.slots.remove(&name).unwrap_or_default().into_values() {
-                engine.free(buffer);
-            }
+            self.slots.keys().filter(|name| !slots.iter().any(|slot| slot.name == **name)).cloned().collect();
+        for buffer in gone.iter().filter_map(|name| self.slots.remove(name)).collect::<Vec<_>>() {
+            engine.free(buffer);
         }
-        for (name, fact) in trained.iter().filter(|(name, _)| !self.slots.contains_key(name)).collect::<Vec<_>>() {
-            let mut buffers = BTreeMap::new();
-            for slot in optimizer.slots() {
-                let shape = if slot.scalar { Vec::new() } else { fact.sizes().unwrap_or_default() };
-                let dtype = if slot.scalar { DType::F32 } else { fact.dtype.unwrap_or(DType::F32) };
-                let initial = Tensor::float_full(dtype, &shape, slot.initial);
-                buffers.insert(names::slot(name, slot.name), engine.allocate(&initial)?);
+        for slot in slots {
+            if !self.slots.contains_key(&slot.name) {
+                self.slots.insert(slot.name.clone(), engine.allocate(&slot.initial)?);
             }
-            self.slots.insert(name.clone(), buffers);
         }
         Ok(())
     }
@@ -80,5 +71,13 @@ impl State {
     /// Those of the engine.
     pub fn read_values(&self, engine: &dyn Engine) -> Result<BTreeMap<String, Tensor>, EngineError> {
         self.values.iter().map(|(name, buffer)| Ok((name.clone(), engine.read(*buffer)?))).collect()
+    }
+
+    /// Returns copies of all slots.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn read_slots(&self, engine: &dyn Engine) -> Result<BTreeMap<String, Tensor>, EngineError> {
+        self.slots.iter().map(|(name, buffer)| Ok((name.clone(), engine.read(*buffer)?))).collect()
     }
 }

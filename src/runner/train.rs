@@ -3,18 +3,17 @@
 use super::engine::{Engine, EngineError};
 use super::evaluator::Evaluator;
 use super::event::RunEvent;
+use super::initial::initialized;
 use super::metrics::peak_bytes;
-use super::phase::{Phase, trained_facts};
+use super::phase::{Phase, Stepped};
 use super::schedule::{Schedule, lr_at};
 use super::state::State;
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::data::Batches;
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
-use crate::losses::LossSpec;
-use crate::optim::OptimizerSpec;
 use crate::plan::{FreezePlan, Segment, segments};
-use crate::training::{self, BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError};
+use crate::training::{BatchNorm, Objective, Prepared, TrainStep, TrainingError};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,13 +27,9 @@ pub struct Setup<'a> {
     pub plan: &'a FreezePlan,
     /// What BatchNormalization does in a frozen unit.
     pub batch_norm: BatchNorm,
-    /// The loss.
-    pub loss: &'a LossSpec,
-    /// The output that the loss compares with the target; the first where `None`.
-    pub output: Option<&'a str>,
-    /// The optimizer.
-    pub optimizer: &'a OptimizerSpec,
-    /// Learning rate over the run.
+    /// What is minimized, and how.
+    pub objective: Objective<'a>,
+    /// Learning rate over the run, where the objective has a base rate.
     pub schedule: &'a Schedule,
     /// Training data; its columns are the model's inputs and `target`.
     pub train: &'a Batches,
@@ -57,14 +52,18 @@ pub struct Outcome {
     pub metrics: BTreeMap<String, f64>,
     /// Parameters and running statistics.
     pub values: BTreeMap<String, Tensor>,
+    /// Slots of what trained last.
+    pub slots: BTreeMap<String, Tensor>,
 }
 
 /// A run that failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum RunError {
-    #[error("the loss is {loss} in epoch {epoch}, step {step} (learning rate {lr})")]
-    NotFinite { loss: f64, epoch: usize, step: usize, lr: f64 },
+    #[error("the loss is {loss} in epoch {epoch}, step {step} {}", rate(.lr))]
+    NotFinite { loss: f64, epoch: usize, step: usize, lr: Option<f64> },
+    #[error("the starting value of \"{name}\" is {found}, expected {expected}")]
+    Initial { name: String, expected: String, found: String },
     #[error("the eval loss of the trained model is {loss}")]
     EvalNotFinite { loss: f64 },
     #[error("frozen initializer \"{name}\" changed between epoch {from} and {to}")]
@@ -77,11 +76,16 @@ pub enum RunError {
     Checkpoint(#[from] CheckpointError),
 }
 
+fn rate(lr: &Option<f64>) -> String {
+    lr.map_or_else(String::new, |lr| format!(" (learning rate {lr})"))
+}
+
 impl RunError {
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
             RunError::NotFinite { .. } | RunError::EvalNotFinite { .. } | RunError::Moved { .. } => ErrorKind::Check,
+            RunError::Initial { .. } => ErrorKind::BadInput,
             RunError::Engine(error) => error.kind(),
             RunError::Training(error) => error.kind(),
             RunError::Checkpoint(error) => error.kind(),
@@ -97,6 +101,10 @@ fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
 /// A run in progress. [`train`] drives it; tests step through it to look at the state.
 pub struct Run<'a> {
     setup: &'a Setup<'a>,
+    /// The model with its starting values.
+    prepared: Prepared,
+    /// Starting values of slots that are not those of the step.
+    initial: BTreeMap<String, Tensor>,
     /// Parameters, statistics and slots.
     pub state: State,
     evaluator: Evaluator,
@@ -145,7 +153,8 @@ fn whole(
         return Err(RunError::EvalNotFinite { loss: *loss });
     }
     let values = run.state.read_values(engine)?;
-    Ok(Outcome { stopped, metrics, values })
+    let slots = run.state.read_slots(engine)?;
+    Ok(Outcome { stopped, metrics, values, slots })
 }
 
 impl<'a> Run<'a> {
@@ -159,7 +168,8 @@ impl<'a> Run<'a> {
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Run<'a>, RunError> {
         let steps = setup.train.len();
-        let eval = training::eval(setup.prepared, setup.loss, setup.output)?;
+        let (prepared, initial) = initialized(engine, setup)?;
+        let eval = setup.objective.eval(&prepared)?;
         let info = engine.info().clone();
         report(RunEvent::Start {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -172,11 +182,9 @@ impl<'a> Run<'a> {
             steps: steps * setup.plan.epochs.len(),
             samples: setup.train.rows(),
         });
-        let graph = &setup.prepared.model.graph;
-        let prediction = graph.value_name(training::prediction(graph, setup.output)?);
-        let evaluator = Evaluator::new(engine, eval, prediction)?;
-        let state = State::new(engine, setup.prepared)?;
-        Ok(Run { setup, state, evaluator, evaluated: None, started: 0 })
+        let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
+        let state = State::new(engine, &prepared)?;
+        Ok(Run { setup, prepared, initial, state, evaluator, evaluated: None, started: 0 })
     }
 
     /// Builds the graphs of a segment and trains its epochs; returns true when asked to stop.
@@ -193,7 +201,7 @@ impl<'a> Run<'a> {
         let clock = Instant::now();
         let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
         let (step, held) = self.build(engine, frozen, segment.first_epoch)?;
-        self.state.set_trained(engine, &trained_facts(&step), self.setup.optimizer)?;
+        self.state.set_slots(engine, &step.slots)?;
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let epoch = &self.setup.plan.epochs[segment.first_epoch - 1];
         report(RunEvent::Phase {
@@ -237,7 +245,7 @@ impl<'a> Run<'a> {
         if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.started) {
             return Ok(metrics.clone());
         }
-        let metrics = self.evaluator.run(engine, &self.state, batches, self.setup.loss)?;
+        let metrics = self.evaluator.run(engine, &self.state, batches, self.setup.objective.metrics())?;
         self.evaluated = Some((self.started, metrics.clone()));
         Ok(metrics)
     }
@@ -249,7 +257,7 @@ impl<'a> Run<'a> {
         frozen: HashSet<&str>,
         epoch: usize,
     ) -> Result<(TrainStep, Vec<(String, Tensor)>), RunError> {
-        let mut prepared = self.setup.prepared.clone();
+        let mut prepared = self.prepared.clone();
         let mut held = Vec::new();
         for (name, buffer) in self.state.values() {
             let trains = prepared.trainable().contains(&name) && !frozen.contains(name);
@@ -262,15 +270,12 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let options = PhaseOptions {
-            frozen,
-            batch_norm: self.setup.batch_norm,
-            loss: self.setup.loss,
-            optimizer: self.setup.optimizer,
-            output: self.setup.output,
-            seed: self.setup.seed.wrapping_add(epoch as u64),
-        };
-        Ok((training::build(&prepared, &options)?, held))
+        let seed = self.setup.seed.wrapping_add(epoch as u64);
+        let mut step = self.setup.objective.build(&prepared, frozen, self.setup.batch_norm, seed)?;
+        for slot in &mut step.slots {
+            slot.initial = self.initial.get(&slot.name).unwrap_or(&slot.initial).clone();
+        }
+        Ok((step, held))
     }
 
     fn epoch(
@@ -288,11 +293,11 @@ impl<'a> Run<'a> {
         for index in 0..steps {
             let batch = setup.train.batch(epoch as u64, index);
             let count = batch.first().and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or(1);
-            let lr =
-                lr_at(setup.schedule, setup.optimizer.lr, self.started as u64, (steps * epochs) as u64, steps as u64);
+            let (at, total_steps) = (self.started as u64, (steps * epochs) as u64);
+            let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, total_steps, steps as u64));
             self.started += 1;
             let step_clock = Instant::now();
-            let loss = phase.step(engine, &self.state, &batch, lr)?;
+            let Stepped { loss, lr } = phase.step(engine, &batch, lr)?;
             let seconds = step_clock.elapsed().as_secs_f64();
             if !loss.is_finite() {
                 return Err(RunError::NotFinite { loss, epoch, step: self.started, lr });
@@ -323,9 +328,7 @@ impl<'a> Run<'a> {
     fn checkpoint(&self, engine: &dyn Engine, epoch: usize, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
         let Some(folder) = &self.setup.checkpoints else { return Ok(()) };
         let mut tensors = self.state.read_values(engine)?;
-        for (name, buffer) in self.state.slots() {
-            tensors.insert(name.to_string(), engine.read(buffer)?);
-        }
+        tensors.extend(self.state.read_slots(engine)?);
         let checkpoint = Checkpoint {
             epoch: epoch as u64,
             step: self.started as u64,

@@ -22,6 +22,8 @@ pub enum Role {
     Slot,
     NextParameter,
     NextSlot,
+    /// A value of the train graph that the optimizer graph reads.
+    Value,
 }
 
 /// One input or output.
@@ -92,10 +94,15 @@ pub(super) fn describe(
             _ => Role::Output,
         },
     };
+    ports(graph, &input, &output)
+}
+
+/// Describes a graph's ports by functions from their names.
+pub(super) fn ports(graph: &Graph, input: &dyn Fn(&str) -> Role, output: &dyn Fn(&str) -> Role) -> GraphContract {
     let ports = |ids: &[ValueId], role: &dyn Fn(&str) -> Role| {
         ids.iter().map(|id| port(graph, *id, role(graph.value_name(*id)))).collect()
     };
-    GraphContract { inputs: ports(graph.inputs(), &input), outputs: ports(graph.outputs(), &output) }
+    GraphContract { inputs: ports(graph.inputs(), input), outputs: ports(graph.outputs(), output) }
 }
 
 fn port(graph: &Graph, id: ValueId, role: Role) -> Port {

@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 
 /// How the forward pass runs.
 pub(super) enum Mode<'a> {
-    /// Batch statistics, moving running statistics, dropout as exported.
-    Train { frozen: &'a HashSet<&'a str>, policy: BatchNorm, seed: u64 },
+    /// Batch statistics, moving running statistics, dropout as exported. `as_written` does that
+    /// only where BatchNormalization is in training form, with the operator's own arithmetic.
+    Train { frozen: &'a HashSet<&'a str>, policy: BatchNorm, seed: u64, as_written: bool },
     /// Inference form.
     Eval,
 }
@@ -75,7 +76,7 @@ fn copy(f: &mut Forward, graph: &Graph, node: &Node) {
 }
 
 /// Returns the statistics of the BatchNormalization nodes that run in inference form.
-fn fixed_statistics<'a>(graph: &'a Graph, mode: &Mode<'_>, parameters: &HashSet<&str>) -> HashSet<&'a str> {
+pub(super) fn fixed_statistics<'a>(graph: &'a Graph, mode: &Mode<'_>, parameters: &HashSet<&str>) -> HashSet<&'a str> {
     let Mode::Train { frozen, policy: BatchNorm::Frozen, .. } = mode else { return HashSet::new() };
     let nodes = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization"));
     let is_frozen = |node: &&Node| {
@@ -111,8 +112,10 @@ fn batch_norm(
     let y = node
         .output(0)
         .ok_or_else(|| TrainingError::Node { node: node.name.clone(), reason: "has no output".into() })?;
-    let moves = statistics.contains(graph.value_name(mean)) && !still.contains(graph.value_name(mean));
     let was_training = node.attributes.int("training_mode", 0).map_err(|error| attribute(node, &error))? == 1;
+    let as_written = matches!(mode, Mode::Train { as_written: true, .. });
+    let by_batch = if as_written { was_training } else { statistics.contains(graph.value_name(mean)) };
+    let moves = by_batch && !still.contains(graph.value_name(mean));
     if was_training && !moves && matches!(mode, Mode::Train { .. }) && !still.contains(graph.value_name(mean)) {
         let reason = format!("normalizes by the batch, but \"{}\" is no running statistic", graph.value_name(mean));
         return Err(TrainingError::Node { node: node.name.clone(), reason });
@@ -143,9 +146,10 @@ fn batch_norm(
     f.b.rename(new_y, graph.value_name(y));
     f.map.insert(y, new_y);
     f.b.enter(Origin::Update(graph.value_name(mean).to_string()), &format!("{}/running", node.name));
-    let unbiased = unbiased(&mut f.b, new_x, batch_var);
-    for (index, old, batch) in [(1, mean, batch_mean), (2, var, unbiased)] {
-        let current = running.get(&old).copied().unwrap_or(f.map[&old]);
+    let batch_var = if as_written { batch_var } else { unbiased(&mut f.b, new_x, batch_var) };
+    for (index, old, batch) in [(1, mean, batch_mean), (2, var, batch_var)] {
+        let chained = running.get(&old).copied().filter(|_| !as_written);
+        let current = chained.unwrap_or(f.map[&old]);
         let kept = f.b.scale(current, momentum);
         let added = f.b.scale(batch, 1.0 - momentum);
         let moved = f.b.add(kept, added);

@@ -13,7 +13,9 @@ mod export;
 mod forward;
 mod in_place;
 pub mod names;
+mod objective;
 mod prepare;
+pub mod stage;
 mod step;
 
 pub use crate::plan::BatchNorm;
@@ -21,8 +23,9 @@ pub use contract::{Contract, GraphContract, Port, Role};
 pub use dropout::Dropout;
 pub use export::trained_edits;
 pub use in_place::{InPlaceError, check_in_place};
+pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
-pub use step::{PhaseOptions, TrainStep, build, eval, prediction, target_fact};
+pub use step::{PhaseOptions, Slot, TrainStep, build, eval, prediction, target_fact};
 
 use crate::autodiff::AutodiffError;
 use crate::error::ErrorKind;
@@ -53,6 +56,8 @@ pub enum TrainingError {
     Upgrade(#[from] crate::graph::UpgradeError),
     #[error(transparent)]
     InPlace(#[from] InPlaceError),
+    #[error(transparent)]
+    Stage(#[from] stage::StageError),
     #[error("the {graph} graph is inconsistent")]
     Check { graph: &'static str, source: crate::graph::CheckError },
 }
@@ -64,6 +69,7 @@ impl TrainingError {
             TrainingError::Gradient { source, .. } => source.kind(),
             TrainingError::Loss(error) => error.kind(),
             TrainingError::Optimizer(error) => error.kind(),
+            TrainingError::Stage(error) => error.kind(),
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
             TrainingError::UnknownOutput { .. } => ErrorKind::BadInput,

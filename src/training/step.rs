@@ -4,7 +4,7 @@ use super::contract::{Contract, FORMAT, describe};
 use super::forward::{Forward, Mode, forward};
 use super::{BatchNorm, Prepared, TrainingError, check_in_place, names};
 use crate::autodiff::{gradients, lower};
-use crate::graph::{Fact, Graph, Model, Origin, ValueId, check, prune};
+use crate::graph::{DType, Fact, Graph, Model, Origin, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use std::collections::{BTreeMap, HashSet};
@@ -39,8 +39,26 @@ pub struct TrainStep {
     pub contract: Contract,
     /// Names of the parameters that have a gradient, in file order.
     pub trained: Vec<String>,
-    /// Names of the running statistics that move, in file order.
+    /// Names of the state whose next value the train graph makes: running statistics.
     pub moving: Vec<String>,
+    /// What the update remembers between steps beside `trained` and `moving`.
+    pub slots: Vec<Slot>,
+    /// Outputs of the train graph that the optimizer graph reads: gradients, and for a training
+    /// step of the file also others.
+    pub passed: Vec<(String, Fact)>,
+    /// Names of the state whose next value the optimizer graph makes.
+    pub updated: Vec<String>,
+    /// Those of `moving` and `updated` that must not be written where they are read.
+    pub copied: Vec<String>,
+}
+
+/// State of the update.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// Name in the optimizer graph.
+    pub name: String,
+    /// Value before the first step.
+    pub initial: Tensor,
 }
 
 /// Builds the graphs of a phase.
@@ -52,7 +70,8 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     refuse_collisions(prepared, options.optimizer)?;
-    let mode = Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed };
+    let mode =
+        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
@@ -90,8 +109,37 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         optimizer: optimizer.as_ref().map_or_else(Default::default, |g| describe(g, &parameters, &statistics, true)),
         eval: describe(&eval.graph, &parameters, &statistics, false),
     };
+    let facts = trained.iter().map(|name| (name.clone(), fact(&train, name)));
+    let slots = facts.clone().flat_map(|(name, fact)| slots(options.optimizer, &name, &fact)).collect::<Vec<Slot>>();
+    let updated = trained.iter().cloned().chain(slots.iter().map(|slot| slot.name.clone())).collect();
+    let passed = facts.map(|(name, fact)| (names::grad(&name), fact)).collect();
     let model = |graph: Graph| as_model(&prepared.model, graph);
-    Ok(TrainStep { train: model(train), optimizer: optimizer.map(model), eval, contract, trained, moving })
+    Ok(TrainStep {
+        train: model(train),
+        optimizer: optimizer.map(model),
+        eval,
+        contract,
+        trained,
+        moving,
+        slots,
+        passed,
+        updated,
+        copied: Vec::new(),
+    })
+}
+
+fn slots(optimizer: &OptimizerSpec, parameter: &str, fact: &Fact) -> Vec<Slot> {
+    let slot = |slot: crate::optim::SlotSpec| {
+        let shape = if slot.scalar { Vec::new() } else { fact.sizes().unwrap_or_default() };
+        let dtype = if slot.scalar { DType::F32 } else { fact.dtype.unwrap_or(DType::F32) };
+        let initial = Tensor::float_full(dtype, &shape, slot.initial);
+        Slot { name: names::slot(parameter, slot.name), initial }
+    };
+    optimizer.slots().into_iter().map(slot).collect()
+}
+
+fn fact(graph: &Graph, name: &str) -> Fact {
+    graph.find(name).map_or_else(Fact::default, |id| graph.fact(id).clone())
 }
 
 /// Builds the eval graph: the model in inference form with its loss, parameters and statistics
@@ -139,7 +187,12 @@ pub fn prediction(graph: &Graph, output: Option<&str>) -> Result<ValueId, Traini
     }
 }
 
-fn add_loss(f: &mut Forward, graph: &Graph, loss: &LossSpec, output: Option<&str>) -> Result<ValueId, TrainingError> {
+pub(super) fn add_loss(
+    f: &mut Forward,
+    graph: &Graph,
+    loss: &LossSpec,
+    output: Option<&str>,
+) -> Result<ValueId, TrainingError> {
     let old = prediction(graph, output)?;
     let prediction = f.map[&old];
     f.b.refine(prediction, graph.fact(old));
@@ -157,7 +210,7 @@ fn finish_outputs(f: &mut Forward, graph: &Graph, loss: ValueId) {
     }
 }
 
-fn finish(graph: Graph, name: &'static str) -> Result<Graph, TrainingError> {
+pub(super) fn finish(graph: Graph, name: &'static str) -> Result<Graph, TrainingError> {
     let graph = lower(&prune(&graph));
     check(&graph).map_err(|source| TrainingError::Check { graph: name, source })?;
     Ok(graph)
@@ -167,8 +220,7 @@ fn optimizer(train: &Graph, trained: &[String], spec: &OptimizerSpec) -> Result<
     if trained.is_empty() {
         return Ok(None);
     }
-    let fact = |name: &String| train.find(name).map_or_else(Fact::default, |id| train.fact(id).clone());
-    let parameters: Vec<(String, Fact)> = trained.iter().map(|name| (name.clone(), fact(name))).collect();
+    let parameters: Vec<(String, Fact)> = trained.iter().map(|name| (name.clone(), fact(train, name))).collect();
     let graph = spec.graph(&parameters)?;
     check(&graph).map_err(|source| TrainingError::Check { graph: "optimizer", source })?;
     let mut state: Vec<String> = trained.to_vec();
@@ -183,7 +235,7 @@ fn pairs(state: &[String]) -> Vec<(String, String)> {
     state.iter().map(|name| (name.clone(), names::next(name))).collect()
 }
 
-fn as_model(source: &Model, graph: Graph) -> Model {
+pub(super) fn as_model(source: &Model, graph: Graph) -> Model {
     let mut opsets = BTreeMap::from([(String::new(), source.opset())]);
     for node in graph.nodes().iter().filter(|node| !node.op.domain.is_empty()) {
         if let Some(version) = source.opsets.get(&node.op.domain) {

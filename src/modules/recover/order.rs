@@ -1,7 +1,7 @@
 //! The order of registration.
 
 use super::Merge;
-use crate::graph::Model;
+use crate::graph::{Model, OpId};
 use crate::modules::names::{dotted_owner, parent};
 use crate::modules::signature;
 use crate::modules::tree::ModuleId;
@@ -35,7 +35,10 @@ pub(super) fn order(model: &Model, merge: &mut Merge<'_>) {
         Some((reader.node.0, merge.owners[index]?))
     });
     let mut first: Vec<(usize, ModuleId)> = readers.collect();
-    first.extend(merge.graph.node_ids().map(|(id, _)| (id.0, merge.tree.module_of_node(id))));
+    // Exporters put these at the front, whatever module they are of.
+    let plumbing = |op: &OpId| op.is("Identity") || op.is("Constant");
+    let running = merge.graph.node_ids().filter(|(_, node)| !plumbing(&node.op));
+    first.extend(running.map(|(id, _)| (id.0, merge.tree.module_of_node(id))));
     first.sort_unstable();
     for (index, id) in first {
         up(merge, id, index, &mut used);

@@ -1,0 +1,97 @@
+//! What a run minimizes and how: a loss and an optimizer of ours, or a training step of the file.
+
+use super::stage::{self, Stage, StageOptions};
+use super::{BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError, build, eval, prediction};
+use crate::graph::Model;
+use crate::losses::LossSpec;
+use crate::optim::OptimizerSpec;
+use std::collections::HashSet;
+
+/// A loss and an optimizer.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// The loss.
+    pub loss: &'a LossSpec,
+    /// The output that the loss compares with the target; the first where `None`.
+    pub output: Option<&'a str>,
+    /// The optimizer.
+    pub optimizer: &'a OptimizerSpec,
+}
+
+/// What is trained, and how.
+#[derive(Clone, Copy, Debug)]
+pub enum Objective<'a> {
+    /// Ours.
+    Own(Own<'a>),
+    /// A training step of the file.
+    Stage {
+        /// The step.
+        stage: &'a Stage,
+        /// Base learning rate of a schedule that replaces the step's own rate.
+        lr: Option<f64>,
+    },
+}
+
+impl<'a> Objective<'a> {
+    /// Builds the graphs of a phase.
+    ///
+    /// # Errors
+    /// See [`build`] and [`stage::build`].
+    pub fn build(
+        &self,
+        prepared: &Prepared,
+        frozen: HashSet<&str>,
+        batch_norm: BatchNorm,
+        seed: u64,
+    ) -> Result<TrainStep, TrainingError> {
+        match *self {
+            Objective::Own(Own { loss, output, optimizer }) => {
+                build(prepared, &PhaseOptions { frozen, batch_norm, loss, optimizer, output, seed })
+            }
+            Objective::Stage { stage, lr } => {
+                stage::build(prepared, stage, &StageOptions { frozen, batch_norm, seed, schedule: lr.is_some() })
+            }
+        }
+    }
+
+    /// Builds the eval graph.
+    ///
+    /// # Errors
+    /// See [`eval`](super::eval) and [`stage::eval`].
+    pub fn eval(&self, prepared: &Prepared) -> Result<Model, TrainingError> {
+        match self {
+            Objective::Own(own) => eval(prepared, own.loss, own.output),
+            Objective::Stage { stage, .. } => stage::eval(prepared, stage),
+        }
+    }
+
+    /// Returns the name of the output that metrics are taken of; `None` where the model has no
+    /// output but the loss.
+    ///
+    /// # Errors
+    /// The model has no such output.
+    pub fn prediction<'m>(&self, prepared: &'m Prepared) -> Result<Option<&'m str>, TrainingError> {
+        let graph = &prepared.model.graph;
+        match self {
+            Objective::Own(own) => Ok(Some(graph.value_name(prediction(graph, own.output)?))),
+            Objective::Stage { stage, .. } => Ok(stage.prediction(graph)),
+        }
+    }
+
+    /// Returns the loss whose metrics are taken.
+    pub fn metrics(&self) -> &'a LossSpec {
+        match self {
+            Objective::Own(own) => own.loss,
+            Objective::Stage { stage, .. } => &stage.metrics,
+        }
+    }
+
+    /// Returns the base learning rate of the schedule; `None` where the update has a rate of its
+    /// own.
+    pub fn lr(&self) -> Option<f64> {
+        match self {
+            Objective::Own(own) => Some(own.optimizer.lr),
+            Objective::Stage { lr, .. } => *lr,
+        }
+    }
+}
