@@ -69,11 +69,12 @@ pub struct Inlined {
 ///
 /// # Errors
 /// A function calls itself, the result would be too large, or a call does not fit its function.
-pub fn inline(model: &Model) -> Result<Inlined, InlineError> {
+pub fn inline(model: Model) -> Result<Inlined, InlineError> {
     if model.functions.is_empty() {
         let positions = (0..model.graph.nodes().len()).map(Some).collect();
-        return Ok(Inlined { model: model.clone(), positions });
+        return Ok(Inlined { model, positions });
     }
+    let model = &model;
     let mut functions = HashMap::new();
     for function in &model.functions {
         if functions.insert(&function.id, function).is_some() {
@@ -423,7 +424,7 @@ mod tests {
     #[test]
     fn bodies_take_the_place_of_calls() {
         let functions = vec![function("f1", &["Exp", "f2"]), function("f2", &["Neg"]), function("f3", &[])];
-        let inlined = inline(&model(&["f1", "Relu", "f2", "f3"], functions)).unwrap();
+        let inlined = inline(model(&["f1", "Relu", "f2", "f3"], functions)).unwrap();
         assert_eq!(inlined.positions, [None, None, Some(1), None, None]);
         check(&inlined.model.graph).unwrap();
         let expected = "\
@@ -464,12 +465,12 @@ out f3:0 float32[2]
             (vec![function("f0", &[]), function("f0", &[])], "function \"f.f0\" is defined twice"),
         ];
         for (functions, expected) in cases {
-            assert_eq!(inline(&model(&["f0"], functions)).unwrap_err().to_string(), expected);
+            assert_eq!(inline(model(&["f0"], functions)).unwrap_err().to_string(), expected);
         }
         let mut called = model(&["f0"], vec![function("f0", &["Neg"])]);
         let input = called.graph.inputs()[0];
         called.graph.nodes[0].inputs.push(Some(input));
-        let error = inline(&called).unwrap_err().to_string();
+        let error = inline(called).unwrap_err().to_string();
         assert_eq!(error, "node \"f0\" calls function \"f.f0\" with 2 inputs, expected at most 1");
     }
 }
