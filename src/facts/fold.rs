@@ -46,7 +46,7 @@ pub fn fold(model: &Model, keep: &HashSet<&str>) -> Model {
             outputs.iter().zip(tensors).map(|(output, tensor)| b.initializer(graph.value_name(*output), tensor));
         Some(replaced.map(Some).collect())
     });
-    Model { graph: folded, ..model.clone() }
+    model.with_graph(folded)
 }
 
 /// Returns the values that depend on an initializer that will change.

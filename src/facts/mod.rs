@@ -83,7 +83,7 @@ pub fn complete_with(model: &Model, sizes: &HashMap<String, usize>, probe: Optio
     if let Some(probe) = probe
         && gaps.iter().any(|gap| gap.needed)
     {
-        let sized = Model { graph: graph.with_facts(known.facts.clone()), ..model.clone() };
+        let sized = model.with_graph(graph.with_facts(known.facts.clone()));
         match probe::ask(&sized, &gaps, sizes, probe) {
             Ok(facts) if facts.is_empty() => {}
             Ok(facts) => {
@@ -105,7 +105,7 @@ pub fn complete_with(model: &Model, sizes: &HashMap<String, usize>, probe: Optio
         notes.push(format!("{first}{rest}"));
     }
     Completed {
-        model: Model { graph: graph.with_facts(known.facts), ..model.clone() },
+        model: model.with_graph(graph.with_facts(known.facts)),
         sources: known.sources,
         contradictions: known.contradictions,
         gaps,
@@ -118,16 +118,16 @@ pub fn with_sizes(model: &Model, sizes: &HashMap<String, usize>) -> Model {
     let graph = model.graph.with_sizes(sizes);
     let open = graph.nodes().iter().flat_map(|node| node.outputs.iter().flatten());
     if open.into_iter().any(|id| graph.fact(*id).sizes().is_none()) {
-        let sized = Model { graph, ..model.clone() };
+        let sized = model.with_graph(graph);
         let facts = Known::of(&sized, &[], &[]).facts;
         return Model { graph: sized.graph.with_facts(facts), ..sized };
     }
-    Model { graph, ..model.clone() }
+    model.with_graph(graph)
 }
 
 #[cfg(feature = "tract")]
 fn ask_tract(model: &Model, known: &Known, gaps: &[Gap], notes: &mut Vec<String>) -> Evidence {
-    let sized = Model { graph: model.graph.with_facts(known.facts.clone()), ..model.clone() };
+    let sized = model.with_graph(model.graph.with_facts(known.facts.clone()));
     let found = tract::analyse(&sized, gaps);
     notes.extend(found.note);
     Evidence { source: Source::Tract, facts: found.facts }

@@ -35,7 +35,7 @@ fn batch(model: &Model, size: usize) -> Model {
     let symbols = model.graph.inputs().iter().flat_map(|id| model.graph.fact(*id).shape.iter().flatten());
     let sizes: HashMap<String, usize> =
         symbols.filter_map(|dim| if let Dim::Symbol(name) = dim { Some((name.clone(), size)) } else { None }).collect();
-    Model { graph: model.graph.with_sizes(&sizes), ..model.clone() }
+    model.with_graph(model.graph.with_sizes(&sizes))
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn load(
     let mut refused: HashSet<String> = HashSet::new();
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
-        let copy = Model { graph: analysis_copy(&model.graph, region, &refused, symbols), ..model.clone() };
+        let copy = model.with_graph(analysis_copy(&model.graph, region, &refused, symbols));
         let bytes = to_bytes(&copy);
         let loaded = tract_onnx::onnx()
             .with_ignore_value_info(true)

@@ -16,7 +16,9 @@ use std::collections::HashMap;
 pub const FUNCTION_PATH: &str = "freeze-plan.function";
 
 /// Most nodes that a model may have once its functions are inlined.
-const MOST_NODES: usize = 4_000_000;
+const MOST_NODES: usize = 250_000;
+/// Most memory that the names and lists of those nodes may take, in bytes.
+const MOST_BYTES: usize = 1 << 29;
 /// How deep calls may nest.
 const DEEPEST: usize = 64;
 
@@ -28,8 +30,8 @@ pub enum InlineError {
     Recursive { function: String },
     #[error("calls of functions nest deeper than {most} at function \"{function}\"")]
     Deep { function: String, most: usize },
-    #[error("the model has more than {most} nodes once its functions are inlined")]
-    Large { most: usize },
+    #[error("the model has more than {most} {what} once its functions are inlined")]
+    Large { most: usize, what: &'static str },
     #[error("function \"{function}\" is defined twice")]
     Twice { function: String },
     #[error("node \"{node}\" calls function \"{function}\" with {found} {what}, expected at most {expected}")]
@@ -67,11 +69,12 @@ pub struct Inlined {
 ///
 /// # Errors
 /// A function calls itself, the result would be too large, or a call does not fit its function.
-pub fn inline(model: &Model) -> Result<Inlined, InlineError> {
+pub fn inline(model: Model) -> Result<Inlined, InlineError> {
     if model.functions.is_empty() {
         let positions = (0..model.graph.nodes().len()).map(Some).collect();
-        return Ok(Inlined { model: model.clone(), positions });
+        return Ok(Inlined { model, positions });
     }
+    let model = &model;
     let mut functions = HashMap::new();
     for function in &model.functions {
         if functions.insert(&function.id, function).is_some() {
@@ -79,8 +82,12 @@ pub fn inline(model: &Model) -> Result<Inlined, InlineError> {
         }
     }
     let mut counter = Counter { functions: &functions, known: HashMap::new() };
-    if counter.nodes(&model.graph, 0)?.nodes > MOST_NODES {
-        return Err(InlineError::Large { most: MOST_NODES });
+    let count = counter.nodes(&model.graph, 0)?;
+    if count.nodes > MOST_NODES.max(model.graph.nodes().len()) {
+        return Err(InlineError::Large { most: MOST_NODES, what: "nodes" });
+    }
+    if count.bytes > MOST_BYTES {
+        return Err(InlineError::Large { most: MOST_BYTES, what: "bytes of names and attributes" });
     }
     let opset = |function: &&Function| function.opsets.get("").copied();
     let used = functions.values().copied().filter(|function| counter.known.contains_key(&function.id));
@@ -102,6 +109,9 @@ type Functions<'a> = HashMap<&'a FunctionId, &'a Function>;
 struct Count {
     nodes: usize,
     height: usize,
+    /// Names that get that of the call before them.
+    names: usize,
+    bytes: usize,
 }
 
 struct Counter<'a> {
@@ -112,14 +122,19 @@ struct Counter<'a> {
 impl Counter<'_> {
     /// Returns how many nodes a graph has once calls are inlined, and how deep they nest.
     fn nodes(&mut self, graph: &Graph, depth: usize) -> Result<Count, InlineError> {
-        let mut count = Count { nodes: 0, height: 0 };
+        let mut count = Count { nodes: 0, height: 0, names: 0, bytes: 0 };
         for node in graph.nodes() {
             count.nodes = count.nodes.saturating_add(1);
+            count.names = count.names.saturating_add(2 + node.outputs.len());
+            count.bytes = count.bytes.saturating_add(memory(graph, node));
             let inner = subgraphs(node).map(|inner| self.nodes(&inner.graph, depth)).collect::<Vec<_>>();
             let call = self.functions.get(&FunctionId::of(node)).map(|function| self.call(function, depth));
             for part in inner.into_iter().chain(call) {
                 let part = part?;
                 count.nodes = count.nodes.saturating_add(part.nodes);
+                count.names = count.names.saturating_add(part.names);
+                let prefixes = part.names.saturating_mul(node.name.len() + 1);
+                count.bytes = count.bytes.saturating_add(part.bytes).saturating_add(prefixes);
                 count.height = count.height.max(part.height);
             }
         }
@@ -142,6 +157,23 @@ impl Counter<'_> {
         self.known.insert(function.id.clone(), Some(count));
         Ok(count)
     }
+}
+
+/// Returns the memory of what a copy of a node does not share with it, in bytes.
+fn memory(graph: &Graph, node: &Node) -> usize {
+    let outputs = node.outputs.iter().flatten().map(|id| graph.value_name(*id).len());
+    let metadata = node.metadata.iter().map(|(key, value)| key.len() + value.len());
+    let lists = node.attributes.iter().map(|(name, value)| {
+        name.len()
+            + match value {
+                Attribute::Ints(list) => 8 * list.len(),
+                Attribute::Floats(list) => 4 * list.len(),
+                Attribute::Strings(list) => 32 * list.len(),
+                _ => 0,
+            }
+    });
+    let own = node.name.len() + node.op.name.len() + 8 * (node.inputs.len() + node.outputs.len());
+    outputs.chain(metadata).chain(lists).fold(own, usize::saturating_add)
 }
 
 fn subgraphs(node: &Node) -> impl Iterator<Item = &Subgraph> {
@@ -392,7 +424,7 @@ mod tests {
     #[test]
     fn bodies_take_the_place_of_calls() {
         let functions = vec![function("f1", &["Exp", "f2"]), function("f2", &["Neg"]), function("f3", &[])];
-        let inlined = inline(&model(&["f1", "Relu", "f2", "f3"], functions)).unwrap();
+        let inlined = inline(model(&["f1", "Relu", "f2", "f3"], functions)).unwrap();
         assert_eq!(inlined.positions, [None, None, Some(1), None, None]);
         check(&inlined.model.graph).unwrap();
         let expected = "\
@@ -428,17 +460,17 @@ out f3:0 float32[2]
             (chain(5000, &next), "calls of functions nest deeper than 64 at function \"f.f64\""),
             (
                 chain(60, &|index| [next(index), next(index)].concat()),
-                "the model has more than 4000000 nodes once its functions are inlined",
+                "the model has more than 250000 nodes once its functions are inlined",
             ),
             (vec![function("f0", &[]), function("f0", &[])], "function \"f.f0\" is defined twice"),
         ];
         for (functions, expected) in cases {
-            assert_eq!(inline(&model(&["f0"], functions)).unwrap_err().to_string(), expected);
+            assert_eq!(inline(model(&["f0"], functions)).unwrap_err().to_string(), expected);
         }
         let mut called = model(&["f0"], vec![function("f0", &["Neg"])]);
         let input = called.graph.inputs()[0];
         called.graph.nodes[0].inputs.push(Some(input));
-        let error = inline(&called).unwrap_err().to_string();
+        let error = inline(called).unwrap_err().to_string();
         assert_eq!(error, "node \"f0\" calls function \"f.f0\" with 2 inputs, expected at most 1");
     }
 }

@@ -354,4 +354,17 @@ impl Model {
     pub fn opset(&self) -> i64 {
         self.opsets.get("").copied().unwrap_or(1)
     }
+
+    /// Returns the model with another graph in the place of its own.
+    pub fn with_graph(&self, graph: Graph) -> Model {
+        Model {
+            graph,
+            opsets: self.opsets.clone(),
+            ir_version: self.ir_version,
+            producer: self.producer.clone(),
+            metadata: self.metadata.clone(),
+            graph_metadata: self.graph_metadata.clone(),
+            functions: self.functions.clone(),
+        }
+    }
 }

@@ -87,7 +87,7 @@ pub(super) fn with_identities(model: &Model) -> Model {
         }
         changed.then(|| b.copy_node(&model.graph, node, &inputs))
     });
-    Model { graph, ..model.clone() }
+    model.with_graph(graph)
 }
 
 fn identity(b: &mut Builder, source: ValueId, name: &str) -> ValueId {

@@ -51,7 +51,7 @@ pub fn untie(model: &Model) -> Untied {
     let order = order.finish();
     let sources: HashMap<ValueId, ValueId> = added.iter().copied().collect();
     let names = added.iter().map(|(value, _)| graph.value_name(*value).to_string()).collect();
-    Untied { model: Model { graph: rebuild(graph, &order, &sources), ..model.clone() }, names }
+    Untied { model: model.with_graph(rebuild(graph, &order, &sources)), names }
 }
 
 /// Returns the initializer that a node stands in for, where it is an artefact of the exporter.

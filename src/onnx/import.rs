@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// Oldest and newest IR version that is read.
 const IR_VERSIONS: (i64, i64) = (3, 13);
 
+/// Most training algorithms that are read from a file; each may hold as many nodes as the model.
+const MOST_TRAININGS: usize = 4;
+
 /// A model together with the bytes it came from, which [`OnnxFile::rewrite`] keeps.
 #[derive(Clone, Debug)]
 pub struct OnnxFile {
@@ -50,7 +53,7 @@ pub fn read(path: &Path) -> Result<OnnxFile, OnnxError> {
 /// As [`read`].
 pub fn read_bytes(path: &Path, bytes: Bytes) -> Result<OnnxFile, OnnxError> {
     let (model, order, training) = import(path, bytes.clone())?;
-    let inlined = inline(&model).map_err(|source| OnnxError::Inline { path: path.to_path_buf(), source })?;
+    let inlined = inline(model).map_err(|source| OnnxError::Inline { path: path.to_path_buf(), source })?;
     let in_file = |position: usize| order.get(position).copied().unwrap_or(position);
     let positions = inlined.positions.into_iter().map(|position| position.map(in_file)).collect();
     Ok(OnnxFile { path: path.to_path_buf(), bytes, model: inlined.model, training, positions })
@@ -68,6 +71,10 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>, Vec<TrainingI
         return Err(not_onnx("it has no ir_version".into()));
     }
     check_versions(path, &proto)?;
+    let trainings = proto.training_info.len();
+    if trainings > MOST_TRAININGS {
+        return Err(not_onnx(format!("it holds {trainings} training algorithms, at most {MOST_TRAININGS} are read")));
+    }
     let importer = Importer::new(path);
     let graph_metadata = pairs(&graph.metadata_props);
     let Read { graph, order, .. } = importer.graph(&Parts::of_graph(graph), None)?;
@@ -83,8 +90,8 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>, Vec<TrainingI
     };
     let training = training_info::import(path, &proto, &|graph| {
         let Read { graph, .. } = importer.graph(&Parts::of_graph(graph), None)?;
-        let whole = Model { graph, ..model.clone() };
-        let inlined = inline(&whole).map_err(|source| OnnxError::Inline { path: path.to_path_buf(), source })?;
+        let whole = model.with_graph(graph);
+        let inlined = inline(whole).map_err(|source| OnnxError::Inline { path: path.to_path_buf(), source })?;
         Ok(inlined.model.graph)
     })?;
     Ok((model, order, training))

@@ -53,5 +53,5 @@ fn seeded(model: &Model, seed: u64) -> Model {
         node.attributes.set("seed", own as f32);
         Some(b.copy_node(&model.graph, &node, inputs))
     });
-    Model { graph, ..model.clone() }
+    model.with_graph(graph)
 }

@@ -48,7 +48,7 @@ impl Probe for EngineProbe<'_> {
         for id in ask.iter().filter(|id| !model.graph.outputs().contains(id)) {
             builder.mark_output(*id);
         }
-        let exposed = Model { graph: builder.finish(), ..model.clone() };
+        let exposed = model.with_graph(builder.finish());
         // Zeros are indices and masks that every model takes; a model that does not may take ones.
         self.attempt(&exposed, &names, &feed(model, sizes, 0)?)
             .or_else(|first| self.attempt(&exposed, &names, &feed(model, sizes, 1)?).map_err(|_| first))

@@ -21,7 +21,7 @@ pub fn prepare(file: &OnnxFile, analysis: &Analysis, number: usize) -> Result<(P
     let count = file.training.len();
     let info = file.training.get(number.wrapping_sub(1)).ok_or(StageError::NoStage { number, count })?;
     let arranged = arrange(info, &file.model.graph, analysis)?;
-    let model = Model { graph: arranged.graph.clone(), ..file.model.clone() };
+    let model = file.model.with_graph(arranged.graph.clone());
     let model = upgrade(&with_facts(&model))?;
     let metrics = metrics(&model.graph, &file.model.graph);
     let model = Model { graph: losses::expand(&model.graph)?, ..model };
@@ -68,13 +68,13 @@ fn with_facts(model: &Model) -> Model {
     let mut before = graph.clone();
     let made = graph.nodes().iter().flat_map(|node| node.outputs.iter().flatten().copied());
     before.outputs = made.filter(|value| !unknown.contains(value)).collect();
-    let completed = facts::complete(&Model { graph: prune(&before), ..model.clone() }).model.graph;
+    let completed = facts::complete(&model.with_graph(prune(&before))).model.graph;
     let mut b = Builder::extend(graph.clone());
     for (id, value) in graph.values() {
         let known = completed.find(&value.name).map(|known| completed.fact(known).clone());
         known.into_iter().for_each(|known| b.refine(id, &known));
     }
-    Model { graph: b.finish(), ..model.clone() }
+    model.with_graph(b.finish())
 }
 
 fn metrics(graph: &Graph, inference: &Graph) -> LossSpec {
