@@ -12,6 +12,7 @@ mod options;
 mod output;
 mod preview;
 mod printable;
+mod probe;
 mod progress;
 mod report;
 mod train;
@@ -47,6 +48,8 @@ enum Command {
     Train(train::Args),
     Report(report::Args),
     Doctor(doctor::Args),
+    #[command(name = probe::COMMAND, hide = true)]
+    Probe(probe::Args),
 }
 
 /// Runs the program on the process's arguments. A panic is a defect of this program and gives its
@@ -97,6 +100,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Probe(args)) => probe::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -2,18 +2,16 @@
 
 use super::failure::Failure;
 use super::options::ShapeArgs;
+use super::probe::ChildProbe;
 use crate::artifacts::{self, Artifacts};
 use crate::error::ErrorKind;
-use crate::facts::Probe;
-use crate::graph::{Fact, Model, ValueId};
+use crate::graph::{Graph, ValueId};
 use crate::modules::units;
 use crate::onnx::{OnnxFile, read};
 use crate::optim::OptimizerSpec;
 use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
 use crate::planner::{self, Analysis, Request, sizes};
-use crate::runner::{EngineProbe, LocateOptions, OnnxRuntime, locate};
 use crate::training::{Dropout, Prepared, TrainingError, prepare, stage};
-use std::collections::HashMap;
 use std::path::Path;
 
 /// A loaded and analysed model.
@@ -58,7 +56,7 @@ pub fn load_as(
     };
     let graph = &file.model.graph;
     let sizes = shapes(shape).ok().and_then(|shapes| sizes(graph, shape.batch, &shapes).ok()).unwrap_or_default();
-    let mut probe = LocalProbe { runtime, engine: None };
+    let mut probe = ChildProbe { runtime };
     // Bindings of training information name initializers as the file has them.
     let analysis = match file.training.is_empty() {
         true => Analysis::with(&file.model, &sizes, Some(&mut probe)),
@@ -82,27 +80,6 @@ pub fn prepared(loaded: &Loaded, dropout: Dropout) -> Result<Prepared, Failure> 
     })
 }
 
-/// Runs a model on the ONNX Runtime of this machine, which is looked for when it is first needed.
-struct LocalProbe<'a> {
-    runtime: Option<&'a Path>,
-    engine: Option<OnnxRuntime>,
-}
-
-impl Probe for LocalProbe<'_> {
-    fn run(&mut self, model: &Model, ask: &[ValueId], sizes: &HashMap<String, usize>) -> Result<Vec<Fact>, String> {
-        if self.runtime == Some(Path::new("embedded")) {
-            return Err("the embedded executor is asked for".into());
-        }
-        if self.engine.is_none() {
-            let options = LocateOptions { runtime: self.runtime.map(Path::to_path_buf), offline: true };
-            let found = locate(&options, &mut |_| {}).map_err(|error| error.to_string())?;
-            self.engine = Some(OnnxRuntime::new(&found.path, 1).map_err(|error| error.to_string())?);
-        }
-        let engine = self.engine.as_mut().ok_or("there is no ONNX Runtime")?;
-        EngineProbe::new(engine).run(model, ask, sizes)
-    }
-}
-
 /// Plans a run of the model.
 pub fn plan(
     loaded: &Loaded,
@@ -120,8 +97,18 @@ pub fn plan(
     let request = Request { epochs, options: &options, slots, sizes };
     let mut plan = planner::plan(&loaded.file, &loaded.analysis, &request)?;
     let notes = loaded.artifacts.iter().flat_map(|artifacts| artifacts.notes.iter().cloned());
-    plan.summary.notes.extend(notes.chain(note));
+    let batch = fixed_batch(&loaded.analysis.model.graph, shape.batch);
+    plan.summary.notes.extend(notes.chain(note).chain(batch));
     Ok(plan)
+}
+
+/// Says that a batch size was asked for which the file does not take.
+fn fixed_batch(graph: &Graph, batch: usize) -> Option<String> {
+    let first = |id: &ValueId| graph.fact(*id).dim(0).cloned();
+    let sizes: Vec<usize> = graph.inputs().iter().filter_map(first).map(|dim| dim.known()).collect::<Option<_>>()?;
+    let size = *sizes.first()?;
+    (batch > 1 && !sizes.contains(&batch))
+        .then(|| format!("the file fixes the first size of its inputs ({size}): --batch {batch} changes nothing"))
 }
 
 /// Says which parameters the file keeps frozen.

@@ -10,6 +10,11 @@
 /// The deepest nesting that names give; a path with more levels stands for one module.
 pub(super) const MAX_LEVELS: usize = 64;
 
+/// What ONNX Runtime puts before the name of a convolution's weight into which it folds a BatchNorm.
+const FUSED_WEIGHT: &str = "ConvBnFusion_W_";
+/// What it puts before the name of the BatchNorm's bias, which becomes the convolution's.
+const FUSED_BIAS: &str = "ConvBnFusion_BN_B_";
+
 /// Returns true for a name that the author of the model gave, as opposed to an exporter.
 pub fn is_state_name(name: &str) -> bool {
     const COUNTERS: [&str; 11] = [
@@ -30,12 +35,17 @@ pub fn is_state_name(name: &str) -> bool {
     let unique = name.rsplit_once("__").is_some_and(|(_, number)| {
         !name.contains('.') && !number.is_empty() && number.chars().all(|c| c.is_ascii_digit())
     });
-    !(unique || name.contains("::") || name.contains(['/', ':']) || counted("") || COUNTERS.into_iter().any(counted))
+    !(unique
+        || name.starts_with(FUSED_BIAS)
+        || name.contains("::")
+        || name.contains(['/', ':'])
+        || counted("")
+        || COUNTERS.into_iter().any(counted))
 }
 
 /// Returns the path of the module that a dotted state name says; `None` for other names.
 pub(super) fn dotted_owner(name: &str) -> Option<&str> {
-    let (path, last) = name.rsplit_once('.')?;
+    let (path, last) = name.strip_prefix(FUSED_WEIGHT).unwrap_or(name).rsplit_once('.')?;
     (is_state_name(name) && !path.is_empty() && !last.is_empty()).then_some(path)
 }
 

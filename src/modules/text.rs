@@ -200,10 +200,15 @@ fn folded(model: &Model, tree: &ModuleTree) -> Option<String> {
     let mut lost: Vec<_> = lost.map(|(name, signed)| (signed.index, *name)).collect();
     lost.sort_unstable();
     let (_, first) = lost.first()?;
+    let (count, verb) = if lost.len() == 1 {
+        ("1 parameter of the exported program is".to_string(), "it")
+    } else {
+        (format!("{} parameters of the exported program are", lost.len()), "them")
+    };
     Some(format!(
-        "{} of the exported program's parameters are not in the file, the first is \"{}\": its exporter folded them into \
-         others or into constants; an export with optimize=False keeps them",
-        lost.len(),
-        printable(first)
+        "{count} not in the file (\"{}\"{}): no output needs {verb}, or the exporter folded {verb} into others; an export \
+         with optimize=False folds nothing",
+        printable(first),
+        if lost.len() == 1 { "" } else { ", .." },
     ))
 }

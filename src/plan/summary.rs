@@ -37,8 +37,10 @@ pub(super) fn summary(plan: &FreezePlan, step_costs: &dyn StepCosts) -> Summary 
         keeps_backward_alive: alive.iter().map(|alive| alive.name.clone()).collect(),
         notes: notes(plan, &segments, &freezing, &alive, step_costs),
     };
+    let most_missing = 2 * summary.uncounted_nodes > nodes;
     let sentence = match (summary.pays, why_nothing(plan, &freezing)) {
         (true, _) => pays(&summary),
+        (false, None) if most_missing => "What this schedule saves cannot be told.".to_string(),
         (false, Some(reason)) => format!("This schedule cannot pay: {reason}."),
         (false, None) => cannot_pay(plan, &freezing, &summary, step_costs),
     };
@@ -189,7 +191,8 @@ fn notes(
         ));
     }
     if alive.len() > MOST {
-        notes.push(format!("so do {} more parameters", alive.len() - MOST));
+        let more = alive.len() - MOST;
+        notes.push(if more == 1 { "so does 1 more parameter".into() } else { format!("so do {more} more parameters") });
     }
     let last = freezing.last().map(|segment| segment.frozen.iter().map(String::as_str).collect());
     if let Some(reason) = last.and_then(|frozen| step_costs.ends_cache(&frozen)) {

@@ -10,7 +10,7 @@
 //! - when its weight is `ConvBnFusion_W_..` (ONNX Runtime) or `.._weights_fused_bn` (tf2onnx);
 //! - when the file lists the removed nodes (onnxsim).
 
-use crate::graph::{Graph, Model, Node, NodeId};
+use crate::graph::{DType, Graph, Model, Node, NodeId};
 use crate::modules::{ModuleTree, is_state_name};
 use std::collections::BTreeSet;
 
@@ -50,6 +50,7 @@ pub(super) fn notes(model: &Model, tree: &ModuleTree) -> Vec<String> {
     notes.extend(fused_operators(&model.graph));
     notes.extend(quantized_weights(&model.graph));
     notes.extend(idle_dropout(&model.graph));
+    notes.extend(half_precision(&model.graph, tree));
     notes
 }
 
@@ -133,6 +134,25 @@ fn layer(graph: &Graph, tree: &ModuleTree, id: NodeId) -> String {
             if path.is_empty() { graph.node(id).name.clone() } else { path.clone() }
         }
     }
+}
+
+/// Counts the parameters that no optimizer of this program updates.
+fn half_precision(graph: &Graph, tree: &ModuleTree) -> Option<String> {
+    let half = |name: &&str| {
+        let dtype = graph.find(name).and_then(|id| graph.fact(id).dtype);
+        matches!(dtype, Some(DType::F16 | DType::BF16))
+    };
+    let names: Vec<&str> = tree.registration().into_iter().filter(half).collect();
+    let first = names.first()?;
+    let (count, verb) = if names.len() == 1 {
+        ("1 parameter".to_string(), "is")
+    } else {
+        (format!("{} parameters", names.len()), "are")
+    };
+    Some(format!(
+        "{count} (\"{first}\"{}) {verb} in half precision, which can be planned but not trained: export in float32",
+        if names.len() == 1 { "" } else { ", .." }
+    ))
 }
 
 /// Operators that take quantized weights.

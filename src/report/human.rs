@@ -151,7 +151,9 @@ pub(super) fn freezes(plan: &FreezePlan, runs: &[Run<'_>]) -> Vec<String> {
 pub(super) fn policy(plan: &FreezePlan) -> String {
     let mut parts = vec![plan.policy.name.clone()];
     for (name, value) in &plan.policy.settings {
-        let value = value.as_str().map_or_else(|| value.to_string(), String::from);
+        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), String::from);
+        let list = |values: &Vec<serde_json::Value>| values.iter().map(text).collect::<Vec<_>>().join(" ");
+        let value = value.as_array().map_or_else(|| text(value), list);
         parts.push(format!("{name} {value}"));
     }
     clean(&parts.join(", "))

@@ -24,7 +24,9 @@ pub(super) fn order(model: &Model, merge: &mut Merge<'_>) {
             owner = parent(path);
         }
     }
-    for (index, param) in merge.params.iter().enumerate() {
+    // ONNX Runtime writes a model that it has optimized with its initializers in no order.
+    let in_order = !model.opsets.contains_key("com.microsoft.nchwc");
+    for (index, param) in merge.params.iter().enumerate().filter(|_| in_order) {
         let Some(owner) = merge.owners[index] else { continue };
         if dotted_owner(&param.name).is_some() && !signed.contains_key(param.name.as_str()) {
             up(merge, owner, by_index.len() + index, &mut registered);
