@@ -24,6 +24,10 @@ type Failure = Box<dyn std::error::Error>;
 const ONE: &str = "--one";
 const JSON: &str = "--json";
 
+/// The program's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let json = arguments.iter().any(|argument| argument == JSON);
