@@ -133,6 +133,18 @@ fn tree_names_the_modules() {
     }
 }
 
+/// ONNX Runtime divides by zero in a probing run of this one, which ends its process on x86-64.
+#[test]
+fn a_model_that_ends_onnx_runtime_does_not_end_the_preview() {
+    crate::engines::onnxruntime();
+    let output = freeze_plan(&[path(&fixture("hostile/odd_size_divide.onnx"))]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{stdout}\n{}", text(&output.stderr));
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        assert!(stdout.contains("no probing run: ONNX Runtime ended the process"), "{stdout}");
+    }
+}
+
 #[test]
 fn graphs_of_a_phase() {
     let folder = tempfile::tempdir().unwrap();
