@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The costs of a model's nodes and parameters, ready for any frozen set.
 ///
-/// Sizes must be fixed ([`Graph::with_sizes`]) and facts complete (`facts::complete`): a node whose
-/// shapes are not known counts as 0 and is named in [`CostModel::notes`].
+/// Sizes must be fixed ([`Graph::with_sizes`](crate::graph::Graph::with_sizes)) and facts complete
+/// (`facts::complete`): a node whose shapes are not known counts as 0 and is named in
+/// [`CostModel::notes`].
 ///
 /// `BatchNormalization` with running statistics counts as it trains: by the statistics of the batch,
 /// but where [`CostModel::with_frozen_batch_norm`] says otherwise.
