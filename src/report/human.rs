@@ -80,7 +80,7 @@ pub(super) fn plural(count: u64, word: &str) -> String {
 pub(super) struct Run<'a> {
     /// Its epochs, at least one.
     pub(super) epochs: &'a [EpochPlan],
-    /// The last unit of which a parameter is newly frozen.
+    /// The last unit that is newly frozen as a whole.
     pub(super) newly: Option<&'a PlannedUnit>,
 }
 
@@ -117,7 +117,8 @@ pub(super) fn runs(plan: &FreezePlan) -> Vec<Run<'_>> {
     for epochs in plan.epochs.chunk_by(|a, b| a.frozen == b.frozen) {
         let frozen: HashSet<&str> = epochs.iter().take(1).flat_map(|e| e.frozen.iter().map(String::as_str)).collect();
         let is_new = |name: &String| frozen.contains(name.as_str()) && !before.contains(name.as_str());
-        let newly = plan.units.iter().rfind(|unit| unit.parameters.iter().any(is_new));
+        let whole = |unit: &PlannedUnit| unit.parameters.iter().all(|name| frozen.contains(name.as_str()));
+        let newly = plan.units.iter().rfind(|unit| unit.parameters.iter().any(is_new) && whole(unit));
         runs.push(Run { epochs, newly });
         before = frozen;
     }
@@ -185,11 +186,15 @@ pub(super) fn assumed(plan: &FreezePlan) -> String {
     if inputs.is_empty() { "the sizes of the file".into() } else { inputs.join(", ") }
 }
 
-/// Returns what a step with nothing frozen costs, in flops and in bytes; `None` for a plan without
-/// these numbers.
-pub(super) fn full_step(plan: &FreezePlan) -> Option<[String; 2]> {
-    let full = full(plan)?;
-    Some([
+/// Returns what a step costs, in flops and in bytes, and which one that is: with nothing frozen where
+/// the plan has such an epoch, else that of the first epoch. `None` for a plan without these numbers.
+pub(super) fn whole_step(plan: &FreezePlan) -> Option<(&'static str, [String; 2])> {
+    let first = || plan.epochs.first().map(|epoch| &epoch.predicted).filter(|first| first.forward_flops > 0);
+    let (which, full) = match full(plan) {
+        Some(full) => ("with nothing frozen", full),
+        None => ("in epoch 1", first()?),
+    };
+    let costs = [
         format!(
             "forward {}, input gradients {}, weight gradients {}",
             flops(full.forward_flops),
@@ -202,7 +207,8 @@ pub(super) fn full_step(plan: &FreezePlan) -> Option<[String; 2]> {
             bytes(full.gradient_bytes),
             bytes(full.slot_bytes)
         ),
-    ])
+    ];
+    Some((which, costs))
 }
 
 /// Returns the prediction of the first epoch in which nothing is frozen, where the plan has one with

@@ -5,7 +5,7 @@ mod rows;
 mod tree;
 
 use super::human::{
-    Run, assumed, bytes, caches, flops, full, full_step, grouped, percent, plural, policy, runs, saving, unit_name,
+    Run, assumed, bytes, caches, flops, full, grouped, percent, plural, policy, runs, saving, unit_name, whole_step,
 };
 use super::page::escape;
 use crate::plan::FreezePlan;
@@ -134,8 +134,8 @@ fn charts(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
         line: None,
     };
     page.push_str("<section>\n<h2>A step, epoch by epoch</h2>\n");
-    if let Some([flops, bytes]) = full_step(plan) {
-        let _ = writeln!(page, "<p class=\"dim\">With nothing frozen: {}; {}.</p>", escape(&flops), escape(&bytes));
+    if let Some((which, [flops, bytes])) = whole_step(plan) {
+        let _ = writeln!(page, "<p class=\"dim\">A step {which}: {}; {}.</p>", escape(&flops), escape(&bytes));
     }
     page.push_str("<div class=\"charts\">\n");
     cost.draw(page, plan.epochs.len());

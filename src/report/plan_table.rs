@@ -1,6 +1,6 @@
 //! The preview in a terminal of 80 columns.
 
-use super::human::{assumed, bytes, caches, clean, full_step, percent, plural, policy, runs, saving, unit_name};
+use super::human::{assumed, bytes, caches, clean, percent, plural, policy, runs, saving, unit_name, whole_step};
 use crate::plan::FreezePlan;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
@@ -24,8 +24,8 @@ pub fn plan_table(plan: &FreezePlan) -> String {
         bytes(model.bytes)
     ));
     text += &wrap(&format!("policy {}", policy(plan)));
-    if let Some([flops, bytes]) = full_step(plan) {
-        text += &wrap(&format!("per step at {}, with nothing frozen:", assumed(plan)));
+    if let Some((which, [flops, bytes])) = whole_step(plan) {
+        text += &wrap(&format!("per step at {}, {which}:", assumed(plan)));
         text += &format!("  {flops}\n  {bytes}\n");
     }
     text.push('\n');
@@ -146,7 +146,7 @@ per step at the sizes of the file, with nothing frozen:
 epochs  frozen  freezes up to              step cost   cached     kept  grad+opt
    1-4     0/6  -                            100.0 %  100.0 %   703 MB   4.77 MB
    5-6     1/6  stem.conv                     87.1 %   74.5 %   467 MB   4.70 MB
-   7-8     1/6  stem.bn                       87.1 %   74.5 %   467 MB   4.70 MB
+   7-8     1/6  -                             87.1 %   74.5 %   467 MB   4.70 MB
   9-10     2/6  layer1.0.conv1                74.8 %   62.2 %   236 MB   4.40 MB
  11-12     3/6  layer1.0.a_..g_path.conv2     62.5 %   49.9 %  5.04 MB   4.11 MB
 
