@@ -12,7 +12,7 @@ use super::names::{MAX_LEVELS, is_state_name};
 use super::shared::with_identities;
 use super::uses::Uses;
 use crate::graph::{Builder, Graph, Model, NodeId, Tensor, ValueId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A model without merged parameters.
 #[derive(Clone, Debug)]
@@ -34,9 +34,10 @@ pub fn untie(model: &Model) -> Untied {
     if merged.is_empty() {
         return Untied { model: model.clone(), names: Vec::new() };
     }
+    let computed = first_uses(graph, &uses);
     let first_use = |value: ValueId| {
         let readers = uses.direct(value).iter().filter(|reader| !merged.contains_key(&reader.node));
-        readers.map(|reader| (reader.node, reader.input)).min()
+        readers.map(|reader| computed.get(&reader.node).copied().unwrap_or((reader.node, reader.input))).min()
     };
     let mut order = Order::default();
     for (id, ..) in graph.initializers() {
@@ -52,6 +53,33 @@ pub fn untie(model: &Model) -> Untied {
     let sources: HashMap<ValueId, ValueId> = added.iter().copied().collect();
     let names = added.iter().map(|(value, _)| graph.value_name(*value).to_string()).collect();
     Untied { model: model.with_graph(rebuild(graph, &order, &sources)), names }
+}
+
+/// Returns for each node that computes with weights alone where its result first meets data: exporters put
+/// such nodes anywhere before that.
+fn first_uses(graph: &Graph, uses: &Uses) -> HashMap<NodeId, (NodeId, usize)> {
+    let mut of_data: HashSet<ValueId> = graph.inputs().iter().copied().collect();
+    let mut alone: Vec<NodeId> = Vec::new();
+    for (id, node) in graph.node_ids() {
+        if node.captured().next().is_some() || node.inputs.iter().flatten().any(|value| of_data.contains(value)) {
+            of_data.extend(node.outputs.iter().flatten());
+        } else {
+            alone.push(id);
+        }
+    }
+    let unmet: HashSet<NodeId> = alone.iter().copied().collect();
+    let mut first: HashMap<NodeId, (NodeId, usize)> = HashMap::new();
+    for id in alone.into_iter().rev() {
+        let readers = graph.node(id).outputs.iter().flatten().flat_map(|output| uses.direct(*output));
+        let met = readers.filter_map(|reader| match unmet.contains(&reader.node) {
+            true => first.get(&reader.node).copied(),
+            false => Some((reader.node, reader.input)),
+        });
+        if let Some(least) = met.min() {
+            first.insert(id, least);
+        }
+    }
+    first
 }
 
 /// Returns the initializer that a node stands in for, where it is an artefact of the exporter.
@@ -90,6 +118,7 @@ struct Order<'a> {
     last: Option<ValueId>,
     next: HashMap<ValueId, ValueId>,
     before: HashMap<ValueId, ValueId>,
+    names: HashMap<ValueId, &'a str>,
 }
 
 type FirstUse = Option<(NodeId, usize)>;
@@ -100,17 +129,35 @@ impl<'a> Order<'a> {
         self.remember(name, first_use, value);
     }
 
-    /// Puts a value behind the relative that is used last before it, else in front of the first.
+    /// Puts a value behind the relative that is used last before it, else in front of the first; a
+    /// relative of another child of their common module counts with that whole child.
     fn place(&mut self, name: &'a str, first_use: FirstUse, value: ValueId) {
-        let relatives = fronts(name).rev().find_map(|front| self.relatives.get(front));
+        let front = fronts(name).rev().find(|front| self.relatives.contains_key(front)).unwrap_or_default();
+        let relatives = self.relatives.get(front);
         let behind = relatives.and_then(|all| all.range(..(first_use, value)).next_back());
         let first = relatives.and_then(|all| all.first());
         match (behind, first) {
-            (Some((_, behind)), _) => self.insert(Some(*behind), value),
-            (None, Some((_, first))) => self.insert(self.before.get(first).copied(), value),
+            (Some((_, behind)), _) => self.insert(Some(self.end(front, *behind, &self.next)), value),
+            (None, Some((_, first))) => {
+                let first = self.end(front, *first, &self.before);
+                self.insert(self.before.get(&first).copied(), value);
+            }
             (None, None) => self.insert(self.last, value),
         }
         self.remember(name, first_use, value);
+    }
+
+    /// Returns the last of the values from `value` on, in one direction, that are of the same child of
+    /// the module `front`.
+    fn end(&self, front: &str, value: ValueId, direction: &HashMap<ValueId, ValueId>) -> ValueId {
+        let child = |value: &ValueId| {
+            let below = self.names.get(value)?.strip_prefix(front)?;
+            let (child, _) = below.strip_prefix('.').unwrap_or(below).split_once('.')?;
+            Some(child)
+        };
+        let own = child(&value);
+        let next = |value: &ValueId| direction.get(value).copied().filter(|next| own.is_some() && child(next) == own);
+        std::iter::successors(Some(value), next).last().unwrap_or(value)
     }
 
     fn insert(&mut self, behind: Option<ValueId>, value: ValueId) {
@@ -129,6 +176,7 @@ impl<'a> Order<'a> {
     }
 
     fn remember(&mut self, name: &'a str, first_use: FirstUse, value: ValueId) {
+        self.names.insert(value, name);
         for front in fronts(name) {
             self.relatives.entry(front).or_default().insert((first_use, value));
         }
@@ -168,4 +216,24 @@ fn rebuild(graph: &Graph, order: &[ValueId], sources: &HashMap<ValueId, ValueId>
         builder.mark_output(map[id]);
     }
     builder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_goes_before_or_behind_the_whole_child_beside_it() {
+        let at = |node: usize| Some((NodeId(node), 0));
+        let mut order = Order::default();
+        order.push("b.attn.table", at(5), ValueId(0));
+        order.push("b.attn.qkv.weight", at(3), ValueId(1));
+        order.push("b.attn.proj.weight", at(6), ValueId(2));
+        order.push("b.fc.weight", at(9), ValueId(3));
+        order.place("b.norm1.weight", at(2), ValueId(4));
+        order.place("b.norm2.weight", at(5), ValueId(5));
+        let names = ["table", "qkv", "proj", "fc", "norm1", "norm2"];
+        let found: Vec<&str> = order.finish().into_iter().map(|id| names[id.0]).collect();
+        assert_eq!(found, ["norm1", "table", "qkv", "proj", "norm2", "fc"]);
+    }
 }
