@@ -3,8 +3,8 @@
 use super::contract::{Contract, FORMAT, describe};
 use super::forward::{Forward, Mode, forward};
 use super::{BatchNorm, Prepared, TrainingError, check_in_place, names};
-use crate::autodiff::{gradients, lower};
-use crate::graph::{DType, Fact, Graph, Model, Origin, Tensor, ValueId, check, prune};
+use crate::autodiff::{decompose, dependents, gradients, lower, reads};
+use crate::graph::{DType, Fact, Graph, Model, Node, Origin, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use std::collections::{BTreeMap, HashSet};
@@ -66,21 +66,18 @@ pub struct Slot {
 /// # Errors
 /// A name is taken, the loss does not fit the output, or a gradient cannot be built.
 pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainStep, TrainingError> {
-    let graph = &prepared.model.graph;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     refuse_collisions(prepared, options.optimizer)?;
+    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
+    let graph = &differentiable(prepared, &prepared.model.graph, &names)?;
     let mode =
         Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
-    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
     let opset = prepared.model.opset();
-    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| {
-        let module = source.node().and_then(|node| prepared.modules.get(node));
-        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
-    })?;
+    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
     let (mut trained, mut unused) = (Vec::new(), Vec::new());
     for (name, grad) in names.iter().zip(grads) {
@@ -126,6 +123,14 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         updated,
         copied: Vec::new(),
     })
+}
+
+/// Returns the graph with what depends on one of the named initializers in a form that has
+/// gradients.
+pub(super) fn differentiable(prepared: &Prepared, graph: &Graph, names: &[&str]) -> Result<Graph, TrainingError> {
+    let moving = dependents(graph, names.iter().filter_map(|name| graph.find(name)));
+    let wanted = |node: &Node| reads(graph, node, &moving);
+    decompose(graph, &prepared.model.opsets, wanted).map_err(|source| prepared.at(source))
 }
 
 fn slots(optimizer: &OptimizerSpec, parameter: &str, fact: &Fact) -> Vec<Slot> {
