@@ -1,6 +1,6 @@
 //! The graphs of one phase.
 
-use super::contract::{Contract, FORMAT, describe};
+use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
 use super::{BatchNorm, Prepared, TrainingError, check_in_place, names};
 use crate::autodiff::{decompose, dependents, gradients, lower, reads};
@@ -22,7 +22,7 @@ pub struct PhaseOptions<'a> {
     pub optimizer: &'a OptimizerSpec,
     /// The model output that the loss compares with the target; the first where `None`.
     pub output: Option<&'a str>,
-    /// Seed of random Dropout; another phase takes another one.
+    /// Seed of everything random in the model; all phases of a run take the same.
     pub seed: u64,
 }
 
@@ -52,6 +52,13 @@ pub struct TrainStep {
     pub copied: Vec<String>,
 }
 
+impl TrainStep {
+    /// Returns true when the train graph reads the number of the step, because something is random.
+    pub fn is_random(&self) -> bool {
+        self.contract.train.inputs.iter().any(|port| port.role == Role::Step)
+    }
+}
+
 /// State of the update.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
@@ -71,8 +78,12 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     refuse_collisions(prepared, options.optimizer)?;
     let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
     let graph = &differentiable(prepared, &prepared.model.graph, &names)?;
-    let mode =
-        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
+    let mode = Mode::Train {
+        frozen: &options.frozen,
+        policy: options.batch_norm,
+        seed: Some(options.seed),
+        as_written: false,
+    };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
@@ -102,9 +113,11 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         format: FORMAT.into(),
         frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
         unused,
-        train: describe(&train, &parameters, &statistics, false),
-        optimizer: optimizer.as_ref().map_or_else(Default::default, |g| describe(g, &parameters, &statistics, true)),
-        eval: describe(&eval.graph, &parameters, &statistics, false),
+        train: describe(&train, graph, &parameters, &statistics, false),
+        optimizer: optimizer
+            .as_ref()
+            .map_or_else(Default::default, |g| describe(g, graph, &parameters, &statistics, true)),
+        eval: describe(&eval.graph, graph, &parameters, &statistics, false),
     };
     let facts = trained.iter().map(|name| (name.clone(), fact(&train, name)));
     let slots = facts.clone().flat_map(|(name, fact)| slots(options.optimizer, &name, &fact)).collect::<Vec<Slot>>();
