@@ -197,6 +197,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_rule_has_cases() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/autodiff/rules");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()));
+        let sources: Vec<String> = files.map(Result::unwrap).collect();
+        let tests = || sources.iter().filter_map(|source| Some(source.split_once("mod tests {")?.1));
+        for rule in RULES {
+            let name = format!("\"{}\"", rule.op);
+            assert!(
+                tests().any(|tests| tests.contains("Case::new(") && tests.contains(&name)),
+                "{} has no case",
+                rule.op
+            );
+        }
+    }
+
     /// The modules in the list, in its order.
     fn listed() -> Vec<String> {
         let source = include_str!("mod.rs");
