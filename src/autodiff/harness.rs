@@ -6,8 +6,10 @@
 //! inputs must never build more nodes.
 //!
 //! A case is built at its opset and upgraded before it is differentiated, as a model is. Every case
-//! that ONNX Runtime accepts at the first or last opset of its rule is tested there again (`ends`).
+//! that ONNX Runtime accepts at the first or last opset of its rule is tested there again (`ends`), and every case that
+//! it computes in float64 must have the same gradients there (`doubles`).
 
+mod doubles;
 mod ends;
 
 use super::gradients;
@@ -210,6 +212,7 @@ pub fn check(cases: &[Case]) {
         let embedded = engine.info().name == "tract";
         if !embedded {
             failures.extend(ends::failures(cases, engine.as_mut()));
+            failures.extend(doubles::failures(cases, engine.as_mut()));
         }
         for case in cases.iter().filter(|case| if embedded { case.embedded } else { case.runtime }) {
             if let Err(reason) = check_case(case, engine.as_mut()) {
@@ -220,7 +223,38 @@ pub fn check(cases: &[Case]) {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
+/// A case's gradients with what they were computed from.
+struct Found {
+    forward: Model,
+    feeds: Vec<(String, Tensor)>,
+    cotangents: Vec<Tensor>,
+    /// Positions of the inputs with their gradients.
+    grads: Vec<(usize, Tensor)>,
+}
+
 fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
+    let found = differentiate(case, engine)?;
+    for (index, grad) in &found.grads {
+        let Input::Float(input) = &case.inputs[*index] else { continue };
+        if grad.shape() != input.shape() || grad.dtype() != input.dtype() {
+            let (fact, of_input) = (Fact::fixed(grad.dtype(), grad.shape()), Fact::fixed(input.dtype(), input.shape()));
+            return Err(format!("gradient {index} is {fact}, the input {of_input}"));
+        }
+        let grad = grad.to_f64s().unwrap();
+        if let Some((_, expected)) = case.expected.iter().find(|entry| entry.0 == *index) {
+            let close = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-5 * (1.0 + a.abs());
+            let same = grad.iter().zip(expected).all(|(a, b)| close(*a, f64::from(*b)));
+            if !same || grad.len() != expected.len() {
+                return Err(format!("gradient {index} is {grad:?}, expected {expected:?}"));
+            }
+            continue;
+        }
+        compare(case, engine, &found, *index, &grad)?;
+    }
+    Ok(())
+}
+
+fn differentiate(case: &Case, engine: &mut dyn Engine) -> Result<Found, String> {
     let forward = upgraded(case, None)?;
     let feeds = feeds(case);
     let forward = Model { graph: crate::autodiff::lower(&forward.graph), ..forward };
@@ -231,13 +265,12 @@ fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
     let cotangents: Vec<Tensor> = outputs
         .iter()
         .enumerate()
-        .map(|(index, tensor)| match case.expected.is_empty() {
-            true if tensor.dtype() == DType::F64 => {
-                let elements = random(tensor.shape(), -1.0, 1.0, 91 + index as u64).to_f64s().unwrap();
-                Tensor::from_vec(tensor.shape(), elements)
-            }
-            true => random(tensor.shape(), -1.0, 1.0, 91 + index as u64),
-            false => Tensor::float_full(DType::F32, tensor.shape(), 1.0),
+        .map(|(index, tensor)| {
+            let elements = match case.expected.is_empty() {
+                true => random(tensor.shape(), -1.0, 1.0, 91 + index as u64),
+                false => Tensor::float_full(DType::F32, tensor.shape(), 1.0),
+            };
+            if tensor.dtype() == DType::F64 { double(&elements) } else { elements }
         })
         .collect();
     let (model, nodes) = backward_model(case, &facts, &cotangents, &wanted)?;
@@ -250,41 +283,26 @@ fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
     let mut all = feeds.clone();
     all.extend(cotangents.iter().enumerate().map(|(index, c)| (format!("c{index}"), c.clone())));
     all.retain(|(name, _)| model.graph.find(name).is_some());
-    let grads = run(engine, &model, &all)?;
-    for (index, grad) in wanted.iter().zip(&grads) {
-        let Input::Float(input) = &case.inputs[*index] else { continue };
-        if grad.shape() != input.shape() {
-            return Err(format!("gradient {index} has shape {:?}, the input {:?}", grad.shape(), input.shape()));
-        }
-        let grad = grad.to_f64s().unwrap();
-        if let Some((_, expected)) = case.expected.iter().find(|entry| entry.0 == *index) {
-            let close = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-5 * (1.0 + a.abs());
-            let same = grad.iter().zip(expected).all(|(a, b)| close(*a, f64::from(*b)));
-            if !same || grad.len() != expected.len() {
-                return Err(format!("gradient {index} is {grad:?}, expected {expected:?}"));
-            }
-            continue;
-        }
-        compare(case, engine, &forward, &feeds, &cotangents, *index, &grad)?;
-    }
-    Ok(())
+    let grads = wanted.into_iter().zip(run(engine, &model, &all)?).collect();
+    Ok(Found { forward, feeds, cotangents, grads })
 }
 
-fn compare(
-    case: &Case,
-    engine: &mut dyn Engine,
-    forward: &Model,
-    feeds: &[(String, Tensor)],
-    cotangents: &[Tensor],
-    index: usize,
-    grad: &[f64],
-) -> Result<(), String> {
+/// Returns a tensor in float64 if it is of float32.
+fn double(tensor: &Tensor) -> Tensor {
+    match tensor.dtype() {
+        DType::F32 => Tensor::from_vec(tensor.shape(), tensor.to_f64s().unwrap_or_default()),
+        _ => tensor.clone(),
+    }
+}
+
+fn compare(case: &Case, engine: &mut dyn Engine, found: &Found, index: usize, grad: &[f64]) -> Result<(), String> {
+    let Found { forward, feeds, cotangents, .. } = found;
     let Input::Float(input) = &case.inputs[index] else { return Ok(()) };
     let values = input.to_f64s().unwrap();
     let direction = random(input.shape(), -1.0, 1.0, 171 + index as u64).to_f64s().unwrap();
     let mut along = |sign: f64| -> Result<f64, String> {
         let moved: Vec<f32> = values.iter().zip(&direction).map(|(v, d)| (v + sign * case.step * d) as f32).collect();
-        let mut feeds = feeds.to_vec();
+        let mut feeds = feeds.clone();
         let name = format!("x{index}");
         feeds.iter_mut().filter(|feed| feed.0 == name).for_each(|feed| {
             feed.1 = Tensor::from_vec(input.shape(), moved.clone());
@@ -365,7 +383,9 @@ fn backward_model(
             let c = b.input(&name, fact);
             let product = b.mul(*output, c);
             let rank = cotangent.shape().len() as i64;
-            terms.push(b.reduce("ReduceSum", product, &(0..rank).collect::<Vec<_>>(), false));
+            let term = b.reduce("ReduceSum", product, &(0..rank).collect::<Vec<_>>(), false);
+            let dtype = terms.first().map_or(b.dtype(term), |first| b.dtype(*first));
+            terms.push(if b.dtype(term) == dtype { term } else { b.cast(term, dtype) });
         }
     }
     let loss = b.op("Sum", &terms, Attributes::none());
