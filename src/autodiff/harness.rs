@@ -242,7 +242,7 @@ fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
         }
         let grad = grad.to_f64s().unwrap();
         if let Some((_, expected)) = case.expected.iter().find(|entry| entry.0 == *index) {
-            let close = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-5 * (1.0 + a.abs());
+            let close = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-5 * (1.0 + a.abs()) && a.is_finite();
             let same = grad.iter().zip(expected).all(|(a, b)| close(*a, f64::from(*b)));
             if !same || grad.len() != expected.len() {
                 return Err(format!("gradient {index} is {grad:?}, expected {expected:?}"));
