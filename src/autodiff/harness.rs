@@ -14,8 +14,8 @@ mod ends;
 
 use super::gradients;
 use crate::graph::{
-    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, Model, OpId, Tensor, ValueId, check as check_graph, prune,
-    upgrade,
+    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, INTERNAL_DOMAIN, Model, Node, OpId, Tensor, ValueId,
+    check as check_graph, prune, upgrade,
 };
 use crate::runner::{Engine, evaluate, testing};
 use std::collections::BTreeMap;
@@ -255,11 +255,12 @@ fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
 }
 
 fn differentiate(case: &Case, engine: &mut dyn Engine) -> Result<Found, String> {
-    let forward = upgraded(case, None)?;
+    let forward = if super::is_newer(&case.op) { forward_model(case, None) } else { upgraded(case, None)? };
     let feeds = feeds(case);
     let forward = Model { graph: crate::autodiff::lower(&forward.graph), ..forward };
     let outputs = run(engine, &forward, &feeds)?;
     let facts: Vec<Fact> = outputs.iter().map(|tensor| Fact::fixed(tensor.dtype(), tensor.shape())).collect();
+    decomposed_is_equal(case, engine, &facts, &feeds, &outputs)?;
     let wanted: Vec<usize> =
         (0..case.inputs.len()).filter(|index| matches!(case.inputs[*index], Input::Float(_))).collect();
     let cotangents: Vec<Tensor> = outputs
@@ -295,6 +296,33 @@ fn double(tensor: &Tensor) -> Tensor {
     }
 }
 
+/// Compares what a decomposed operator computes with what the engine's own kernel does.
+fn decomposed_is_equal(
+    case: &Case,
+    engine: &mut dyn Engine,
+    facts: &[Fact],
+    feeds: &[(String, Tensor)],
+    outputs: &[Tensor],
+) -> Result<(), String> {
+    let forward = forward_model(case, Some(facts));
+    let version = forward.opsets.get(&case.op.domain).copied().unwrap_or(1);
+    if super::find_decomposition(&case.op, version).is_none() {
+        return Ok(());
+    }
+    let graph = super::decompose(&forward.graph, &forward.opsets, |_| true).map_err(|error| format!("{error:?}"))?;
+    check_graph(&graph).map_err(|error| error.to_string())?;
+    let decomposed = Model { graph: super::lower(&graph), ..forward };
+    for (index, (own, parts)) in outputs.iter().zip(run(engine, &decomposed, feeds)?).enumerate() {
+        let (own, parts) = (own.to_f64s().unwrap(), parts.to_f64s().unwrap());
+        let size = own.iter().fold(0f64, |most, value| most.max(value.abs()));
+        let far = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-5 * size.max(1.0) || b.is_nan();
+        if own.len() != parts.len() || own.iter().zip(&parts).any(far) {
+            return Err(format!("output {index} is {own:?}, its decomposition gives {parts:?}"));
+        }
+    }
+    Ok(())
+}
+
 fn compare(case: &Case, engine: &mut dyn Engine, found: &Found, index: usize, grad: &[f64]) -> Result<(), String> {
     let Found { forward, feeds, cotangents, .. } = found;
     let Input::Float(input) = &case.inputs[index] else { return Ok(()) };
@@ -327,7 +355,10 @@ fn compare(case: &Case, engine: &mut dyn Engine, found: &Found, index: usize, gr
 
 /// Returns the node's model at an opset that rules know.
 fn upgraded(case: &Case, facts: Option<&[Fact]>) -> Result<Model, String> {
-    upgrade(&forward_model(case, facts)).map_err(|error| error.to_string())
+    let raw = forward_model(case, facts);
+    let newer = |node: &Node| super::is_newer(&node.op);
+    let graph = super::decompose(&raw.graph, &raw.opsets, newer).map_err(|error| format!("{error:?}"))?;
+    upgrade(&raw.with_graph(graph)).map_err(|error| error.to_string())
 }
 
 fn forward_model(case: &Case, facts: Option<&[Fact]>) -> Model {
@@ -362,7 +393,7 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> Model {
         b.rename(*output, &format!("y{index}"));
         b.mark_output(*output);
     }
-    model(b.finish(), case.opset)
+    model(b.finish(), case, case.opset)
 }
 
 fn backward_model(
@@ -371,7 +402,9 @@ fn backward_model(
     cotangents: &[Tensor],
     wanted: &[usize],
 ) -> Result<(Model, usize), String> {
-    let forward = upgraded(case, Some(facts))?;
+    let raw = forward_model(case, Some(facts));
+    let graph = super::decompose(&raw.graph, &raw.opsets, |_| true).map_err(|error| format!("{error:?}"))?;
+    let forward = upgrade(&raw.with_graph(graph)).map_err(|error| error.to_string())?;
     let opset = forward.opset();
     let outputs: Vec<ValueId> = forward.graph.outputs().to_vec();
     let mut b = Builder::extend(forward.graph);
@@ -401,7 +434,7 @@ fn backward_model(
     let graph = crate::autodiff::lower(&prune(&graph));
     check_graph(&graph).map_err(|error| error.to_string())?;
     let count = graph.nodes().len();
-    Ok((model(graph, opset), count))
+    Ok((model(graph, case, opset), count))
 }
 
 fn keep_outputs(mut graph: Graph, outputs: &[ValueId]) -> Graph {
@@ -409,8 +442,11 @@ fn keep_outputs(mut graph: Graph, outputs: &[ValueId]) -> Graph {
     graph
 }
 
-fn model(graph: Graph, opset: i64) -> Model {
-    let opsets = BTreeMap::from([(String::new(), opset)]);
+fn model(graph: Graph, case: &Case, opset: i64) -> Model {
+    let mut opsets = BTreeMap::from([(String::new(), opset)]);
+    if !matches!(case.op.domain.as_str(), "" | INTERNAL_DOMAIN) {
+        opsets.insert(case.op.domain.clone(), 1);
+    }
     Model { graph, opsets, ir_version: 8, ..Model::default() }
 }
 
