@@ -14,8 +14,11 @@ mod concat;
 mod conv;
 mod conv_transpose;
 mod cos;
+mod cum_sum;
+mod det;
 mod div;
 mod dropout;
+mod einsum;
 mod elu;
 mod erf;
 mod exp;
@@ -28,28 +31,42 @@ mod gelu;
 mod gemm;
 mod global_average_pool;
 mod global_max_pool;
+mod group_normalization;
 mod hard_sigmoid;
 mod hard_swish;
+mod hardmax;
+mod hyperbolic;
 mod identity;
 mod instance_normalization;
 mod layer_normalization;
 mod leaky_relu;
 mod log;
 mod log_softmax;
+mod lp_normalization;
+mod lrn;
 mod mat_mul;
 mod max;
 mod max_pool;
+mod mean;
+mod mean_variance_normalization;
 mod min;
 mod mish;
+mod modulo;
 mod mul;
 mod neg;
+mod negative_log_likelihood_loss;
 mod pad;
 mod pow;
 mod prelu;
 mod reciprocal;
+mod reduce_l1;
 mod reduce_l2;
+mod reduce_log_sum;
+mod reduce_log_sum_exp;
 mod reduce_max;
 mod reduce_mean;
+mod reduce_min;
+mod reduce_prod;
 mod reduce_sum;
 mod reduce_sum_square;
 mod relu;
@@ -57,11 +74,13 @@ mod reshape;
 mod round;
 mod selu;
 mod shared;
+mod shrink;
 mod sigmoid;
 mod sign;
 mod sin;
 mod slice;
 mod softmax;
+mod softmax_cross_entropy_loss;
 mod softplus;
 mod softsign;
 mod split;
@@ -70,8 +89,11 @@ mod squeeze;
 mod sub;
 mod sum;
 mod tanh;
+mod thresholded_relu;
 mod tile;
 mod transpose;
+mod trigonometric;
+mod trilu;
 mod unsqueeze;
 mod r#where;
 
@@ -94,8 +116,11 @@ pub static RULES: &[&Rule] = &[
     &conv::RULE,
     &conv_transpose::RULE,
     &cos::RULE,
+    &cum_sum::RULE,
+    &det::RULE,
     &div::RULE,
     &dropout::RULE,
+    &einsum::RULE,
     &elu::RULE,
     &erf::RULE,
     &exp::RULE,
@@ -108,39 +133,59 @@ pub static RULES: &[&Rule] = &[
     &gemm::RULE,
     &global_average_pool::RULE,
     &global_max_pool::RULE,
+    &group_normalization::RULE,
     &hard_sigmoid::RULE,
     &hard_swish::RULE,
+    &hardmax::RULE,
+    &hyperbolic::ACOSH,
+    &hyperbolic::ASINH,
+    &hyperbolic::ATANH,
+    &hyperbolic::COSH,
+    &hyperbolic::SINH,
     &identity::RULE,
     &instance_normalization::RULE,
     &layer_normalization::RULE,
     &leaky_relu::RULE,
     &log::RULE,
     &log_softmax::RULE,
+    &lp_normalization::RULE,
+    &lrn::RULE,
     &mat_mul::RULE,
     &max::RULE,
     &max_pool::RULE,
+    &mean::RULE,
+    &mean_variance_normalization::RULE,
     &min::RULE,
     &mish::RULE,
+    &modulo::RULE,
     &mul::RULE,
     &neg::RULE,
+    &negative_log_likelihood_loss::RULE,
     &pad::RULE,
     &pow::RULE,
     &prelu::RULE,
     &reciprocal::RULE,
+    &reduce_l1::RULE,
     &reduce_l2::RULE,
+    &reduce_log_sum::RULE,
+    &reduce_log_sum_exp::RULE,
     &reduce_max::RULE,
     &reduce_mean::RULE,
+    &reduce_min::RULE,
+    &reduce_prod::RULE,
     &reduce_sum::RULE,
     &reduce_sum_square::RULE,
     &relu::RULE,
     &reshape::RULE,
     &round::RULE,
     &selu::RULE,
+    &shrink::RULE,
     &sigmoid::RULE,
     &sign::RULE,
     &sin::RULE,
     &slice::RULE,
     &softmax::RULE,
+    &softmax_cross_entropy_loss::RULE,
     &softplus::RULE,
     &softsign::RULE,
     &split::RULE,
@@ -149,8 +194,14 @@ pub static RULES: &[&Rule] = &[
     &sub::RULE,
     &sum::RULE,
     &tanh::RULE,
+    &thresholded_relu::RULE,
     &tile::RULE,
     &transpose::RULE,
+    &trigonometric::ACOS,
+    &trigonometric::ASIN,
+    &trigonometric::ATAN,
+    &trigonometric::TAN,
+    &trilu::RULE,
     &unsqueeze::RULE,
     &r#where::RULE,
 ];
@@ -194,6 +245,34 @@ mod tests {
                 let overlap = a.opsets.start() <= b.opsets.end() && b.opsets.start() <= a.opsets.end();
                 assert!((a.domain, a.op) != (b.domain, b.op) || !overlap, "two rules for {}", a.op);
             }
+        }
+    }
+
+    #[test]
+    fn every_rule_has_cases() {
+        let mut tests = Vec::new();
+        sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/autodiff/rules"), &mut tests);
+        for rule in RULES {
+            let name = format!("\"{}\"", rule.op);
+            assert!(tests.iter().any(|text| text.contains(&name)), "{} has no case", rule.op);
+        }
+    }
+
+    /// Collects the parts of files that hold cases.
+    fn sources(folder: &std::path::Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let tests = if path.ends_with("tests.rs") {
+                Some(text.as_str())
+            } else {
+                text.split_once("mod tests {").map(|parts| parts.1)
+            };
+            found.extend(tests.filter(|tests| tests.contains("Case::new(")).map(String::from));
         }
     }
 
