@@ -28,6 +28,7 @@ pub struct Case {
     in_loss: usize,
     step: f64,
     batch: bool,
+    symbols: Vec<(usize, usize, &'static str)>,
     expected: Vec<(usize, Vec<f32>)>,
     embedded: bool,
 }
@@ -38,6 +39,8 @@ enum Input {
     Float(Tensor),
     /// An initializer without gradient.
     Fixed(Tensor),
+    /// A graph input without gradient.
+    Fed(Tensor),
 }
 
 impl Case {
@@ -53,6 +56,7 @@ impl Case {
             in_loss: usize::MAX,
             step: STEP,
             batch: false,
+            symbols: Vec::new(),
             expected: Vec::new(),
             embedded: true,
         }
@@ -114,6 +118,12 @@ impl Case {
         self
     }
 
+    /// Adds an input that is known only while the model runs, for which no gradient is wanted.
+    pub fn fed(mut self, tensor: Tensor) -> Case {
+        self.inputs.push(Input::Fed(tensor));
+        self
+    }
+
     /// Leaves an optional input out.
     pub fn missing(mut self) -> Case {
         self.inputs.push(Input::Missing);
@@ -168,6 +178,13 @@ impl Case {
     /// a symbol.
     pub fn batch(mut self) -> Case {
         self.batch = true;
+        self
+    }
+
+    /// Makes dimensions of inputs symbols: input, axis and name of each. Of the outputs nothing is
+    /// known then but what their operator says and their rank.
+    pub fn symbols(mut self, symbols: &[(usize, usize, &'static str)]) -> Case {
+        self.symbols = symbols.to_vec();
         self
     }
 
@@ -292,10 +309,13 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
         let name = format!("x{index}");
         ids.push(match input {
             Input::Missing => None,
-            Input::Float(tensor) => {
+            Input::Float(tensor) | Input::Fed(tensor) => {
                 let mut fact = Fact::fixed(tensor.dtype(), tensor.shape());
                 if case.batch && index == 0 {
                     fact.shape.as_mut().unwrap()[0] = Dim::Symbol("batch".into());
+                }
+                for (_, axis, symbol) in case.symbols.iter().filter(|entry| entry.0 == index) {
+                    fact.shape.as_mut().unwrap()[*axis] = Dim::Symbol(symbol.to_string());
                 }
                 Some(b.input(&name, fact))
             }
@@ -306,6 +326,9 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
     for (index, output) in outputs.iter().enumerate() {
         if let Some(facts) = facts {
             let mut fact = facts[index].clone();
+            if !case.symbols.is_empty() {
+                fact.shape.iter_mut().flatten().for_each(|dim| *dim = Dim::Unknown);
+            }
             if let (true, Some(Input::Float(first))) = (case.batch, case.inputs.first()) {
                 let dims = fact.shape.as_mut().unwrap().iter_mut().take(1);
                 dims.filter(|dim| dim.known() == Some(first.shape()[0])).for_each(|dim| {
@@ -369,7 +392,7 @@ fn model(graph: Graph, case: &Case) -> Model {
 fn feeds(model: &Model, ids: &[Option<ValueId>], case: &Case) -> Vec<(String, Tensor)> {
     let mut feeds = Vec::new();
     for (id, input) in ids.iter().zip(&case.inputs) {
-        if let (Some(id), Input::Float(tensor)) = (id, input) {
+        if let (Some(id), Input::Float(tensor) | Input::Fed(tensor)) = (id, input) {
             feeds.push((model.graph.value_name(*id).to_string(), tensor.clone()));
         }
     }
