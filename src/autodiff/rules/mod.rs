@@ -10,20 +10,24 @@ mod cast_like;
 mod ceil;
 mod celu;
 mod clip;
+mod compress;
 mod concat;
 mod conv;
 mod conv_transpose;
 mod cos;
+mod dequantize_linear;
 mod div;
 mod dropout;
 mod elu;
 mod erf;
 mod exp;
 mod expand;
+mod eye_like;
 mod flatten;
 mod floor;
 mod gather;
 mod gather_elements;
+mod gather_nd;
 mod gelu;
 mod gemm;
 mod global_average_pool;
@@ -32,6 +36,7 @@ mod hard_sigmoid;
 mod hard_swish;
 mod identity;
 mod instance_normalization;
+mod integer_arithmetic;
 mod layer_normalization;
 mod leaky_relu;
 mod log;
@@ -43,9 +48,13 @@ mod min;
 mod mish;
 mod mul;
 mod neg;
+mod one_hot;
+mod optional;
 mod pad;
 mod pow;
 mod prelu;
+mod quantize_linear;
+mod range;
 mod reciprocal;
 mod reduce_l2;
 mod reduce_max;
@@ -54,8 +63,12 @@ mod reduce_sum;
 mod reduce_sum_square;
 mod relu;
 mod reshape;
+mod reverse_sequence;
 mod round;
+mod scatter_elements;
+mod scatter_nd;
 mod selu;
+mod sequences;
 mod shared;
 mod sigmoid;
 mod sign;
@@ -71,7 +84,9 @@ mod sub;
 mod sum;
 mod tanh;
 mod tile;
+mod top_k;
 mod transpose;
+mod unique;
 mod unsqueeze;
 mod r#where;
 
@@ -90,20 +105,25 @@ pub static RULES: &[&Rule] = &[
     &ceil::RULE,
     &celu::RULE,
     &clip::RULE,
+    &compress::RULE,
     &concat::RULE,
     &conv::RULE,
     &conv_transpose::RULE,
     &cos::RULE,
+    &dequantize_linear::RULE,
+    &dequantize_linear::MICROSOFT,
     &div::RULE,
     &dropout::RULE,
     &elu::RULE,
     &erf::RULE,
     &exp::RULE,
     &expand::RULE,
+    &eye_like::RULE,
     &flatten::RULE,
     &floor::RULE,
     &gather::RULE,
     &gather_elements::RULE,
+    &gather_nd::RULE,
     &gelu::RULE,
     &gemm::RULE,
     &global_average_pool::RULE,
@@ -112,6 +132,22 @@ pub static RULES: &[&Rule] = &[
     &hard_swish::RULE,
     &identity::RULE,
     &instance_normalization::RULE,
+    &integer_arithmetic::CONV_INTEGER,
+    &integer_arithmetic::DYNAMIC_QUANTIZE_LINEAR,
+    &integer_arithmetic::MAT_MUL_INTEGER,
+    &integer_arithmetic::Q_LINEAR_CONV,
+    &integer_arithmetic::Q_LINEAR_MAT_MUL,
+    &integer_arithmetic::Q_GEMM,
+    &integer_arithmetic::Q_LINEAR_ADD,
+    &integer_arithmetic::Q_LINEAR_AVERAGE_POOL,
+    &integer_arithmetic::Q_LINEAR_CONCAT,
+    &integer_arithmetic::Q_LINEAR_GLOBAL_AVERAGE_POOL,
+    &integer_arithmetic::Q_LINEAR_LEAKY_RELU,
+    &integer_arithmetic::Q_LINEAR_MUL,
+    &integer_arithmetic::Q_LINEAR_SIGMOID,
+    &integer_arithmetic::Q_LINEAR_SOFTMAX,
+    &integer_arithmetic::DYNAMIC_QUANTIZE_MAT_MUL,
+    &integer_arithmetic::MAT_MUL_INTEGER_TO_FLOAT,
     &layer_normalization::RULE,
     &leaky_relu::RULE,
     &log::RULE,
@@ -123,9 +159,15 @@ pub static RULES: &[&Rule] = &[
     &mish::RULE,
     &mul::RULE,
     &neg::RULE,
+    &one_hot::RULE,
+    &optional::OPTIONAL,
+    &optional::OPTIONAL_GET_ELEMENT,
     &pad::RULE,
     &pow::RULE,
     &prelu::RULE,
+    &quantize_linear::RULE,
+    &quantize_linear::MICROSOFT,
+    &range::RULE,
     &reciprocal::RULE,
     &reduce_l2::RULE,
     &reduce_max::RULE,
@@ -134,8 +176,18 @@ pub static RULES: &[&Rule] = &[
     &reduce_sum_square::RULE,
     &relu::RULE,
     &reshape::RULE,
+    &reverse_sequence::RULE,
     &round::RULE,
+    &scatter_elements::RULE,
+    &scatter_nd::RULE,
     &selu::RULE,
+    &sequences::CONCAT_FROM_SEQUENCE,
+    &sequences::SEQUENCE_AT,
+    &sequences::SEQUENCE_CONSTRUCT,
+    &sequences::SEQUENCE_ERASE,
+    &sequences::SEQUENCE_INSERT,
+    &sequences::SEQUENCE_MAP,
+    &sequences::SPLIT_TO_SEQUENCE,
     &sigmoid::RULE,
     &sign::RULE,
     &sin::RULE,
@@ -150,7 +202,9 @@ pub static RULES: &[&Rule] = &[
     &sum::RULE,
     &tanh::RULE,
     &tile::RULE,
+    &top_k::RULE,
     &transpose::RULE,
+    &unique::RULE,
     &unsqueeze::RULE,
     &r#where::RULE,
 ];

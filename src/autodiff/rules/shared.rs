@@ -160,6 +160,25 @@ pub fn spread(
     Ok(ctx.b.op("Gather", &[padded, map], Attributes::none().with("axis", along as i64)))
 }
 
+/// Returns the gradient of an input of which the output is the slices along the attribute `axis`, or
+/// without it the elements, at the given places; see [`spread`].
+///
+/// # Errors
+/// The rank of input 0 is unknown, or the attribute lies outside it.
+pub fn spread_out(ctx: &mut Ctx<'_>, places: ValueId) -> Result<ValueId, RuleError> {
+    let (dy, x) = (ctx.dy()?, ctx.x(0)?);
+    if ctx.attributes().get("axis").is_none() {
+        let size = ctx.b.unary("Size", x);
+        let size = ctx.b.unsqueeze(size, &[0]);
+        let dx = spread(ctx, dy, places, 0, size)?;
+        return Ok(ctx.b.reshape_like(dx, x));
+    }
+    let along = axis(ctx.attributes().int("axis", 0)?, ctx.rank(x)?)?;
+    let size = size_along(ctx, x, along)?;
+    let dx = spread(ctx, dy, places, along, size)?;
+    Ok(shaped_like(ctx, dx, x))
+}
+
 /// Returns `0, 1, .., count - 1` for an int64 vector of one element.
 pub fn counted(ctx: &mut Ctx<'_>, count: ValueId) -> ValueId {
     let count = ctx.b.squeeze(count, &[0]);
