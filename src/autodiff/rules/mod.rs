@@ -42,6 +42,7 @@ mod leaky_relu;
 mod log;
 mod log_softmax;
 mod mat_mul;
+mod mat_mul_n_bits;
 mod max;
 mod max_pool;
 mod min;
@@ -153,6 +154,7 @@ pub static RULES: &[&Rule] = &[
     &log::RULE,
     &log_softmax::RULE,
     &mat_mul::RULE,
+    &mat_mul_n_bits::RULE,
     &max::RULE,
     &max_pool::RULE,
     &min::RULE,
