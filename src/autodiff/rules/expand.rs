@@ -44,12 +44,12 @@ mod tests {
                 .input(&[1, 3, 1, 2])
                 .fed(Tensor::ints(&[4, 1, 5, 2]))
                 .symbols(&[(0, 0, "batch"), (0, 1, "tokens"), (0, 2, "one")])
-                .not_embedded("tract takes only constant axes"),
+                .not_embedded("tract takes only constant shapes"),
             expand("computed shape of more axes")
                 .input(&[3, 1])
                 .fed(Tensor::ints(&[2, 1, 4]))
                 .symbols(&[(0, 0, "tokens"), (0, 1, "one")])
-                .not_embedded("tract takes only constant axes"),
+                .not_embedded("tract takes only constant shapes"),
         ]);
     }
 }

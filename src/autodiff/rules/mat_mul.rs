@@ -121,7 +121,7 @@ mod tests {
                 .input(&[2, 3, 4])
                 .input(&[1, 4, 5])
                 .symbols(&[(0, 0, "a"), (1, 0, "b")])
-                .not_embedded("tract cannot tell the batches apart"),
+                .not_embedded("tract wants the size of every input"),
             product("vector, batch that may be 1").input(&[4]).input(&[2, 4, 3]).symbols(&[(1, 0, "b"), (1, 2, "d")]),
             product("batch, vector, symbols").input(&[2, 3, 4]).input(&[4]).symbols(&[(0, 0, "a"), (0, 1, "b")]),
             product("symbolic rows").input(&[3, 4]).input(&[4, 2]).batch(),

@@ -72,19 +72,20 @@ mod tests {
     #[test]
     fn gradients() {
         let scatter = |name, reduction: &str| Case::new(name, "ScatterND").text("reduction", reduction);
-        let elements = Tensor::from_vec(&[2, 2, 2], vec![0_i64, 1, 2, -1, 1, 0, -3, 3]);
-        let rows = Tensor::from_vec(&[3, 1], vec![3_i64, 0, -3]);
+        let elements = |low: i64| Tensor::from_vec(&[2, 2, 2], vec![0, 1, 2, low + 3, 1, 0, low + 1, 3]);
+        let rows = |low: i64| Tensor::from_vec(&[3, 1], vec![3, 0, low + 1]);
         let mut cases = Vec::new();
         for reduction in ["none", "add", "mul", "min", "max"] {
             let case = |name| scatter(name, reduction).distinct(&[4, 4]);
-            cases.push(case("elements").fixed(elements.clone()).range(&[2, 2], -1.0, 1.0));
-            cases.push(case("rows").fixed(rows.clone()).range(&[3, 4], -1.0, 1.0));
+            let negative = |case: Case| case.not_embedded("tract stops at negative indices");
+            cases.push(negative(case("elements").fixed(elements(-4)).range(&[2, 2], -1.0, 1.0)));
+            cases.push(negative(case("rows").fixed(rows(-4)).range(&[3, 4], -1.0, 1.0)));
             let symbols = [(0, 0, "a"), (0, 1, "b"), (1, 0, "c"), (2, 0, "c"), (2, 1, "b")];
-            cases.push(case("rows, symbols").fed(rows.clone()).range(&[3, 4], -1.0, 1.0).symbols(&symbols));
+            cases.push(case("rows, symbols").fed(rows(0)).range(&[3, 4], -1.0, 1.0).symbols(&symbols));
             let symbols = [(0, 0, "a"), (0, 1, "b"), (1, 0, "c"), (1, 1, "d"), (2, 0, "c"), (2, 1, "d")];
-            cases.push(case("elements, symbols").fed(elements.clone()).range(&[2, 2], -1.0, 1.0).symbols(&symbols));
+            cases.push(case("elements, symbols").fed(elements(0)).range(&[2, 2], -1.0, 1.0).symbols(&symbols));
         }
-        check(&cases.into_iter().map(|case| case.not_embedded("tract has no ScatterND")).collect::<Vec<_>>());
+        check(&cases);
     }
 
     #[test]
@@ -95,7 +96,6 @@ mod tests {
             case.values(&[5], &[2.0, 1.0, 3.0, 0.0, 5.0])
                 .fixed(places.clone())
                 .values(&[7], &[2.0, 2.0, 1.0, 0.0, 4.0, 0.0, -1.0])
-                .not_embedded("tract has no ScatterND")
         };
         check(&[
             scatter("zeros", "mul")
