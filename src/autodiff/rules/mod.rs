@@ -280,6 +280,7 @@ pub fn find(op: &OpId, opset: i64) -> Result<&'static Rule, Option<(i64, i64)>> 
 #[cfg(test)]
 mod tests {
     use super::RULES;
+    use crate::autodiff::{InputRule, Inputs, Rule};
 
     #[test]
     fn every_file_is_in_the_list() {
@@ -308,7 +309,13 @@ mod tests {
     fn every_rule_has_cases() {
         let mut tests = Vec::new();
         sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/autodiff/rules"), &mut tests);
-        for rule in RULES {
+        let has_gradient = |rule: &&&Rule| match &rule.inputs {
+            Inputs::Fixed(list) => {
+                list.iter().any(|input| matches!(input, InputRule::Gradient(_) | InputRule::Each(_)))
+            }
+            Inputs::Variadic(_) => true,
+        };
+        for rule in RULES.iter().filter(has_gradient) {
             let name = format!("\"{}\"", rule.op);
             assert!(tests.iter().any(|text| text.contains(&name)), "{} has no case", rule.op);
         }

@@ -71,7 +71,10 @@ mod tests {
 
     #[test]
     fn gradients() {
-        let scatter = |name, reduction: &str| Case::new(name, "ScatterND").text("reduction", reduction);
+        let scatter = |name, reduction: &str| match reduction {
+            "none" => Case::new(name, "ScatterND"),
+            _ => Case::new(name, "ScatterND").text("reduction", reduction),
+        };
         let elements = |low: i64| Tensor::from_vec(&[2, 2, 2], vec![0, 1, 2, low + 3, 1, 0, low + 1, 3]);
         let rows = |low: i64| Tensor::from_vec(&[3, 1], vec![3, 0, low + 1]);
         let mut cases = Vec::new();
