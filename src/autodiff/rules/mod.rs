@@ -2,6 +2,7 @@
 
 mod abs;
 mod add;
+mod affine_grid;
 mod average_pool;
 mod batch_normalization;
 mod batch_normalization_training;
@@ -9,11 +10,14 @@ mod cast;
 mod cast_like;
 mod ceil;
 mod celu;
+mod center_crop_pad;
 mod clip;
+mod col2_im;
 mod concat;
 mod conv;
 mod conv_transpose;
 mod cos;
+mod depth_to_space;
 mod div;
 mod dropout;
 mod elu;
@@ -27,7 +31,9 @@ mod gather_elements;
 mod gelu;
 mod gemm;
 mod global_average_pool;
+mod global_lp_pool;
 mod global_max_pool;
+mod grid_sample;
 mod hard_sigmoid;
 mod hard_swish;
 mod identity;
@@ -36,9 +42,11 @@ mod layer_normalization;
 mod leaky_relu;
 mod log;
 mod log_softmax;
+mod lp_pool;
 mod mat_mul;
 mod max;
 mod max_pool;
+mod max_unpool;
 mod min;
 mod mish;
 mod mul;
@@ -54,6 +62,7 @@ mod reduce_sum;
 mod reduce_sum_square;
 mod relu;
 mod reshape;
+mod resize;
 mod round;
 mod selu;
 mod shared;
@@ -64,6 +73,7 @@ mod slice;
 mod softmax;
 mod softplus;
 mod softsign;
+mod space_to_depth;
 mod split;
 mod sqrt;
 mod squeeze;
@@ -82,6 +92,7 @@ use crate::graph::OpId;
 pub static RULES: &[&Rule] = &[
     &abs::RULE,
     &add::RULE,
+    &affine_grid::RULE,
     &average_pool::RULE,
     &batch_normalization::RULE,
     &batch_normalization_training::RULE,
@@ -89,11 +100,14 @@ pub static RULES: &[&Rule] = &[
     &cast_like::RULE,
     &ceil::RULE,
     &celu::RULE,
+    &center_crop_pad::RULE,
     &clip::RULE,
+    &col2_im::RULE,
     &concat::RULE,
     &conv::RULE,
     &conv_transpose::RULE,
     &cos::RULE,
+    &depth_to_space::RULE,
     &div::RULE,
     &dropout::RULE,
     &elu::RULE,
@@ -107,7 +121,9 @@ pub static RULES: &[&Rule] = &[
     &gelu::RULE,
     &gemm::RULE,
     &global_average_pool::RULE,
+    &global_lp_pool::RULE,
     &global_max_pool::RULE,
+    &grid_sample::RULE,
     &hard_sigmoid::RULE,
     &hard_swish::RULE,
     &identity::RULE,
@@ -116,9 +132,11 @@ pub static RULES: &[&Rule] = &[
     &leaky_relu::RULE,
     &log::RULE,
     &log_softmax::RULE,
+    &lp_pool::RULE,
     &mat_mul::RULE,
     &max::RULE,
     &max_pool::RULE,
+    &max_unpool::RULE,
     &min::RULE,
     &mish::RULE,
     &mul::RULE,
@@ -134,6 +152,7 @@ pub static RULES: &[&Rule] = &[
     &reduce_sum_square::RULE,
     &relu::RULE,
     &reshape::RULE,
+    &resize::RULE,
     &round::RULE,
     &selu::RULE,
     &sigmoid::RULE,
@@ -143,6 +162,7 @@ pub static RULES: &[&Rule] = &[
     &softmax::RULE,
     &softplus::RULE,
     &softsign::RULE,
+    &space_to_depth::RULE,
     &split::RULE,
     &sqrt::RULE,
     &squeeze::RULE,
