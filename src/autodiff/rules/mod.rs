@@ -17,6 +17,7 @@ mod concat;
 mod conv;
 mod conv_transpose;
 mod cos;
+mod deform_conv;
 mod depth_to_space;
 mod div;
 mod dropout;
@@ -46,6 +47,7 @@ mod lp_pool;
 mod mat_mul;
 mod max;
 mod max_pool;
+mod max_roi_pool;
 mod max_unpool;
 mod min;
 mod mish;
@@ -63,6 +65,7 @@ mod reduce_sum_square;
 mod relu;
 mod reshape;
 mod resize;
+mod roi_align;
 mod round;
 mod selu;
 mod shared;
@@ -107,6 +110,7 @@ pub static RULES: &[&Rule] = &[
     &conv::RULE,
     &conv_transpose::RULE,
     &cos::RULE,
+    &deform_conv::RULE,
     &depth_to_space::RULE,
     &div::RULE,
     &dropout::RULE,
@@ -136,6 +140,7 @@ pub static RULES: &[&Rule] = &[
     &mat_mul::RULE,
     &max::RULE,
     &max_pool::RULE,
+    &max_roi_pool::RULE,
     &max_unpool::RULE,
     &min::RULE,
     &mish::RULE,
@@ -153,6 +158,7 @@ pub static RULES: &[&Rule] = &[
     &relu::RULE,
     &reshape::RULE,
     &resize::RULE,
+    &roi_align::RULE,
     &round::RULE,
     &selu::RULE,
     &sigmoid::RULE,

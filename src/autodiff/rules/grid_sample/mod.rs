@@ -15,7 +15,7 @@ pub(super) mod samples;
 use super::shared::shaped_like;
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
 use crate::graph::ValueId;
-use samples::{Filter, Padding, Samples};
+use samples::{Filter, Padding, Samples, Unit};
 
 pub static RULE: Rule = Rule {
     domain: "",
@@ -40,13 +40,14 @@ fn samples(ctx: &mut Ctx<'_>) -> Result<Samples, RuleError> {
         "reflection" => Padding::Reflection,
         other => return Err(unknown("padding_mode", other)),
     };
-    if !(1..=3).contains(&sizes.len()) || sizes.contains(&0) {
+    let count = sizes.iter().try_fold(1i64, |count, size| count.checked_mul(*size));
+    if !(1..=3).contains(&sizes.len()) || count.is_none_or(|count| count == 0) {
         return Err(RuleError::Unsupported(format!("an image of sizes {sizes:?}")));
     }
-    let corners = ctx.attributes().int("align_corners", 0)? == 1;
+    let unit = if ctx.attributes().int("align_corners", 0)? == 1 { Unit::Corners } else { Unit::Edges };
     let places = [0, -1, sizes.len() as i64];
     let grid = ctx.once("grid", |ctx| Ok(ctx.b.reshape(grid, &places)))?;
-    Ok(Samples { image, grid, sizes, filter, padding, corners })
+    Ok(Samples { image, grid, sizes, filter, padding, unit })
 }
 
 /// The gradient of y as `[N, C, P]`.

@@ -21,7 +21,18 @@ pub(in crate::autodiff::rules) enum Padding {
     Reflection,
 }
 
-/// Samples of `image [N, C, D..]` at `grid [N, P, d]`, in -1..1, the last axis first; P places.
+/// What coordinates count in.
+#[derive(Clone, Copy, PartialEq)]
+pub(in crate::autodiff::rules) enum Unit {
+    /// -1 and 1 are the outermost pixels.
+    Corners,
+    /// -1 and 1 are the edges of the outermost pixels.
+    Edges,
+    /// Pixels from the first one.
+    Pixels,
+}
+
+/// Samples of `image [N, C, D..]` at `grid [N, P, d]`, the last axis first; P places.
 pub(in crate::autodiff::rules) struct Samples {
     pub image: ValueId,
     pub grid: ValueId,
@@ -29,7 +40,7 @@ pub(in crate::autodiff::rules) struct Samples {
     pub sizes: Vec<i64>,
     pub filter: Filter,
     pub padding: Padding,
-    pub corners: bool,
+    pub unit: Unit,
 }
 
 /// Weights of the taps by powers of the place: `cubic` of Keys with a = -0.75.
@@ -61,9 +72,12 @@ impl Samples {
 
     /// Places in pixels, `[N, P, d]`.
     fn places(&self, ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
+        if self.unit == Unit::Pixels {
+            return Ok(self.grid);
+        }
         ctx.once("places", |ctx| {
             let from_zero = ctx.b.shift(self.grid, 1.0);
-            if self.corners {
+            if self.unit == Unit::Corners {
                 let half = ctx.b.scale(from_zero, 0.5);
                 let last = self.each(ctx, "last", |size| size - 1.0, false);
                 return Ok(ctx.b.mul(half, last));
@@ -103,7 +117,7 @@ impl Samples {
             let zero = ctx.b.like(taps, 0.0);
             let last = self.each(ctx, "last", |size| size - 1.0, true);
             let bounded = if self.padding == Padding::Reflection {
-                let (over, double) = if self.corners { (0.0, 2.0) } else { (1.0, 0.0) };
+                let (over, double) = if self.unit == Unit::Corners { (0.0, 2.0) } else { (1.0, 0.0) };
                 let period = |size: f64| (2.0 * size - double).max(1.0);
                 let (taps, period) = (ctx.b.cast(taps, DType::I64), self.each(ctx, "period", period, true));
                 let whole = ctx.b.cast(period, DType::I64);
@@ -291,8 +305,11 @@ impl Samples {
             coordinates.push(ctx.b.reduce("ReduceSum", change, &[2], true));
         }
         let all = ctx.b.op("Concat", &coordinates, Attributes::none().with("axis", 2));
-        let corners = self.corners;
-        let scale = self.each(ctx, "scale", |size| if corners { (size - 1.0) / 2.0 } else { size / 2.0 }, false);
+        let scale = match self.unit {
+            Unit::Corners => self.each(ctx, "scale", |size| (size - 1.0) / 2.0, false),
+            Unit::Edges => self.each(ctx, "scale", |size| size / 2.0, false),
+            Unit::Pixels => return Ok(all),
+        };
         Ok(ctx.b.mul(all, scale))
     }
 }

@@ -1,6 +1,7 @@
 use crate::autodiff::harness::{Case, check};
 
-const LACKING: &str = "tract has no GridSample";
+const MOVED: &str = "tract moves the places inside the image, not the pixels that they read";
+const SLOW: &str = "the same as at opset 20, and tract takes long to plan";
 
 /// Places between pixels, inside and outside of an image with 4 by 5 pixels.
 fn places(count: usize) -> Vec<f32> {
@@ -9,11 +10,10 @@ fn places(count: usize) -> Vec<f32> {
 }
 
 fn sample(name: &'static str, mode: &str, padding: &str, corners: i64) -> Case {
-    Case::new(name, "GridSample")
-        .text("mode", mode)
-        .text("padding_mode", padding)
-        .int("align_corners", corners)
-        .not_embedded(LACKING)
+    let case = Case::new(name, "GridSample").text("mode", mode).text("padding_mode", padding);
+    let case = case.int("align_corners", corners);
+    let pixelwise = padding == "reflection" || (padding == "border" && mode.ends_with("cubic"));
+    if pixelwise { case.not_embedded(MOVED) } else { case }
 }
 
 #[test]
@@ -24,7 +24,8 @@ fn images_at_places() {
             for (opset, modes) in [(18, ["nearest", "bilinear", "bicubic"]), (20, ["nearest", "linear", "cubic"])] {
                 for mode in modes {
                     let case = sample("one image", mode, padding, corners).opset(opset).input(&[1, 2, 4, 5]);
-                    cases.push(case.values(&[1, 3, 4, 2], &places(12)));
+                    let case = case.values(&[1, 3, 4, 2], &places(12));
+                    cases.push(if opset == 18 { case.not_embedded(SLOW) } else { case });
                 }
             }
         }

@@ -1,5 +1,8 @@
 //! The interpolation matrix of one axis, as ONNX Runtime computes it: positions in single
-//! precision, an axis of scale 1 untouched, `align_corners` by the whole sizes.
+//! precision, an axis of scale 1 untouched. It reads x elsewhere than ONNX says, and the matrix with
+//! it, where `align_corners` meets a scaled size that is not whole (the whole size counts), where
+//! `pytorch_half_pixel` makes one pixel (the first, not half a pixel before it), and where scales
+//! near 1 leave the sizes as they are (nothing is resized).
 
 use crate::autodiff::RuleError;
 use crate::graph::Attributes;
