@@ -58,6 +58,7 @@ mod tests {
             case("apart", &[2, 12, 4], &[4, 6], &[2, 3]).ints("strides", &[2, 3]),
             case("overlapping", &[1, 8, 12], &[4, 5], &[2, 2]),
             case("padded", &[1, 8, 20], &[3, 4], &[2, 2]).ints("pads", &[1, 1, 1, 1]).batch(),
+            case("uneven pads", &[1, 8, 15], &[3, 4], &[2, 2]).ints("pads", &[1, 0, 0, 2]),
             case("dilated, strided", &[1, 4, 9], &[6, 7], &[2, 2]).ints("dilations", &[1, 2]).ints("strides", &[2, 2]),
             case("1d", &[2, 6, 4], &[6], &[3]).opset(21),
             case("3d", &[1, 8, 4], &[3, 2, 3], &[2, 2, 2]),
