@@ -38,6 +38,8 @@ enum Input {
     Float(Tensor),
     /// An initializer without gradient.
     Fixed(Tensor),
+    /// A graph input without gradient.
+    Fed(Tensor),
 }
 
 impl Case {
@@ -111,6 +113,13 @@ impl Case {
     /// Adds an initializer for which no gradient is wanted.
     pub fn fixed(mut self, tensor: Tensor) -> Case {
         self.inputs.push(Input::Fixed(tensor));
+        self
+    }
+
+    /// Adds a graph input for which no gradient is wanted: nothing but its fact is known when the
+    /// gradient is built.
+    pub fn fed(mut self, tensor: Tensor) -> Case {
+        self.inputs.push(Input::Fed(tensor));
         self
     }
 
@@ -300,6 +309,7 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
                 Some(b.input(&name, fact))
             }
             Input::Fixed(tensor) => Some(b.initializer(&name, tensor.clone())),
+            Input::Fed(tensor) => Some(b.input(&name, Fact::fixed(tensor.dtype(), tensor.shape()))),
         });
     }
     let outputs = b.ops(&case.op, &ids, case.attributes.clone(), case.outputs);
@@ -369,7 +379,7 @@ fn model(graph: Graph, case: &Case) -> Model {
 fn feeds(model: &Model, ids: &[Option<ValueId>], case: &Case) -> Vec<(String, Tensor)> {
     let mut feeds = Vec::new();
     for (id, input) in ids.iter().zip(&case.inputs) {
-        if let (Some(id), Input::Float(tensor)) = (id, input) {
+        if let (Some(id), Input::Float(tensor) | Input::Fed(tensor)) = (id, input) {
             feeds.push((model.graph.value_name(*id).to_string(), tensor.clone()));
         }
     }
