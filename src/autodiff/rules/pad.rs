@@ -220,6 +220,10 @@ mod tests {
         Case::new(name, "Pad").linear().input(&[2, 4, 5]).fixed(Tensor::ints(pads))
     }
 
+    fn computed(name: &'static str) -> Case {
+        Case::new(name, "Pad").linear().input(&[2, 4, 5]).not_embedded("tract takes only constant pads")
+    }
+
     #[test]
     fn a_number() {
         check(&[
@@ -232,6 +236,13 @@ mod tests {
             pad("removing", &[0, -1, 1, 0, 0, -2]).not_embedded(REFUSED),
             pad("symbolic batch", &[0, 1, 0, 0, 0, 2]).batch(),
             pad("along a symbol", &[1, 0, 0, 2, 0, 1]).batch(),
+            computed("computed pads").fed(Tensor::ints(&[1, 0, 2, 0, -1, 1])),
+            computed("computed pads, trained value").fed(Tensor::ints(&[1, 0, 2, 0, 0, 1])).values(&[], &[0.5]),
+            computed("computed pads of some axes")
+                .fed(Tensor::ints(&[1, 0, 2, -1]))
+                .missing()
+                .fixed(Tensor::ints(&[2, 0])),
+            computed("computed axes").fixed(Tensor::ints(&[1, 0, 2, -1])).missing().fed(Tensor::ints(&[2, 1])).batch(),
         ]);
     }
 

@@ -87,6 +87,18 @@ fn shapes_and_policies() {
         linear(scaled("channels last", &[2, 3, 4, 2], &[1.0, 2.0, 1.5, 1.0]).batch()),
         linear(sized("sizes", &[2, 3, 4, 5], &[2, 3, 7, 9])),
         linear(sized("sizes, batch", &[2, 3, 4, 5], &[7, 9]).ints("axes", &[2, -1]).batch()),
+        linear(Case::new("computed sizes", "Resize").linear().input(&[2, 3, 4, 5]).missing().missing())
+            .fed(Tensor::ints(&[2, 3, 7, 9]))
+            .batch()
+            .not_embedded("tract takes only constant sizes"),
+        Case::new("computed sizes, whole", "Resize")
+            .linear()
+            .input(&[2, 3, 4, 5])
+            .missing()
+            .missing()
+            .fed(Tensor::ints(&[2, 3, 8, 15]))
+            .batch()
+            .not_embedded("tract takes only constant sizes"),
         linear(scaled("axes", &[1, 2, 3, 4], &[1.5, 2.0]).ints("axes", &[3, 2])),
         linear(sized("axes and sizes", &[1, 2, 3, 4], &[5, 7]).ints("axes", &[2, 3])),
         linear(kept("not larger", "not_larger", &[2, 3], &[9, 8])),
