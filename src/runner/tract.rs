@@ -4,6 +4,7 @@
 //! input shapes that is bound to it.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
+use super::tract_refused::refused;
 use super::tract_stable::stable;
 use crate::graph::{DType, Dim, Model, Tensor};
 use crate::onnx::to_bytes;
@@ -163,6 +164,9 @@ impl Engine for Tract {
                 }
             }
             order.push(buffer.0);
+        }
+        if let Some(reason) = refused(graph) {
+            return Err(fail(reason));
         }
         let plan = prepare(model, &symbols).map_err(|error| fail(format!("{error:#}")))?;
         let mut targets = Vec::new();

@@ -2,6 +2,7 @@
 
 mod abs;
 mod add;
+mod affine_grid;
 mod average_pool;
 mod batch_normalization;
 mod batch_normalization_training;
@@ -9,13 +10,17 @@ mod cast;
 mod cast_like;
 mod ceil;
 mod celu;
+mod center_crop_pad;
 mod clip;
+mod col2_im;
 mod compress;
 mod concat;
 mod conv;
 mod conv_transpose;
 mod cos;
 mod cum_sum;
+mod deform_conv;
+mod depth_to_space;
 mod dequantize_linear;
 mod det;
 mod div;
@@ -34,7 +39,9 @@ mod gather_nd;
 mod gelu;
 mod gemm;
 mod global_average_pool;
+mod global_lp_pool;
 mod global_max_pool;
+mod grid_sample;
 mod group_normalization;
 mod hard_sigmoid;
 mod hard_swish;
@@ -48,11 +55,14 @@ mod leaky_relu;
 mod log;
 mod log_softmax;
 mod lp_normalization;
+mod lp_pool;
 mod lrn;
 mod mat_mul;
 mod mat_mul_n_bits;
 mod max;
 mod max_pool;
+mod max_roi_pool;
+mod max_unpool;
 mod mean;
 mod mean_variance_normalization;
 mod min;
@@ -81,7 +91,9 @@ mod reduce_sum;
 mod reduce_sum_square;
 mod relu;
 mod reshape;
+mod resize;
 mod reverse_sequence;
+mod roi_align;
 mod round;
 mod scatter_elements;
 mod scatter_nd;
@@ -97,6 +109,7 @@ mod softmax;
 mod softmax_cross_entropy_loss;
 mod softplus;
 mod softsign;
+mod space_to_depth;
 mod split;
 mod sqrt;
 mod squeeze;
@@ -120,6 +133,7 @@ use crate::graph::OpId;
 pub static RULES: &[&Rule] = &[
     &abs::RULE,
     &add::RULE,
+    &affine_grid::RULE,
     &average_pool::RULE,
     &batch_normalization::RULE,
     &batch_normalization_training::RULE,
@@ -127,13 +141,17 @@ pub static RULES: &[&Rule] = &[
     &cast_like::RULE,
     &ceil::RULE,
     &celu::RULE,
+    &center_crop_pad::RULE,
     &clip::RULE,
+    &col2_im::RULE,
     &compress::RULE,
     &concat::RULE,
     &conv::RULE,
     &conv_transpose::RULE,
     &cos::RULE,
     &cum_sum::RULE,
+    &deform_conv::RULE,
+    &depth_to_space::RULE,
     &dequantize_linear::MICROSOFT,
     &dequantize_linear::RULE,
     &det::RULE,
@@ -153,7 +171,9 @@ pub static RULES: &[&Rule] = &[
     &gelu::RULE,
     &gemm::RULE,
     &global_average_pool::RULE,
+    &global_lp_pool::RULE,
     &global_max_pool::RULE,
+    &grid_sample::RULE,
     &group_normalization::RULE,
     &hard_sigmoid::RULE,
     &hard_swish::RULE,
@@ -186,11 +206,14 @@ pub static RULES: &[&Rule] = &[
     &log::RULE,
     &log_softmax::RULE,
     &lp_normalization::RULE,
+    &lp_pool::RULE,
     &lrn::RULE,
     &mat_mul::RULE,
     &mat_mul_n_bits::RULE,
     &max::RULE,
     &max_pool::RULE,
+    &max_roi_pool::RULE,
+    &max_unpool::RULE,
     &mean::RULE,
     &mean_variance_normalization::RULE,
     &min::RULE,
@@ -221,7 +244,9 @@ pub static RULES: &[&Rule] = &[
     &reduce_sum_square::RULE,
     &relu::RULE,
     &reshape::RULE,
+    &resize::RULE,
     &reverse_sequence::RULE,
+    &roi_align::RULE,
     &round::RULE,
     &scatter_elements::RULE,
     &scatter_nd::RULE,
@@ -242,6 +267,7 @@ pub static RULES: &[&Rule] = &[
     &softmax_cross_entropy_loss::RULE,
     &softplus::RULE,
     &softsign::RULE,
+    &space_to_depth::RULE,
     &split::RULE,
     &sqrt::RULE,
     &squeeze::RULE,
@@ -309,11 +335,10 @@ mod tests {
     fn every_rule_has_cases() {
         let mut tests = Vec::new();
         sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/autodiff/rules"), &mut tests);
+        let gives = |input: &InputRule| matches!(input, InputRule::Gradient(_) | InputRule::Each(_));
         let has_gradient = |rule: &&&Rule| match &rule.inputs {
-            Inputs::Fixed(list) => {
-                list.iter().any(|input| matches!(input, InputRule::Gradient(_) | InputRule::Each(_)))
-            }
-            Inputs::Variadic(_) => true,
+            Inputs::Fixed(list) => list.iter().any(gives),
+            Inputs::Variadic(input) => gives(input),
         };
         for rule in RULES.iter().filter(has_gradient) {
             let name = format!("\"{}\"", rule.op);
