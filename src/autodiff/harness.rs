@@ -26,6 +26,7 @@ pub struct Case {
     inputs: Vec<Input>,
     outputs: usize,
     in_loss: usize,
+    without: Vec<usize>,
     step: f64,
     batch: bool,
     expected: Vec<(usize, Vec<f32>)>,
@@ -51,6 +52,7 @@ impl Case {
             inputs: Vec::new(),
             outputs: 1,
             in_loss: usize::MAX,
+            without: Vec::new(),
             step: STEP,
             batch: false,
             expected: Vec::new(),
@@ -156,6 +158,23 @@ impl Case {
     pub fn in_loss(mut self, count: usize) -> Case {
         self.in_loss = count;
         self
+    }
+
+    /// Leaves an optional output out.
+    pub fn without(mut self, output: usize) -> Case {
+        self.without.push(output);
+        self
+    }
+
+    /// Sets a list of floats.
+    pub fn floats(self, name: &str, values: &[f32]) -> Case {
+        self.attribute(name, Attribute::Floats(values.to_vec()))
+    }
+
+    /// Sets a list of strings.
+    pub fn texts(self, name: &str, values: &[&str]) -> Case {
+        let values = values.iter().map(|value| value.as_bytes().to_vec().into()).collect();
+        self.attribute(name, Attribute::Strings(values))
     }
 
     /// Says that the operator is linear in each input, so that the difference takes step 1.
@@ -303,7 +322,8 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
         });
     }
     let outputs = b.ops(&case.op, &ids, case.attributes.clone(), case.outputs);
-    for (index, output) in outputs.iter().enumerate() {
+    let kept = (0..case.outputs).filter(|index| !case.without.contains(index));
+    for (index, output) in kept.map(|index| &outputs[index]).enumerate() {
         if let Some(facts) = facts {
             let mut fact = facts[index].clone();
             if let (true, Some(Input::Float(first))) = (case.batch, case.inputs.first()) {
@@ -317,7 +337,12 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
         b.rename(*output, &format!("y{index}"));
         b.mark_output(*output);
     }
-    (model(b.finish(), case), ids)
+    let mut graph = b.finish();
+    for index in &case.without {
+        graph.nodes[0].outputs[*index] = None;
+        graph.producers.remove(&outputs[*index]);
+    }
+    (model(graph, case), ids)
 }
 
 fn backward_model(

@@ -1,10 +1,13 @@
-//! Replaces the operators that exist only for autodiff by standard ones.
+//! Replaces the operators that exist only for autodiff by standard ones that engines run.
 //!
 //! `ai.freeze-plan.BatchNormalization(X, scale, B) -> Y, mean, var, centered, inv_std` normalizes
 //! by the batch's own statistics. It is one node until the gradients are built, so that its
 //! gradient is the short formula, and becomes reductions and products here.
+//!
+//! A recurrent layer whose batch comes first (layout 1) becomes one whose steps come first, between
+//! transpositions: ONNX Runtime has no other on CPU.
 
-use crate::graph::{Attributes, Builder, Graph, INTERNAL_DOMAIN, Node, OpId, Replaced, ValueId, rebuild};
+use crate::graph::{Attributes, Builder, Fact, Graph, INTERNAL_DOMAIN, Node, OpId, Replaced, ValueId, rebuild};
 
 /// Returns the internal operator of training-form batch normalization.
 ///
@@ -15,12 +18,53 @@ pub fn batch_norm_op() -> OpId {
     OpId { domain: INTERNAL_DOMAIN.into(), name: "BatchNormalization".into() }
 }
 
-/// Returns the graph with every internal operator replaced.
+/// Returns the graph with every such operator replaced.
 pub fn lower(graph: &Graph) -> Graph {
-    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN) {
+    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN || is_batch_first(node)) {
         return graph.clone();
     }
-    rebuild(graph, |b, node, inputs| (node.op == batch_norm_op()).then(|| batch_norm(b, graph, node, inputs)))
+    rebuild(graph, |b, node, inputs| {
+        if is_batch_first(node) {
+            return Some(steps_first(b, graph, node, inputs));
+        }
+        (node.op == batch_norm_op()).then(|| batch_norm(b, graph, node, inputs))
+    })
+}
+
+fn is_batch_first(node: &Node) -> bool {
+    let recurrent = node.op.domain.is_empty() && matches!(node.op.name.as_str(), "LSTM" | "GRU" | "RNN");
+    recurrent && node.attributes.int("layout", 0) == Ok(1)
+}
+
+/// X and the states are `[B, T, I]` and `[B, directions, H]`, Y is `[B, T, directions, H]`.
+fn steps_first(b: &mut Builder, graph: &Graph, node: &Node, inputs: &[Option<ValueId>]) -> Replaced {
+    b.enter(node.origin.clone(), &node.name);
+    let turned = |(index, input): (usize, &Option<ValueId>)| {
+        let turns = matches!(index, 0 | 5 | 6);
+        input.map(|value| if turns { b.transpose(value, &[1, 0, 2]) } else { value })
+    };
+    let inputs: Vec<Option<ValueId>> = inputs.iter().enumerate().map(turned).collect();
+    let mut attributes = node.attributes.clone();
+    attributes.remove("layout");
+    let outputs: Vec<Option<ValueId>> = node
+        .outputs
+        .iter()
+        .map(|output| {
+            output.map(|id| {
+                let name = b.unique(&node.op.name);
+                b.declare(&name, Fact { dtype: graph.fact(id).dtype, shape: None })
+            })
+        })
+        .collect();
+    b.push_node(Node { inputs, outputs: outputs.clone(), attributes, ..node.clone() });
+    let back = |(index, (old, new)): (usize, (&Option<ValueId>, Option<ValueId>))| {
+        let (old, new) = ((*old)?, new?);
+        let turned = b.transpose(new, if index == 0 { &[2, 0, 1, 3] } else { &[1, 0, 2] });
+        b.refine(turned, graph.fact(old));
+        b.rename(turned, graph.value_name(old));
+        Some(turned)
+    };
+    node.outputs.iter().zip(outputs).enumerate().map(back).collect()
 }
 
 fn batch_norm(b: &mut Builder, graph: &Graph, node: &Node, inputs: &[Option<ValueId>]) -> Replaced {

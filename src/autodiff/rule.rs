@@ -1,6 +1,6 @@
 //! What a gradient rule is, and what it sees.
 
-use crate::graph::{AttrError, Attributes, Builder, DType, Dim, FactError, Node, ValueId, lost};
+use crate::graph::{AttrError, Attributes, Builder, DType, Dim, Fact, FactError, Node, NodeId, ValueId, lost};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
@@ -71,14 +71,15 @@ pub enum RuleError {
 pub struct Ctx<'a> {
     /// Appends nodes, named under the forward node.
     pub b: &'a mut Builder,
+    id: NodeId,
     node: &'a Node,
     grads: Vec<Option<ValueId>>,
-    memo: HashMap<&'static str, ValueId>,
+    memo: HashMap<&'static str, Vec<ValueId>>,
 }
 
 impl<'a> Ctx<'a> {
-    pub(super) fn new(b: &'a mut Builder, node: &'a Node, grads: Vec<Option<ValueId>>) -> Ctx<'a> {
-        Ctx { b, node, grads, memo: HashMap::new() }
+    pub(super) fn new(b: &'a mut Builder, id: NodeId, node: &'a Node, grads: Vec<Option<ValueId>>) -> Ctx<'a> {
+        Ctx { b, id, node, grads, memo: HashMap::new() }
     }
 
     /// Returns the forward node.
@@ -105,6 +106,12 @@ impl<'a> Ctx<'a> {
     /// The node lacks it.
     pub fn y(&self, index: usize) -> Result<ValueId, RuleError> {
         self.node.output(index).ok_or_else(|| RuleError::Unsupported(format!("output {index} is missing")))
+    }
+
+    /// Returns output `index`, which the operator can give; a node that leaves it out gets it,
+    /// with this fact.
+    pub fn exposed(&mut self, index: usize, fact: Fact) -> ValueId {
+        self.b.expose_output(self.id, index, fact)
     }
 
     /// Returns the gradient of output `index`, where the loss depends on that output.
@@ -136,12 +143,25 @@ impl<'a> Ctx<'a> {
         key: &'static str,
         build: impl FnOnce(&mut Self) -> Result<ValueId, RuleError>,
     ) -> Result<ValueId, RuleError> {
-        if let Some(value) = self.memo.get(key) {
-            return Ok(*value);
+        let values = self.once_each(key, |ctx| Ok(vec![build(ctx)?]))?;
+        Ok(values[0])
+    }
+
+    /// As [`Ctx::once`], for several values.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn once_each(
+        &mut self,
+        key: &'static str,
+        build: impl FnOnce(&mut Self) -> Result<Vec<ValueId>, RuleError>,
+    ) -> Result<Vec<ValueId>, RuleError> {
+        if let Some(values) = self.memo.get(key) {
+            return Ok(values.clone());
         }
-        let value = build(self)?;
-        self.memo.insert(key, value);
-        Ok(value)
+        let values = build(self)?;
+        self.memo.insert(key, values.clone());
+        Ok(values)
     }
 
     /// Returns the dtype of a value.

@@ -28,6 +28,7 @@ mod gelu;
 mod gemm;
 mod global_average_pool;
 mod global_max_pool;
+mod gru;
 mod hard_sigmoid;
 mod hard_swish;
 mod identity;
@@ -36,6 +37,7 @@ mod layer_normalization;
 mod leaky_relu;
 mod log;
 mod log_softmax;
+mod lstm;
 mod mat_mul;
 mod max;
 mod max_pool;
@@ -54,6 +56,7 @@ mod reduce_sum;
 mod reduce_sum_square;
 mod relu;
 mod reshape;
+mod rnn;
 mod round;
 mod selu;
 mod shared;
@@ -108,6 +111,7 @@ pub static RULES: &[&Rule] = &[
     &gemm::RULE,
     &global_average_pool::RULE,
     &global_max_pool::RULE,
+    &gru::RULE,
     &hard_sigmoid::RULE,
     &hard_swish::RULE,
     &identity::RULE,
@@ -116,6 +120,7 @@ pub static RULES: &[&Rule] = &[
     &leaky_relu::RULE,
     &log::RULE,
     &log_softmax::RULE,
+    &lstm::RULE,
     &mat_mul::RULE,
     &max::RULE,
     &max_pool::RULE,
@@ -134,6 +139,7 @@ pub static RULES: &[&Rule] = &[
     &reduce_sum_square::RULE,
     &relu::RULE,
     &reshape::RULE,
+    &rnn::RULE,
     &round::RULE,
     &selu::RULE,
     &sigmoid::RULE,
