@@ -209,8 +209,11 @@ impl Engine for Tract {
 }
 
 /// Returns why tract would compute something else than a node says: it passes over some attributes
-/// of recurrent layers.
+/// of recurrent layers, and goes wrong in a Scan in a Scan.
 fn misread(node: &Node) -> Option<String> {
+    if node.op.is("Scan") && has_scan(node) {
+        return Some(format!("node \"{}\": a Scan in a Scan is not supported", node.name));
+    }
     let default: &[&str] = match node.op.name.as_str() {
         "LSTM" => &["sigmoid", "tanh", "tanh"],
         "GRU" => &["sigmoid", "tanh"],
@@ -237,6 +240,14 @@ fn misread(node: &Node) -> Option<String> {
         return None;
     };
     Some(format!("node \"{}\": attribute \"{what}\" of {} is not supported", node.name, node.op))
+}
+
+/// Returns true for a node that has a Scan in a subgraph, however deep.
+fn has_scan(node: &Node) -> bool {
+    node.attributes.iter().any(|(_, value)| match value {
+        Attribute::Graph(inner) => inner.graph.nodes().iter().any(|node| node.op.is("Scan") || has_scan(node)),
+        _ => false,
+    })
 }
 
 fn prepare(
