@@ -154,6 +154,25 @@ impl Builder {
         outputs
     }
 
+    /// Appends a copy of a node as [`Builder::copy_node`] does, with what inference adds to the facts.
+    pub fn copy_inferred(&mut self, from: &Graph, node: &Node, inputs: &[Option<ValueId>]) -> Vec<Option<ValueId>> {
+        let outputs = self.copy_node(from, node, inputs);
+        let facts = infer::facts(&self.graph, &node.op, inputs, &node.attributes, outputs.len());
+        for (output, fact) in outputs.iter().zip(&facts) {
+            if let Some(output) = output {
+                self.refine(*output, fact);
+            }
+        }
+        outputs
+    }
+
+    /// Gives a node other attributes and further outputs, which it puts behind position `count`.
+    pub fn extend_node(&mut self, node: NodeId, attributes: Attributes, count: usize, facts: &[Fact]) -> Vec<ValueId> {
+        self.graph.nodes[node.0].attributes = attributes;
+        let more = facts.iter().enumerate().map(|(index, fact)| self.expose_output(node, count + index, fact.clone()));
+        more.collect()
+    }
+
     /// Declares output `index` of a node that leaves it out, and returns it; one that is there is
     /// returned as it is.
     pub fn expose_output(&mut self, node: NodeId, index: usize, fact: Fact) -> ValueId {

@@ -58,6 +58,7 @@ mod relu;
 mod reshape;
 mod rnn;
 mod round;
+mod scan;
 mod selu;
 mod shared;
 mod sigmoid;
@@ -141,6 +142,7 @@ pub static RULES: &[&Rule] = &[
     &reshape::RULE,
     &rnn::RULE,
     &round::RULE,
+    &scan::RULE,
     &selu::RULE,
     &sigmoid::RULE,
     &sign::RULE,
