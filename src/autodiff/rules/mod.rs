@@ -32,6 +32,7 @@ mod gru;
 mod hard_sigmoid;
 mod hard_swish;
 mod identity;
+mod r#if;
 mod instance_normalization;
 mod layer_normalization;
 mod leaky_relu;
@@ -116,6 +117,7 @@ pub static RULES: &[&Rule] = &[
     &hard_sigmoid::RULE,
     &hard_swish::RULE,
     &identity::RULE,
+    &r#if::RULE,
     &instance_normalization::RULE,
     &layer_normalization::RULE,
     &leaky_relu::RULE,
