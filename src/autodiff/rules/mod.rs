@@ -38,6 +38,7 @@ mod layer_normalization;
 mod leaky_relu;
 mod log;
 mod log_softmax;
+mod r#loop;
 mod lstm;
 mod mat_mul;
 mod max;
@@ -123,6 +124,7 @@ pub static RULES: &[&Rule] = &[
     &leaky_relu::RULE,
     &log::RULE,
     &log_softmax::RULE,
+    &r#loop::RULE,
     &lstm::RULE,
     &mat_mul::RULE,
     &max::RULE,
