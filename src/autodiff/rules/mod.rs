@@ -43,20 +43,24 @@ mod global_lp_pool;
 mod global_max_pool;
 mod grid_sample;
 mod group_normalization;
+mod gru;
 mod hard_sigmoid;
 mod hard_swish;
 mod hardmax;
 mod hyperbolic;
 mod identity;
+mod r#if;
 mod instance_normalization;
 mod integer_arithmetic;
 mod layer_normalization;
 mod leaky_relu;
 mod log;
 mod log_softmax;
+mod r#loop;
 mod lp_normalization;
 mod lp_pool;
 mod lrn;
+mod lstm;
 mod mat_mul;
 mod mat_mul_n_bits;
 mod max;
@@ -93,8 +97,10 @@ mod relu;
 mod reshape;
 mod resize;
 mod reverse_sequence;
+mod rnn;
 mod roi_align;
 mod round;
+mod scan;
 mod scatter_elements;
 mod scatter_nd;
 mod selu;
@@ -175,6 +181,7 @@ pub static RULES: &[&Rule] = &[
     &global_max_pool::RULE,
     &grid_sample::RULE,
     &group_normalization::RULE,
+    &gru::RULE,
     &hard_sigmoid::RULE,
     &hard_swish::RULE,
     &hardmax::RULE,
@@ -184,6 +191,7 @@ pub static RULES: &[&Rule] = &[
     &hyperbolic::COSH,
     &hyperbolic::SINH,
     &identity::RULE,
+    &r#if::RULE,
     &instance_normalization::RULE,
     &integer_arithmetic::CONV_INTEGER,
     &integer_arithmetic::DYNAMIC_QUANTIZE_LINEAR,
@@ -205,9 +213,11 @@ pub static RULES: &[&Rule] = &[
     &leaky_relu::RULE,
     &log::RULE,
     &log_softmax::RULE,
+    &r#loop::RULE,
     &lp_normalization::RULE,
     &lp_pool::RULE,
     &lrn::RULE,
+    &lstm::RULE,
     &mat_mul::RULE,
     &mat_mul_n_bits::RULE,
     &max::RULE,
@@ -246,8 +256,10 @@ pub static RULES: &[&Rule] = &[
     &reshape::RULE,
     &resize::RULE,
     &reverse_sequence::RULE,
+    &rnn::RULE,
     &roi_align::RULE,
     &round::RULE,
+    &scan::RULE,
     &scatter_elements::RULE,
     &scatter_nd::RULE,
     &selu::RULE,
@@ -339,6 +351,7 @@ mod tests {
         let has_gradient = |rule: &&&Rule| match &rule.inputs {
             Inputs::Fixed(list) => list.iter().any(gives),
             Inputs::Variadic(input) => gives(input),
+            Inputs::Subgraphs(_) => false,
         };
         for rule in RULES.iter().filter(has_gradient) {
             let name = format!("\"{}\"", rule.op);
