@@ -7,8 +7,8 @@
 
 use super::gradients;
 use crate::graph::{
-    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, INTERNAL_DOMAIN, Model, OpId, Tensor, ValueId,
-    check as check_graph, prune,
+    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, INTERNAL_DOMAIN, Model, Node, OpId, Origin, Tensor,
+    ValueId, check as check_graph, prune,
 };
 use crate::runner::{Engine, evaluate, testing};
 use std::collections::BTreeMap;
@@ -26,17 +26,21 @@ pub struct Case {
     attributes: Attributes,
     inputs: Vec<Input>,
     outputs: usize,
+    absent: Vec<usize>,
     in_loss: usize,
     step: f64,
-    batch: bool,
+    batch: Vec<usize>,
     expected: Vec<(usize, Vec<f32>)>,
     embedded: bool,
+    reference: Option<Vec<f32>>,
 }
 
 enum Input {
     Missing,
     /// A floating-point input that a gradient is wanted for.
     Float(Tensor),
+    /// An input without gradient.
+    Given(Tensor),
     /// An initializer without gradient.
     Fixed(Tensor),
 }
@@ -51,11 +55,13 @@ impl Case {
             attributes: Attributes::none(),
             inputs: Vec::new(),
             outputs: 1,
+            absent: Vec::new(),
             in_loss: usize::MAX,
             step: STEP,
-            batch: false,
+            batch: Vec::new(),
             expected: Vec::new(),
             embedded: true,
+            reference: None,
         }
     }
 
@@ -115,6 +121,12 @@ impl Case {
         self
     }
 
+    /// Adds an input for which no gradient is wanted.
+    pub fn given(mut self, tensor: Tensor) -> Case {
+        self.inputs.push(Input::Given(tensor));
+        self
+    }
+
     /// Leaves an optional input out.
     pub fn missing(mut self) -> Case {
         self.inputs.push(Input::Missing);
@@ -153,6 +165,12 @@ impl Case {
         self
     }
 
+    /// Leaves out an output.
+    pub fn absent(mut self, output: usize) -> Case {
+        self.absent.push(output);
+        self
+    }
+
     /// Lets only the first `count` outputs enter the loss.
     pub fn in_loss(mut self, count: usize) -> Case {
         self.in_loss = count;
@@ -168,7 +186,13 @@ impl Case {
     /// Makes the first dimension of the first input, and of the outputs that have its size there,
     /// a symbol.
     pub fn batch(mut self) -> Case {
-        self.batch = true;
+        self.batch = vec![0];
+        self
+    }
+
+    /// As [`Case::batch`] for the first dimension of all these inputs.
+    pub fn batches(mut self, inputs: &[usize]) -> Case {
+        self.batch = inputs.to_vec();
         self
     }
 
@@ -176,6 +200,13 @@ impl Case {
     /// for an output gradient of ones.
     pub fn expect(mut self, input: usize, gradient: &[f32]) -> Case {
         self.expected.push((input, gradient.to_vec()));
+        self
+    }
+
+    /// Says that the engines have no kernel for this form of the operator: its decomposition is run
+    /// instead, and its first output must be these elements, which another implementation gave.
+    pub fn reference(mut self, elements: &[f32]) -> Case {
+        self.reference = Some(elements.to_vec());
         self
     }
 
@@ -203,10 +234,21 @@ pub fn check(cases: &[Case]) {
 fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
     let (forward, ids) = forward_model(case, None);
     let feeds = feeds(&forward, &ids, case);
+    let forward = match case.reference {
+        None => forward,
+        Some(_) => decomposed(forward)?,
+    };
     let forward = Model { graph: crate::autodiff::lower(&forward.graph), ..forward };
     let outputs = run(engine, &forward, &feeds)?;
     let facts: Vec<Fact> = outputs.iter().map(|tensor| Fact::fixed(tensor.dtype(), tensor.shape())).collect();
-    decomposed_is_equal(case, engine, &facts, &feeds, &outputs)?;
+    match &case.reference {
+        None => decomposed_is_equal(case, engine, &facts, &feeds, &outputs)?,
+        Some(expected) => {
+            let (found, expected) =
+                (outputs[0].to_f64s().unwrap(), expected.iter().map(|v| f64::from(*v)).collect::<Vec<_>>());
+            same_elements(0, &expected, &found)?;
+        }
+    }
     let wanted: Vec<usize> =
         (0..case.inputs.len()).filter(|index| matches!(case.inputs[*index], Input::Float(_))).collect();
     let cotangents: Vec<Tensor> = outputs
@@ -263,16 +305,25 @@ fn decomposed_is_equal(
     if super::find_decomposition(&case.op, version).is_none() {
         return Ok(());
     }
-    let graph = super::decompose(&forward.graph, &forward.opsets, |_| true).map_err(|error| format!("{error:?}"))?;
+    let forward = decomposed(forward)?;
+    let forward = Model { graph: super::lower(&forward.graph), ..forward };
+    for (index, (own, parts)) in outputs.iter().zip(run(engine, &forward, feeds)?).enumerate() {
+        same_elements(index, &own.to_f64s().unwrap(), &parts.to_f64s().unwrap())?;
+    }
+    Ok(())
+}
+
+fn decomposed(model: Model) -> Result<Model, String> {
+    let graph = super::decompose(&model.graph, &model.opsets, |_| true).map_err(|error| format!("{error:?}"))?;
     check_graph(&graph).map_err(|error| error.to_string())?;
-    let decomposed = Model { graph: super::lower(&graph), ..forward };
-    for (index, (own, parts)) in outputs.iter().zip(run(engine, &decomposed, feeds)?).enumerate() {
-        let (own, parts) = (own.to_f64s().unwrap(), parts.to_f64s().unwrap());
-        let size = own.iter().fold(0f64, |most, value| most.max(value.abs()));
-        let far = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-5 * size.max(1.0) || b.is_nan();
-        if own.len() != parts.len() || own.iter().zip(&parts).any(far) {
-            return Err(format!("output {index} is {own:?}, its decomposition gives {parts:?}"));
-        }
+    Ok(Model { graph, ..model })
+}
+
+fn same_elements(index: usize, own: &[f64], parts: &[f64]) -> Result<(), String> {
+    let size = own.iter().fold(0f64, |most, value| most.max(value.abs()));
+    let far = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-5 * size.max(1.0) || b.is_nan();
+    if own.len() != parts.len() || own.iter().zip(parts).any(far) {
+        return Err(format!("output {index} is {own:?}, its decomposition gives {parts:?}"));
     }
     Ok(())
 }
@@ -321,9 +372,9 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
         let name = format!("x{index}");
         ids.push(match input {
             Input::Missing => None,
-            Input::Float(tensor) => {
+            Input::Float(tensor) | Input::Given(tensor) => {
                 let mut fact = Fact::fixed(tensor.dtype(), tensor.shape());
-                if case.batch && index == 0 {
+                if case.batch.contains(&index) {
                     fact.shape.as_mut().unwrap()[0] = Dim::Symbol("batch".into());
                 }
                 Some(b.input(&name, fact))
@@ -331,11 +382,11 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
             Input::Fixed(tensor) => Some(b.initializer(&name, tensor.clone())),
         });
     }
-    let outputs = b.ops(&case.op, &ids, case.attributes.clone(), case.outputs);
+    let outputs = node(&mut b, case, &ids);
     for (index, output) in outputs.iter().enumerate() {
         if let Some(facts) = facts {
             let mut fact = facts[index].clone();
-            if let (true, Some(Input::Float(first))) = (case.batch, case.inputs.first()) {
+            if let Some(Input::Float(first)) = case.batch.first().and_then(|index| case.inputs.get(*index)) {
                 let dims = fact.shape.as_mut().unwrap().iter_mut().take(1);
                 dims.filter(|dim| dim.known() == Some(first.shape()[0])).for_each(|dim| {
                     *dim = Dim::Symbol("batch".into());
@@ -347,6 +398,28 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
         b.mark_output(*output);
     }
     (model(b.finish(), case), ids)
+}
+
+/// Appends the tested node and returns the outputs that it has.
+fn node(b: &mut Builder, case: &Case, ids: &[Option<ValueId>]) -> Vec<ValueId> {
+    if case.absent.is_empty() {
+        return b.ops(&case.op, ids, case.attributes.clone(), case.outputs);
+    }
+    let present = |index: &usize| !case.absent.contains(index);
+    let outputs: Vec<Option<ValueId>> = (0..case.outputs)
+        .map(|index| Some(index).filter(present).map(|index| b.declare(&format!("out{index}"), Fact::default())))
+        .collect();
+    b.push_node(Node {
+        name: "node".into(),
+        op: case.op.clone(),
+        overload: String::new(),
+        inputs: ids.to_vec(),
+        outputs: outputs.clone(),
+        attributes: case.attributes.clone(),
+        origin: Origin::Forward,
+        metadata: Vec::new(),
+    });
+    outputs.into_iter().flatten().collect()
 }
 
 fn backward_model(
@@ -361,7 +434,7 @@ fn backward_model(
         ids.iter().map(|id| id.and_then(|id| graph.find(forward.graph.value_name(id)))).collect();
     let outputs: Vec<ValueId> = graph.outputs().to_vec();
     let mut b = Builder::extend(graph);
-    b.enter(crate::graph::Origin::Loss, "loss");
+    b.enter(Origin::Loss, "loss");
     let mut terms = Vec::new();
     for (output, cotangent) in outputs.iter().zip(cotangents).take(case.in_loss) {
         if b.fact(*output).is_float() {
@@ -404,7 +477,7 @@ fn model(graph: Graph, case: &Case) -> Model {
 fn feeds(model: &Model, ids: &[Option<ValueId>], case: &Case) -> Vec<(String, Tensor)> {
     let mut feeds = Vec::new();
     for (id, input) in ids.iter().zip(&case.inputs) {
-        if let (Some(id), Input::Float(tensor)) = (id, input) {
+        if let (Some(id), Input::Float(tensor) | Input::Given(tensor)) = (id, input) {
             feeds.push((model.graph.value_name(*id).to_string(), tensor.clone()));
         }
     }
