@@ -26,10 +26,20 @@ fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     let rows = pick(parts, word, ids);
     let fact = parts.b.fact(rows).clone();
     let at = pick(parts, position, places);
+    // What is not known of the positions is as in ids, but for a batch of one.
+    let mut shape = parts.dims(at)?;
+    let along = fact.shape.iter().flatten().rev();
+    for (own, dim) in shape.iter_mut().rev().zip(along).take(2) {
+        if *own == Dim::Unknown {
+            *own = dim.clone();
+        }
+    }
+    parts.b.refine(at, &Fact { dtype: None, shape: Some(shape) });
     let mut sum = parts.b.add(rows, at);
     parts.b.refine(sum, &fact);
     if let (Some(segments), Some(segment)) = (parts.input(1), parts.input(4)) {
         let of = pick(parts, segment, segments);
+        parts.b.refine(of, &fact);
         sum = parts.b.add(sum, of);
         parts.b.refine(sum, &fact);
     }
