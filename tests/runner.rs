@@ -5,6 +5,7 @@ mod cli;
 mod costs;
 mod dropout;
 mod engines;
+mod fused;
 mod graphs;
 mod hostile;
 mod layering;
