@@ -10,6 +10,7 @@ mod graphs;
 mod hostile;
 mod layering;
 mod loader;
+mod models;
 mod parity;
 mod plans;
 mod proto;
