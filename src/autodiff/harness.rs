@@ -7,7 +7,8 @@
 
 use super::gradients;
 use crate::graph::{
-    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, Model, OpId, Tensor, ValueId, check as check_graph, prune,
+    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, INTERNAL_DOMAIN, Model, OpId, Tensor, ValueId,
+    check as check_graph, prune,
 };
 use crate::runner::{Engine, evaluate, testing};
 use std::collections::BTreeMap;
@@ -205,6 +206,7 @@ fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
     let forward = Model { graph: crate::autodiff::lower(&forward.graph), ..forward };
     let outputs = run(engine, &forward, &feeds)?;
     let facts: Vec<Fact> = outputs.iter().map(|tensor| Fact::fixed(tensor.dtype(), tensor.shape())).collect();
+    decomposed_is_equal(case, engine, &facts, &feeds, &outputs)?;
     let wanted: Vec<usize> =
         (0..case.inputs.len()).filter(|index| matches!(case.inputs[*index], Input::Float(_))).collect();
     let cotangents: Vec<Tensor> = outputs
@@ -244,6 +246,33 @@ fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
             continue;
         }
         compare(case, engine, &forward, &feeds, &cotangents, *index, &grad)?;
+    }
+    Ok(())
+}
+
+/// Compares what a decomposed operator computes with what the engine's own kernel does.
+fn decomposed_is_equal(
+    case: &Case,
+    engine: &mut dyn Engine,
+    facts: &[Fact],
+    feeds: &[(String, Tensor)],
+    outputs: &[Tensor],
+) -> Result<(), String> {
+    let (forward, _) = forward_model(case, Some(facts));
+    let version = forward.opsets.get(&case.op.domain).copied().unwrap_or(1);
+    if super::find_decomposition(&case.op, version).is_none() {
+        return Ok(());
+    }
+    let graph = super::decompose(&forward.graph, &forward.opsets, |_| true).map_err(|error| format!("{error:?}"))?;
+    check_graph(&graph).map_err(|error| error.to_string())?;
+    let decomposed = Model { graph: super::lower(&graph), ..forward };
+    for (index, (own, parts)) in outputs.iter().zip(run(engine, &decomposed, feeds)?).enumerate() {
+        let (own, parts) = (own.to_f64s().unwrap(), parts.to_f64s().unwrap());
+        let size = own.iter().fold(0f64, |most, value| most.max(value.abs()));
+        let far = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-5 * size.max(1.0) || b.is_nan();
+        if own.len() != parts.len() || own.iter().zip(&parts).any(far) {
+            return Err(format!("output {index} is {own:?}, its decomposition gives {parts:?}"));
+        }
     }
     Ok(())
 }
@@ -327,8 +356,11 @@ fn backward_model(
     wanted: &[usize],
 ) -> Result<(Model, usize), String> {
     let (forward, ids) = forward_model(case, Some(facts));
-    let outputs: Vec<ValueId> = forward.graph.outputs().to_vec();
-    let mut b = Builder::extend(forward.graph);
+    let graph = super::decompose(&forward.graph, &forward.opsets, |_| true).map_err(|error| format!("{error:?}"))?;
+    let ids: Vec<Option<ValueId>> =
+        ids.iter().map(|id| id.and_then(|id| graph.find(forward.graph.value_name(id)))).collect();
+    let outputs: Vec<ValueId> = graph.outputs().to_vec();
+    let mut b = Builder::extend(graph);
     b.enter(crate::graph::Origin::Loss, "loss");
     let mut terms = Vec::new();
     for (output, cotangent) in outputs.iter().zip(cotangents).take(case.in_loss) {
@@ -362,7 +394,10 @@ fn keep_outputs(mut graph: Graph, outputs: &[ValueId]) -> Graph {
 }
 
 fn model(graph: Graph, case: &Case) -> Model {
-    let opsets = BTreeMap::from([(String::new(), case.opset)]);
+    let mut opsets = BTreeMap::from([(String::new(), case.opset)]);
+    if !matches!(case.op.domain.as_str(), "" | INTERNAL_DOMAIN) {
+        opsets.insert(case.op.domain.clone(), 1);
+    }
     Model { graph, opsets, ir_version: 8, ..Model::default() }
 }
 

@@ -7,13 +7,15 @@
 //!
 //! What this module does not do: choose what is trained (`training`), or run anything.
 
+mod decompose;
 #[cfg(all(test, feature = "runner"))]
 mod harness;
-mod lower;
+mod internal;
 mod rule;
 mod rules;
 
-pub use lower::{batch_norm_node, batch_norm_op, lower};
+pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
+pub use internal::{INTERNALS, Internal, batch_norm_node, batch_norm_op, lower};
 pub use rule::{Ctx, InputRule, Inputs, Rule, RuleError};
 pub use rules::{RULES, find};
 
@@ -35,6 +37,8 @@ pub enum AutodiffError {
     NotImplemented { node: String, op: String, input: usize, reason: String },
     #[error("node \"{node}\": the gradient of {op} (opset {opset}) to input {input} cannot be built")]
     Rule { node: String, op: String, opset: i64, input: usize, source: RuleError },
+    #[error("node \"{node}\": operator {op} cannot be expressed by operators that have gradient rules")]
+    Decompose { node: String, op: String, source: RuleError },
     #[error("the loss \"{loss}\" must be a floating-point scalar, found {fact}")]
     NoScalar { loss: String, fact: String },
 }
@@ -54,6 +58,7 @@ impl AutodiffError {
             AutodiffError::NoRule { node, .. }
             | AutodiffError::OpsetRange { node, .. }
             | AutodiffError::NotImplemented { node, .. }
+            | AutodiffError::Decompose { node, .. }
             | AutodiffError::Rule { node, .. } => Some(node),
             AutodiffError::NoScalar { .. } => None,
         }

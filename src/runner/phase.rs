@@ -12,6 +12,8 @@ pub struct Phase {
     optimizer: Option<Optimizer>,
     passed: Vec<(String, BufferId)>,
     lr: BufferId,
+    /// The step number, where something is random.
+    number: Option<BufferId>,
     batches: HashMap<Vec<Vec<usize>>, Batch>,
     /// State that the train graph reads.
     inputs: Vec<(String, BufferId)>,
@@ -56,6 +58,10 @@ impl Phase {
             passed.push((name.clone(), engine.allocate(&zeros)?));
         }
         let lr = engine.allocate(&Tensor::scalar(0f32))?;
+        let number = match step.is_random() {
+            true => Some(engine.allocate(&Tensor::scalar(0_i64))?),
+            false => None,
+        };
         let optimizer = match &step.optimizer {
             None => None,
             Some(model) => {
@@ -72,6 +78,7 @@ impl Phase {
             optimizer,
             passed,
             lr,
+            number,
             batches: HashMap::new(),
             inputs: inputs.filter_map(|name| held(&name)).collect(),
             moving: direct.into_iter().filter_map(held).collect(),
@@ -79,7 +86,7 @@ impl Phase {
         })
     }
 
-    /// Runs one step on a batch, with the learning rate `lr` where the update reads one. The
+    /// Runs step `number` on a batch, with the learning rate `lr` where the update reads one. The
     /// update is left out when the loss is not finite.
     ///
     /// # Errors
@@ -87,6 +94,7 @@ impl Phase {
     pub fn step(
         &mut self,
         engine: &mut dyn Engine,
+        number: usize,
         batch: &[(String, Tensor)],
         lr: Option<f64>,
     ) -> Result<Stepped, EngineError> {
@@ -98,6 +106,9 @@ impl Phase {
         let bound = &self.batches[&key];
         for ((_, tensor), (_, buffer)) in batch.iter().zip(&bound.buffers) {
             engine.write(*buffer, tensor)?;
+        }
+        if let Some(buffer) = self.number {
+            engine.write(buffer, &Tensor::scalar(i64::try_from(number).unwrap_or(i64::MAX)))?;
         }
         let number = |tensor: Option<&Tensor>| tensor.and_then(|tensor| tensor.to_f64s()?.first().copied());
         let outputs = engine.run(bound.binding)?;
@@ -132,6 +143,7 @@ impl Phase {
             engine.free(buffer);
         }
         engine.free(self.lr);
+        self.number.into_iter().for_each(|buffer| engine.free(buffer));
     }
 
     fn bind(&self, engine: &mut dyn Engine, batch: &[(String, Tensor)]) -> Result<Batch, EngineError> {
@@ -139,8 +151,9 @@ impl Phase {
         for (name, tensor) in batch {
             buffers.push((name.clone(), engine.allocate(tensor)?));
         }
-        let inputs: Vec<(&str, BufferId)> =
+        let mut inputs: Vec<(&str, BufferId)> =
             buffers.iter().chain(&self.inputs).map(|(name, id)| (name.as_str(), *id)).collect();
+        inputs.extend(self.number.map(|buffer| (names::STEP, buffer)));
         let mut outputs = vec![(names::LOSS.to_string(), Target::Host)];
         outputs.extend(self.moving_late.iter().map(|(name, _)| (names::next(name), Target::Host)));
         outputs.extend(self.passed.iter().map(|(name, id)| (name.clone(), Target::Buffer(*id))));

@@ -200,7 +200,7 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         let clock = Instant::now();
         let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
-        let (step, held) = self.build(engine, frozen, segment.first_epoch)?;
+        let (step, held) = self.build(engine, frozen)?;
         self.state.set_slots(engine, &step.slots)?;
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let epoch = &self.setup.plan.epochs[segment.first_epoch - 1];
@@ -255,7 +255,6 @@ impl<'a> Run<'a> {
         &self,
         engine: &dyn Engine,
         frozen: HashSet<&str>,
-        epoch: usize,
     ) -> Result<(TrainStep, Vec<(String, Tensor)>), RunError> {
         let mut prepared = self.prepared.clone();
         let mut held = Vec::new();
@@ -270,8 +269,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let seed = self.setup.seed.wrapping_add(epoch as u64);
-        let mut step = self.setup.objective.build(&prepared, frozen, self.setup.batch_norm, seed)?;
+        let mut step = self.setup.objective.build(&prepared, frozen, self.setup.batch_norm, self.setup.seed)?;
         for slot in &mut step.slots {
             slot.initial = self.initial.get(&slot.name).unwrap_or(&slot.initial).clone();
         }
@@ -297,7 +295,7 @@ impl<'a> Run<'a> {
             let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, total_steps, steps as u64));
             self.started += 1;
             let step_clock = Instant::now();
-            let Stepped { loss, lr } = phase.step(engine, &batch, lr)?;
+            let Stepped { loss, lr } = phase.step(engine, self.started, &batch, lr)?;
             let seconds = step_clock.elapsed().as_secs_f64();
             if !loss.is_finite() {
                 return Err(RunError::NotFinite { loss, epoch, step: self.started, lr });

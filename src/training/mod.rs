@@ -15,6 +15,7 @@ mod in_place;
 pub mod names;
 mod objective;
 mod prepare;
+mod random;
 pub mod stage;
 mod step;
 

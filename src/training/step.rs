@@ -1,10 +1,10 @@
 //! The graphs of one phase.
 
-use super::contract::{Contract, FORMAT, describe};
+use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
 use super::{BatchNorm, Prepared, TrainingError, check_in_place, names};
-use crate::autodiff::{gradients, lower};
-use crate::graph::{DType, Fact, Graph, Model, Origin, Tensor, ValueId, check, prune};
+use crate::autodiff::{decompose, dependents, gradients, lower, reads};
+use crate::graph::{DType, Fact, Graph, Model, Node, Origin, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use std::collections::{BTreeMap, HashSet};
@@ -22,7 +22,7 @@ pub struct PhaseOptions<'a> {
     pub optimizer: &'a OptimizerSpec,
     /// The model output that the loss compares with the target; the first where `None`.
     pub output: Option<&'a str>,
-    /// Seed of random Dropout; another phase takes another one.
+    /// Seed of everything random in the model; all phases of a run take the same.
     pub seed: u64,
 }
 
@@ -52,6 +52,13 @@ pub struct TrainStep {
     pub copied: Vec<String>,
 }
 
+impl TrainStep {
+    /// Returns true when the train graph reads the number of the step, because something is random.
+    pub fn is_random(&self) -> bool {
+        self.contract.train.inputs.iter().any(|port| port.role == Role::Step)
+    }
+}
+
 /// State of the update.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
@@ -66,21 +73,22 @@ pub struct Slot {
 /// # Errors
 /// A name is taken, the loss does not fit the output, or a gradient cannot be built.
 pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainStep, TrainingError> {
-    let graph = &prepared.model.graph;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     refuse_collisions(prepared, options.optimizer)?;
-    let mode =
-        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
+    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
+    let graph = &differentiable(prepared, &prepared.model.graph, &names)?;
+    let mode = Mode::Train {
+        frozen: &options.frozen,
+        policy: options.batch_norm,
+        seed: Some(options.seed),
+        as_written: false,
+    };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
-    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
     let opset = prepared.model.opset();
-    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| {
-        let module = source.node().and_then(|node| prepared.modules.get(node));
-        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
-    })?;
+    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
     let (mut trained, mut unused) = (Vec::new(), Vec::new());
     for (name, grad) in names.iter().zip(grads) {
@@ -105,9 +113,11 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         format: FORMAT.into(),
         frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
         unused,
-        train: describe(&train, &parameters, &statistics, false),
-        optimizer: optimizer.as_ref().map_or_else(Default::default, |g| describe(g, &parameters, &statistics, true)),
-        eval: describe(&eval.graph, &parameters, &statistics, false),
+        train: describe(&train, graph, &parameters, &statistics, false),
+        optimizer: optimizer
+            .as_ref()
+            .map_or_else(Default::default, |g| describe(g, graph, &parameters, &statistics, true)),
+        eval: describe(&eval.graph, graph, &parameters, &statistics, false),
     };
     let facts = trained.iter().map(|name| (name.clone(), fact(&train, name)));
     let slots = facts.clone().flat_map(|(name, fact)| slots(options.optimizer, &name, &fact)).collect::<Vec<Slot>>();
@@ -126,6 +136,14 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         updated,
         copied: Vec::new(),
     })
+}
+
+/// Returns the graph with what depends on one of the named initializers in a form that has
+/// gradients.
+pub(super) fn differentiable(prepared: &Prepared, graph: &Graph, names: &[&str]) -> Result<Graph, TrainingError> {
+    let moving = dependents(graph, names.iter().filter_map(|name| graph.find(name)));
+    let wanted = |node: &Node| reads(graph, node, &moving);
+    decompose(graph, &prepared.model.opsets, wanted).map_err(|source| prepared.at(source))
 }
 
 fn slots(optimizer: &OptimizerSpec, parameter: &str, fact: &Fact) -> Vec<Slot> {
