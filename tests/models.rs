@@ -300,7 +300,9 @@ fn check(ways: &[&str]) {
                 table.push(format!("{name:28} {nodes:>5} {prepared:>5} {train:>5} {worst:.1e}"));
                 failures.extend(wrong.into_iter().map(|text| format!("{name}: {text}")));
             }
-            (Ok(_), Some(reason)) => failures.push(format!("{name}: no longer refused ({reason})")),
+            (Ok((.., wrong)), Some(reason)) => {
+                failures.push(format!("{name}: no longer refused ({reason}) {wrong:?}"));
+            }
             (Err(error), Some(reason)) if chain(error.as_ref()).contains(reason) => {
                 table.push(format!("{name:28} {nodes:>5} {reason}"));
             }
