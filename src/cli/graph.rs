@@ -40,7 +40,7 @@ pub struct Args {
     /// Axis of the classes for cross-entropy
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     class_axis: Option<i64>,
-    /// Optimizer: sgd (default, with momentum 0.9), adam or adamw
+    /// Optimizer: sgd (default, with momentum 0.9), adam, adamw, rmsprop, adagrad, lion or muon
     #[arg(long, value_name = "KIND")]
     optimizer: Option<String>,
     /// Training information of the model to take loss and optimizer from, where neither is given;
@@ -51,7 +51,7 @@ pub struct Args {
     /// information of the ONNX standard
     #[arg(long)]
     training_info: bool,
-    /// Learning rate in training.onnx; default 0.001
+    /// Learning rate in training.onnx; default that of the optimizer
     #[arg(long, value_name = "F", requires = "training_info")]
     lr: Option<f64>,
     /// BatchNormalization of frozen units: train (default, batch statistics) or frozen; a plan file says
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> CommandResult {
     if optimizer.kind == OptimizerKind::Sgd {
         optimizer.momentum = Some(0.9);
     }
-    optimizer.lr = args.lr.unwrap_or(optimizer.lr);
+    optimizer.lr = args.lr;
     let dropout: Dropout =
         args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
     let planned = args.plan_file.as_deref().map(plan::read).transpose()?;

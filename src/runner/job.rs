@@ -379,7 +379,7 @@ dir = "runs/first"
         assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/../other/eval.npz")));
         assert_eq!(job.data.inputs["y"], "a = b");
         assert_eq!(job.schedule, Some(Schedule::Step { step_epochs: 2, gamma: 0.1, warmup_steps: 0 }));
-        assert_eq!(job.optimizer.unwrap().lr, 1e-3);
+        assert_eq!(job.optimizer.unwrap().lr, Some(1e-3));
         assert_eq!(job.freeze.keep.len(), 2);
         assert_eq!(job.model, Path::new("/jobs/a/2024-01-01"));
     }

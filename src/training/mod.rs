@@ -11,6 +11,7 @@ mod contract;
 mod dropout;
 mod export;
 mod forward;
+mod groups;
 mod in_place;
 pub mod names;
 mod objective;
@@ -52,6 +53,8 @@ pub enum TrainingError {
     Loss(#[from] crate::losses::LossError),
     #[error(transparent)]
     Optimizer(#[from] crate::optim::OptimError),
+    #[error("the groups of the optimizer: {0}")]
+    Group(#[from] crate::plan::PlanError),
     #[error(transparent)]
     Upgrade(#[from] crate::graph::UpgradeError),
     #[error(transparent)]
@@ -69,6 +72,7 @@ impl TrainingError {
             TrainingError::Gradient { source, .. } => source.kind(),
             TrainingError::Loss(error) => error.kind(),
             TrainingError::Optimizer(error) => error.kind(),
+            TrainingError::Group(error) => error.kind(),
             TrainingError::Stage(error) => error.kind(),
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,

@@ -90,7 +90,7 @@ impl<'a> Objective<'a> {
     /// own.
     pub fn lr(&self) -> Option<f64> {
         match self {
-            Objective::Own(own) => Some(own.optimizer.lr),
+            Objective::Own(own) => Some(own.optimizer.lr()),
             Objective::Stage { lr, .. } => *lr,
         }
     }

@@ -4,7 +4,7 @@
 use super::TrainingError;
 use crate::facts;
 use crate::graph::{Model, upgrade};
-use crate::modules::{Param, Role};
+use crate::modules::{Param, Role, Unit, UnitKind, units};
 use crate::planner::Analysis;
 use std::collections::HashMap;
 
@@ -17,6 +17,8 @@ pub struct Prepared {
     pub parameters: Vec<Param>,
     /// Module path by node name, for errors.
     pub modules: HashMap<String, String>,
+    /// Leaf units, which patterns of parameter groups name.
+    pub units: Vec<Unit>,
 }
 
 impl Prepared {
@@ -47,7 +49,7 @@ pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
     let model = facts::fold(&upgrade(&analysis.model)?, &keep);
     let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
     let parameters = analysis.parameters.iter().filter_map(in_model).collect();
-    let prepared = Prepared { modules: modules.collect(), parameters, model };
+    let prepared = Prepared { modules: modules.collect(), parameters, model, units: units(tree, UnitKind::Leaf) };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

@@ -2,11 +2,11 @@
 
 use super::contract::{Contract, FORMAT, describe};
 use super::forward::{Forward, Mode, forward};
-use super::{BatchNorm, Prepared, TrainingError, check_in_place, names};
+use super::{BatchNorm, Prepared, TrainingError, check_in_place, groups, names};
 use crate::autodiff::{gradients, lower};
 use crate::graph::{DType, Fact, Graph, Model, Origin, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
-use crate::optim::OptimizerSpec;
+use crate::optim::{OptimizerSpec, Parameter};
 use std::collections::{BTreeMap, HashSet};
 
 /// What a phase trains, and how.
@@ -69,7 +69,8 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let graph = &prepared.model.graph;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
-    refuse_collisions(prepared, options.optimizer)?;
+    let updated = groups::parameters(prepared, options.optimizer)?;
+    refuse_collisions(prepared, options.optimizer, &updated)?;
     let mode =
         Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
@@ -99,7 +100,8 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     }
     let train = finish(f.b.finish(), "train")?;
     check_in_place(&train, &pairs(&moving))?;
-    let optimizer = optimizer(&train, &trained, options.optimizer)?;
+    let updated: Vec<Parameter> = updated.into_iter().filter(|own| trained.contains(&own.name)).collect();
+    let optimizer = optimizer(&updated, options.optimizer)?;
     let eval = eval(prepared, options.loss, options.output)?;
     let contract = Contract {
         format: FORMAT.into(),
@@ -109,10 +111,9 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         optimizer: optimizer.as_ref().map_or_else(Default::default, |g| describe(g, &parameters, &statistics, true)),
         eval: describe(&eval.graph, &parameters, &statistics, false),
     };
-    let facts = trained.iter().map(|name| (name.clone(), fact(&train, name)));
-    let slots = facts.clone().flat_map(|(name, fact)| slots(options.optimizer, &name, &fact)).collect::<Vec<Slot>>();
+    let slots = updated.iter().flat_map(|own| slots(options.optimizer, own)).collect::<Vec<Slot>>();
+    let passed = updated.iter().map(|own| (names::grad(&own.name), own.fact.clone())).collect();
     let updated = trained.iter().cloned().chain(slots.iter().map(|slot| slot.name.clone())).collect();
-    let passed = facts.map(|(name, fact)| (names::grad(&name), fact)).collect();
     let model = |graph: Graph| as_model(&prepared.model, graph);
     Ok(TrainStep {
         train: model(train),
@@ -128,18 +129,14 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     })
 }
 
-fn slots(optimizer: &OptimizerSpec, parameter: &str, fact: &Fact) -> Vec<Slot> {
+fn slots(optimizer: &OptimizerSpec, own: &Parameter) -> Vec<Slot> {
     let slot = |slot: crate::optim::SlotSpec| {
-        let shape = if slot.scalar { Vec::new() } else { fact.sizes().unwrap_or_default() };
-        let dtype = if slot.scalar { DType::F32 } else { fact.dtype.unwrap_or(DType::F32) };
+        let shape = if slot.scalar { Vec::new() } else { own.fact.sizes().unwrap_or_default() };
+        let dtype = if slot.scalar { DType::F32 } else { own.fact.dtype.unwrap_or(DType::F32) };
         let initial = Tensor::float_full(dtype, &shape, slot.initial);
-        Slot { name: names::slot(parameter, slot.name), initial }
+        Slot { name: names::slot(&own.name, slot.name), initial }
     };
-    optimizer.slots().into_iter().map(slot).collect()
-}
-
-fn fact(graph: &Graph, name: &str) -> Fact {
-    graph.find(name).map_or_else(Fact::default, |id| graph.fact(id).clone())
+    optimizer.slots_of(own).into_iter().map(slot).collect()
 }
 
 /// Builds the eval graph: the model in inference form with its loss, parameters and statistics
@@ -216,16 +213,16 @@ pub(super) fn finish(graph: Graph, name: &'static str) -> Result<Graph, Training
     Ok(graph)
 }
 
-fn optimizer(train: &Graph, trained: &[String], spec: &OptimizerSpec) -> Result<Option<Graph>, TrainingError> {
-    if trained.is_empty() {
+fn optimizer(updated: &[Parameter], spec: &OptimizerSpec) -> Result<Option<Graph>, TrainingError> {
+    if updated.is_empty() {
         return Ok(None);
     }
-    let parameters: Vec<(String, Fact)> = trained.iter().map(|name| (name.clone(), fact(train, name))).collect();
-    let graph = spec.graph(&parameters)?;
+    let graph = spec.graph(updated)?;
     check(&graph).map_err(|source| TrainingError::Check { graph: "optimizer", source })?;
-    let mut state: Vec<String> = trained.to_vec();
-    for slot in spec.slots() {
-        state.extend(trained.iter().map(|name| names::slot(name, slot.name)));
+    let mut state = Vec::new();
+    for own in updated {
+        state.push(own.name.clone());
+        state.extend(spec.slots_of(own).iter().map(|slot| names::slot(&own.name, slot.name)));
     }
     check_in_place(&graph, &pairs(&state))?;
     Ok(Some(graph))
@@ -251,14 +248,19 @@ pub(super) fn as_model(source: &Model, graph: Graph) -> Model {
     }
 }
 
-fn refuse_collisions(prepared: &Prepared, optimizer: &OptimizerSpec) -> Result<(), TrainingError> {
+fn refuse_collisions(
+    prepared: &Prepared,
+    optimizer: &OptimizerSpec,
+    updated: &[Parameter],
+) -> Result<(), TrainingError> {
     let graph = &prepared.model.graph;
     let mut reserved: Vec<(String, String)> =
         vec![(names::LOSS.into(), "the loss".into()), (names::TARGET.into(), "the target".into())];
-    for name in prepared.trainable() {
+    for own in updated {
+        let name = own.name.as_str();
         reserved.push((names::grad(name), format!("the gradient of \"{name}\"")));
         reserved.push((names::next(name), format!("the next value of \"{name}\"")));
-        for slot in optimizer.slots() {
+        for slot in optimizer.slots_of(own) {
             reserved.push((names::slot(name, slot.name), format!("a slot of \"{name}\"")));
         }
     }
