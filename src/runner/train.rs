@@ -245,7 +245,8 @@ impl<'a> Run<'a> {
         if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.started) {
             return Ok(metrics.clone());
         }
-        let metrics = self.evaluator.run(engine, &self.state, batches, self.setup.objective.metrics())?;
+        let objective = &self.setup.objective;
+        let metrics = self.evaluator.run(engine, &self.state, batches, objective.metrics(), objective.is_sum())?;
         self.evaluated = Some((self.started, metrics.clone()));
         Ok(metrics)
     }

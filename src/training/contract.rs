@@ -68,15 +68,17 @@ pub struct Contract {
 /// Format of the contract file.
 pub const FORMAT: &str = "freeze-plan-contract/1";
 
-/// Describes a graph's ports by what their names are known to be.
+/// Describes a graph's ports by what their names are known to be. `targets` holds the names of the
+/// targets.
 pub(super) fn describe(
     graph: &Graph,
     parameters: &HashSet<&str>,
     statistics: &HashSet<&str>,
+    targets: &HashSet<&str>,
     optimizer: bool,
 ) -> GraphContract {
     let input = |name: &str| match name {
-        names::TARGET if !optimizer => Role::Target,
+        name if !optimizer && targets.contains(name) => Role::Target,
         names::LR if optimizer => Role::LearningRate,
         name if parameters.contains(name) => Role::Parameter,
         name if statistics.contains(name) => Role::Statistic,

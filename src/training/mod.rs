@@ -18,6 +18,7 @@ mod objective;
 mod prepare;
 pub mod stage;
 mod step;
+mod terms;
 
 pub use crate::plan::BatchNorm;
 pub use contract::{Contract, GraphContract, Port, Role};
@@ -26,7 +27,8 @@ pub use export::trained_edits;
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
-pub use step::{PhaseOptions, Slot, TrainStep, build, eval, prediction, target_fact};
+pub use step::{PhaseOptions, Slot, TrainStep, build, eval, target_fact};
+pub use terms::{Target, prediction, targets};
 
 use crate::autodiff::AutodiffError;
 use crate::error::ErrorKind;

@@ -7,6 +7,12 @@ pub const TARGET: &str = "target";
 /// Input of the optimizer graph: the learning rate, a scalar.
 pub const LR: &str = "lr";
 
+/// Returns the input of the train and eval graphs that is a target: [`TARGET`] for the one without a
+/// name.
+pub fn target(name: Option<&str>) -> String {
+    name.map_or_else(|| TARGET.to_string(), |name| format!("{TARGET}.{name}"))
+}
+
 /// Returns the name of a parameter's gradient.
 pub fn grad(parameter: &str) -> String {
     format!("{parameter}.grad")

@@ -2,9 +2,10 @@
 
 use super::contract::{Contract, FORMAT, describe};
 use super::forward::{Forward, Mode, forward};
+use super::terms::{self, add_loss, targets};
 use super::{BatchNorm, Prepared, TrainingError, check_in_place, groups, names};
 use crate::autodiff::{gradients, lower};
-use crate::graph::{DType, Fact, Graph, Model, Origin, Tensor, ValueId, check, prune};
+use crate::graph::{DType, Fact, Graph, Model, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::{OptimizerSpec, Parameter};
 use std::collections::{BTreeMap, HashSet};
@@ -20,7 +21,7 @@ pub struct PhaseOptions<'a> {
     pub loss: &'a LossSpec,
     /// The optimizer.
     pub optimizer: &'a OptimizerSpec,
-    /// The model output that the loss compares with the target; the first where `None`.
+    /// The model output that a loss reads which names none; the first where `None`.
     pub output: Option<&'a str>,
     /// Seed of random Dropout; another phase takes another one.
     pub seed: u64,
@@ -70,7 +71,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     let updated = groups::parameters(prepared, options.optimizer)?;
-    refuse_collisions(prepared, options.optimizer, &updated)?;
+    refuse_collisions(prepared, options, &updated)?;
     let mode =
         Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
@@ -103,13 +104,16 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let updated: Vec<Parameter> = updated.into_iter().filter(|own| trained.contains(&own.name)).collect();
     let optimizer = optimizer(&updated, options.optimizer)?;
     let eval = eval(prepared, options.loss, options.output)?;
+    let given = terms::reserved(graph, options.loss, options.output);
+    let given: HashSet<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+    let describe = |graph: &Graph, optimizer| describe(graph, &parameters, &statistics, &given, optimizer);
     let contract = Contract {
         format: FORMAT.into(),
         frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
         unused,
-        train: describe(&train, &parameters, &statistics, false),
-        optimizer: optimizer.as_ref().map_or_else(Default::default, |g| describe(g, &parameters, &statistics, true)),
-        eval: describe(&eval.graph, &parameters, &statistics, false),
+        train: describe(&train, false),
+        optimizer: optimizer.as_ref().map_or_else(Default::default, |graph| describe(graph, true)),
+        eval: describe(&eval.graph, false),
     };
     let slots = updated.iter().flat_map(|own| slots(options.optimizer, own)).collect::<Vec<Slot>>();
     let passed = updated.iter().map(|own| (names::grad(&own.name), own.fact.clone())).collect();
@@ -146,10 +150,7 @@ fn slots(optimizer: &OptimizerSpec, own: &Parameter) -> Vec<Slot> {
 /// The loss does not fit the output.
 pub fn eval(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Result<Model, TrainingError> {
     let graph = &prepared.model.graph;
-    let fixed = [(names::LOSS, "the loss"), (names::TARGET, "the target")];
-    if let Some((name, meaning)) = fixed.into_iter().find(|(name, _)| graph.find(name).is_some()) {
-        return Err(TrainingError::Collision { name: name.into(), meaning: meaning.into() });
-    }
+    free(graph, terms::reserved(graph, loss, output))?;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     let mut f = forward(graph, "eval", &Mode::Eval, &statistics, &parameters)?;
@@ -158,50 +159,19 @@ pub fn eval(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Resul
     Ok(as_model(&prepared.model, finish(f.b.finish(), "eval")?))
 }
 
-/// Returns the fact that the target must have.
+/// Returns the fact that the target without a name must have; nothing is known of one that is not there.
 ///
 /// # Errors
 /// The loss does not fit the output.
 pub fn target_fact(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Result<Fact, TrainingError> {
-    let graph = &prepared.model.graph;
-    Ok(loss.target_fact(graph.fact(prediction(graph, output)?))?)
+    let found = targets(prepared, loss, output)?.into_iter().find(|target| target.name.is_none());
+    Ok(found.map(|target| target.fact).unwrap_or_default())
 }
 
-/// Returns the model output that the loss compares with the target.
-///
-/// # Errors
-/// The model has no such output.
-pub fn prediction(graph: &Graph, output: Option<&str>) -> Result<ValueId, TrainingError> {
-    match output {
-        None => graph.outputs().first().copied().ok_or(TrainingError::NoOutput),
-        Some(name) => {
-            let found = graph.outputs().iter().find(|id| graph.value_name(**id) == name);
-            found.copied().ok_or_else(|| TrainingError::UnknownOutput {
-                name: name.to_string(),
-                known: graph.outputs().iter().map(|id| graph.value_name(*id)).collect::<Vec<_>>().join(", "),
-            })
-        }
-    }
-}
-
-pub(super) fn add_loss(
-    f: &mut Forward,
-    graph: &Graph,
-    loss: &LossSpec,
-    output: Option<&str>,
-) -> Result<ValueId, TrainingError> {
-    let old = prediction(graph, output)?;
-    let prediction = f.map[&old];
-    f.b.refine(prediction, graph.fact(old));
-    let fact = loss.target_fact(f.b.fact(prediction))?;
-    let target = f.b.input(names::TARGET, fact);
-    f.b.enter(Origin::Loss, "loss");
-    Ok(loss.build(&mut f.b, prediction, target)?)
-}
-
+/// Makes the loss and the model's outputs outputs; the loss may be one of them.
 fn finish_outputs(f: &mut Forward, graph: &Graph, loss: ValueId) {
-    f.b.output(loss, names::LOSS);
-    for output in graph.outputs() {
+    let loss = f.b.output(loss, names::LOSS);
+    for output in graph.outputs().iter().filter(|output| f.map[output] != loss) {
         let value = f.map[output];
         f.b.output(value, graph.value_name(*output));
     }
@@ -250,23 +220,27 @@ pub(super) fn as_model(source: &Model, graph: Graph) -> Model {
 
 fn refuse_collisions(
     prepared: &Prepared,
-    optimizer: &OptimizerSpec,
+    options: &PhaseOptions<'_>,
     updated: &[Parameter],
 ) -> Result<(), TrainingError> {
     let graph = &prepared.model.graph;
-    let mut reserved: Vec<(String, String)> =
-        vec![(names::LOSS.into(), "the loss".into()), (names::TARGET.into(), "the target".into())];
+    let mut reserved = terms::reserved(graph, options.loss, options.output);
     for own in updated {
         let name = own.name.as_str();
         reserved.push((names::grad(name), format!("the gradient of \"{name}\"")));
         reserved.push((names::next(name), format!("the next value of \"{name}\"")));
-        for slot in optimizer.slots_of(own) {
+        for slot in options.optimizer.slots_of(own) {
             reserved.push((names::slot(name, slot.name), format!("a slot of \"{name}\"")));
         }
     }
     for name in prepared.statistics() {
         reserved.push((names::next(name), format!("the next value of \"{name}\"")));
     }
+    free(graph, reserved)
+}
+
+/// Refuses names that the model has.
+fn free(graph: &Graph, reserved: Vec<(String, String)>) -> Result<(), TrainingError> {
     match reserved.into_iter().find(|(name, _)| graph.find(name).is_some()) {
         Some((name, meaning)) => Err(TrainingError::Collision { name, meaning }),
         None => Ok(()),

@@ -15,7 +15,8 @@ use crate::graph::{Attribute, Attributes, Builder, DType, Fact, Graph, Model, No
 use crate::onnx::NewTrainingInfo;
 use crate::optim::OptimizerKind;
 use crate::training::forward::{Mode, forward};
-use crate::training::step::{add_loss, finish};
+use crate::training::step::finish;
+use crate::training::terms::add_loss;
 use crate::training::{PhaseOptions, Prepared, TrainStep, TrainingError, names};
 use std::collections::{HashMap, HashSet};
 
