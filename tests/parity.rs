@@ -86,6 +86,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         checkpoints: None,
         seed: 0,
         log_every: 1,
+        accumulate: 1,
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {

@@ -9,6 +9,7 @@ mod graphs;
 mod hostile;
 mod layering;
 mod loader;
+mod objectives;
 mod parity;
 mod plans;
 mod proto;

@@ -84,6 +84,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         checkpoints: None,
         seed: 0,
         log_every: 1,
+        accumulate: 1,
     };
     let (mut losses, mut rates) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

@@ -99,6 +99,7 @@ pub fn run(args: &Args) -> CommandResult {
         checkpoints: Some(folder.path.join("checkpoints")),
         seed: job.run.seed,
         log_every: 1,
+        accumulate: job.run.accumulate as usize,
     };
     let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
     let path = folder.path.join("model.onnx");
@@ -150,7 +151,10 @@ fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &
     }
     let always = |name: &&str| parts.iter().all(|part| part.frozen.iter().any(|frozen| frozen == name));
     let frozen = trainable.iter().copied().filter(always).collect();
-    objective.build(prepared, frozen, job.freeze.batch_norm, job.run.seed)?;
+    let step = objective.build(prepared, frozen, job.freeze.batch_norm, job.run.seed)?;
+    if job.run.accumulate > 1 {
+        objective.accumulating(step)?;
+    }
     Ok(())
 }
 

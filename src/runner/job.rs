@@ -104,6 +104,9 @@ pub struct RunSection {
     /// Threads within one operator; all cores by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Batches whose gradients are averaged for one step, at least 1; 1 by default.
+    #[serde(default = "one")]
+    pub accumulate: u64,
     /// Steps between two `step` events, at least 1; 10 by default.
     #[serde(default = "ten")]
     pub log_every: u64,
@@ -118,6 +121,10 @@ fn yes() -> bool {
 
 fn cpu() -> String {
     "cpu".into()
+}
+
+fn one() -> u64 {
+    1
 }
 
 fn ten() -> u64 {
@@ -319,6 +326,7 @@ impl Job {
             .or(device)
             .or_else(|| empty("run.dir", &self.run.dir))
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
+            .or_else(|| zero("run.accumulate", self.run.accumulate))
             .or_else(|| zero("run.log_every", self.run.log_every))
     }
 }

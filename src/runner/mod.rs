@@ -29,7 +29,7 @@ pub use event::{RunEvent, Timed};
 pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use onnxruntime::OnnxRuntime;
-pub use phase::{Phase, Stepped};
+pub use phase::{Phase, Share};
 pub use probe::EngineProbe;
 pub use schedule::{Schedule, lr_at};
 pub use state::State;

@@ -7,6 +7,7 @@
 //!
 //! What this module does not do: run anything, or decide what is frozen.
 
+mod accumulate;
 mod contract;
 mod dropout;
 mod export;
@@ -63,6 +64,8 @@ pub enum TrainingError {
     InPlace(#[from] InPlaceError),
     #[error(transparent)]
     Stage(#[from] stage::StageError),
+    #[error("training information runs as it is written: accumulate goes with a loss and an optimizer")]
+    Accumulate,
     #[error("the {graph} graph is inconsistent")]
     Check { graph: &'static str, source: crate::graph::CheckError },
 }
@@ -79,6 +82,7 @@ impl TrainingError {
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
             TrainingError::UnknownOutput { .. } => ErrorKind::BadInput,
+            TrainingError::Accumulate => ErrorKind::Usage,
             _ => ErrorKind::Unsupported,
         }
     }

@@ -1,5 +1,6 @@
 //! What a run minimizes and how: a loss and an optimizer of ours, or a training step of the file.
 
+use super::accumulate::accumulating;
 use super::stage::{self, Stage, StageOptions};
 use super::terms::predictions;
 use super::{BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError, build, eval};
@@ -52,6 +53,17 @@ impl<'a> Objective<'a> {
             Objective::Stage { stage, lr } => {
                 stage::build(prepared, stage, &StageOptions { frozen, batch_norm, seed, schedule: lr.is_some() })
             }
+        }
+    }
+
+    /// Returns a step whose train graph adds gradients up over the batches of one update.
+    ///
+    /// # Errors
+    /// A name is taken by the model, or the step is one of the file.
+    pub fn accumulating(&self, step: TrainStep) -> Result<TrainStep, TrainingError> {
+        match self {
+            Objective::Own(_) => accumulating(step),
+            Objective::Stage { .. } => Err(TrainingError::Accumulate),
         }
     }
 

@@ -51,6 +51,8 @@ pub struct TrainStep {
     pub updated: Vec<String>,
     /// Those of `moving` and `updated` that must not be written where they are read.
     pub copied: Vec<String>,
+    /// True where the train graph adds gradients up over batches.
+    pub accumulates: bool,
 }
 
 /// State of the update.
@@ -130,6 +132,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         passed,
         updated,
         copied: Vec::new(),
+        accumulates: false,
     })
 }
 
