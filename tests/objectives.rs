@@ -10,7 +10,7 @@ use freeze_plan::onnx::{read, to_bytes};
 use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, RunEvent, Schedule, Setup, evaluate, train};
-use freeze_plan::training::{BatchNorm, Objective, Own, PhaseOptions, Prepared, build, prepare, targets};
+use freeze_plan::training::{BatchNorm, Objective, Own, PhaseOptions, Prepared, Role, build, prepare, targets};
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::Path;
@@ -132,6 +132,13 @@ fn a_sum_has_the_weighted_gradients_of_its_terms() {
     let found: Vec<String> =
         targets(&prepared, &loss(sum), None).unwrap().into_iter().map(|target| target.input).collect();
     assert_eq!(found, ["target.labels", "target.scores"]);
+    let optimizer: OptimizerSpec = serde_json::from_str(r#"{"kind":"sgd"}"#).unwrap();
+    let own = Own { loss: &loss(sum), output: None, optimizer: &optimizer };
+    let built = Objective::Own(own).build(&prepared, HashSet::new(), BatchNorm::Train, 0).unwrap();
+    for ports in [&built.contract.train.inputs, &built.contract.eval.inputs] {
+        let targets = ports.iter().filter(|port| port.role == Role::Target).map(|port| port.name.as_str());
+        assert_eq!(targets.collect::<Vec<_>>(), ["target.labels", "target.scores"]);
+    }
     for mut engine in engines() {
         let [first, second, sum] = [first, second, sum].map(|text| step(engine.as_mut(), &prepared, &loss(text)));
         let mut compared = 0;

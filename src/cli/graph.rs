@@ -34,8 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     epoch: Option<usize>,
     /// Loss: cross-entropy (default), nll, binary-cross-entropy, kl, mse, l1, huber, smooth-l1,
-    /// hinge-embedding, cosine-embedding, margin-ranking, triplet, contrastive or output; training artifacts
-    /// say their own
+    /// hinge-embedding, cosine-embedding, margin-ranking, triplet, contrastive, ctc or output; training
+    /// artifacts say their own
     #[arg(long, value_name = "KIND")]
     loss: Option<String>,
     /// Model output that the loss reads, the first by default; several for a loss of two or three

@@ -34,6 +34,8 @@ pub enum LossKind {
     Triplet,
     /// Cross-entropy of finding the other one of a pair in the batch.
     Contrastive,
+    /// Negative log-likelihood of a sequence of labels under class scores of every step.
+    Ctc,
     /// A scalar output of the model.
     Output,
     /// A weighted sum of several.
@@ -42,7 +44,7 @@ pub enum LossKind {
 
 impl LossKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [LossKind; 15] = [
+    pub const ALL: [LossKind; 16] = [
         LossKind::CrossEntropy,
         LossKind::Nll,
         LossKind::BinaryCrossEntropy,
@@ -56,6 +58,7 @@ impl LossKind {
         LossKind::MarginRanking,
         LossKind::Triplet,
         LossKind::Contrastive,
+        LossKind::Ctc,
         LossKind::Output,
         LossKind::Sum,
     ];
@@ -76,6 +79,7 @@ impl LossKind {
             LossKind::MarginRanking => "margin-ranking",
             LossKind::Triplet => "triplet",
             LossKind::Contrastive => "contrastive",
+            LossKind::Ctc => "ctc",
             LossKind::Output => "output",
             LossKind::Sum => "sum",
         }
@@ -114,6 +118,7 @@ impl LossKind {
             LossKind::HingeEmbedding | LossKind::CosineEmbedding | LossKind::MarginRanking => &["margin"],
             LossKind::Triplet => &["margin", "swap"],
             LossKind::Contrastive => &["temperature"],
+            LossKind::Ctc => &["blank", "ignore_index", "time_axis", "zero_infinity"],
             LossKind::Sum => &["terms"],
         }
     }

@@ -12,6 +12,7 @@ mod binary_cross_entropy;
 mod contrastive;
 mod cosine_embedding;
 mod cross_entropy;
+mod ctc;
 mod hinge_embedding;
 mod huber;
 mod kind;
@@ -95,6 +96,7 @@ impl LossSpec {
         }
         Ok(match self.kind {
             LossKind::CrossEntropy | LossKind::Nll => Some(cross_entropy::target_fact(self, first)?),
+            LossKind::Ctc => Some(ctc::target_fact(self, first)?),
             LossKind::CosineEmbedding => {
                 self.ranked(first, 2, "rank 2")?;
                 Some(Fact { dtype: Some(DType::I64), shape: first.shape.as_ref().map(|shape| shape[..1].to_vec()) })
@@ -159,6 +161,7 @@ impl LossSpec {
             (LossKind::MarginRanking, &[x, y]) => margin_ranking::build(self, b, x, y, target()),
             (LossKind::Triplet, &[anchor, positive, negative]) => triplet::build(self, b, anchor, positive, negative),
             (LossKind::Contrastive, &[x, y]) => contrastive::build(self, b, x, y),
+            (LossKind::Ctc, &[x]) => ctc::build(self, b, x, target())?,
             (LossKind::Output, &[x]) => output::build(b, x),
             _ => unreachable!("invariant: checked against the kind"),
         })
@@ -167,6 +170,9 @@ impl LossSpec {
     /// Returns the axis of the prediction, from the front, on which the classes lie, and their
     /// number; `None` for a loss without classes and where the number is not fixed.
     pub fn classes(&self, prediction: &Fact) -> Option<(usize, usize)> {
+        if self.kind == LossKind::Ctc {
+            return Some((2, prediction.dim(2)?.known()?));
+        }
         if !matches!(self.kind, LossKind::CrossEntropy | LossKind::Nll) {
             return None;
         }

@@ -30,8 +30,8 @@ pub struct LossSpec {
     /// Weight of each class, for `cross-entropy` and `nll`; none negative.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<Vec<f32>>,
-    /// Target value that does not count, for `cross-entropy` and `nll`; default
-    /// [`IGNORE_INDEX`](super::IGNORE_INDEX).
+    /// Target value that does not count, for `cross-entropy`, `nll` and, after the last label of a
+    /// sample, `ctc`; default [`IGNORE_INDEX`](super::IGNORE_INDEX).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignore_index: Option<i64>,
     /// Fraction of the target spread over all classes, in [0, 1], for `cross-entropy`.
@@ -62,6 +62,16 @@ pub struct LossSpec {
     /// Divisor of the cosines, above 0, for `contrastive`; default 0.07.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
+    /// Class that stands for no label, for `ctc`; default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blank: Option<i64>,
+    /// Axis of the steps, 0 or 1, for `ctc`, whose prediction has the classes on its last axis; default
+    /// 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_axis: Option<i64>,
+    /// Whether samples with fewer steps than their labels need count as 0, for `ctc`; default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zero_infinity: Option<bool>,
     /// What a `sum` adds; each with its own weight, outputs and target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub terms: Vec<LossSpec>,
@@ -87,6 +97,9 @@ impl Default for LossSpec {
             margin: None,
             swap: None,
             temperature: None,
+            blank: None,
+            time_axis: None,
+            zero_infinity: None,
             terms: Vec::new(),
         }
     }
@@ -141,6 +154,9 @@ impl LossSpec {
             (self.margin.is_some(), "margin", has("margin")),
             (self.swap.is_some(), "swap", has("swap")),
             (self.temperature.is_some(), "temperature", has("temperature")),
+            (self.blank.is_some(), "blank", has("blank")),
+            (self.time_axis.is_some(), "time_axis", has("time_axis")),
+            (self.zero_infinity.is_some(), "zero_infinity", has("zero_infinity")),
             (!self.terms.is_empty(), "terms", has("terms")),
         ];
         if let Some((_, option, _)) = given.into_iter().find(|(given, _, allowed)| *given && !*allowed) {
@@ -183,6 +199,12 @@ impl LossSpec {
         }
         if !positive(self.temperature()) {
             return range("temperature", "above 0", self.temperature().to_string());
+        }
+        if let Some(blank) = self.blank.filter(|blank| *blank < 0) {
+            return range("blank", "of at least 0", blank.to_string());
+        }
+        if let Some(axis) = self.time_axis.filter(|axis| !matches!(axis, 0 | 1)) {
+            return range("time_axis", "of 0 or 1", axis.to_string());
         }
         if let Some(beta) = self.beta.filter(|beta| !(*beta >= 0.0 && beta.is_finite())) {
             return range("beta", "of at least 0", beta.to_string());

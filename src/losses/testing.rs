@@ -127,7 +127,8 @@ impl Case {
         let fact = |prediction: &Tensor| {
             let mut fact = Fact::fixed(prediction.dtype(), prediction.shape());
             let shape = fact.shape.as_mut().filter(|shape| shape.len() > 1 && self.spec.kind != LossKind::Output);
-            if let Some(batch) = shape.and_then(|shape| shape.first_mut()) {
+            let axis = usize::from(self.spec.time_axis == Some(0));
+            if let Some(batch) = shape.and_then(|shape| shape.get_mut(axis)) {
                 *batch = Dim::Symbol("batch".into());
             }
             fact
@@ -184,7 +185,7 @@ pub fn check(cases: &[Case]) {
                         continue;
                     }
                 };
-                let same = found.is_nan() && expected.is_nan();
+                let same = found == expected || found.is_nan() && expected.is_nan();
                 if !(same || (found - expected).abs() <= TOLERANCE * (1.0 + expected.abs())) {
                     let engine = &engine.info().name;
                     failures.push(format!("{} [{engine}] at {opset}: {found}, expected {expected}", case.name));
@@ -196,7 +197,7 @@ pub fn check(cases: &[Case]) {
 }
 
 /// Returns short decimals in `-scale..scale`, with a zero first.
-fn wave(shape: &[usize], step: usize, scale: f64) -> Tensor {
+pub fn wave(shape: &[usize], step: usize, scale: f64) -> Tensor {
     let count = shape.iter().product();
     let values = (0..count).map(|index: usize| {
         let phase = (index * step * 37) % 101;
