@@ -382,8 +382,11 @@ dir = "run"
 "#;
 
 fn job(folder: &Path, edits: &[(&str, &str)]) -> Output {
-    let prepared = without_loss();
-    std::fs::write(folder.join("model.onnx"), to_bytes(&prepared.model)).unwrap();
+    std::fs::write(folder.join("model.onnx"), to_bytes(&without_loss().model)).unwrap();
+    job_of_model(folder, edits)
+}
+
+fn job_of_model(folder: &Path, edits: &[(&str, &str)]) -> Output {
     npz(&folder.join("rows.npz"), &rows(30));
     let mut text = JOB.to_string();
     for (from, to) in edits {
@@ -414,6 +417,74 @@ fn a_job_of_several_losses_and_groups() {
     let again = freeze_plan::runner::Job::load(&folder.path().join("again.toml"), &[]).unwrap();
     assert_eq!(again.resolved(), resolved);
     assert_eq!((again.losses.len(), again.optimizer.unwrap().groups.len()), (2, 2));
+}
+
+#[test]
+fn a_job_whose_model_computes_the_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.onnx"), to_bytes(&model())).unwrap();
+    let losses = &JOB[JOB.find("[[losses]]").unwrap()..JOB.find("[optimizer]").unwrap()];
+    let target = "target = { a = \"labels\", b = \"scores\" }\n";
+    let own = (losses, "[loss]\nkind = \"output\"\noutput = \"loss\"\n");
+    let output = job_of_model(folder.path(), &[own, (target, "")]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("the loss does not depend on \"classes.weight\""), "{stderr}");
+    let events = std::fs::read_to_string(folder.path().join("run/events.jsonl")).unwrap();
+    let event = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let losses: Vec<f64> = events.lines().map(event).filter_map(|event| event["metrics"]["loss"].as_f64()).collect();
+    assert!(losses.len() == 3 && losses[1] < losses[0] && losses[2] == losses[1], "{losses:?}");
+    let output = job_of_model(folder.path(), &[own]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("is the target of no loss"), "{stderr}");
+}
+
+#[test]
+fn graphs_of_losses_and_optimizers_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    std::fs::write(path("model.onnx"), to_bytes(&without_loss().model)).unwrap();
+    let graph = |args: &[&str]| {
+        let (model, out) = (path("model.onnx"), path("out"));
+        let args = [&["graph", &model, "--out", &out], args].concat();
+        Command::new(env!("CARGO_BIN_EXE_freeze-plan")).args(args).output().unwrap()
+    };
+    let cases: [(&[&str], &str, usize); 5] = [
+        (&["--loss", "smooth-l1", "--loss-output", "value", "--optimizer", "muon"], "value float32", 3),
+        (&["--loss", "nll", "--optimizer", "rmsprop"], "labels int64", 1),
+        (&["--loss", "kl", "--optimizer", "adagrad"], "labels float32", 1),
+        (&["--loss", "hinge-embedding", "--optimizer", "lion"], "labels int64", 1),
+        (&["--loss", "margin-ranking", "--loss-output", "value", "--loss-output", "value"], "value int64", 1),
+    ];
+    for (args, target, slots) in cases {
+        let output = graph(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let contract = std::fs::read_to_string(path("out/contract.json")).unwrap();
+        let contract: serde_json::Value = serde_json::from_str(&contract).unwrap();
+        let inputs = contract["train"]["inputs"].as_array().unwrap();
+        let found = inputs.iter().find(|port| port["role"] == "target").unwrap();
+        assert_eq!(found["name"], "target");
+        assert!(target.ends_with(found["dtype"].as_str().unwrap()), "{args:?}: {found}");
+        let inputs = contract["optimizer"]["inputs"].as_array().unwrap();
+        let own =
+            |port: &&serde_json::Value| port["role"] == "slot" && port["name"].as_str().unwrap().contains(".bias.");
+        let count = inputs.iter().filter(own).count();
+        let biases = inputs.iter().filter(|port| port["role"] == "parameter").count() / 2;
+        assert_eq!(count, slots * biases, "{args:?}");
+    }
+    let failures: [(&[&str], &str); 3] = [
+        (&["--loss", "sum"], "--loss is \"sum\", expected one of"),
+        (&["--loss", "triplet"], "the loss triplet needs 3 entries in outputs, found 0"),
+        (
+            &["--loss", "mse", "--loss-output", "valu"],
+            "the model has no output \"valu\"; its outputs are logits, value",
+        ),
+    ];
+    for (args, expected) in failures {
+        let output = graph(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(expected), "{args:?}\n{stderr}");
+    }
 }
 
 #[test]
