@@ -15,7 +15,7 @@ mod rule;
 mod rules;
 
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
-pub use internal::{INTERNALS, Internal, batch_norm_node, batch_norm_op, lower};
+pub use internal::{INTERNALS, Internal, batch_norm_node, batch_norm_op, lower, rms_norm_node, rms_norm_op};
 pub use rule::{Ctx, InputRule, Inputs, Rule, RuleError};
 pub use rules::{RULES, find};
 

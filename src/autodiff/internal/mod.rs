@@ -7,8 +7,10 @@
 //! other.
 
 mod batch_normalization;
+mod rms_normalization;
 
 pub use batch_normalization::{batch_norm_node, batch_norm_op};
+pub use rms_normalization::{rms_norm_node, rms_norm_op};
 
 use crate::graph::{Builder, Graph, INTERNAL_DOMAIN, Node, Replaced, ValueId, prune, rebuild};
 
@@ -22,7 +24,7 @@ pub struct Internal {
 }
 
 /// Every internal operator.
-pub static INTERNALS: &[&Internal] = &[&batch_normalization::INTERNAL];
+pub static INTERNALS: &[&Internal] = &[&batch_normalization::INTERNAL, &rms_normalization::INTERNAL];
 
 /// Returns the graph with every internal operator replaced.
 pub fn lower(graph: &Graph) -> Graph {

@@ -54,6 +54,7 @@ mod reduce_sum;
 mod reduce_sum_square;
 mod relu;
 mod reshape;
+mod rms_normalization;
 mod round;
 mod selu;
 mod shared;
@@ -134,6 +135,7 @@ pub static RULES: &[&Rule] = &[
     &reduce_sum_square::RULE,
     &relu::RULE,
     &reshape::RULE,
+    &rms_normalization::RULE,
     &round::RULE,
     &selu::RULE,
     &sigmoid::RULE,
