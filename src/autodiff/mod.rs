@@ -11,11 +11,16 @@ mod decompose;
 #[cfg(all(test, feature = "runner"))]
 mod harness;
 mod internal;
+mod recognise;
 mod rule;
 mod rules;
 
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
-pub use internal::{INTERNALS, Internal, batch_norm_node, batch_norm_op, lower, rms_norm_node, rms_norm_op};
+pub use internal::{
+    INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, rms_norm_node, rms_norm_op,
+    safe_softmax_op, swish_node, swish_op,
+};
+pub use recognise::recognise;
 pub use rule::{Ctx, InputRule, Inputs, Rule, RuleError};
 pub use rules::{RULES, find};
 

@@ -56,6 +56,7 @@ mod relu;
 mod reshape;
 mod rms_normalization;
 mod round;
+mod safe_softmax;
 mod selu;
 mod shared;
 mod sigmoid;
@@ -70,6 +71,7 @@ mod sqrt;
 mod squeeze;
 mod sub;
 mod sum;
+mod swish;
 mod tanh;
 mod tile;
 mod transpose;
@@ -105,6 +107,7 @@ pub static RULES: &[&Rule] = &[
     &floor::RULE,
     &gather::RULE,
     &gather_elements::RULE,
+    &gelu::INTERNAL,
     &gelu::RULE,
     &gemm::RULE,
     &global_average_pool::RULE,
@@ -137,6 +140,7 @@ pub static RULES: &[&Rule] = &[
     &reshape::RULE,
     &rms_normalization::RULE,
     &round::RULE,
+    &safe_softmax::RULE,
     &selu::RULE,
     &sigmoid::RULE,
     &sign::RULE,
@@ -150,6 +154,7 @@ pub static RULES: &[&Rule] = &[
     &squeeze::RULE,
     &sub::RULE,
     &sum::RULE,
+    &swish::RULE,
     &tanh::RULE,
     &tile::RULE,
     &transpose::RULE,
