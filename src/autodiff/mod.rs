@@ -114,7 +114,7 @@ pub fn gradients(
         if grads.iter().all(Option::is_none) {
             continue;
         }
-        backward(builder, opset, &node, grads, &active, &mut pending)?;
+        backward(builder, opset, (id, &node), grads, &active, &mut pending)?;
     }
     builder.enter(Origin::Backward("parameters".into()), "grad");
     for value in wrt {
@@ -193,7 +193,7 @@ fn rule_of(
 fn backward(
     builder: &mut Builder,
     opset: i64,
-    node: &Node,
+    (id, node): (NodeId, &Node),
     grads: Vec<Option<ValueId>>,
     active: &HashMap<ValueId, ValueId>,
     pending: &mut HashMap<ValueId, Vec<ValueId>>,
@@ -201,7 +201,7 @@ fn backward(
     let name = || node.name.clone();
     let op = || node.op.to_string();
     let rule = rule_of(builder, opset, node, active)?;
-    let mut ctx = Ctx::new(builder, node, grads);
+    let mut ctx = Ctx::new(builder, opset, (id, node), grads);
     for (index, input) in node.inputs.iter().enumerate() {
         let Some(input) = input.filter(|input| active.contains_key(input)) else { continue };
         let gradient = match rule.inputs.at(index) {

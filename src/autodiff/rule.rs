@@ -1,6 +1,6 @@
 //! What a gradient rule is, and what it sees.
 
-use crate::graph::{AttrError, Attributes, Builder, DType, Dim, FactError, Node, ValueId, lost};
+use crate::graph::{AttrError, Attributes, Builder, DType, Dim, Fact, FactError, Node, NodeId, ValueId, lost};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
@@ -71,14 +71,31 @@ pub enum RuleError {
 pub struct Ctx<'a> {
     /// Appends nodes, named under the forward node.
     pub b: &'a mut Builder,
+    id: NodeId,
+    opset: i64,
     node: &'a Node,
     grads: Vec<Option<ValueId>>,
     memo: HashMap<&'static str, ValueId>,
 }
 
 impl<'a> Ctx<'a> {
-    pub(super) fn new(b: &'a mut Builder, node: &'a Node, grads: Vec<Option<ValueId>>) -> Ctx<'a> {
-        Ctx { b, node, grads, memo: HashMap::new() }
+    pub(super) fn new(
+        b: &'a mut Builder,
+        opset: i64,
+        (id, node): (NodeId, &'a Node),
+        grads: Vec<Option<ValueId>>,
+    ) -> Ctx<'a> {
+        Ctx { b, id, opset, node, grads, memo: HashMap::new() }
+    }
+
+    /// Returns the model's opset.
+    pub fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    /// Returns the forward node's id.
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     /// Returns the forward node.
@@ -105,6 +122,12 @@ impl<'a> Ctx<'a> {
     /// The node lacks it.
     pub fn y(&self, index: usize) -> Result<ValueId, RuleError> {
         self.node.output(index).ok_or_else(|| RuleError::Unsupported(format!("output {index} is missing")))
+    }
+
+    /// Returns output `index`, which the operator can give; a node that leaves it out gets it,
+    /// with this fact.
+    pub fn exposed(&mut self, index: usize, fact: Fact) -> ValueId {
+        self.b.expose_output(self.id, index, fact)
     }
 
     /// Returns the gradient of output `index`, where the loss depends on that output.

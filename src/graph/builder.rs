@@ -154,6 +154,23 @@ impl Builder {
         outputs
     }
 
+    /// Declares output `index` of a node that leaves it out, and returns it; one that is there is
+    /// returned as it is.
+    pub fn expose_output(&mut self, node: NodeId, index: usize, fact: Fact) -> ValueId {
+        if let Some(output) = self.graph.nodes[node.0].output(index) {
+            return output;
+        }
+        let name = self.unique(&format!("output_{index}"));
+        let value = self.named_value(&name, fact, None);
+        let outputs = &mut self.graph.nodes[node.0].outputs;
+        if outputs.len() <= index {
+            outputs.resize(index + 1, None);
+        }
+        outputs[index] = Some(value);
+        self.graph.producers.insert(value, node);
+        value
+    }
+
     /// Adds a value of another graph under its own name, with its fact and elements.
     pub fn copy_value(&mut self, from: &Graph, id: ValueId) -> ValueId {
         let value = from.value(id);
