@@ -4,7 +4,7 @@ use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
 use super::terms::{self, add_loss, targets};
 use super::{BatchNorm, Prepared, TrainingError, check_in_place, groups, names};
-use crate::autodiff::{decompose, dependents, gradients, lower, reads};
+use crate::autodiff::{decompose, dependents, gradients, lower, reads, recognise};
 use crate::graph::{DType, Fact, Graph, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::{OptimizerSpec, Parameter};
@@ -145,11 +145,15 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
 }
 
 /// Returns the graph with what depends on one of the named initializers in a form that has
-/// gradients.
+/// gradients, and short ones: operators that the model wrote as primitives are one node again. The
+/// rest of the graph stays as it is.
 pub(super) fn differentiable(prepared: &Prepared, graph: &Graph, names: &[&str]) -> Result<Graph, TrainingError> {
     let moving = dependents(graph, names.iter().filter_map(|name| graph.find(name)));
     let wanted = |node: &Node| reads(graph, node, &moving);
-    decompose(graph, &prepared.model.opsets, wanted).map_err(|source| prepared.at(source))
+    let graph = decompose(graph, &prepared.model.opsets, wanted).map_err(|source| prepared.at(source))?;
+    let moving = dependents(&graph, names.iter().filter_map(|name| graph.find(name)));
+    let variable: HashSet<&str> = prepared.trainable().into_iter().chain(prepared.statistics()).collect();
+    Ok(recognise(&graph, prepared.model.opset(), &variable, &moving))
 }
 
 fn slots(optimizer: &OptimizerSpec, own: &Parameter) -> Vec<Slot> {
