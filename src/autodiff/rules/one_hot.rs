@@ -19,7 +19,9 @@ pub static RULE: Rule = Rule {
 
 fn values(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, indices, depth, values) = (ctx.dy()?, ctx.x(0)?, ctx.x(1)?, ctx.x(2)?);
-    let flags = ctx.b.constant("flags", Tensor::from_vec(&[2], vec![0_i64, 1]));
+    let [off, on] = [0.0, 1.0].map(|number| Tensor::float_full(ctx.dtype(values), &[1], number));
+    let flags = [ctx.b.constant("off", off), ctx.b.constant("on", on)];
+    let flags = ctx.b.op("Concat", &flags, Attributes::none().with("axis", 0));
     let hot = ctx.b.ops(&ctx.node().op, &[Some(indices), Some(depth), Some(flags)], ctx.attributes().clone(), 1);
     let hot = ctx.b.compare("Equal", hot[0], 1.0);
     let cold = ctx.b.unary("Not", hot);
