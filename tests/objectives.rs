@@ -489,7 +489,8 @@ fn graphs_of_losses_and_optimizers_are_written() {
 
 #[test]
 fn mistakes_in_losses_targets_and_groups_are_named() {
-    let cases: [(&[(&str, &str)], i32, &str); 14] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], i32, &'a str);
+    let cases: [Case<'_>; 14] = [
         (
             &[("target = \"a\"", "traget = \"a\"")],
             2,
