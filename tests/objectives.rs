@@ -209,6 +209,7 @@ fn run(
     let options = BatchOptions { size, seed: 0, shuffle: true, last_batch: LastBatch::Keep };
     let batches = Batches::new(data::check(&dataset, &wanted).unwrap(), options).unwrap();
     let setup = Setup {
+        recompute: &freeze_plan::training::Recompute::None,
         prepared: &prepared,
         plan: &plan,
         batch_norm: BatchNorm::Train,

@@ -98,6 +98,7 @@ pub fn run(args: &Args) -> CommandResult {
         eval: eval_data.as_ref(),
         checkpoints: Some(folder.path.join("checkpoints")),
         seed: job.run.seed,
+        recompute: &job.run.recompute,
         log_every: 1,
         accumulate: job.run.accumulate as usize,
     };

@@ -12,6 +12,8 @@ pub struct Phase {
     optimizer: Option<Optimizer>,
     passed: Vec<(String, BufferId)>,
     lr: BufferId,
+    /// The step number, where something is random.
+    number: Option<BufferId>,
     batches: HashMap<Vec<Vec<usize>>, Batch>,
     /// State that the train graph reads.
     inputs: Vec<(String, BufferId)>,
@@ -68,6 +70,10 @@ impl Phase {
             passed.push((name.clone(), engine.allocate(&zeros)?));
         }
         let lr = engine.allocate(&Tensor::scalar(0f32))?;
+        let number = match step.is_random() {
+            true => Some(engine.allocate(&Tensor::scalar(0_i64))?),
+            false => None,
+        };
         let optimizer = match &step.optimizer {
             None => None,
             Some(model) => {
@@ -91,6 +97,7 @@ impl Phase {
             optimizer,
             passed,
             lr,
+            number,
             batches: HashMap::new(),
             inputs: inputs.filter_map(|name| held(&name)).collect(),
             moving: direct.into_iter().filter_map(held).collect(),
@@ -99,7 +106,7 @@ impl Phase {
         })
     }
 
-    /// Runs the train graph on a batch and returns the loss. The share matters only where the step
+    /// Runs the train graph on a batch, the run's batch of this number, and returns the loss. The share matters only where the step
     /// accumulates.
     ///
     /// # Errors
@@ -107,6 +114,7 @@ impl Phase {
     pub fn backward(
         &mut self,
         engine: &mut dyn Engine,
+        at: usize,
         batch: &[(String, Tensor)],
         share: Share,
     ) -> Result<f64, EngineError> {
@@ -118,6 +126,9 @@ impl Phase {
         let bound = &self.batches[&key];
         for ((_, tensor), (_, buffer)) in batch.iter().zip(&bound.buffers) {
             engine.write(*buffer, tensor)?;
+        }
+        if let Some(buffer) = self.number {
+            engine.write(buffer, &Tensor::scalar(i64::try_from(at).unwrap_or(i64::MAX)))?;
         }
         if let Some(accumulated) = &self.accumulated {
             engine.write(accumulated.weight, &Tensor::scalar(share.weight as f32))?;
@@ -158,6 +169,7 @@ impl Phase {
             engine.free(buffer);
         }
         engine.free(self.lr);
+        self.number.into_iter().for_each(|buffer| engine.free(buffer));
         for buffer in self.accumulated.into_iter().flat_map(|held| [held.weight, held.keep]) {
             engine.free(buffer);
         }
@@ -174,6 +186,7 @@ impl Phase {
             more.push((names::WEIGHT.to_string(), accumulated.weight));
             more.push((names::KEEP.to_string(), accumulated.keep));
         }
+        more.extend(self.number.map(|buffer| (names::STEP.to_string(), buffer)));
         let inputs: Vec<(&str, BufferId)> =
             buffers.iter().chain(&self.inputs).chain(&more).map(|(name, id)| (name.as_str(), *id)).collect();
         let mut outputs = vec![(names::LOSS.to_string(), Target::Host)];

@@ -13,7 +13,7 @@ use crate::data::Batches;
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
 use crate::plan::{FreezePlan, Segment, segments};
-use crate::training::{BatchNorm, Objective, Prepared, TrainStep, TrainingError};
+use crate::training::{BatchNorm, Objective, Prepared, Recompute, TrainStep, TrainingError};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +39,8 @@ pub struct Setup<'a> {
     pub checkpoints: Option<PathBuf>,
     /// Seed of everything random but the order of rows.
     pub seed: u64,
+    /// Which modules compute their activations a second time instead of keeping them.
+    pub recompute: &'a Recompute,
     /// Steps from one `Step` event to the next.
     pub log_every: usize,
     /// Batches of one step, at least 1: their gradients are averaged. What is left at the end of an
@@ -99,6 +101,15 @@ impl RunError {
 /// Leaves out what JSON cannot hold.
 fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     metrics.into_iter().filter(|(_, value)| value.is_finite()).collect()
+}
+
+/// The graphs of a phase.
+struct Built {
+    step: TrainStep,
+    /// Values of what is frozen.
+    held: Vec<(String, Tensor)>,
+    /// Modules that are recomputed.
+    recomputed: Vec<String>,
 }
 
 /// A run in progress. [`train`] drives it; tests step through it to look at the state.
@@ -203,8 +214,12 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         let clock = Instant::now();
         let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
-        let (step, held) = self.build(engine, frozen, segment.first_epoch)?;
+        let Built { step, held, recomputed } = self.build(engine, frozen)?;
         self.state.set_slots(engine, &step.slots)?;
+        if *self.setup.recompute != Recompute::None && !engine.info().recomputes {
+            let message = format!("the engine {} keeps all activations: nothing is recomputed", engine.info().name);
+            report(RunEvent::Warning { message });
+        }
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let epoch = &self.setup.plan.epochs[segment.first_epoch - 1];
         report(RunEvent::Phase {
@@ -214,6 +229,7 @@ impl<'a> Run<'a> {
             seconds: clock.elapsed().as_secs_f64(),
             predicted_step_cost: epoch.predicted.step_cost,
             nodes: step.train.graph.nodes().len(),
+            recomputed,
         });
         if step.trained.is_empty() {
             let message = format!("nothing trains from epoch {} on: every parameter is frozen", segment.first_epoch);
@@ -254,13 +270,8 @@ impl<'a> Run<'a> {
         Ok(metrics)
     }
 
-    /// Builds the graphs with the current values of what is frozen, and returns those values.
-    fn build(
-        &self,
-        engine: &dyn Engine,
-        frozen: HashSet<&str>,
-        epoch: usize,
-    ) -> Result<(TrainStep, Vec<(String, Tensor)>), RunError> {
+    /// Builds the graphs with the current values of what is frozen.
+    fn build(&self, engine: &dyn Engine, frozen: HashSet<&str>) -> Result<Built, RunError> {
         let mut prepared = self.prepared.clone();
         let mut held = Vec::new();
         for (name, buffer) in self.state.values() {
@@ -274,16 +285,19 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let seed = self.setup.seed.wrapping_add(epoch as u64);
         let objective = &self.setup.objective;
-        let mut step = objective.build(&prepared, frozen, self.setup.batch_norm, seed)?;
+        let mut step = objective.build(&prepared, frozen, self.setup.batch_norm, self.setup.seed)?;
+        let recomputed = match engine.info().recomputes {
+            true => step.recompute(&prepared, self.setup.recompute)?,
+            false => Vec::new(),
+        };
         if self.setup.accumulate > 1 {
             step = objective.accumulating(step)?;
         }
         for slot in &mut step.slots {
             slot.initial = self.initial.get(&slot.name).unwrap_or(&slot.initial).clone();
         }
-        Ok((step, held))
+        Ok(Built { step, held, recomputed })
     }
 
     fn epoch(
@@ -311,7 +325,7 @@ impl<'a> Run<'a> {
                 let weight = setup.train.rows_of(*index) as f64 / rows.max(1) as f64;
                 let share = Share { weight, first: Some(index) == indices.first() };
                 let step_clock = Instant::now();
-                let own = phase.backward(engine, &batch, share)?;
+                let own = phase.backward(engine, (epoch - 1) * batches.len() + index + 1, &batch, share)?;
                 seconds += step_clock.elapsed().as_secs_f64();
                 if !own.is_finite() {
                     return Err(RunError::NotFinite { loss: own, epoch, step: self.started, lr });

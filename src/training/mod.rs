@@ -17,6 +17,8 @@ mod in_place;
 pub mod names;
 mod objective;
 mod prepare;
+mod random;
+mod recompute;
 pub mod stage;
 mod step;
 mod terms;
@@ -28,6 +30,7 @@ pub use export::trained_edits;
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
+pub use recompute::Recompute;
 pub use step::{PhaseOptions, Slot, TrainStep, build, eval, target_fact};
 pub use terms::{Target, prediction, targets};
 
@@ -50,6 +53,8 @@ pub enum TrainingError {
     NoParameters,
     #[error("dropout is asked for, but the model has no Dropout node")]
     NoDropout,
+    #[error("the pattern \"{pattern}\" of modules to recompute: {reason}")]
+    Recompute { pattern: String, reason: String },
     #[error("module \"{module}\"")]
     Gradient { module: String, source: AutodiffError },
     #[error(transparent)]
@@ -81,7 +86,7 @@ impl TrainingError {
             TrainingError::Stage(error) => error.kind(),
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
-            TrainingError::UnknownOutput { .. } => ErrorKind::BadInput,
+            TrainingError::UnknownOutput { .. } | TrainingError::Recompute { .. } => ErrorKind::BadInput,
             TrainingError::Accumulate => ErrorKind::Usage,
             _ => ErrorKind::Unsupported,
         }

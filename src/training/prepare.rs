@@ -2,6 +2,7 @@
 //! statistics.
 
 use super::TrainingError;
+use crate::autodiff::{AutodiffError, decompose, is_newer};
 use crate::facts;
 use crate::graph::{Model, upgrade};
 use crate::modules::{Param, Role, Unit, UnitKind, units};
@@ -32,6 +33,12 @@ impl Prepared {
         self.with_role(Role::Statistic)
     }
 
+    /// Names the module of the node at which a gradient cannot be built.
+    pub(super) fn at(&self, source: AutodiffError) -> TrainingError {
+        let module = source.node().and_then(|node| self.modules.get(node));
+        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
+    }
+
     fn with_role(&self, role: Role) -> Vec<&str> {
         self.parameters.iter().filter(|p| p.role == role).map(|p| p.name.as_str()).collect()
     }
@@ -46,10 +53,16 @@ pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
     let nodes = analysis.model.graph.node_ids();
     let modules = nodes.map(|(id, node)| (node.name.clone(), tree.module(tree.module_of_node(id)).path.clone()));
     let keep = analysis.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
-    let model = facts::fold(&upgrade(&analysis.model)?, &keep);
+    let modules: HashMap<String, String> = modules.collect();
+    let graph = decompose(&analysis.model.graph, &analysis.model.opsets, |node| is_newer(&node.op));
+    let graph = graph.map_err(|source| {
+        let module = source.node().and_then(|node| modules.get(node));
+        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
+    })?;
+    let model = facts::fold(&upgrade(&analysis.model.with_graph(graph))?, &keep);
     let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
     let parameters = analysis.parameters.iter().filter_map(in_model).collect();
-    let prepared = Prepared { modules: modules.collect(), parameters, model, units: units(tree, UnitKind::Leaf) };
+    let prepared = Prepared { modules, parameters, model, units: units(tree, UnitKind::Leaf) };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

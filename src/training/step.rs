@@ -1,11 +1,11 @@
 //! The graphs of one phase.
 
-use super::contract::{Contract, FORMAT, describe};
+use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
 use super::terms::{self, add_loss, targets};
 use super::{BatchNorm, Prepared, TrainingError, check_in_place, groups, names};
-use crate::autodiff::{gradients, lower};
-use crate::graph::{DType, Fact, Graph, Model, Tensor, ValueId, check, prune};
+use crate::autodiff::{decompose, dependents, gradients, lower, reads, recognise};
+use crate::graph::{DType, Fact, Graph, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::{OptimizerSpec, Parameter};
 use std::collections::{BTreeMap, HashSet};
@@ -23,7 +23,7 @@ pub struct PhaseOptions<'a> {
     pub optimizer: &'a OptimizerSpec,
     /// The model output that a loss reads which names none; the first where `None`.
     pub output: Option<&'a str>,
-    /// Seed of random Dropout; another phase takes another one.
+    /// Seed of everything random in the model; all phases of a run take the same.
     pub seed: u64,
 }
 
@@ -55,6 +55,13 @@ pub struct TrainStep {
     pub accumulates: bool,
 }
 
+impl TrainStep {
+    /// Returns true when the train graph reads the number of the step, because something is random.
+    pub fn is_random(&self) -> bool {
+        self.contract.train.inputs.iter().any(|port| port.role == Role::Step)
+    }
+}
+
 /// State of the update.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
@@ -69,22 +76,23 @@ pub struct Slot {
 /// # Errors
 /// A name is taken, the loss does not fit the output, or a gradient cannot be built.
 pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainStep, TrainingError> {
-    let graph = &prepared.model.graph;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     let updated = groups::parameters(prepared, options.optimizer)?;
     refuse_collisions(prepared, options, &updated)?;
-    let mode =
-        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
+    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
+    let graph = &differentiable(prepared, &prepared.model.graph, &names)?;
+    let mode = Mode::Train {
+        frozen: &options.frozen,
+        policy: options.batch_norm,
+        seed: Some(options.seed),
+        as_written: false,
+    };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
-    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
     let opset = prepared.model.opset();
-    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| {
-        let module = source.node().and_then(|node| prepared.modules.get(node));
-        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
-    })?;
+    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
     let (mut trained, mut unused) = (Vec::new(), Vec::new());
     for (name, grad) in names.iter().zip(grads) {
@@ -108,7 +116,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let eval = eval(prepared, options.loss, options.output)?;
     let given = terms::reserved(graph, options.loss, options.output);
     let given: HashSet<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
-    let describe = |graph: &Graph, optimizer| describe(graph, &parameters, &statistics, &given, optimizer);
+    let describe = |part: &Graph, optimizer| describe(part, graph, &parameters, &statistics, &given, optimizer);
     let contract = Contract {
         format: FORMAT.into(),
         frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
@@ -134,6 +142,18 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         copied: Vec::new(),
         accumulates: false,
     })
+}
+
+/// Returns the graph with what depends on one of the named initializers in a form that has
+/// gradients, and short ones: operators that the model wrote as primitives are one node again. The
+/// rest of the graph stays as it is.
+pub(super) fn differentiable(prepared: &Prepared, graph: &Graph, names: &[&str]) -> Result<Graph, TrainingError> {
+    let moving = dependents(graph, names.iter().filter_map(|name| graph.find(name)));
+    let wanted = |node: &Node| reads(graph, node, &moving);
+    let graph = decompose(graph, &prepared.model.opsets, wanted).map_err(|source| prepared.at(source))?;
+    let moving = dependents(&graph, names.iter().filter_map(|name| graph.find(name)));
+    let variable: HashSet<&str> = prepared.trainable().into_iter().chain(prepared.statistics()).collect();
+    Ok(recognise(&graph, prepared.model.opset(), &variable, &moving))
 }
 
 fn slots(optimizer: &OptimizerSpec, own: &Parameter) -> Vec<Slot> {
