@@ -19,6 +19,7 @@ mod conv_transpose;
 mod cos;
 mod deform_conv;
 mod depth_to_space;
+mod dft;
 mod div;
 mod dropout;
 mod elu;
@@ -80,6 +81,7 @@ mod space_to_depth;
 mod split;
 mod sqrt;
 mod squeeze;
+mod stft;
 mod sub;
 mod sum;
 mod tanh;
@@ -112,6 +114,8 @@ pub static RULES: &[&Rule] = &[
     &cos::RULE,
     &deform_conv::RULE,
     &depth_to_space::RULE,
+    &dft::ATTRIBUTE,
+    &dft::RULE,
     &div::RULE,
     &dropout::RULE,
     &elu::RULE,
@@ -172,6 +176,7 @@ pub static RULES: &[&Rule] = &[
     &split::RULE,
     &sqrt::RULE,
     &squeeze::RULE,
+    &stft::RULE,
     &sub::RULE,
     &sum::RULE,
     &tanh::RULE,
