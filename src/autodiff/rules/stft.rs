@@ -2,14 +2,14 @@
 //!
 //! Forward:  `y[f, k] = sum over t of w_t x[f s + t] exp(-2 pi i k t / L)`: frames of L elements, s apart;
 //!           one-sided, k runs to `L/2`.
-//! Backward: with `B[k, t]` the real and imaginary parts of the exponentials,
-//!           `dx = ConvTranspose(dy, w B)` with stride s; `dw_t = sum over f of x[f s + t] (dy[f] B)_t`.
+//! Backward: with `B[k, t]` the real and imaginary parts of the exponentials, `dx` = `w_t (dy[f] B)_t`
+//!           added up at `f s + t`; `dw_t = sum over f of x[f s + t] (dy[f] B)_t`.
 //! Shapes:   x `[N, n]` or `[N, n, 1 or 2]`, w `[L]`, y `[N, F, K, 2]`; N may be a symbol; step and
 //!           length of the frames are constant.
 //! Opsets:   17 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__STFT.html>
 
-use super::shared::{float_constant, shaped_like};
+use super::shared::{float_constant, shaped_like, zeros_like};
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
 use crate::graph::{Attributes, Tensor, ValueId};
 
@@ -53,7 +53,10 @@ fn frames(ctx: &Ctx<'_>) -> Result<Frames, RuleError> {
     };
     match (x.as_slice(), y.as_slice(), step, length) {
         (&[size, ref parts @ ..], &[count, bins, 2], Some(step), Some(length))
-            if step > 0 && (1..=LONGEST).contains(&length) && (count - 1).saturating_mul(step) + length <= size =>
+            if step > 0
+                && count > 0
+                && (1..=LONGEST).contains(&length)
+                && (count - 1).saturating_mul(step) + length <= size =>
         {
             let parts = parts.first().copied().unwrap_or(1);
             Ok(Frames { step, length, size, count, bins, parts })
@@ -66,7 +69,7 @@ fn frames(ctx: &Ctx<'_>) -> Result<Frames, RuleError> {
     }
 }
 
-/// `[K 2, parts, L]`: what each part of the signal gives to the real and the imaginary part of y.
+/// `[K 2, parts L]`: what each part of the signal gives to the real and the imaginary part of y.
 fn exponentials(ctx: &mut Ctx<'_>, f: &Frames) -> Result<ValueId, RuleError> {
     ctx.once("exponentials", |ctx| {
         let mut all = Vec::new();
@@ -84,38 +87,54 @@ fn exponentials(ctx: &mut Ctx<'_>, f: &Frames) -> Result<ValueId, RuleError> {
             }
         }
         let dtype = ctx.dtype(ctx.x(0)?);
-        let shape = [2 * f.bins, f.parts, f.length].map(|size| size as usize);
+        let shape = [2 * f.bins, f.parts * f.length].map(|size| size as usize);
         Ok(float_constant(ctx, "exponentials", &shape, &all, dtype))
     })
 }
 
+/// `dy B`: what the elements of every frame feel, `[N, F, parts, L]`.
+fn felt(ctx: &mut Ctx<'_>, f: &Frames) -> Result<ValueId, RuleError> {
+    ctx.once("felt", |ctx| {
+        let dy = ctx.dy()?;
+        let exponentials = exponentials(ctx, f)?;
+        let pairs = ctx.b.reshape(dy, &[0, f.count, 2 * f.bins]);
+        let felt = ctx.b.op("MatMul", &[pairs, exponentials], Attributes::none());
+        Ok(ctx.b.reshape(felt, &[0, f.count, f.parts, f.length]))
+    })
+}
+
+/// Places in the signal of the elements of all frames.
+fn places(f: &Frames) -> Vec<i64> {
+    (0..f.count).flat_map(|frame| (0..f.length).map(move |at| frame * f.step + at)).collect()
+}
+
 fn signal(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let f = frames(ctx)?;
-    let (dy, x) = (ctx.dy()?, ctx.x(0)?);
-    let mut kernel = exponentials(ctx, &f)?;
+    let x = ctx.x(0)?;
+    let mut felt = felt(ctx, &f)?;
     if let Some(window) = ctx.node().input(2) {
-        kernel = ctx.b.mul(kernel, window);
+        felt = ctx.b.mul(felt, window);
     }
-    let channels = ctx.b.transpose(dy, &[0, 2, 3, 1]);
-    let channels = ctx.b.reshape(channels, &[0, 2 * f.bins, f.count]);
-    let rest = f.size - (f.count - 1) * f.step - f.length;
-    let attributes = Attributes::none().with("output_padding", vec![rest]).with("strides", vec![f.step]);
-    let spread = ctx.b.op("ConvTranspose", &[channels, kernel], attributes);
-    let spread = ctx.b.transpose(spread, &[0, 2, 1]);
-    let dx = ctx.b.reshape_like(spread, x);
+    let felt = ctx.b.transpose(felt, &[0, 2, 1, 3]);
+    let felt = ctx.b.reshape(felt, &[0, f.parts, f.count * f.length]);
+    let places = places(&f);
+    let places = ctx.b.constant("places", Tensor::from_vec(&[1, 1, places.len()], places));
+    let places = ctx.b.expand_like(places, felt);
+    let split = ctx.b.reshape(x, &[0, f.size, f.parts]);
+    let split = ctx.b.transpose(split, &[0, 2, 1]);
+    let zeros = zeros_like(ctx, split);
+    let add = Attributes::none().with("axis", 2).with("reduction", "add");
+    let added = ctx.b.op("ScatterElements", &[zeros, places, felt], add);
+    let turned = ctx.b.transpose(added, &[0, 2, 1]);
+    let dx = ctx.b.reshape_like(turned, x);
     Ok(shaped_like(ctx, dx, x))
 }
 
 fn window(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let f = frames(ctx)?;
-    let (dy, x, window) = (ctx.dy()?, ctx.x(0)?, ctx.x(2)?);
-    let exponentials = exponentials(ctx, &f)?;
-    let flat = ctx.b.reshape(exponentials, &[2 * f.bins, f.parts * f.length]);
-    let pairs = ctx.b.reshape(dy, &[0, f.count, 2 * f.bins]);
-    let felt = ctx.b.op("MatMul", &[pairs, flat], Attributes::none());
-    let felt = ctx.b.reshape(felt, &[0, f.count, f.parts, f.length]);
-    let places: Vec<i64> = (0..f.count).flat_map(|frame| (0..f.length).map(move |at| frame * f.step + at)).collect();
-    let places = ctx.b.constant("places", Tensor::from_vec(&[f.count as usize, f.length as usize], places));
+    let (x, window, felt) = (ctx.x(0)?, ctx.x(2)?, felt(ctx, &f)?);
+    let places = Tensor::from_vec(&[f.count as usize, f.length as usize], places(&f));
+    let places = ctx.b.constant("frames", places);
     let split = ctx.b.reshape(x, &[0, f.size, f.parts]);
     let frames = ctx.b.op("Gather", &[split, places], Attributes::none().with("axis", 1));
     let frames = ctx.b.transpose(frames, &[0, 1, 3, 2]);
