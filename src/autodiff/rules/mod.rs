@@ -23,6 +23,7 @@ mod deform_conv;
 mod depth_to_space;
 mod dequantize_linear;
 mod det;
+mod dft;
 mod div;
 mod dropout;
 mod einsum;
@@ -121,6 +122,7 @@ mod space_to_depth;
 mod split;
 mod sqrt;
 mod squeeze;
+mod stft;
 mod sub;
 mod sum;
 mod swish;
@@ -164,6 +166,8 @@ pub static RULES: &[&Rule] = &[
     &dequantize_linear::MICROSOFT,
     &dequantize_linear::RULE,
     &det::RULE,
+    &dft::ATTRIBUTE,
+    &dft::RULE,
     &div::RULE,
     &dropout::RULE,
     &einsum::RULE,
@@ -289,6 +293,7 @@ pub static RULES: &[&Rule] = &[
     &split::RULE,
     &sqrt::RULE,
     &squeeze::RULE,
+    &stft::RULE,
     &sub::RULE,
     &sum::RULE,
     &swish::RULE,
