@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn gradients() {
-        let case = |name| Case::new(name, "MeanVarianceNormalization").not_embedded("tract lacks it");
+        let case = |name| Case::new(name, "MeanVarianceNormalization");
         check(&[
             case("default axes, symbolic batch").input(&[2, 3, 2, 2]).batch(),
             case("last").input(&[3, 4]).ints("axes", &[-1]).batch(),
