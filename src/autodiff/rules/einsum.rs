@@ -208,6 +208,7 @@ mod tests {
                 .input(&[2, 1])
                 .input(&[3, 2])
                 .not_embedded("tract broadcasts nothing"),
+            einsum("scalar operand", ",ij->ij").input(&[]).input(&[2, 3]),
             einsum("constant", "ij,jk->ik").input(&[2, 3]).fixed(Tensor::from_vec(&[3, 1], vec![1.0_f32, -2.0, 0.5])),
             einsum("large", "ij,j->i")
                 .values(&[1, 2], &[1e30, 0.0])

@@ -47,6 +47,7 @@ mod tests {
             case("all, dropped").int("keepdims", 0),
             case("some").fixed(Tensor::ints(&[0, -1])),
             case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
+            case("empty axes").fixed(Tensor::ints(&[])).int("keepdims", 0),
             case("noop").int("noop_with_empty_axes", 1),
             case("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
             case("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),

@@ -35,6 +35,8 @@ mod tests {
             sum("all, dropped").int("keepdims", 0),
             sum("some").fixed(Tensor::ints(&[0, -1])),
             sum("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
+            sum("empty axes").fixed(Tensor::ints(&[])),
+            sum("noop with empty axes").fixed(Tensor::ints(&[])).int("noop_with_empty_axes", 1),
             sum("noop").int("noop_with_empty_axes", 1),
             sum("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
             sum("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),
