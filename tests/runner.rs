@@ -12,4 +12,5 @@ mod loader;
 mod parity;
 mod plans;
 mod proto;
+mod recompute;
 mod stages;

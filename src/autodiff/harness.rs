@@ -37,6 +37,7 @@ pub struct Case {
     in_loss: usize,
     step: f64,
     batch: bool,
+    symbols: Vec<(usize, usize, &'static str)>,
     expected: Vec<(usize, Vec<f32>)>,
     embedded: bool,
     runtime: bool,
@@ -49,6 +50,8 @@ enum Input {
     Float(Tensor),
     /// An initializer without gradient.
     Fixed(Tensor),
+    /// A graph input without gradient.
+    Fed(Tensor),
 }
 
 impl Case {
@@ -64,6 +67,7 @@ impl Case {
             in_loss: usize::MAX,
             step: STEP,
             batch: false,
+            symbols: Vec::new(),
             expected: Vec::new(),
             embedded: true,
             runtime: true,
@@ -127,6 +131,12 @@ impl Case {
         self
     }
 
+    /// Adds an input that is known only while the model runs, for which no gradient is wanted.
+    pub fn fed(mut self, tensor: Tensor) -> Case {
+        self.inputs.push(Input::Fed(tensor));
+        self
+    }
+
     /// Leaves an optional input out.
     pub fn missing(mut self) -> Case {
         self.inputs.push(Input::Missing);
@@ -181,6 +191,13 @@ impl Case {
     /// a symbol.
     pub fn batch(mut self) -> Case {
         self.batch = true;
+        self
+    }
+
+    /// Makes dimensions of inputs symbols: input, axis and name of each. Of the outputs nothing is
+    /// known then but what their operator says and their rank.
+    pub fn symbols(mut self, symbols: &[(usize, usize, &'static str)]) -> Case {
+        self.symbols = symbols.to_vec();
         self
     }
 
@@ -368,10 +385,13 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> Model {
         let name = format!("x{index}");
         ids.push(match input {
             Input::Missing => None,
-            Input::Float(tensor) => {
+            Input::Float(tensor) | Input::Fed(tensor) => {
                 let mut fact = Fact::fixed(tensor.dtype(), tensor.shape());
                 if case.batch && index == 0 {
                     fact.shape.as_mut().unwrap()[0] = Dim::Symbol("batch".into());
+                }
+                for (_, axis, symbol) in case.symbols.iter().filter(|entry| entry.0 == index) {
+                    fact.shape.as_mut().unwrap()[*axis] = Dim::Symbol(symbol.to_string());
                 }
                 Some(b.input(&name, fact))
             }
@@ -382,6 +402,9 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> Model {
     for (index, output) in outputs.iter().enumerate() {
         if let Some(facts) = facts {
             let mut fact = facts[index].clone();
+            if !case.symbols.is_empty() {
+                fact.shape.iter_mut().flatten().for_each(|dim| *dim = Dim::Unknown);
+            }
             if let (true, Some(Input::Float(first))) = (case.batch, case.inputs.first()) {
                 let dims = fact.shape.as_mut().unwrap().iter_mut().take(1);
                 dims.filter(|dim| dim.known() == Some(first.shape()[0])).for_each(|dim| {
@@ -454,7 +477,7 @@ fn feeds(case: &Case) -> Vec<(String, Tensor)> {
     let named = case.inputs.iter().enumerate().map(|(index, input)| (format!("x{index}"), input));
     named
         .filter_map(|(name, input)| match input {
-            Input::Float(tensor) => Some((name, tensor.clone())),
+            Input::Float(tensor) | Input::Fed(tensor) => Some((name, tensor.clone())),
             Input::Missing | Input::Fixed(_) => None,
         })
         .collect()

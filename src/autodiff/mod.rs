@@ -119,7 +119,8 @@ pub fn gradients(
 }
 
 /// Values that a gradient reaches some `wrt` from, each with one of those: through floating-point
-/// values, and not through an input that has no gradient (the second one of `CastLike`).
+/// values and quantized ones, and not through an input that has no gradient (the second one of
+/// `CastLike`).
 fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<ValueId, ValueId> {
     let graph = builder.graph();
     let mut active: HashMap<ValueId, ValueId> = wrt.iter().map(|value| (*value, *value)).collect();
@@ -131,12 +132,23 @@ fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<Valu
         let captured = || node.captured().filter_map(|name| graph.find(name)).find_map(|id| active.get(&id).copied());
         let Some(source) = source.or_else(captured) else { continue };
         for output in node.outputs.iter().flatten() {
-            if graph.fact(*output).dtype.is_none_or(|dtype| dtype.is_float()) {
+            if graph.fact(*output).dtype.is_none_or(|dtype| dtype.is_float()) || carries(node) {
                 active.insert(*output, source);
             }
         }
     }
     active
+}
+
+/// Operators whose integer outputs stand for floating-point values, so that a gradient, which is
+/// floating-point, passes them or fails at them; besides those that begin with `QLinear`.
+const QUANTIZED: &[&str] = &["ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QGemm", "QuantizeLinear"];
+/// Operators that only move elements, quantized ones too.
+const MOVES: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+
+fn carries(node: &Node) -> bool {
+    let name = node.op.name.as_str();
+    QUANTIZED.contains(&name) || MOVES.contains(&name) || name.starts_with("QLinear")
 }
 
 fn nodes_on_path(builder: &Builder, active: &HashMap<ValueId, ValueId>, loss: ValueId) -> Vec<NodeId> {

@@ -325,7 +325,9 @@ impl Builder {
         } else {
             self.shape_of(like)
         };
-        let result = self.op("Reshape", &[a, shape], Attributes::none());
+        let zero = dims.contains(&Dim::Known(0));
+        let attributes = if zero { Attributes::none().with("allowzero", 1) } else { Attributes::none() };
+        let result = self.op("Reshape", &[a, shape], attributes);
         let fact = Fact { dtype: None, shape: self.fact(like).shape.clone() };
         self.graph.values[result.0].fact.shape = None;
         self.refine(result, &fact);

@@ -42,6 +42,7 @@ impl Tract {
             library: String::new(),
             device: "cpu".into(),
             threads: 1,
+            recomputes: false,
         };
         Tract { info, sessions: Slab::default(), buffers: Slab::default(), bindings: Slab::default() }
     }

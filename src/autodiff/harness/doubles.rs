@@ -23,6 +23,7 @@ fn test(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
         Input::Missing => Input::Missing,
         Input::Float(tensor) => Input::Float(double(tensor)),
         Input::Fixed(tensor) => Input::Fixed(double(tensor)),
+        Input::Fed(tensor) => Input::Fed(double(tensor)),
     });
     let exact = Case { inputs: inputs.collect(), ..case.clone() };
     if run(engine, &forward_model(&exact, None), &feeds(&exact)).is_err() {

@@ -28,7 +28,8 @@ pub(super) fn failures(cases: &[Case], engine: &mut dyn Engine) -> Vec<String> {
                     Err(reason) => failures.push(format!("{op} {} at opset {end}: {reason}", case.name)),
                 }
             }
-            if !reached {
+            let compared = cases.iter().any(|case| case.op.is(op) && case.expected.is_empty());
+            if compared && !reached {
                 failures.push(format!("{op} has no case that holds at opset {end}, an end of its rule's range"));
             }
         }
