@@ -111,6 +111,11 @@ mod tests {
                 .expect(0, &[0.0; 4])
                 .expect(1, &[0.0; 2])
                 .expect(2, &[2.0; 2]),
+            norm("symbols").input(&[2, 3, 4, 5]).input(&[3]).input(&[3]).symbols(&[
+                (0, 0, "batch"),
+                (0, 2, "height"),
+                (0, 3, "width"),
+            ]),
             norm("symbolic batch").input(&[2, 3, 4, 5]).input(&[3]).input(&[3]).batch(),
         ]);
     }

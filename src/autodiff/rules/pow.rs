@@ -74,6 +74,11 @@ mod tests {
         check(&[
             Case::new("same shape", "Pow").range(&[2, 3], 0.5, 2.0).range(&[2, 3], -1.0, 2.0),
             Case::new("row of exponents, symbolic batch", "Pow").range(&[2, 3], 0.5, 2.0).range(&[3], 1.0, 3.0).batch(),
+            Case::new("symbols", "Pow").range(&[2, 3], 0.5, 2.0).range(&[3], 1.0, 3.0).symbols(&[
+                (0, 0, "batch"),
+                (0, 1, "width"),
+                (1, 0, "width"),
+            ]),
             Case::new("scalar base", "Pow").range(&[], 0.5, 2.0).input(&[2, 3]),
             constant("0", 0.0),
             constant("1", 1.0),

@@ -32,6 +32,11 @@ mod tests {
         let sum = |name| Case::new(name, "ReduceSum").linear().input(&[2, 3, 4]);
         check(&[
             sum("all"),
+            sum("symbols, dropped").fixed(Tensor::ints(&[1, -1])).int("keepdims", 0).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (0, 2, "c"),
+            ]),
             sum("all, dropped").int("keepdims", 0),
             sum("some").fixed(Tensor::ints(&[0, -1])),
             sum("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
