@@ -35,6 +35,7 @@ pub struct Case {
     inputs: Vec<Input>,
     outputs: usize,
     in_loss: usize,
+    without: Vec<usize>,
     step: f64,
     batch: bool,
     symbols: Vec<(usize, usize, &'static str)>,
@@ -65,6 +66,7 @@ impl Case {
             inputs: Vec::new(),
             outputs: 1,
             in_loss: usize::MAX,
+            without: Vec::new(),
             step: STEP,
             batch: false,
             symbols: Vec::new(),
@@ -179,6 +181,23 @@ impl Case {
     pub fn in_loss(mut self, count: usize) -> Case {
         self.in_loss = count;
         self
+    }
+
+    /// Leaves an optional output out.
+    pub fn without(mut self, output: usize) -> Case {
+        self.without.push(output);
+        self
+    }
+
+    /// Sets a list of floats.
+    pub fn floats(self, name: &str, values: &[f32]) -> Case {
+        self.attribute(name, Attribute::Floats(values.to_vec()))
+    }
+
+    /// Sets a list of strings.
+    pub fn texts(self, name: &str, values: &[&str]) -> Case {
+        let values = values.iter().map(|value| value.as_bytes().to_vec().into()).collect();
+        self.attribute(name, Attribute::Strings(values))
     }
 
     /// Says that the operator is linear in each input, so that the difference takes step 1.
@@ -399,7 +418,8 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> Model {
         });
     }
     let outputs = b.ops(&case.op, &ids, case.attributes.clone(), case.outputs);
-    for (index, output) in outputs.iter().enumerate() {
+    let kept = (0..case.outputs).filter(|index| !case.without.contains(index));
+    for (index, output) in kept.map(|index| &outputs[index]).enumerate() {
         if let Some(facts) = facts {
             let mut fact = facts[index].clone();
             if !case.symbols.is_empty() {
@@ -416,7 +436,12 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> Model {
         b.rename(*output, &format!("y{index}"));
         b.mark_output(*output);
     }
-    model(b.finish(), case, case.opset)
+    let mut graph = b.finish();
+    for index in &case.without {
+        graph.nodes[0].outputs[*index] = None;
+        graph.producers.remove(&outputs[*index]);
+    }
+    model(graph, case, case.opset)
 }
 
 fn backward_model(

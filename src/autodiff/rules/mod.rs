@@ -2,6 +2,7 @@
 
 mod abs;
 mod add;
+mod affine_grid;
 mod average_pool;
 mod batch_normalization;
 mod batch_normalization_training;
@@ -9,13 +10,17 @@ mod cast;
 mod cast_like;
 mod ceil;
 mod celu;
+mod center_crop_pad;
 mod clip;
+mod col2_im;
 mod compress;
 mod concat;
 mod conv;
 mod conv_transpose;
 mod cos;
 mod cum_sum;
+mod deform_conv;
+mod depth_to_space;
 mod dequantize_linear;
 mod det;
 mod div;
@@ -34,25 +39,34 @@ mod gather_nd;
 mod gelu;
 mod gemm;
 mod global_average_pool;
+mod global_lp_pool;
 mod global_max_pool;
+mod grid_sample;
 mod group_normalization;
+mod gru;
 mod hard_sigmoid;
 mod hard_swish;
 mod hardmax;
 mod hyperbolic;
 mod identity;
+mod r#if;
 mod instance_normalization;
 mod integer_arithmetic;
 mod layer_normalization;
 mod leaky_relu;
 mod log;
 mod log_softmax;
+mod r#loop;
 mod lp_normalization;
+mod lp_pool;
 mod lrn;
+mod lstm;
 mod mat_mul;
 mod mat_mul_n_bits;
 mod max;
 mod max_pool;
+mod max_roi_pool;
+mod max_unpool;
 mod mean;
 mod mean_variance_normalization;
 mod min;
@@ -81,8 +95,12 @@ mod reduce_sum;
 mod reduce_sum_square;
 mod relu;
 mod reshape;
+mod resize;
 mod reverse_sequence;
+mod rnn;
+mod roi_align;
 mod round;
+mod scan;
 mod scatter_elements;
 mod scatter_nd;
 mod selu;
@@ -97,6 +115,7 @@ mod softmax;
 mod softmax_cross_entropy_loss;
 mod softplus;
 mod softsign;
+mod space_to_depth;
 mod split;
 mod sqrt;
 mod squeeze;
@@ -120,6 +139,7 @@ use crate::graph::OpId;
 pub static RULES: &[&Rule] = &[
     &abs::RULE,
     &add::RULE,
+    &affine_grid::RULE,
     &average_pool::RULE,
     &batch_normalization::RULE,
     &batch_normalization_training::RULE,
@@ -127,13 +147,17 @@ pub static RULES: &[&Rule] = &[
     &cast_like::RULE,
     &ceil::RULE,
     &celu::RULE,
+    &center_crop_pad::RULE,
     &clip::RULE,
+    &col2_im::RULE,
     &compress::RULE,
     &concat::RULE,
     &conv::RULE,
     &conv_transpose::RULE,
     &cos::RULE,
     &cum_sum::RULE,
+    &deform_conv::RULE,
+    &depth_to_space::RULE,
     &dequantize_linear::MICROSOFT,
     &dequantize_linear::RULE,
     &det::RULE,
@@ -153,8 +177,11 @@ pub static RULES: &[&Rule] = &[
     &gelu::RULE,
     &gemm::RULE,
     &global_average_pool::RULE,
+    &global_lp_pool::RULE,
     &global_max_pool::RULE,
+    &grid_sample::RULE,
     &group_normalization::RULE,
+    &gru::RULE,
     &hard_sigmoid::RULE,
     &hard_swish::RULE,
     &hardmax::RULE,
@@ -164,6 +191,7 @@ pub static RULES: &[&Rule] = &[
     &hyperbolic::COSH,
     &hyperbolic::SINH,
     &identity::RULE,
+    &r#if::RULE,
     &instance_normalization::RULE,
     &integer_arithmetic::CONV_INTEGER,
     &integer_arithmetic::DYNAMIC_QUANTIZE_LINEAR,
@@ -185,12 +213,17 @@ pub static RULES: &[&Rule] = &[
     &leaky_relu::RULE,
     &log::RULE,
     &log_softmax::RULE,
+    &r#loop::RULE,
     &lp_normalization::RULE,
+    &lp_pool::RULE,
     &lrn::RULE,
+    &lstm::RULE,
     &mat_mul::RULE,
     &mat_mul_n_bits::RULE,
     &max::RULE,
     &max_pool::RULE,
+    &max_roi_pool::RULE,
+    &max_unpool::RULE,
     &mean::RULE,
     &mean_variance_normalization::RULE,
     &min::RULE,
@@ -221,8 +254,12 @@ pub static RULES: &[&Rule] = &[
     &reduce_sum_square::RULE,
     &relu::RULE,
     &reshape::RULE,
+    &resize::RULE,
     &reverse_sequence::RULE,
+    &rnn::RULE,
+    &roi_align::RULE,
     &round::RULE,
+    &scan::RULE,
     &scatter_elements::RULE,
     &scatter_nd::RULE,
     &selu::RULE,
@@ -242,6 +279,7 @@ pub static RULES: &[&Rule] = &[
     &softmax_cross_entropy_loss::RULE,
     &softplus::RULE,
     &softsign::RULE,
+    &space_to_depth::RULE,
     &split::RULE,
     &sqrt::RULE,
     &squeeze::RULE,
@@ -309,11 +347,11 @@ mod tests {
     fn every_rule_has_cases() {
         let mut tests = Vec::new();
         sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/autodiff/rules"), &mut tests);
+        let gives = |input: &InputRule| matches!(input, InputRule::Gradient(_) | InputRule::Each(_));
         let has_gradient = |rule: &&&Rule| match &rule.inputs {
-            Inputs::Fixed(list) => {
-                list.iter().any(|input| matches!(input, InputRule::Gradient(_) | InputRule::Each(_)))
-            }
-            Inputs::Variadic(_) => true,
+            Inputs::Fixed(list) => list.iter().any(gives),
+            Inputs::Variadic(input) => gives(input),
+            Inputs::Subgraphs(_) => false,
         };
         for rule in RULES.iter().filter(has_gradient) {
             let name = format!("\"{}\"", rule.op);

@@ -2,7 +2,7 @@
 
 use crate::autodiff::rule::axis;
 use crate::autodiff::{Ctx, RuleError};
-use crate::graph::{Attributes, DType, Dim, Fact, ValueId};
+use crate::graph::{Attributes, DType, Dim, Fact, Tensor, ValueId};
 
 /// Sums a gradient over the axes along which `input` was broadcast, giving `input`'s shape. Where two
 /// dimensions cannot be compared before the model runs, the axes are found while it runs.
@@ -370,4 +370,14 @@ impl Window {
             .with("pads", self.pads())
             .with("strides", self.strides.clone())
     }
+}
+
+/// Adds a constant of a floating-point dtype.
+pub fn float_constant(ctx: &mut Ctx<'_>, part: &str, shape: &[usize], numbers: &[f64], dtype: DType) -> ValueId {
+    if dtype == DType::F64 {
+        return ctx.b.constant(part, Tensor::from_vec(shape, numbers.to_vec()));
+    }
+    let single = numbers.iter().map(|number| *number as f32).collect();
+    let constant = ctx.b.constant(part, Tensor::from_vec::<f32>(shape, single));
+    cast_to(ctx, constant, dtype)
 }
