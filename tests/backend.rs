@@ -161,7 +161,7 @@ fn differentiable(case: &Case) -> Result<Vec<ValueId>, Failure> {
     }
     let rules = graph.nodes().iter().find_map(|node| Some((node, find(&node.op, case.model.opset()).ok()?)));
     let (node, rule) = rules.ok_or("no node has a rule")?;
-    let can = |index: usize| matches!(rule.inputs.at(index), InputRule::Gradient(_) | InputRule::Each(_));
+    let can = |index: usize| matches!(rule.inputs.at(index), Some(InputRule::Gradient(_) | InputRule::Each(_)));
     let inputs = node.inputs.iter().enumerate().filter(|(index, _)| can(*index)).filter_map(|(_, input)| *input);
     let mut found: Vec<ValueId> = inputs.filter(given).collect();
     found.dedup();
