@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "artifacts",
+            "autodiff",
             "graph",
             "onnx",
             "facts",

@@ -9,6 +9,7 @@
 
 #[cfg(all(test, feature = "runner"))]
 mod control;
+pub mod coverage;
 mod decompose;
 #[cfg(all(test, feature = "runner"))]
 mod harness;
