@@ -214,7 +214,9 @@ mod tests {
 
     #[test]
     fn gradients() {
-        let conv = |name| Case::new(name, "DeformConv").opset(19).not_embedded("tract has no DeformConv");
+        let conv = |name| {
+            Case::new(name, "DeformConv").opset(19).not_embedded("tract has no DeformConv").only_float32("GridSample")
+        };
         check(&[
             conv("plain").input(&[2, 2, 4, 5]).input(&[3, 2, 2, 2]).range(&[2, 8, 3, 4], 0.1, 0.9),
             conv("bias and mask")

@@ -238,6 +238,12 @@ mod tests {
             pad("with a trained value", &[0, 2, 1, 1, 0, 2])
                 .values(&[], &[0.5])
                 .not_embedded("tract takes only a constant value"),
+            Case::new("attributes", "Pad")
+                .opset(7)
+                .linear()
+                .input(&[2, 3])
+                .ints("pads", &[0, 1, 2, 0])
+                .float("value", 0.5),
             pad("some axes", &[1, 0, 2, 1]).missing().fixed(Tensor::ints(&[-1, 1])),
             pad("nothing", &[0, 0, 0, 0, 0, 0]),
             pad("removing", &[0, -1, 1, 0, 0, -2]).not_embedded(REFUSED),

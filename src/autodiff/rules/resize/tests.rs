@@ -30,6 +30,7 @@ fn nearest_pixels() {
             .text("coordinate_transformation_mode", "asymmetric")
             .text("nearest_mode", "floor"),
         scaled("twice, half pixel", &[2, 3, 3, 4], &[1.0, 1.0, 2.0, 3.0]),
+        Case::new("oldest form", "Resize").opset(10).linear().input(&[1, 2, 3, 2]).fixed(floats(&[1.0, 1.0, 2.0, 1.5])),
         scaled("1d", &[2, 3, 4], &[1.0, 1.0, 4.0]),
         scaled("3d", &[1, 2, 2, 3, 2], &[1.0, 1.0, 2.0, 1.0, 3.0]),
         scaled("channels last", &[2, 3, 4, 2], &[1.0, 2.0, 2.0, 1.0]),
