@@ -8,8 +8,6 @@
 //! What this module does not do: choose what is trained (`training`), or run anything.
 
 #[cfg(all(test, feature = "runner"))]
-mod control;
-#[cfg(all(test, feature = "runner"))]
 mod harness;
 mod inside;
 mod lower;
@@ -18,6 +16,8 @@ mod rule;
 mod rules;
 mod scan;
 mod steps;
+#[cfg(all(test, feature = "runner"))]
+mod testing;
 
 pub use lower::{batch_norm_node, batch_norm_op, lower};
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};

@@ -62,7 +62,7 @@ fn same_shape(ctx: &Ctx<'_>, after: &Fact, before: ValueId) -> Result<(), RuleEr
 
 #[cfg(all(test, feature = "runner"))]
 mod tests {
-    use crate::autodiff::control::{Case, Inner, check};
+    use crate::autodiff::testing::{Case, Inner, check};
     use crate::graph::{Attributes, DType, Tensor};
 
     const EMBEDDED: &str = "tract has no Loop";

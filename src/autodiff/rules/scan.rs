@@ -58,7 +58,7 @@ fn gradient(ctx: &mut Ctx<'_>, wanted: &[Wanted]) -> Result<Vec<Option<ValueId>>
 
 #[cfg(all(test, feature = "runner"))]
 mod tests {
-    use crate::autodiff::control::{Case, Inner, check};
+    use crate::autodiff::testing::{Case, Inner, check};
     use crate::graph::Attributes;
 
     /// `h = tanh(h u + x w)`, which the step gives too, times `h`.
