@@ -7,8 +7,6 @@
 //!
 //! What this module does not do: choose what is trained (`training`), or run anything.
 
-#[cfg(all(test, feature = "runner"))]
-mod control;
 pub mod coverage;
 mod decompose;
 #[cfg(all(test, feature = "runner"))]
@@ -21,6 +19,8 @@ mod rule;
 mod rules;
 mod scan;
 mod steps;
+#[cfg(all(test, feature = "runner"))]
+mod testing;
 
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
 pub use internal::{

@@ -25,7 +25,7 @@ pub enum Inputs {
     /// An operator that runs graphs of its own: one function for all that is wanted, outer values
     /// that the graphs read among it. The function returns a gradient for each, or `None` where the
     /// outputs do not depend on it.
-    Subgraphs(fn(&mut Ctx<'_>, &[Wanted]) -> Result<Vec<Option<ValueId>>, RuleError>),
+    Subgraphs(BuildAll),
 }
 
 /// A value that a node with subgraphs reads and that a gradient is wanted for.
@@ -48,6 +48,9 @@ pub enum Place {
 
 /// Builds the gradient of one input.
 pub type Build = fn(&mut Ctx<'_>) -> Result<ValueId, RuleError>;
+
+/// Builds the gradients of everything that is wanted of a node with subgraphs.
+pub type BuildAll = fn(&mut Ctx<'_>, &[Wanted]) -> Result<Vec<Option<ValueId>>, RuleError>;
 
 /// What is known of the gradient of one input.
 #[derive(Clone, Copy)]

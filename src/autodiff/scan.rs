@@ -65,7 +65,9 @@ pub(super) fn scan(
     for (index, (result, fact)) in results.iter().zip(facts).enumerate() {
         let fact = match over.states.get(index) {
             Some(state) => ctx.b.fact(*state).clone(),
-            None => Fact { shape: fact.shape.map(|dims| [&[steps.clone()], dims.as_slice()].concat()), ..fact },
+            None => {
+                Fact { shape: fact.shape.map(|dims| [std::slice::from_ref(&steps), dims.as_slice()].concat()), ..fact }
+            }
         };
         ctx.b.refine(*result, &fact);
     }

@@ -159,10 +159,12 @@ impl<'a> Reader<'a> {
             Keep::Input(input) => node.input(input).into_iter().collect(),
             Keep::Output(output) => node.output(output).into_iter().collect(),
             Keep::Inputs => node.inputs.iter().flatten().copied().collect(),
-            Keep::Like(_) | Keep::Mask => {
+            Keep::Like(_) | Keep::Mask | Keep::Positions => {
+                let elements = || node.output(0).and_then(|value| stash::elements(self.graph, value));
                 let bytes = match keep {
                     Keep::Like(input) => node.input(input).and_then(|value| stash::bytes(self.graph, value)),
-                    _ => node.output(0).and_then(|value| stash::elements(self.graph, value)),
+                    Keep::Positions => elements().and_then(|elements| elements.checked_mul(8)),
+                    _ => elements(),
                 };
                 return vec![*own.entry(keep).or_insert_with(|| costs.keep(bytes))];
             }

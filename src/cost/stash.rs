@@ -2,8 +2,8 @@
 //! pass is done with it.
 //!
 //! The table says what the gradient rules of `autodiff` read; `tests/costs.rs` compares it with
-//! the train graphs of whole models. Theory needs less in places: the indices instead of the input of
-//! `MaxPool`, one bit instead of an element for `Relu`. An operator that is not in the table keeps
+//! the train graphs of whole models. Theory needs less in places: one bit instead of an element for
+//! `Relu`. An operator that is not in the table keeps
 //! all its inputs.
 //!
 //! What is kept is a *tensor*: one that several gradients read counts once, and a view of a tensor
@@ -23,11 +23,13 @@ pub(super) enum Keep {
     Inputs,
     /// A tensor of the operator's own, like the given input: `x - mean` of a normalisation.
     Like(usize),
+    /// The positions of a pool's maxima: eight bytes for each element of the output.
+    Positions,
     /// The mask of a dropout: a byte for each element of the output.
     Mask,
 }
 
-use Keep::{Input, Inputs, Like, Mask, Output};
+use Keep::{Input, Inputs, Like, Mask, Output, Positions};
 
 /// What the gradient with respect to each input reads, by position; the last entry stands for all
 /// further inputs.
@@ -38,6 +40,7 @@ const INPUT: Reads = &[&[Input(0)]];
 const OUTPUT: Reads = &[&[Output(0)]];
 const INDICES: Reads = &[&[Input(1)]];
 const PRODUCT: Reads = &[&[Input(1)], &[Input(0)], &[]];
+const RECURRENT: Reads = &[&[Inputs, Output(0)]];
 const WINNER: Reads = &[&[Inputs, Output(0)]];
 /// `BatchNormalization` by the batch: the centred input and the inverse deviation of each channel.
 pub(super) const BATCH_NORM: Reads = &[&[Like(0), Like(1)], &[Like(0), Like(1)], &[]];
@@ -65,6 +68,7 @@ static TABLE: &[(&str, Reads)] = &[
     ("Exp", OUTPUT),
     ("Expand", NOTHING),
     ("Flatten", NOTHING),
+    ("GRU", RECURRENT),
     ("Gather", INDICES),
     ("GatherElements", INDICES),
     ("GatherND", INDICES),
@@ -76,6 +80,7 @@ static TABLE: &[(&str, Reads)] = &[
     ("HardSwish", INPUT),
     ("Identity", NOTHING),
     ("InstanceNormalization", &[&[Input(0)], &[Input(0)], &[]]),
+    ("LSTM", RECURRENT),
     ("LayerNormalization", &[&[Input(0), Output(1), Output(2)], &[Input(0), Output(1), Output(2)], &[]]),
     ("LeakyRelu", INPUT),
     ("Log", INPUT),
@@ -83,7 +88,7 @@ static TABLE: &[(&str, Reads)] = &[
     ("LpPool", INPUT),
     ("MatMul", PRODUCT),
     ("Max", WINNER),
-    ("MaxPool", INPUT),
+    ("MaxPool", &[&[Positions]]),
     ("Mean", NOTHING),
     ("Min", WINNER),
     ("Mish", INPUT),
@@ -92,6 +97,7 @@ static TABLE: &[(&str, Reads)] = &[
     ("PRelu", &[&[Input(0), Input(1)], &[Input(0)]]),
     ("Pad", NOTHING),
     ("Pow", &[&[Input(0), Input(1)], &[Input(0), Output(0)]]),
+    ("RNN", RECURRENT),
     ("Reciprocal", OUTPUT),
     ("ReduceL1", INPUT),
     ("ReduceL2", &[&[Input(0), Output(0)]]),

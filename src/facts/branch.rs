@@ -36,13 +36,13 @@ fn taken<'a>(known: &Known, graph: &Graph, node: &'a Node) -> Option<Vec<&'a Sub
 }
 
 fn given(known: &Known, graph: &Graph, branch: &Subgraph) -> Option<Vec<(Fact, Option<Small>)>> {
-    let inner = known.inside(graph, branch)?;
+    let inner = known.inside(graph, branch, &[])?;
     let output = |id: &ValueId| (inner.facts[id.0].clone(), inner.small(&branch.graph, *id));
     Some(branch.graph.outputs().iter().map(output).collect())
 }
 
 /// Returns what holds of a value that is one of two.
-fn common(a: &Fact, b: &Fact) -> Fact {
+pub(super) fn common(a: &Fact, b: &Fact) -> Fact {
     let shape = a
         .shape
         .as_ref()
@@ -63,7 +63,7 @@ pub(super) fn inline(b: &mut Builder, known: &Known, graph: &Graph, node: &Node)
     if nested || inner.outputs().len() != node.outputs.len() {
         return None;
     }
-    let facts = known.inside(graph, branch)?.facts;
+    let facts = known.inside(graph, branch, &[])?.facts;
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
     for id in inner.inputs() {
         map.insert(*id, b.graph().find(inner.value_name(*id))?);

@@ -3,7 +3,9 @@
 use super::sequences::{From, PASSES, Sequences, makes_sequence, part_sizes};
 use super::small::Small;
 use super::walk::Known;
-use crate::graph::{Attributes, Builder, Graph, Model, Node, NodeId, OpId, Replaced, ValueId, rebuild};
+use crate::graph::{
+    Attribute, Attributes, Builder, Graph, Model, Node, NodeId, OpId, Replaced, Subgraph, ValueId, prune, rebuild,
+};
 use std::collections::{HashMap, HashSet};
 
 /// Returns the model in which every small value that follows from fixed shapes and constants is an
@@ -16,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 pub fn fold(model: &Model, keep: &HashSet<&str>) -> Model {
     let graph = &model.graph;
     let known = Known::of(model, &[], &[]);
-    let moving = moving(graph, keep);
+    let moving = moving(graph, keep.iter().filter_map(|name| graph.find(name)).collect());
     let mut named: HashSet<ValueId> = graph.outputs().iter().copied().collect();
     named.extend(graph.nodes().iter().flat_map(|node| node.captured().filter_map(|name| graph.find(name))));
     let plan = Plan { graph, known: &known, gone: unread_sequences(graph, &known, &named), named };
@@ -33,9 +35,17 @@ pub fn fold(model: &Model, keep: &HashSet<&str>) -> Model {
         if let Some(replaced) = plan.sequence(b, (id, node), inputs, &mut places) {
             return Some(replaced);
         }
-        let outputs: Vec<ValueId> = node.outputs.iter().copied().collect::<Option<_>>()?;
-        if node.op.is("If") && !outputs.iter().any(|output| moving.contains(output)) {
-            return super::branch::inline(b, &known, graph, node);
+        let outputs: Vec<ValueId> = node.outputs.iter().flatten().copied().collect();
+        if has_subgraph(node) {
+            let still = node.op.is("If") && !outputs.iter().any(|output| moving.contains(output));
+            let inlined = if still { super::branch::inline(b, &known, graph, node) } else { None };
+            return inlined.or_else(|| {
+                let node = Node { attributes: subgraphs(&known, graph, node, &moving), ..node.clone() };
+                Some(b.copy_node(graph, &node, inputs))
+            });
+        }
+        if outputs.len() < node.outputs.len() {
+            return None;
         }
         if outputs.iter().any(|output| plan.graph.outputs().contains(output) || moving.contains(output)) {
             return None;
@@ -49,16 +59,83 @@ pub fn fold(model: &Model, keep: &HashSet<&str>) -> Model {
     model.with_graph(folded)
 }
 
-/// Returns the values that depend on an initializer that will change.
-fn moving(graph: &Graph, keep: &HashSet<&str>) -> HashSet<ValueId> {
-    let mut moving: HashSet<ValueId> = keep.iter().filter_map(|name| graph.find(name)).collect();
+/// Returns the values that depend on some that will change.
+fn moving(graph: &Graph, mut moving: HashSet<ValueId>) -> HashSet<ValueId> {
     for node in graph.nodes() {
-        let reads = node.inputs.iter().flatten().any(|input| moving.contains(input));
+        let captured = || node.captured().filter_map(|name| graph.find(name)).any(|id| moving.contains(&id));
+        let reads = node.inputs.iter().flatten().any(|input| moving.contains(input)) || captured();
         if reads && !matches!(node.op.name.as_str(), "Shape" | "Size") {
             moving.extend(node.outputs.iter().flatten());
         }
     }
     moving
+}
+
+fn has_subgraph(node: &Node) -> bool {
+    node.attributes.iter().any(|(_, value)| matches!(value, Attribute::Graph(_)))
+}
+
+/// Returns the attributes of a node with its subgraphs folded, their facts completed.
+fn subgraphs(known: &Known, graph: &Graph, node: &Node, moving: &HashSet<ValueId>) -> Attributes {
+    let mut attributes = node.attributes.clone();
+    for (_, value) in attributes.iter_mut() {
+        let Attribute::Graph(inner) = value else { continue };
+        let formal = match node.op.name.as_str() {
+            "If" => Some(Vec::new()),
+            "Scan" | "Loop" => super::steps::formal(known, graph, node, inner),
+            _ => None,
+        };
+        let found = formal.and_then(|formal| known.inside(graph, inner, &formal));
+        if let Some(found) = found {
+            **inner = folded(&found, graph, inner, moving);
+        }
+    }
+    attributes
+}
+
+fn folded(known: &Known, outer: &Graph, inner: &Subgraph, moving: &HashSet<ValueId>) -> Subgraph {
+    let graph = inner.graph.with_facts(known.facts.clone());
+    let given = inner.formal_inputs();
+    let moves = |id: &ValueId| outer.find(graph.value_name(*id)).is_some_and(|id| moving.contains(&id));
+    let start = graph.inputs()[given.len()..].iter().filter(|id| moves(id)).chain(given).copied().collect();
+    let moving = self::moving(&graph, start);
+    let named: HashSet<&str> = graph.nodes().iter().flat_map(Node::captured).collect();
+    let folded = rebuild(&graph, |b, node, inputs| {
+        if has_subgraph(node) {
+            let node = Node { attributes: subgraphs(known, &graph, node, &moving), ..node.clone() };
+            return Some(b.copy_node(&graph, &node, inputs));
+        }
+        let outputs = node.outputs.iter().copied().collect::<Option<Vec<ValueId>>>()?;
+        let stays =
+            |id: &ValueId| graph.outputs().contains(id) || moving.contains(id) || named.contains(graph.value_name(*id));
+        if outputs.iter().any(stays) {
+            return None;
+        }
+        let tensor = |output: &ValueId| known.small(&graph, *output)?.tensor(known.facts[output.0].dtype?);
+        let tensors = outputs.iter().map(tensor).collect::<Option<Vec<_>>>()?;
+        let replaced = outputs.iter().zip(tensors).map(|(id, tensor)| b.initializer(graph.value_name(*id), tensor));
+        Some(replaced.map(Some).collect())
+    });
+    reread(folded, given.len())
+}
+
+/// Returns a subgraph that captures only what it reads.
+fn reread(mut graph: Graph, given: usize) -> Subgraph {
+    graph = prune(&graph);
+    let read: HashSet<ValueId> = graph
+        .nodes()
+        .iter()
+        .flat_map(|node| {
+            let captured = node.captured().filter_map(|name| graph.find(name));
+            node.inputs.iter().flatten().copied().chain(captured).collect::<Vec<_>>()
+        })
+        .chain(graph.outputs().iter().copied())
+        .collect();
+    let inputs: Vec<ValueId> = graph.inputs().to_vec();
+    let kept = inputs.iter().enumerate().filter(|(index, id)| *index < given || read.contains(id));
+    graph.inputs = kept.map(|(_, id)| *id).collect();
+    let captures = graph.inputs[given..].iter().map(|id| graph.value_name(*id).to_string()).collect();
+    Subgraph { graph: prune(&graph), captures }
 }
 
 struct Plan<'a> {

@@ -22,6 +22,7 @@ mod gaps;
 mod probe;
 mod sequences;
 mod small;
+mod steps;
 #[cfg(feature = "tract")]
 mod tract;
 mod walk;

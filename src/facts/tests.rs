@@ -299,3 +299,62 @@ fn an_empty_part_of_a_shape_is_known() {
     let known = Known::of(&model_of(b), &[], &[]);
     assert_eq!(known.facts[y.0].to_string(), "float32[batch,3,32]");
 }
+
+/// A Loop over `h [batch, 4]` whose body scales it by the root of `gain`, or doubles its rows.
+fn looped(grows: bool) -> (Model, crate::graph::ValueId, crate::graph::ValueId) {
+    let mut inner = Builder::new("body");
+    inner.input("i", Fact::fixed(DType::I64, &[]));
+    let condition = inner.input("go", Fact::fixed(DType::Bool, &[]));
+    let h = inner.input("h", Fact::default());
+    let gain = inner.input("gain", Fact::default());
+    let zero = inner.input("zero", Fact::default());
+    let axes = inner.ints("axes", &[0]);
+    let shape = inner.unary("Shape", h);
+    let place = inner.op("Unsqueeze", &[zero, axes], Attributes::none());
+    let end = inner.ints("end", &[2]);
+    let size = inner.op("Slice", &[shape, place, end, place], Attributes::none());
+    let root = inner.unary("Sqrt", gain);
+    let scaled = inner.mul(h, root);
+    let placed = inner.op("Reshape", &[scaled, size], Attributes::none());
+    let both = inner.op("Concat", &[placed, placed], Attributes::none().with("axis", 0));
+    let next = inner.unary("Relu", if grows { both } else { placed });
+    let go = inner.unary("Identity", condition);
+    let given = inner.unary("Exp", placed);
+    [go, next, given].into_iter().for_each(|id| inner.mark_output(id));
+    let captures = vec!["gain".into(), "zero".into()];
+    let body = crate::graph::Subgraph { graph: inner.finish(), captures };
+    let mut b = Builder::new("loop");
+    let first = b.input("first", Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(4)]));
+    let count = b.input("count", Fact::fixed(DType::I64, &[]));
+    b.initializer("gain", Tensor::scalar(4.0f32));
+    b.initializer("zero", Tensor::scalar(0i64));
+    let inputs = [Some(count), None, Some(first)];
+    let outputs = b.ops(&crate::graph::OpId::standard("Loop"), &inputs, Attributes::none().with("body", body), 2);
+    outputs.iter().for_each(|id| b.mark_output(*id));
+    (model_of(b), outputs[0], outputs[1])
+}
+
+#[test]
+fn a_state_that_keeps_its_shape_has_it_in_every_step() {
+    let facts = |grows: bool| {
+        let (model, state, stacked) = looped(grows);
+        let graph = complete(&without_info(&model)).model.graph;
+        [graph.fact(state).to_string(), graph.fact(stacked).to_string()]
+    };
+    assert_eq!(facts(false), ["float32[batch,4]", "float32[_Loop.steps,batch,4]"]);
+    assert_eq!(facts(true), ["float32[?,4]", "float32[_Loop.steps,?,4]"]);
+}
+
+#[test]
+fn bodies_are_folded() {
+    let ops = |keep: &[&str]| {
+        let folded = fold(&complete(&looped(false).0).model, &keep.iter().copied().collect()).graph;
+        let crate::graph::Attribute::Graph(body) = folded.nodes()[0].attributes.get("body").unwrap() else { panic!() };
+        crate::graph::check(&body.graph).unwrap();
+        let ops: Vec<String> = body.graph.nodes().iter().map(|node| node.op.name.clone()).collect();
+        (ops.join(" "), body.captures.join(" "))
+    };
+    let kept = "Shape Slice Sqrt Mul Reshape Relu Identity Exp";
+    assert_eq!(ops(&["gain"]), (kept.to_string(), "gain".to_string()));
+    assert_eq!(ops(&[]), (kept.replace("Sqrt ", ""), String::new()));
+}

@@ -4,6 +4,7 @@ use super::agree::{Contradiction, Source, join};
 use super::branch;
 use super::sequences::{Given, Sequences};
 use super::small::{Question, Small, evaluate};
+use super::steps;
 use crate::graph::{Call, DType, Dim, Fact, Graph, Model, Node, NodeId, Number, Subgraph, ValueId, infer};
 use std::collections::HashMap;
 
@@ -38,16 +39,25 @@ impl Known {
         known
     }
 
-    /// Returns what is known inside a branch that reads values of this graph; `None` where branches
-    /// nest too deep.
-    pub fn inside(&self, graph: &Graph, branch: &Subgraph) -> Option<Known> {
+    /// Returns how many subgraphs this graph is inside of.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Returns what is known inside a subgraph that reads values of this graph and is given values of
+    /// which facts hold; `None` where subgraphs nest too deep.
+    pub fn inside(&self, graph: &Graph, branch: &Subgraph, formal: &[Fact]) -> Option<Known> {
         let depth = self.depth + 1;
         if depth > branch::DEEPEST {
             return None;
         }
         let inner = &branch.graph;
         let mut known = Known::start(inner, self.opset, depth);
-        for id in inner.inputs() {
+        let given = branch.formal_inputs();
+        for (id, fact) in given.iter().zip(formal) {
+            known.facts[id.0] = fact.or(&Fact { dtype: inner.fact(*id).dtype, shape: None });
+        }
+        for id in &inner.inputs()[given.len()..] {
             let outer = graph.find(inner.value_name(*id))?;
             known.facts[id.0] = self.facts[outer.0].clone();
             if let Some(small) = self.small(graph, outer) {
@@ -106,6 +116,9 @@ impl Known {
             None if node.op.is("If") => {
                 let (facts, smalls): (Vec<Fact>, Vec<Option<Small>>) = branches().unwrap_or_default();
                 (facts, Some(smalls))
+            }
+            None if node.op.is("Scan") || node.op.is("Loop") => {
+                (steps::outputs(self, graph, node).unwrap_or_else(|| self.infer(graph, node)), None)
             }
             None => (self.infer(graph, node), None),
         };

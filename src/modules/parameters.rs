@@ -9,8 +9,7 @@
 //!
 //! 1. What the user says (`--parameter`, `--buffer`).
 //! 2. A *buffer* is what has no gradient: integers, booleans and strings (index tables, position ids,
-//!    packed weights, zero points); what no node reads, or only a subgraph (`If`, `Loop`); scales and
-//!    zero points of quantisation; what only shapes, indices and conditions are made of, or what no
+//!    packed weights, zero points); what no node reads; scales and zero points of quantisation; what only shapes, indices and conditions are made of, or what no
 //!    gradient of an output reaches.
 //! 3. What the signature of the exported program calls a parameter or a buffer. A buffer that is read
 //!    as in 4 is a statistic.
@@ -33,6 +32,7 @@
 //! 8. Without one, it is a parameter in `Add`, `Sub`, `Mul` and `Div` only as a bias or scale: at
 //!    most one of its dimensions is not 1, it has more than one element, and it has a scope of
 //!    TensorFlow's or the other operand is the output of a linear operator or a normalisation.
+//!    What only the nodes of a subgraph read (`If`, `Loop`, `Scan`) is told by 3, 6 and 7.
 //! 9. Everything else is a constant, which counts as a buffer.
 //!
 //! Not told apart without the signature: a float buffer with a name of its author's own that is used as

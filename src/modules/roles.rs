@@ -5,7 +5,7 @@ use super::names::{is_state_name, slash_owner};
 use super::parameters::Role;
 use super::signature::{self, Signed};
 use super::uses::{Use, Uses, carries_gradient, is_quantized, source};
-use crate::graph::{DType, Graph, Model, Node, Tensor, ValueId};
+use crate::graph::{Attribute, DType, Graph, Model, Node, Tensor, ValueId};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
@@ -18,8 +18,8 @@ pub(super) struct Roles<'a> {
     live: Vec<bool>,
     /// Modules with running statistics that no `BatchNormalization` reads.
     written_out: HashSet<&'a str>,
-    /// Values that subgraphs read.
-    captured: HashSet<&'a str>,
+    /// The slots inside of subgraphs that read a value of the graph, by its name.
+    inside: HashMap<&'a str, Vec<(&'a Node, usize)>>,
 }
 
 type Reason = Cow<'static, str>;
@@ -33,8 +33,9 @@ impl<'a> Roles<'a> {
             signed: signature::read(model),
             live: live(graph),
             written_out: HashSet::new(),
-            captured: graph.nodes().iter().flat_map(Node::captured).collect(),
+            inside: HashMap::new(),
         };
+        read_inside(graph, &mut roles.inside);
         for (id, value, _) in graph.initializers() {
             if let Some(path) = value.name.strip_suffix(".running_var")
                 && !roles.uses.through_views(graph, id).iter().any(|reader| roles.is_statistic(*reader))
@@ -56,8 +57,7 @@ impl<'a> Roles<'a> {
         let name = value.name.as_str();
         let readers = self.uses.through_views(self.graph, id);
         if readers.is_empty() {
-            let by = if self.captured.contains(name) { "only a subgraph reads it" } else { "no node reads it" };
-            return buffer(by.into());
+            return self.of_captured(id, tensor);
         }
         let op = |reader: &Use| self.graph.node(reader.node).op.name.as_str();
         if let Some(reader) = readers.iter().find(|reader| is_quantized(self.graph.node(reader.node))) {
@@ -83,7 +83,9 @@ impl<'a> Roles<'a> {
         if named && let Some(reason) = self.named_buffer(name, tensor, &carried) {
             return buffer(reason);
         }
-        if let Some(reader) = carried.iter().find(|reader| self.is_structural(**reader, tensor, named)) {
+        if let Some(reader) =
+            carried.iter().find(|reader| is_structural(self.graph.node(reader.node), reader.input, tensor, named))
+        {
             return (Role::Trainable, format!("{} of {}", part(op(reader), reader.input), op(reader)).into());
         }
         if named {
@@ -95,6 +97,42 @@ impl<'a> Roles<'a> {
             return (Role::Trainable, format!("a vector that {} applies as a bias or scale", op(reader)).into());
         }
         buffer("a constant of the exporter".into())
+    }
+
+    /// Returns the role of an initializer that no node reads, unless inside of a subgraph.
+    fn of_captured(&self, id: ValueId, tensor: &Tensor) -> (Role, Reason) {
+        let name = self.graph.value_name(id);
+        let Some(readers) = self.inside.get(name) else { return (Role::Buffer, "no node reads it".into()) };
+        let only = || (Role::Buffer, "only a subgraph reads it".into());
+        if !self.live[id.0] {
+            return (Role::Buffer, "no gradient of an output reaches it".into());
+        }
+        match self.signed.get(name) {
+            Some(Signed { parameter: true, .. }) => {
+                return (Role::Trainable, "the exported program's signature".into());
+            }
+            Some(_) => return (Role::Buffer, "the exported program's signature".into()),
+            None => {}
+        }
+        let named = is_state_name(name) && (self.signed.is_empty() || name.contains('.'));
+        let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
+        if readers.iter().any(|(node, _)| is_quantized(node)) || named && hints::is_buffer_name(last) {
+            return only();
+        }
+        let mut carried = readers.iter().filter(|(node, input)| carries_gradient(node, *input));
+        let structural = carried.clone().find(|(node, input)| is_structural(node, *input, tensor, named));
+        if let Some((node, input)) = structural {
+            let op = node.op.name.as_str();
+            return (Role::Trainable, format!("{} of {op} in a subgraph", part(op, *input)).into());
+        }
+        let telling = named && (tensor.len() > 1 || name.contains('.') || hints::is_scale(name));
+        match carried.next().filter(|_| telling) {
+            Some((node, _)) => {
+                let op = &node.op.name;
+                (Role::Trainable, format!("named, and {op} in a subgraph passes a gradient to it").into())
+            }
+            None => only(),
+        }
     }
 
     fn is_statistic(&self, reader: Use) -> bool {
@@ -160,20 +198,6 @@ impl<'a> Roles<'a> {
         every(&turns).then(|| "frequencies: only Cos and Sin read its products".into())
     }
 
-    fn is_structural(&self, reader: Use, tensor: &Tensor, named: bool) -> bool {
-        let rank = tensor.shape().len();
-        let structural = match (self.graph.node(reader.node).op.name.as_str(), reader.input) {
-            ("Conv" | "ConvTranspose" | "FusedConv", 1 | 2) | ("Gemm" | "MatMul" | "Einsum", _) => true,
-            ("PRelu", 1) | ("LSTM" | "GRU" | "RNN", 1..=3 | 7) => true,
-            ("Gather", 0) => rank >= 2,
-            (name, 1 | 2) if name.ends_with("Normalization") => {
-                named || !hints::is_filled(tensor, if reader.input == 1 { 1.0 } else { 0.0 })
-            }
-            _ => false,
-        };
-        structural && (named || rank >= 1)
-    }
-
     fn is_bias_or_scale(&self, reader: Use, tensor: &Tensor, name: &str) -> bool {
         let node = self.graph.node(reader.node);
         let elementwise = matches!(node.op.name.as_str(), "Add" | "Sub" | "Mul" | "Div");
@@ -204,6 +228,35 @@ impl<'a> Roles<'a> {
             };
         }
         false
+    }
+}
+
+fn is_structural(node: &Node, input: usize, tensor: &Tensor, named: bool) -> bool {
+    let rank = tensor.shape().len();
+    let structural = match (node.op.name.as_str(), input) {
+        ("Conv" | "ConvTranspose" | "FusedConv", 1 | 2) | ("Gemm" | "MatMul" | "Einsum", _) => true,
+        ("PRelu", 1) | ("LSTM" | "GRU" | "RNN", 1..=3 | 7) => true,
+        ("Gather", 0) => rank >= 2,
+        (name, 1 | 2) if name.ends_with("Normalization") => {
+            named || !hints::is_filled(tensor, if input == 1 { 1.0 } else { 0.0 })
+        }
+        _ => false,
+    };
+    structural && (named || rank >= 1)
+}
+
+/// Collects which slots inside of a graph's subgraphs read what they capture, views left out.
+fn read_inside<'a>(graph: &'a Graph, found: &mut HashMap<&'a str, Vec<(&'a Node, usize)>>) {
+    for (_, value) in graph.nodes().iter().flat_map(|node| node.attributes.iter()) {
+        let Attribute::Graph(inner) = value else { continue };
+        let uses = Uses::new(&inner.graph);
+        for name in &inner.captures {
+            let Some(id) = inner.graph.find(name) else { continue };
+            let readers = uses.through_views(&inner.graph, id).into_iter();
+            let readers = readers.map(|reader| (inner.graph.node(reader.node), reader.input));
+            found.entry(name.as_str()).or_default().extend(readers);
+        }
+        read_inside(&inner.graph, found);
     }
 }
 

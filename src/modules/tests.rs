@@ -511,3 +511,36 @@ fn measure_50_000_nodes() {
         time("why", &|| drop(why(&model, &tree, &params)));
     }
 }
+
+#[test]
+fn what_only_a_subgraph_reads_can_be_a_parameter() {
+    let branch = |op: &str| {
+        let mut b = Builder::new(op);
+        let [x, weight, gain, code] = ["x", "fc.weight", "fc.gain", "val_3"].map(|name| b.input(name, Fact::default()));
+        let product = b.op("MatMul", &[x, weight], Attributes::none());
+        let scaled = b.mul(product, gain);
+        let moved = b.op(op, &[scaled, code], Attributes::none());
+        b.mark_output(moved);
+        let captures = ["x", "fc.weight", "fc.gain", "val_3"].map(Into::into).to_vec();
+        crate::graph::Subgraph { graph: b.finish(), captures }
+    };
+    let mut b = Builder::new("if");
+    b.input("x", Fact::fixed(DType::F32, &[2, 3]));
+    let condition = b.input("condition", Fact::fixed(DType::Bool, &[]));
+    for (name, shape) in [("fc.weight", vec![3, 4]), ("fc.gain", vec![4]), ("val_3", vec![4]), ("unread", vec![4])] {
+        b.initializer(name, Tensor::float_full(DType::F32, &shape, 0.5));
+    }
+    let branches = Attributes::none().with("then_branch", branch("Add")).with("else_branch", branch("Sub"));
+    let y = b.op("If", &[condition], branches);
+    b.mark_output(y);
+    let model = Model { graph: b.finish(), opsets: [(String::new(), 18)].into(), ir_version: 8, ..Model::default() };
+    let roles: Vec<(String, Role, String)> =
+        parameters(&model).into_iter().map(|param| (param.name, param.role, param.reason.into_owned())).collect();
+    let expected = [
+        ("fc.weight", Role::Trainable, "operand of MatMul in a subgraph"),
+        ("fc.gain", Role::Trainable, "named, and Mul in a subgraph passes a gradient to it"),
+        ("val_3", Role::Buffer, "only a subgraph reads it"),
+        ("unread", Role::Buffer, "no node reads it"),
+    ];
+    assert_eq!(roles, expected.map(|(name, role, reason)| (name.to_string(), role, reason.to_string())));
+}

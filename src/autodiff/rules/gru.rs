@@ -89,10 +89,7 @@ fn gates(ctx: &mut Ctx<'_>, layer: &Layer, direction: usize) -> Result<Gates, Ru
         let x = split(ctx.b, x, 3, 2);
         let weight = layer.of(ctx, 2, direction)?;
         let [weight, weight_n] = at_thirds(ctx, weight, layer.hidden, 0);
-        let bias = match layer.bias(ctx, direction)? {
-            Some([_, bias]) => Some(at_thirds(ctx, bias, layer.hidden, 0)),
-            None => None,
-        };
+        let bias = layer.bias(ctx, direction)?.map(|[_, bias]| at_thirds(ctx, bias, layer.hidden, 0));
         let mut both = times_transposed(ctx, h, weight);
         if let Some([bias, _]) = bias {
             both = ctx.b.add(both, bias);
@@ -197,41 +194,46 @@ mod tests {
     #[test]
     fn gradients() {
         let lengths = |lengths: [i32; B]| Tensor::from_vec(&[B], lengths.to_vec());
-        for linear in [0, 1] {
-            let full = |name, directions| gru(name, directions, linear).input(&[directions, 6 * H]);
-            check(&[
-                gru("no bias", 1, linear),
-                full("bias", 1),
-                full("only Y", 1).in_loss(1),
-                full("only Y_h", 1).without(0),
-                full("reverse", 1).text("direction", "reverse").not_embedded("tract takes it for forward"),
-                full("batch first", 1).int("layout", 1),
-                full("batch first, initial states", 2).missing().input(&[T, 2, H]).int("layout", 1).batch(),
-                full("bidirectional", 2),
-                full("bidirectional, only Y_h", 2).without(0),
-                full("initial states", 2).missing().input(&[2, B, H]),
-                full("lengths", 1)
-                    .fixed(lengths([4, 2, 3]))
-                    .input(&[1, B, H])
-                    .not_embedded("tract takes sequences of full length"),
-                full("lengths and an empty sequence", 2)
-                    .fixed(lengths([4, 0, 3]))
-                    .input(&[2, B, H])
-                    .not_embedded("tract takes sequences of full length"),
-                full("lengths, only Y_h", 2)
-                    .fixed(lengths([1, 2, 3]))
-                    .without(0)
-                    .not_embedded("tract takes sequences of full length"),
-                full("clipped", 1).float("clip", 0.4).not_embedded("tract does not clip"),
-                full("symbolic length", 2).missing().input(&[2, B, H]).batch(),
-                full("opset 14", 1).opset(14),
-                full("opset 24", 1).opset(24),
-                full("other activations", 2)
-                    .texts("activations", &["Affine", "ScaledTanh", "Sigmoid", "Softsign"])
-                    .floats("activation_alpha", &[0.3, 0.7])
-                    .floats("activation_beta", &[0.4, 0.9])
-                    .not_embedded("tract takes other activations for Sigmoid and Tanh"),
-            ]);
-        }
+        let embedded = "tract takes sequences of full length";
+        let full = |name, directions| gru(name, directions, 1).input(&[directions, 6 * H]);
+        check(&[
+            gru("no bias", 1, 1),
+            full("only Y", 1).in_loss(1),
+            full("only Y_h", 1).without(0),
+            full("reverse", 1).text("direction", "reverse").not_embedded("tract takes it for forward"),
+            full("batch first, initial states", 2).missing().input(&[T, 2, H]).int("layout", 1).batch(),
+            full("bidirectional", 2),
+            full("lengths and an empty sequence", 2).fixed(lengths([4, 0, 3])).input(&[2, B, H]).not_embedded(embedded),
+            full("lengths, only Y_h", 2).fixed(lengths([1, 2, 3])).without(0).not_embedded(embedded),
+            full("clipped", 1).float("clip", 0.4).not_embedded("tract does not clip"),
+            full("symbolic length", 2).missing().input(&[2, B, H]).batch(),
+            full("opset 14", 1).opset(14),
+            full("opset 24", 1).opset(24),
+            activations(full("other activations", 2)),
+        ]);
+    }
+
+    #[test]
+    fn gradients_with_the_reset_first() {
+        let lengths = |lengths: [i32; B]| Tensor::from_vec(&[B], lengths.to_vec());
+        let full = |name, directions| gru(name, directions, 0).input(&[directions, 6 * H]);
+        check(&[
+            gru("no bias", 1, 0),
+            full("only Y_h", 2).without(0),
+            full("lengths and an empty sequence", 2)
+                .fixed(lengths([4, 0, 3]))
+                .input(&[2, B, H])
+                .not_embedded("tract takes sequences of full length"),
+            full("clipped", 1).float("clip", 0.4).not_embedded("tract does not clip"),
+            full("symbolic length", 2).missing().input(&[2, B, H]).batch(),
+            activations(full("other activations", 2)),
+        ]);
+    }
+
+    fn activations(case: Case) -> Case {
+        case.texts("activations", &["Affine", "ScaledTanh", "Sigmoid", "Softsign"])
+            .floats("activation_alpha", &[0.3, 0.7])
+            .floats("activation_beta", &[0.4, 0.9])
+            .not_embedded("tract takes other activations for Sigmoid and Tanh")
     }
 }

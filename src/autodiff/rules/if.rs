@@ -74,7 +74,7 @@ fn gradient(ctx: &mut Ctx<'_>, wanted: &[Wanted]) -> Result<Vec<Option<ValueId>>
 
 #[cfg(all(test, feature = "runner"))]
 mod tests {
-    use crate::autodiff::control::{Case, Inner, check};
+    use crate::autodiff::testing::{Case, Inner, check};
     use crate::graph::{Attributes, Tensor};
 
     const EMBEDDED: &str = "tract takes conditions that are fixed";

@@ -4,7 +4,8 @@
 //! Backward: a Scan from the last step to the first, as that of Scan; the node is made to stack the
 //!           step's number, of which there are as many as there were steps, and the states.
 //! Shapes:   those of the body's operators; a state has the same shape in every step. The number of
-//!           steps may be known only when the model runs.
+//!           steps may be known only when the model runs, and be any but 0: ONNX Runtime refuses a
+//!           Scan of no steps.
 //! Opsets:   11 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__Loop.html>
 
@@ -62,7 +63,7 @@ fn same_shape(ctx: &Ctx<'_>, after: &Fact, before: ValueId) -> Result<(), RuleEr
 
 #[cfg(all(test, feature = "runner"))]
 mod tests {
-    use crate::autodiff::control::{Case, Inner, check};
+    use crate::autodiff::testing::{Case, Inner, check};
     use crate::graph::{Attributes, DType, Tensor};
 
     const EMBEDDED: &str = "tract has no Loop";
@@ -101,6 +102,7 @@ mod tests {
             case("fixed count", Some(3)).body("body", &STATE, |inner| body(inner, None)),
             case("ends by its condition", None).body("body", &STATE, |inner| body(inner, Some(9.0))),
             case("either", Some(10)).body("body", &STATE, |inner| body(inner, Some(5.0))),
+            case("one step", Some(1)).body("body", &STATE, |inner| body(inner, None)),
             case("only the state", Some(3)).body("body", &STATE, |inner| body(inner, None)).in_loss(&[0]),
             case("only what is stacked", Some(2)).body("body", &STATE, |inner| body(inner, None)).in_loss(&[1]),
         ]);

@@ -8,9 +8,9 @@
 //! At kinks: the first maximum of a window takes all, as PyTorch.
 //! <https://onnx.ai/onnx/operators/onnx__MaxPool.html>
 
-use super::shared::{Window, shaped_like, zeros_like};
+use super::shared::{Window, shaped_like};
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
-use crate::graph::{Attributes, DType, Fact, OpId, ValueId};
+use crate::graph::{Attributes, DType, Dim, Fact, OpId, ValueId};
 
 pub static RULE: Rule =
     Rule { domain: "", op: "MaxPool", opsets: 7..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
@@ -33,14 +33,28 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let positions = ctx.b.op("Mod", &[found, size], Attributes::none());
     let positions = ctx.b.reshape(positions, &[-1, outputs]);
     let updates = ctx.b.reshape(dy, &[-1, outputs]);
-    let planes = ctx.b.reshape(x, &[-1, inputs]);
-    let zeros = zeros_like(ctx, planes);
+    let zeros = zeros(ctx, updates, inputs);
     let overlap = (0..window.kernel.len()).any(|axis| window.strides[axis] < window.extent(axis));
     let reduction = if overlap { "add" } else { "none" };
     let attributes = Attributes::none().with("axis", 1).with("reduction", reduction);
     let scattered = ctx.b.op("ScatterElements", &[zeros, positions, updates], attributes);
     let dx = ctx.b.reshape_like(scattered, x);
     Ok(shaped_like(ctx, dx, x))
+}
+
+/// Zeros of as many rows as a matrix has.
+fn zeros(ctx: &mut Ctx<'_>, like: ValueId, columns: i64) -> ValueId {
+    let rows = ctx.b.fact(like).dim(0).and_then(Dim::known).map(|rows| rows as i64);
+    let shape = match rows {
+        Some(rows) => ctx.b.ints("shape", &[rows, columns]),
+        None => {
+            let rows = ctx.b.op("Shape", &[like], Attributes::none().with("start", 0).with("end", 1));
+            let columns = ctx.b.ints("columns", &[columns]);
+            ctx.b.op("Concat", &[rows, columns], Attributes::none().with("axis", 0))
+        }
+    };
+    let zero = ctx.b.like(like, 0.0);
+    ctx.b.op("Expand", &[zero, shape], Attributes::none())
 }
 
 /// Positions counted along rows, from a second MaxPool: the node counts its own along columns.

@@ -134,7 +134,14 @@ mod tests {
             full("symbolic length", 2).missing().input(&[2, B, H]).batch(),
             full("opset 14", 1).opset(14),
             full("opset 24", 1).opset(24),
-            rnn("one step", 2).values(&[2, 2 * H], &[0.1; 12]).int("layout", 0),
+            Case::new("one step", "RNN")
+                .input(&[1, B, I])
+                .input(&[2, H, I])
+                .input(&[2, H, H])
+                .input(&[2, 2 * H])
+                .text("direction", "bidirectional")
+                .outputs(2)
+                .int("hidden_size", H as i64),
             activation("Affine", &[0.7], &[0.1]),
             activation("Elu", &[0.8], &[]),
             activation("HardSigmoid", &[], &[]),

@@ -58,7 +58,7 @@ fn gradient(ctx: &mut Ctx<'_>, wanted: &[Wanted]) -> Result<Vec<Option<ValueId>>
 
 #[cfg(all(test, feature = "runner"))]
 mod tests {
-    use crate::autodiff::control::{Case, Inner, check};
+    use crate::autodiff::testing::{Case, Inner, check};
     use crate::graph::Attributes;
 
     /// `h = tanh(h u + x w)`, which the step gives too, times `h`.
@@ -94,6 +94,14 @@ mod tests {
                 .ints("scan_output_directions", &[1]),
             scan("only the last state", 0).body("body", &shapes, cell).int("num_scan_inputs", 1).in_loss(&[0]),
             scan("only what the steps give", 0).body("body", &shapes, cell).int("num_scan_inputs", 1).in_loss(&[1]),
+            Case::new("one step", "Scan")
+                .outer("u", &[3, 3])
+                .outer("w", &[3, 3])
+                .input(&[2, 3])
+                .input(&[1, 2, 3])
+                .outputs(2)
+                .body("body", &shapes, cell)
+                .int("num_scan_inputs", 1),
             scan("any number of steps", 0)
                 .body("body", &shapes, cell)
                 .int("num_scan_inputs", 1)
