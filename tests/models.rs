@@ -315,7 +315,7 @@ fn check(ways: &[&str]) {
 
 #[test]
 fn files_of_the_torchscript_exporter_train_as_in_pytorch() {
-    check(&["torchscript"]);
+    check(&["torchscript", "torchscript_11", "torchscript_default"]);
 }
 
 #[test]
