@@ -96,6 +96,7 @@ pub fn run(args: &Args) -> CommandResult {
         eval: eval_data.as_ref(),
         checkpoints: Some(folder.path.join("checkpoints")),
         seed: job.run.seed,
+        recompute: &job.run.recompute,
         log_every: 1,
     };
     let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;

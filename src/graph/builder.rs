@@ -154,6 +154,42 @@ impl Builder {
         outputs
     }
 
+    /// Appends a copy of a node as [`Builder::copy_node`] does, with what inference adds to the facts.
+    pub fn copy_inferred(&mut self, from: &Graph, node: &Node, inputs: &[Option<ValueId>]) -> Vec<Option<ValueId>> {
+        let outputs = self.copy_node(from, node, inputs);
+        let facts = infer::facts(&self.graph, &node.op, inputs, &node.attributes, outputs.len());
+        for (output, fact) in outputs.iter().zip(&facts) {
+            if let Some(output) = output {
+                self.refine(*output, fact);
+            }
+        }
+        outputs
+    }
+
+    /// Gives a node other attributes and further outputs, which it puts behind position `count`.
+    pub fn extend_node(&mut self, node: NodeId, attributes: Attributes, count: usize, facts: &[Fact]) -> Vec<ValueId> {
+        self.graph.nodes[node.0].attributes = attributes;
+        let more = facts.iter().enumerate().map(|(index, fact)| self.expose_output(node, count + index, fact.clone()));
+        more.collect()
+    }
+
+    /// Declares output `index` of a node that leaves it out, and returns it; one that is there is
+    /// returned as it is.
+    pub fn expose_output(&mut self, node: NodeId, index: usize, fact: Fact) -> ValueId {
+        if let Some(output) = self.graph.nodes[node.0].output(index) {
+            return output;
+        }
+        let name = self.unique(&format!("output_{index}"));
+        let value = self.named_value(&name, fact, None);
+        let outputs = &mut self.graph.nodes[node.0].outputs;
+        if outputs.len() <= index {
+            outputs.resize(index + 1, None);
+        }
+        outputs[index] = Some(value);
+        self.graph.producers.insert(value, node);
+        value
+    }
+
     /// Adds a value of another graph under its own name, with its fact and elements.
     pub fn copy_value(&mut self, from: &Graph, id: ValueId) -> ValueId {
         let value = from.value(id);

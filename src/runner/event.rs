@@ -52,6 +52,9 @@ pub enum RunEvent {
         predicted_step_cost: f64,
         /// Nodes of the train graph.
         nodes: usize,
+        /// Modules that compute their activations a second time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        recomputed: Vec<String>,
     },
     /// A step is done.
     Step {

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use crate::plan::PlanOptions;
-use crate::training::Dropout;
+use crate::training::{Dropout, Recompute};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -97,6 +97,10 @@ pub struct RunSection {
     /// Threads within one operator; all cores by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Modules whose activations are computed again in the backward pass: `"none"` (default), `"auto"`
+    /// or a list of patterns.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Steps between two `step` events, at least 1; 10 by default.
     #[serde(default = "ten")]
     pub log_every: u64,

@@ -21,6 +21,8 @@ pub mod testing;
 #[cfg(feature = "tract")]
 mod tract;
 #[cfg(feature = "tract")]
+mod tract_refused;
+#[cfg(feature = "tract")]
 mod tract_stable;
 mod train;
 

@@ -13,7 +13,7 @@ use crate::data::Batches;
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
 use crate::plan::{FreezePlan, Segment, segments};
-use crate::training::{BatchNorm, Objective, Prepared, TrainStep, TrainingError};
+use crate::training::{BatchNorm, Objective, Prepared, Recompute, TrainStep, TrainingError};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +39,8 @@ pub struct Setup<'a> {
     pub checkpoints: Option<PathBuf>,
     /// Seed of everything random but the order of rows.
     pub seed: u64,
+    /// Which modules compute their activations a second time instead of keeping them.
+    pub recompute: &'a Recompute,
     /// Steps from one `Step` event to the next.
     pub log_every: usize,
 }
@@ -96,6 +98,15 @@ impl RunError {
 /// Leaves out what JSON cannot hold.
 fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     metrics.into_iter().filter(|(_, value)| value.is_finite()).collect()
+}
+
+/// The graphs of a phase.
+struct Built {
+    step: TrainStep,
+    /// Values of what is frozen.
+    held: Vec<(String, Tensor)>,
+    /// Modules that are recomputed.
+    recomputed: Vec<String>,
 }
 
 /// A run in progress. [`train`] drives it; tests step through it to look at the state.
@@ -200,8 +211,12 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         let clock = Instant::now();
         let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
-        let (step, held) = self.build(engine, frozen)?;
+        let Built { step, held, recomputed } = self.build(engine, frozen)?;
         self.state.set_slots(engine, &step.slots)?;
+        if *self.setup.recompute != Recompute::None && !engine.info().recomputes {
+            let message = format!("the engine {} keeps all activations: nothing is recomputed", engine.info().name);
+            report(RunEvent::Warning { message });
+        }
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let epoch = &self.setup.plan.epochs[segment.first_epoch - 1];
         report(RunEvent::Phase {
@@ -211,6 +226,7 @@ impl<'a> Run<'a> {
             seconds: clock.elapsed().as_secs_f64(),
             predicted_step_cost: epoch.predicted.step_cost,
             nodes: step.train.graph.nodes().len(),
+            recomputed,
         });
         if step.trained.is_empty() {
             let message = format!("nothing trains from epoch {} on: every parameter is frozen", segment.first_epoch);
@@ -250,12 +266,8 @@ impl<'a> Run<'a> {
         Ok(metrics)
     }
 
-    /// Builds the graphs with the current values of what is frozen, and returns those values.
-    fn build(
-        &self,
-        engine: &dyn Engine,
-        frozen: HashSet<&str>,
-    ) -> Result<(TrainStep, Vec<(String, Tensor)>), RunError> {
+    /// Builds the graphs with the current values of what is frozen.
+    fn build(&self, engine: &dyn Engine, frozen: HashSet<&str>) -> Result<Built, RunError> {
         let mut prepared = self.prepared.clone();
         let mut held = Vec::new();
         for (name, buffer) in self.state.values() {
@@ -270,10 +282,14 @@ impl<'a> Run<'a> {
             }
         }
         let mut step = self.setup.objective.build(&prepared, frozen, self.setup.batch_norm, self.setup.seed)?;
+        let recomputed = match engine.info().recomputes {
+            true => step.recompute(&prepared, self.setup.recompute)?,
+            false => Vec::new(),
+        };
         for slot in &mut step.slots {
             slot.initial = self.initial.get(&slot.name).unwrap_or(&slot.initial).clone();
         }
-        Ok((step, held))
+        Ok(Built { step, held, recomputed })
     }
 
     fn epoch(

@@ -16,6 +16,7 @@ pub mod names;
 mod objective;
 mod prepare;
 mod random;
+mod recompute;
 pub mod stage;
 mod step;
 
@@ -26,6 +27,7 @@ pub use export::trained_edits;
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
+pub use recompute::Recompute;
 pub use step::{PhaseOptions, Slot, TrainStep, build, eval, prediction, target_fact};
 
 use crate::autodiff::AutodiffError;
@@ -47,6 +49,8 @@ pub enum TrainingError {
     NoParameters,
     #[error("dropout is asked for, but the model has no Dropout node")]
     NoDropout,
+    #[error("the pattern \"{pattern}\" of modules to recompute: {reason}")]
+    Recompute { pattern: String, reason: String },
     #[error("module \"{module}\"")]
     Gradient { module: String, source: AutodiffError },
     #[error(transparent)]
@@ -73,7 +77,7 @@ impl TrainingError {
             TrainingError::Stage(error) => error.kind(),
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
-            TrainingError::UnknownOutput { .. } => ErrorKind::BadInput,
+            TrainingError::UnknownOutput { .. } | TrainingError::Recompute { .. } => ErrorKind::BadInput,
             _ => ErrorKind::Unsupported,
         }
     }

@@ -8,8 +8,30 @@
 //!
 //! What this module does not do: decide where a gradient passes; that is the caller's `wanted`.
 
+mod attention;
+mod bias_add;
+mod bias_softmax;
+mod embed_layer_normalization;
+mod fused_conv;
+mod fused_gemm;
+mod fused_mat_mul;
+mod gelus;
+mod group_norm;
+mod group_query_attention;
+mod heads;
+mod microsoft_attention;
+mod microsoft_rotary_embedding;
+mod microsoft_trilu;
+mod multi_head_attention;
 mod parts;
+mod rms_normalization;
+mod rotary_embedding;
+mod shared;
+mod simplified_layer_normalization;
+mod skip_layer_normalization;
+mod skip_simplified_layer_normalization;
 mod swish;
+mod tensor_scatter;
 
 pub use parts::Parts;
 
@@ -33,7 +55,35 @@ pub struct Decomposition {
 }
 
 /// Every decomposition, by file.
-pub static DECOMPOSITIONS: &[&Decomposition] = &[&swish::DECOMPOSITION];
+pub static DECOMPOSITIONS: &[&Decomposition] = &[
+    &attention::DECOMPOSITION,
+    &bias_add::DECOMPOSITION,
+    &bias_softmax::DECOMPOSITION,
+    &embed_layer_normalization::DECOMPOSITION,
+    &fused_conv::DECOMPOSITION,
+    &fused_gemm::DECOMPOSITION,
+    &fused_mat_mul::FUSED,
+    &fused_mat_mul::TRANSPOSE,
+    &gelus::GELU,
+    &gelus::BIAS_GELU,
+    &gelus::FAST_GELU,
+    &gelus::QUICK_GELU,
+    &group_norm::GROUP,
+    &group_norm::SKIP,
+    &group_query_attention::DECOMPOSITION,
+    &microsoft_attention::DECOMPOSITION,
+    &microsoft_rotary_embedding::DECOMPOSITION,
+    &microsoft_trilu::DECOMPOSITION,
+    &multi_head_attention::DECOMPOSITION,
+    &rms_normalization::DECOMPOSITION,
+    &rotary_embedding::DECOMPOSITION,
+    &simplified_layer_normalization::STANDARD,
+    &simplified_layer_normalization::MICROSOFT,
+    &skip_layer_normalization::DECOMPOSITION,
+    &skip_simplified_layer_normalization::DECOMPOSITION,
+    &swish::DECOMPOSITION,
+    &tensor_scatter::DECOMPOSITION,
+];
 
 /// Returns the decomposition of an operator at a version of its domain.
 pub fn find_decomposition(op: &OpId, version: i64) -> Option<&'static Decomposition> {
@@ -110,7 +160,9 @@ mod tests {
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.ends_with(".rs") && !["mod.rs", "parts.rs", "shared.rs"].contains(&name.as_str()))
+            .filter(|name| {
+                name.ends_with(".rs") && !["heads.rs", "mod.rs", "parts.rs", "shared.rs"].contains(&name.as_str())
+            })
             .map(|name| name.trim_end_matches(".rs").to_string())
             .collect();
         files.sort();

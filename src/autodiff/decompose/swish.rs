@@ -5,6 +5,7 @@
 //! Opsets:   24.
 //! <https://onnx.ai/onnx/operators/onnx__Swish.html>
 
+use super::shared::swish;
 use super::{Decomposition, Parts};
 use crate::autodiff::RuleError;
 use crate::graph::ValueId;
@@ -14,9 +15,7 @@ pub static DECOMPOSITION: Decomposition = Decomposition { domain: "", op: "Swish
 fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     let x = parts.x(0)?;
     let alpha = parts.attributes().float("alpha", 1.0)?;
-    let scaled = if alpha == 1.0 { x } else { parts.b.scale(x, f64::from(alpha)) };
-    let gate = parts.b.unary("Sigmoid", scaled);
-    Ok(vec![parts.b.mul(x, gate)])
+    Ok(vec![swish(parts, x, f64::from(alpha))])
 }
 
 #[cfg(all(test, feature = "runner"))]

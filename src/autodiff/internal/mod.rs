@@ -7,8 +7,11 @@
 //! other.
 
 mod batch_normalization;
+mod steps_first;
 
 pub use batch_normalization::{batch_norm_node, batch_norm_op};
+
+use steps_first::{is_batch_first, steps_first};
 
 use crate::graph::{Builder, Graph, INTERNAL_DOMAIN, Node, Replaced, ValueId, prune, rebuild};
 
@@ -24,12 +27,16 @@ pub struct Internal {
 /// Every internal operator.
 pub static INTERNALS: &[&Internal] = &[&batch_normalization::INTERNAL];
 
-/// Returns the graph with every internal operator replaced.
+/// Returns the graph with every internal operator replaced, and recurrent layers in the layout that
+/// engines run.
 pub fn lower(graph: &Graph) -> Graph {
-    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN) {
+    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN || is_batch_first(node)) {
         return graph.clone();
     }
     prune(&rebuild(graph, |b, node, inputs| {
+        if is_batch_first(node) {
+            return Some(steps_first(b, graph, node, inputs));
+        }
         let internal =
             INTERNALS.iter().find(|internal| node.op.domain == INTERNAL_DOMAIN && internal.op == node.op.name)?;
         b.enter(node.origin.clone(), &node.name);
