@@ -87,6 +87,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         seed: 0,
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
+        accumulate: 1,
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {

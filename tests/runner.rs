@@ -12,6 +12,7 @@ mod hostile;
 mod layering;
 mod loader;
 mod models;
+mod objectives;
 mod parity;
 mod plans;
 mod proto;

@@ -85,6 +85,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         seed: 0,
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
+        accumulate: 1,
     };
     let (mut losses, mut rates) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

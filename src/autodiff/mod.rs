@@ -14,6 +14,7 @@ mod decompose;
 mod harness;
 mod inside;
 mod internal;
+mod recognise;
 mod recurrent;
 mod rule;
 mod rules;
@@ -21,7 +22,11 @@ mod scan;
 mod steps;
 
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
-pub use internal::{INTERNALS, Internal, batch_norm_node, batch_norm_op, lower};
+pub use internal::{
+    INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, rms_norm_node, rms_norm_op,
+    safe_softmax_op, swish_node, swish_op,
+};
+pub use recognise::recognise;
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
 pub use rules::{RULES, find};
 

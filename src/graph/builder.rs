@@ -108,6 +108,13 @@ impl Builder {
         id
     }
 
+    /// Makes a value the graph output in place of another.
+    pub(crate) fn replace_output(&mut self, old: ValueId, new: ValueId) {
+        for output in self.graph.outputs.iter_mut().filter(|output| **output == old) {
+            *output = new;
+        }
+    }
+
     /// Appends a standard operator with one output.
     pub fn op(&mut self, op: &str, inputs: &[ValueId], attributes: Attributes) -> ValueId {
         let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();

@@ -20,6 +20,27 @@ pub struct Phase {
     /// State that the train graph changes: where it is read, or by way of the host.
     moving: Vec<(String, BufferId)>,
     moving_late: Vec<(String, BufferId)>,
+    accumulated: Option<Accumulated>,
+}
+
+/// What a train graph that adds gradients up reads beside them.
+struct Accumulated {
+    weight: BufferId,
+    keep: BufferId,
+}
+
+/// The part of a batch in an update.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Its rows over those of the update.
+    pub weight: f64,
+    /// Whether it is the first batch of the update.
+    pub first: bool,
+}
+
+impl Share {
+    /// A batch that is an update by itself.
+    pub const WHOLE: Share = Share { weight: 1.0, first: true };
 }
 
 struct Optimizer {
@@ -34,15 +55,6 @@ struct Optimizer {
 struct Batch {
     binding: BindingId,
     buffers: Vec<(String, BufferId)>,
-}
-
-/// What a step gave.
-#[derive(Clone, Copy, Debug)]
-pub struct Stepped {
-    /// The loss.
-    pub loss: f64,
-    /// The learning rate that the update had, where it tells.
-    pub lr: Option<f64>,
 }
 
 impl Phase {
@@ -69,6 +81,13 @@ impl Phase {
                 Some(Optimizer::bind(engine, session, &model.graph, step, state, &passed, lr)?)
             }
         };
+        let accumulated = match step.accumulates {
+            false => None,
+            true => Some(Accumulated {
+                weight: engine.allocate(&Tensor::scalar(1f32))?,
+                keep: engine.allocate(&Tensor::scalar(false))?,
+            }),
+        };
         let held = |name: &String| state.find(name).map(|buffer| (name.clone(), buffer));
         let graph = &step.train.graph;
         let inputs = graph.inputs().iter().map(|id| graph.value_name(*id).to_string());
@@ -83,21 +102,22 @@ impl Phase {
             inputs: inputs.filter_map(|name| held(&name)).collect(),
             moving: direct.into_iter().filter_map(held).collect(),
             moving_late: late.into_iter().filter_map(held).collect(),
+            accumulated,
         })
     }
 
-    /// Runs step `number` on a batch, with the learning rate `lr` where the update reads one. The
-    /// update is left out when the loss is not finite.
+    /// Runs the train graph on a batch, the run's batch of this number, and returns the loss. The share matters only where the step
+    /// accumulates.
     ///
     /// # Errors
     /// Those of the engine.
-    pub fn step(
+    pub fn backward(
         &mut self,
         engine: &mut dyn Engine,
-        number: usize,
+        at: usize,
         batch: &[(String, Tensor)],
-        lr: Option<f64>,
-    ) -> Result<Stepped, EngineError> {
+        share: Share,
+    ) -> Result<f64, EngineError> {
         let key: Vec<Vec<usize>> = batch.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect();
         if !self.batches.contains_key(&key) {
             let bound = self.bind(engine, batch)?;
@@ -108,28 +128,34 @@ impl Phase {
             engine.write(*buffer, tensor)?;
         }
         if let Some(buffer) = self.number {
-            engine.write(buffer, &Tensor::scalar(i64::try_from(number).unwrap_or(i64::MAX)))?;
+            engine.write(buffer, &Tensor::scalar(i64::try_from(at).unwrap_or(i64::MAX)))?;
         }
-        let number = |tensor: Option<&Tensor>| tensor.and_then(|tensor| tensor.to_f64s()?.first().copied());
+        if let Some(accumulated) = &self.accumulated {
+            engine.write(accumulated.weight, &Tensor::scalar(share.weight as f32))?;
+            engine.write(accumulated.keep, &Tensor::scalar(!share.first))?;
+        }
         let outputs = engine.run(bound.binding)?;
-        let loss = number(outputs.first()).unwrap_or(f64::NAN);
         for ((_, buffer), value) in self.moving_late.iter().zip(outputs.iter().skip(1)) {
             engine.write(*buffer, value)?;
         }
-        let mut shown = lr;
-        if let (true, Some(optimizer)) = (loss.is_finite(), &self.optimizer) {
-            if let Some(lr) = lr {
-                engine.write(self.lr, &Tensor::scalar(lr as f32))?;
-            }
-            let outputs = engine.run(optimizer.binding)?;
-            for (buffer, value) in optimizer.late.iter().zip(&outputs) {
-                engine.write(*buffer, value)?;
-            }
-            if optimizer.rate {
-                shown = number(outputs.last());
-            }
+        Ok(number(outputs.first()).unwrap_or(f64::NAN))
+    }
+
+    /// Updates what trains, with the learning rate `lr` where the update reads one, and returns the
+    /// rate that it had, where it tells.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn update(&mut self, engine: &mut dyn Engine, lr: Option<f64>) -> Result<Option<f64>, EngineError> {
+        let Some(optimizer) = &self.optimizer else { return Ok(lr) };
+        if let Some(lr) = lr {
+            engine.write(self.lr, &Tensor::scalar(lr as f32))?;
         }
-        Ok(Stepped { loss, lr: shown })
+        let outputs = engine.run(optimizer.binding)?;
+        for (buffer, value) in optimizer.late.iter().zip(&outputs) {
+            engine.write(*buffer, value)?;
+        }
+        Ok(if optimizer.rate { number(outputs.last()) } else { lr })
     }
 
     /// Drops the sessions and buffers of the phase; the state stays.
@@ -144,6 +170,9 @@ impl Phase {
         }
         engine.free(self.lr);
         self.number.into_iter().for_each(|buffer| engine.free(buffer));
+        for buffer in self.accumulated.into_iter().flat_map(|held| [held.weight, held.keep]) {
+            engine.free(buffer);
+        }
     }
 
     fn bind(&self, engine: &mut dyn Engine, batch: &[(String, Tensor)]) -> Result<Batch, EngineError> {
@@ -151,9 +180,15 @@ impl Phase {
         for (name, tensor) in batch {
             buffers.push((name.clone(), engine.allocate(tensor)?));
         }
-        let mut inputs: Vec<(&str, BufferId)> =
-            buffers.iter().chain(&self.inputs).map(|(name, id)| (name.as_str(), *id)).collect();
-        inputs.extend(self.number.map(|buffer| (names::STEP, buffer)));
+        let mut more = Vec::new();
+        if let Some(accumulated) = &self.accumulated {
+            more.extend(self.passed.iter().map(|(name, id)| (names::sum(name), *id)));
+            more.push((names::WEIGHT.to_string(), accumulated.weight));
+            more.push((names::KEEP.to_string(), accumulated.keep));
+        }
+        more.extend(self.number.map(|buffer| (names::STEP.to_string(), buffer)));
+        let inputs: Vec<(&str, BufferId)> =
+            buffers.iter().chain(&self.inputs).chain(&more).map(|(name, id)| (name.as_str(), *id)).collect();
         let mut outputs = vec![(names::LOSS.to_string(), Target::Host)];
         outputs.extend(self.moving_late.iter().map(|(name, _)| (names::next(name), Target::Host)));
         outputs.extend(self.passed.iter().map(|(name, id)| (name.clone(), Target::Buffer(*id))));
@@ -162,6 +197,11 @@ impl Phase {
         let binding = engine.bind(self.train, &inputs, &outputs)?;
         Ok(Batch { binding, buffers })
     }
+}
+
+/// Returns the number that a tensor of one element holds.
+fn number(tensor: Option<&Tensor>) -> Option<f64> {
+    tensor.and_then(|tensor| tensor.to_f64s()?.first().copied())
 }
 
 impl Optimizer {

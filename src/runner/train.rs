@@ -5,7 +5,7 @@ use super::evaluator::Evaluator;
 use super::event::RunEvent;
 use super::initial::initialized;
 use super::metrics::peak_bytes;
-use super::phase::{Phase, Stepped};
+use super::phase::{Phase, Share};
 use super::schedule::{Schedule, lr_at};
 use super::state::State;
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
@@ -43,6 +43,9 @@ pub struct Setup<'a> {
     pub recompute: &'a Recompute,
     /// Steps from one `Step` event to the next.
     pub log_every: usize,
+    /// Batches of one step, at least 1: their gradients are averaged. What is left at the end of an
+    /// epoch is a step of fewer.
+    pub accumulate: usize,
 }
 
 /// How a run ended.
@@ -178,7 +181,7 @@ impl<'a> Run<'a> {
         setup: &'a Setup<'a>,
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Run<'a>, RunError> {
-        let steps = setup.train.len();
+        let steps = setup.train.len().div_ceil(setup.accumulate.max(1));
         let (prepared, initial) = initialized(engine, setup)?;
         let eval = setup.objective.eval(&prepared)?;
         let info = engine.info().clone();
@@ -261,7 +264,8 @@ impl<'a> Run<'a> {
         if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.started) {
             return Ok(metrics.clone());
         }
-        let metrics = self.evaluator.run(engine, &self.state, batches, self.setup.objective.metrics())?;
+        let objective = &self.setup.objective;
+        let metrics = self.evaluator.run(engine, &self.state, batches, objective.metrics(), objective.is_sum())?;
         self.evaluated = Some((self.started, metrics.clone()));
         Ok(metrics)
     }
@@ -281,11 +285,15 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let mut step = self.setup.objective.build(&prepared, frozen, self.setup.batch_norm, self.setup.seed)?;
+        let objective = &self.setup.objective;
+        let mut step = objective.build(&prepared, frozen, self.setup.batch_norm, self.setup.seed)?;
         let recomputed = match engine.info().recomputes {
             true => step.recompute(&prepared, self.setup.recompute)?,
             false => Vec::new(),
         };
+        if self.setup.accumulate > 1 {
+            step = objective.accumulating(step)?;
+        }
         for slot in &mut step.slots {
             slot.initial = self.initial.get(&slot.name).unwrap_or(&slot.initial).clone();
         }
@@ -302,22 +310,33 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         let setup = self.setup;
         let clock = Instant::now();
-        let (steps, epochs) = (setup.train.len(), setup.plan.epochs.len());
+        let batches: Vec<usize> = (0..setup.train.len()).collect();
+        let steps = batches.chunks(setup.accumulate.max(1));
+        let (count, epochs) = (steps.len(), setup.plan.epochs.len());
         let (mut total, mut samples) = (0.0, 0);
-        for index in 0..steps {
-            let batch = setup.train.batch(epoch as u64, index);
-            let count = batch.first().and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or(1);
-            let (at, total_steps) = (self.started as u64, (steps * epochs) as u64);
-            let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, total_steps, steps as u64));
+        for indices in steps {
+            let (at, total_steps) = (self.started as u64, (count * epochs) as u64);
+            let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, total_steps, count as u64));
             self.started += 1;
-            let step_clock = Instant::now();
-            let Stepped { loss, lr } = phase.step(engine, self.started, &batch, lr)?;
-            let seconds = step_clock.elapsed().as_secs_f64();
-            if !loss.is_finite() {
-                return Err(RunError::NotFinite { loss, epoch, step: self.started, lr });
+            let rows: usize = indices.iter().map(|index| setup.train.rows_of(*index)).sum();
+            let (mut loss, mut seconds) = (0.0, 0.0);
+            for index in indices {
+                let batch = setup.train.batch(epoch as u64, *index);
+                let weight = setup.train.rows_of(*index) as f64 / rows.max(1) as f64;
+                let share = Share { weight, first: Some(index) == indices.first() };
+                let step_clock = Instant::now();
+                let own = phase.backward(engine, (epoch - 1) * batches.len() + index + 1, &batch, share)?;
+                seconds += step_clock.elapsed().as_secs_f64();
+                if !own.is_finite() {
+                    return Err(RunError::NotFinite { loss: own, epoch, step: self.started, lr });
+                }
+                loss += own * weight;
             }
-            total += loss * count as f64;
-            samples += count;
+            let step_clock = Instant::now();
+            let lr = phase.update(engine, lr)?;
+            seconds += step_clock.elapsed().as_secs_f64();
+            total += loss * rows as f64;
+            samples += rows;
             if self.started.is_multiple_of(setup.log_every.max(1)) {
                 report(RunEvent::Step { epoch, step: self.started, loss, lr, seconds });
             }

@@ -7,10 +7,12 @@
 //!
 //! What this module does not do: run anything, or decide what is frozen.
 
+mod accumulate;
 mod contract;
 mod dropout;
 mod export;
 mod forward;
+mod groups;
 mod in_place;
 pub mod names;
 mod objective;
@@ -19,6 +21,7 @@ mod random;
 mod recompute;
 pub mod stage;
 mod step;
+mod terms;
 
 pub use crate::plan::BatchNorm;
 pub use contract::{Contract, GraphContract, Port, Role};
@@ -28,7 +31,8 @@ pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
 pub use recompute::Recompute;
-pub use step::{PhaseOptions, Slot, TrainStep, build, eval, prediction, target_fact};
+pub use step::{PhaseOptions, Slot, TrainStep, build, eval, target_fact};
+pub use terms::{Target, prediction, targets};
 
 use crate::autodiff::AutodiffError;
 use crate::error::ErrorKind;
@@ -57,12 +61,16 @@ pub enum TrainingError {
     Loss(#[from] crate::losses::LossError),
     #[error(transparent)]
     Optimizer(#[from] crate::optim::OptimError),
+    #[error("the groups of the optimizer: {0}")]
+    Group(#[from] crate::plan::PlanError),
     #[error(transparent)]
     Upgrade(#[from] crate::graph::UpgradeError),
     #[error(transparent)]
     InPlace(#[from] InPlaceError),
     #[error(transparent)]
     Stage(#[from] stage::StageError),
+    #[error("training information runs as it is written: accumulate goes with a loss and an optimizer")]
+    Accumulate,
     #[error("the {graph} graph is inconsistent")]
     Check { graph: &'static str, source: crate::graph::CheckError },
 }
@@ -74,10 +82,12 @@ impl TrainingError {
             TrainingError::Gradient { source, .. } => source.kind(),
             TrainingError::Loss(error) => error.kind(),
             TrainingError::Optimizer(error) => error.kind(),
+            TrainingError::Group(error) => error.kind(),
             TrainingError::Stage(error) => error.kind(),
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
             TrainingError::UnknownOutput { .. } | TrainingError::Recompute { .. } => ErrorKind::BadInput,
+            TrainingError::Accumulate => ErrorKind::Usage,
             _ => ErrorKind::Unsupported,
         }
     }

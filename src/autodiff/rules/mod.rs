@@ -97,9 +97,11 @@ mod relu;
 mod reshape;
 mod resize;
 mod reverse_sequence;
+mod rms_normalization;
 mod rnn;
 mod roi_align;
 mod round;
+mod safe_softmax;
 mod scan;
 mod scatter_elements;
 mod scatter_nd;
@@ -121,6 +123,7 @@ mod sqrt;
 mod squeeze;
 mod sub;
 mod sum;
+mod swish;
 mod tanh;
 mod thresholded_relu;
 mod tile;
@@ -174,6 +177,7 @@ pub static RULES: &[&Rule] = &[
     &gather::RULE,
     &gather_elements::RULE,
     &gather_nd::RULE,
+    &gelu::INTERNAL,
     &gelu::RULE,
     &gemm::RULE,
     &global_average_pool::RULE,
@@ -256,9 +260,11 @@ pub static RULES: &[&Rule] = &[
     &reshape::RULE,
     &resize::RULE,
     &reverse_sequence::RULE,
+    &rms_normalization::RULE,
     &rnn::RULE,
     &roi_align::RULE,
     &round::RULE,
+    &safe_softmax::RULE,
     &scan::RULE,
     &scatter_elements::RULE,
     &scatter_nd::RULE,
@@ -285,6 +291,7 @@ pub static RULES: &[&Rule] = &[
     &squeeze::RULE,
     &sub::RULE,
     &sum::RULE,
+    &swish::RULE,
     &tanh::RULE,
     &thresholded_relu::RULE,
     &tile::RULE,

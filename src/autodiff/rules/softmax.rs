@@ -12,7 +12,7 @@ use crate::graph::ValueId;
 pub static RULE: Rule =
     Rule { domain: "", op: "Softmax", opsets: 1..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
 
-fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
+pub(super) fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, y) = (ctx.dy()?, ctx.y(0)?);
     let axis = ctx.attributes().int("axis", -1)?;
     let product = ctx.b.mul(dy, y);

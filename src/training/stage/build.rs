@@ -121,6 +121,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
         slots,
         passed: given.list.into_iter().map(|port| (port.name, port.fact)).collect(),
         copied,
+        accumulates: false,
     })
 }
 
