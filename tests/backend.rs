@@ -150,7 +150,8 @@ fn forward(case: &Case, engine: &mut OnnxRuntime) -> Result<(), Failure> {
         }
         for (found, wanted) in numbers(found)?.into_iter().zip(numbers(expected)?) {
             let same = found == wanted || found.is_nan() && wanted.is_nan();
-            if !same && !((found - wanted).abs() <= tolerance(expected.dtype()) * wanted.abs().max(1.0)) {
+            let off = (found - wanted).abs();
+            if !same && (off.is_nan() || off > tolerance(expected.dtype()) * wanted.abs().max(1.0)) {
                 return Err(format!("\"{name}\" has {found} instead of {wanted}").into());
             }
         }
