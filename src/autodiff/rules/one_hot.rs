@@ -6,9 +6,9 @@
 //! Opsets:   11 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__OneHot.html>
 
-use super::shared::masked;
+use super::shared::{cast_to, masked};
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
-use crate::graph::{Attributes, Tensor, ValueId};
+use crate::graph::{Attributes, DType, Tensor, ValueId};
 
 pub static RULE: Rule = Rule {
     domain: "",
@@ -51,6 +51,12 @@ mod tests {
             hot("last axis"),
             hot("first axis").int("axis", 0),
             hot("middle axis").int("axis", -2),
+            Case::new("floating-point indices and depth", "OneHot")
+                .linear()
+                .fixed(Tensor::from_vec(&[3], vec![1f32, -2.0, 5.0]))
+                .fixed(Tensor::scalar(4f32))
+                .input(&[2])
+                .not_embedded("tract's OneHot takes only constant values"),
             Case::new("symbols", "OneHot")
                 .linear()
                 .fed(Tensor::from_vec(&[2, 3], vec![0_i64, 3, -1, 2, 2, 7]))
