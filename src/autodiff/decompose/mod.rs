@@ -19,6 +19,7 @@ mod gelus;
 mod group_norm;
 mod group_query_attention;
 mod heads;
+mod layouts;
 mod microsoft_attention;
 mod microsoft_rotary_embedding;
 mod microsoft_trilu;
@@ -71,6 +72,17 @@ pub static DECOMPOSITIONS: &[&Decomposition] = &[
     &group_norm::GROUP,
     &group_norm::SKIP,
     &group_query_attention::DECOMPOSITION,
+    &layouts::AVERAGE_POOL,
+    &layouts::CONV,
+    &layouts::GLOBAL_AVERAGE_POOL,
+    &layouts::GLOBAL_MAX_POOL,
+    &layouts::MAX_POOL,
+    &layouts::NHWC_CONV,
+    &layouts::NHWC_FUSED_CONV,
+    &layouts::NHWC_MAX_POOL,
+    &layouts::REORDER_INPUT,
+    &layouts::REORDER_OUTPUT,
+    &layouts::UPSAMPLE,
     &microsoft_attention::DECOMPOSITION,
     &microsoft_rotary_embedding::DECOMPOSITION,
     &microsoft_trilu::DECOMPOSITION,
