@@ -189,7 +189,7 @@ pub fn sum(parts: &mut Parts<'_>, a: Option<ValueId>, b: Option<ValueId>) -> Opt
 }
 
 /// Adds the padding mask of the `com.microsoft` operators and, with `unidirectional`, the causal
-/// one to the bias of the scores. The mask is int32: `[B]` the length of each row, `[2 B]` the ends and
+/// one, at an offset of the queries, to the bias of the scores. The mask is int32: `[B]` the length of each row, `[2 B]` the ends and
 /// then the starts, or 1 where attention is allowed as `[B, T]` or `[B, S, T]`.
 ///
 /// # Errors
@@ -199,6 +199,7 @@ pub fn masked_bias(
     bias: Option<ValueId>,
     mask: Option<ValueId>,
     [q, k]: [ValueId; 2],
+    offset: Option<ValueId>,
 ) -> Result<Option<ValueId>, RuleError> {
     let dtype = parts.dtype(q);
     let filter = f64::from(parts.attributes().float("mask_filter_value", -10000.0)?);
@@ -213,7 +214,7 @@ pub fn masked_bias(
     if parts.attributes().int("unidirectional", 0)? == 0 {
         return Ok(bias);
     }
-    let before = at_or_before(parts, q, k, None)?;
+    let before = at_or_before(parts, q, k, offset)?;
     let causal = additive(parts, before, dtype, filter);
     Ok(sum(parts, bias, Some(causal)))
 }
