@@ -1,6 +1,7 @@
 //! The one integration binary: every file of `tests/` is a module of it.
 
 mod artifacts;
+mod backend;
 mod cli;
 mod costs;
 mod dropout;
@@ -10,7 +11,10 @@ mod graphs;
 mod hostile;
 mod layering;
 mod loader;
+mod models;
+mod objectives;
 mod parity;
 mod plans;
 mod proto;
+mod recompute;
 mod stages;

@@ -7,16 +7,27 @@
 //!
 //! What this module does not do: choose what is trained (`training`), or run anything.
 
+#[cfg(all(test, feature = "runner"))]
+mod control;
 mod decompose;
 #[cfg(all(test, feature = "runner"))]
 mod harness;
+mod inside;
 mod internal;
+mod recognise;
+mod recurrent;
 mod rule;
 mod rules;
+mod scan;
+mod steps;
 
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
-pub use internal::{INTERNALS, Internal, batch_norm_node, batch_norm_op, lower};
-pub use rule::{Ctx, InputRule, Inputs, Rule, RuleError};
+pub use internal::{
+    INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, rms_norm_node, rms_norm_op,
+    safe_softmax_op, swish_node, swish_op,
+};
+pub use recognise::recognise;
+pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
 pub use rules::{RULES, find};
 
 use crate::error::ErrorKind;
@@ -39,6 +50,8 @@ pub enum AutodiffError {
     Rule { node: String, op: String, opset: i64, input: usize, source: RuleError },
     #[error("node \"{node}\": operator {op} cannot be expressed by operators that have gradient rules")]
     Decompose { node: String, op: String, source: RuleError },
+    #[error("node \"{node}\": the gradient of {op} (opset {opset}) cannot be built")]
+    Whole { node: String, op: String, opset: i64, source: RuleError },
     #[error("the loss \"{loss}\" must be a floating-point scalar, found {fact}")]
     NoScalar { loss: String, fact: String },
 }
@@ -59,7 +72,8 @@ impl AutodiffError {
             | AutodiffError::OpsetRange { node, .. }
             | AutodiffError::NotImplemented { node, .. }
             | AutodiffError::Decompose { node, .. }
-            | AutodiffError::Rule { node, .. } => Some(node),
+            | AutodiffError::Rule { node, .. }
+            | AutodiffError::Whole { node, .. } => Some(node),
             AutodiffError::NoScalar { .. } => None,
         }
     }
@@ -85,16 +99,53 @@ pub fn gradients(
         return Err(AutodiffError::NoScalar { loss, fact: fact.to_string() });
     }
     let active = active_values(builder, opset, wrt);
-    let path = nodes_on_path(builder, &active, loss);
-    for id in &path {
-        rule_of(builder, opset, builder.graph().node(*id), &active)?;
-    }
-    let mut pending: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+    let mut seeds = Vec::new();
+    check_path(builder, opset, &active, &[loss])?;
     if active.contains_key(&loss) {
         builder.enter(Origin::Backward("loss".into()), "loss/grad");
-        let seed = builder.like(loss, 1.0);
-        pending.insert(loss, vec![seed]);
+        seeds.push((loss, builder.like(loss, 1.0)));
     }
+    walk_back(builder, opset, &active, &seeds, wrt, "grad")
+}
+
+/// As [`gradients`], from several values with the gradient that each has.
+pub(crate) fn pull_back(
+    builder: &mut Builder,
+    opset: i64,
+    seeds: &[(ValueId, ValueId)],
+    wrt: &[ValueId],
+    scope: &str,
+) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    let active = active_values(builder, opset, wrt);
+    check_path(builder, opset, &active, &seeds.iter().map(|(value, _)| *value).collect::<Vec<_>>())?;
+    walk_back(builder, opset, &active, seeds, wrt, scope)
+}
+
+fn check_path(
+    builder: &Builder,
+    opset: i64,
+    active: &HashMap<ValueId, ValueId>,
+    from: &[ValueId],
+) -> Result<(), AutodiffError> {
+    for id in nodes_on_path(builder, active, from) {
+        rule_of(builder, opset, builder.graph().node(id), active)?;
+    }
+    Ok(())
+}
+
+fn walk_back(
+    builder: &mut Builder,
+    opset: i64,
+    active: &HashMap<ValueId, ValueId>,
+    seeds: &[(ValueId, ValueId)],
+    wrt: &[ValueId],
+    scope: &str,
+) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    let mut pending: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+    for (value, seed) in seeds.iter().filter(|(value, _)| active.contains_key(value)) {
+        pending.entry(*value).or_default().push(*seed);
+    }
+    let path = nodes_on_path(builder, active, &seeds.iter().map(|(value, _)| *value).collect::<Vec<_>>());
     let ends: HashSet<ValueId> = wrt.iter().copied().collect();
     let mut wanted: HashMap<ValueId, ValueId> = HashMap::new();
     for id in path.into_iter().rev() {
@@ -109,9 +160,9 @@ pub fn gradients(
         if grads.iter().all(Option::is_none) {
             continue;
         }
-        backward(builder, opset, &node, grads, &active, &mut pending)?;
+        backward(builder, opset, (id, &node), grads, active, &mut pending)?;
     }
-    builder.enter(Origin::Backward("parameters".into()), "grad");
+    builder.enter(Origin::Backward("parameters".into()), scope);
     for value in wrt {
         wanted.extend(settle(builder, &mut pending, *value).map(|grad| (*value, grad)));
     }
@@ -119,19 +170,20 @@ pub fn gradients(
 }
 
 /// Values that a gradient reaches some `wrt` from, each with one of those: through floating-point
-/// values, and not through an input that has no gradient (the second one of `CastLike`).
+/// values and quantized ones, and not through an input that has no gradient (the second one of
+/// `CastLike`).
 fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<ValueId, ValueId> {
     let graph = builder.graph();
     let mut active: HashMap<ValueId, ValueId> = wrt.iter().map(|value| (*value, *value)).collect();
     for node in graph.nodes() {
         let rule = find(&node.op, opset).ok();
-        let passes = |index: usize| rule.is_none_or(|rule| !matches!(rule.inputs.at(index), InputRule::Constant));
+        let passes = |index: usize| rule.is_none_or(|rule| !matches!(rule.inputs.at(index), Some(InputRule::Constant)));
         let inputs = node.inputs.iter().enumerate().filter(|(index, _)| passes(*index));
         let source = inputs.filter_map(|(_, input)| *input).find_map(|input| active.get(&input)).copied();
         let captured = || node.captured().filter_map(|name| graph.find(name)).find_map(|id| active.get(&id).copied());
         let Some(source) = source.or_else(captured) else { continue };
         for output in node.outputs.iter().flatten() {
-            if graph.fact(*output).dtype.is_none_or(|dtype| dtype.is_float()) {
+            if graph.fact(*output).dtype.is_none_or(|dtype| dtype.is_float()) || carries(node) {
                 active.insert(*output, source);
             }
         }
@@ -139,16 +191,29 @@ fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<Valu
     active
 }
 
-fn nodes_on_path(builder: &Builder, active: &HashMap<ValueId, ValueId>, loss: ValueId) -> Vec<NodeId> {
+/// Operators whose integer outputs stand for floating-point values, so that a gradient, which is
+/// floating-point, passes them or fails at them; besides those that begin with `QLinear`.
+const QUANTIZED: &[&str] = &["ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QGemm", "QuantizeLinear"];
+/// Operators that only move elements, quantized ones too.
+const MOVES: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+
+fn carries(node: &Node) -> bool {
+    let name = node.op.name.as_str();
+    QUANTIZED.contains(&name) || MOVES.contains(&name) || name.starts_with("QLinear")
+}
+
+fn nodes_on_path(builder: &Builder, active: &HashMap<ValueId, ValueId>, from: &[ValueId]) -> Vec<NodeId> {
     let graph = builder.graph();
-    let mut needed: HashSet<ValueId> = HashSet::from([loss]);
+    let mut needed: HashSet<ValueId> = from.iter().copied().collect();
     let mut path = Vec::new();
     for (id, node) in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
         let reaches_loss = node.outputs.iter().flatten().any(|output| needed.contains(output));
         let passes = |output: &ValueId| active.get(output).is_some_and(|source| source != output);
         if reaches_loss && node.outputs.iter().flatten().any(passes) {
             path.push(id);
-            needed.extend(node.inputs.iter().flatten().filter(|input| active.contains_key(input)));
+            let captured = node.captured().filter_map(|name| graph.find(name));
+            let read = node.inputs.iter().flatten().copied().chain(captured);
+            needed.extend(read.filter(|value| active.contains_key(value)));
         }
     }
     path.reverse();
@@ -178,7 +243,9 @@ fn rule_of(
     find(&node.op, opset).map_err(|range| match range {
         Some((from, to)) => AutodiffError::OpsetRange { node: name, op, opset, from, to },
         None => {
-            let source = node.inputs.iter().flatten().find_map(|input| active.get(input));
+            let captured = node.captured().filter_map(|name| builder.graph().find(name));
+            let mut read = node.inputs.iter().flatten().copied().chain(captured);
+            let source = read.find_map(|value| active.get(&value));
             let reaches = source.map_or(String::new(), |id| builder.graph().value_name(*id).to_string());
             AutodiffError::NoRule { node: name, op, opset, reaches }
         }
@@ -188,7 +255,7 @@ fn rule_of(
 fn backward(
     builder: &mut Builder,
     opset: i64,
-    node: &Node,
+    (id, node): (NodeId, &Node),
     grads: Vec<Option<ValueId>>,
     active: &HashMap<ValueId, ValueId>,
     pending: &mut HashMap<ValueId, Vec<ValueId>>,
@@ -196,10 +263,11 @@ fn backward(
     let name = || node.name.clone();
     let op = || node.op.to_string();
     let rule = rule_of(builder, opset, node, active)?;
-    let mut ctx = Ctx::new(builder, node, grads);
+    let mut ctx = Ctx::new(builder, opset, (id, node), grads);
     for (index, input) in node.inputs.iter().enumerate() {
         let Some(input) = input.filter(|input| active.contains_key(input)) else { continue };
-        let gradient = match rule.inputs.at(index) {
+        let Some(rule) = rule.inputs.at(index) else { continue };
+        let gradient = match rule {
             InputRule::Constant => continue,
             InputRule::Missing(reason) => {
                 let reason = reason.to_string();
@@ -212,7 +280,27 @@ fn backward(
             gradient.map_err(|source| AutodiffError::Rule { node: name(), op: op(), opset, input: index, source })?;
         pending.entry(input).or_default().push(gradient);
     }
+    let Inputs::Subgraphs(build) = rule.inputs else { return Ok(()) };
+    let wanted = wanted(ctx.b, node, active);
+    let gradients =
+        build(&mut ctx, &wanted).map_err(|source| AutodiffError::Whole { node: name(), op: op(), opset, source })?;
+    for (wanted, gradient) in wanted.iter().zip(gradients) {
+        if let Some(gradient) = gradient {
+            pending.entry(wanted.value).or_default().push(gradient);
+        }
+    }
     Ok(())
+}
+
+/// Returns what a node with subgraphs reads and a gradient is wanted for.
+fn wanted(builder: &Builder, node: &Node, active: &HashMap<ValueId, ValueId>) -> Vec<Wanted> {
+    let inputs = node.inputs.iter().enumerate();
+    let inputs = inputs.filter_map(|(index, input)| Some(Wanted { value: (*input)?, place: Place::Input(index) }));
+    let names: std::collections::BTreeSet<&str> = node.captured().collect();
+    let captured = names.into_iter().filter_map(|name| {
+        Some(Wanted { value: builder.graph().find(name)?, place: Place::Captured(name.to_string()) })
+    });
+    inputs.chain(captured).filter(|wanted| active.contains_key(&wanted.value)).collect()
 }
 
 /// Returns true when a rule exists for the operator at this opset.

@@ -1,6 +1,6 @@
 //! What a gradient rule is, and what it sees.
 
-use crate::graph::{AttrError, Attributes, Builder, DType, Dim, FactError, Node, ValueId, lost};
+use crate::graph::{AttrError, Attributes, Builder, DType, Dim, Fact, FactError, Node, NodeId, ValueId, lost};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
@@ -22,6 +22,28 @@ pub enum Inputs {
     Fixed(&'static [InputRule]),
     /// The same for every position.
     Variadic(InputRule),
+    /// An operator that runs graphs of its own: one function for all that is wanted, outer values
+    /// that the graphs read among it. The function returns a gradient for each, or `None` where the
+    /// outputs do not depend on it.
+    Subgraphs(fn(&mut Ctx<'_>, &[Wanted]) -> Result<Vec<Option<ValueId>>, RuleError>),
+}
+
+/// A value that a node with subgraphs reads and that a gradient is wanted for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The value.
+    pub value: ValueId,
+    /// Where the node reads it.
+    pub place: Place,
+}
+
+/// Where a node with subgraphs reads a value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// As an input.
+    Input(usize),
+    /// In a subgraph, under this name.
+    Captured(String),
 }
 
 /// Builds the gradient of one input.
@@ -42,11 +64,12 @@ pub enum InputRule {
 }
 
 impl Inputs {
-    /// Returns the entry of a position.
-    pub fn at(&self, index: usize) -> InputRule {
+    /// Returns the entry of a position; `None` where one function is there for all.
+    pub fn at(&self, index: usize) -> Option<InputRule> {
         match self {
-            Inputs::Fixed(list) => list.get(index).copied().unwrap_or(InputRule::Constant),
-            Inputs::Variadic(rule) => *rule,
+            Inputs::Fixed(list) => Some(list.get(index).copied().unwrap_or(InputRule::Constant)),
+            Inputs::Variadic(rule) => Some(*rule),
+            Inputs::Subgraphs(_) => None,
         }
     }
 }
@@ -65,20 +88,39 @@ pub enum RuleError {
     NotConstant { value: String },
     #[error("{0}")]
     Unsupported(String),
+    #[error("inside of it")]
+    Inside(#[source] Box<super::AutodiffError>),
 }
 
 /// One node as a rule sees it, with the builder that its gradient goes into.
 pub struct Ctx<'a> {
     /// Appends nodes, named under the forward node.
     pub b: &'a mut Builder,
+    id: NodeId,
+    opset: i64,
     node: &'a Node,
     grads: Vec<Option<ValueId>>,
-    memo: HashMap<&'static str, ValueId>,
+    memo: HashMap<&'static str, Vec<ValueId>>,
 }
 
 impl<'a> Ctx<'a> {
-    pub(super) fn new(b: &'a mut Builder, node: &'a Node, grads: Vec<Option<ValueId>>) -> Ctx<'a> {
-        Ctx { b, node, grads, memo: HashMap::new() }
+    pub(super) fn new(
+        b: &'a mut Builder,
+        opset: i64,
+        (id, node): (NodeId, &'a Node),
+        grads: Vec<Option<ValueId>>,
+    ) -> Ctx<'a> {
+        Ctx { b, id, opset, node, grads, memo: HashMap::new() }
+    }
+
+    /// Returns the model's opset.
+    pub fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    /// Returns the forward node's id.
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     /// Returns the forward node.
@@ -105,6 +147,12 @@ impl<'a> Ctx<'a> {
     /// The node lacks it.
     pub fn y(&self, index: usize) -> Result<ValueId, RuleError> {
         self.node.output(index).ok_or_else(|| RuleError::Unsupported(format!("output {index} is missing")))
+    }
+
+    /// Returns output `index`, which the operator can give; a node that leaves it out gets it,
+    /// with this fact.
+    pub fn exposed(&mut self, index: usize, fact: Fact) -> ValueId {
+        self.b.expose_output(self.id, index, fact)
     }
 
     /// Returns the gradient of output `index`, where the loss depends on that output.
@@ -136,12 +184,25 @@ impl<'a> Ctx<'a> {
         key: &'static str,
         build: impl FnOnce(&mut Self) -> Result<ValueId, RuleError>,
     ) -> Result<ValueId, RuleError> {
-        if let Some(value) = self.memo.get(key) {
-            return Ok(*value);
+        let values = self.once_each(key, |ctx| Ok(vec![build(ctx)?]))?;
+        Ok(values[0])
+    }
+
+    /// As [`Ctx::once`], for several values.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn once_each(
+        &mut self,
+        key: &'static str,
+        build: impl FnOnce(&mut Self) -> Result<Vec<ValueId>, RuleError>,
+    ) -> Result<Vec<ValueId>, RuleError> {
+        if let Some(values) = self.memo.get(key) {
+            return Ok(values.clone());
         }
-        let value = build(self)?;
-        self.memo.insert(key, value);
-        Ok(value)
+        let values = build(self)?;
+        self.memo.insert(key, values.clone());
+        Ok(values)
     }
 
     /// Returns the dtype of a value.

@@ -108,6 +108,13 @@ impl Builder {
         id
     }
 
+    /// Makes a value the graph output in place of another.
+    pub(crate) fn replace_output(&mut self, old: ValueId, new: ValueId) {
+        for output in self.graph.outputs.iter_mut().filter(|output| **output == old) {
+            *output = new;
+        }
+    }
+
     /// Appends a standard operator with one output.
     pub fn op(&mut self, op: &str, inputs: &[ValueId], attributes: Attributes) -> ValueId {
         let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
@@ -152,6 +159,42 @@ impl Builder {
         outputs.extend(more.iter().map(|(name, fact)| Some(self.named_value(name, fact.clone(), None))));
         self.push_node(Node { inputs: inputs.to_vec(), outputs: outputs.clone(), ..node.clone() });
         outputs
+    }
+
+    /// Appends a copy of a node as [`Builder::copy_node`] does, with what inference adds to the facts.
+    pub fn copy_inferred(&mut self, from: &Graph, node: &Node, inputs: &[Option<ValueId>]) -> Vec<Option<ValueId>> {
+        let outputs = self.copy_node(from, node, inputs);
+        let facts = infer::facts(&self.graph, &node.op, inputs, &node.attributes, outputs.len());
+        for (output, fact) in outputs.iter().zip(&facts) {
+            if let Some(output) = output {
+                self.refine(*output, fact);
+            }
+        }
+        outputs
+    }
+
+    /// Gives a node other attributes and further outputs, which it puts behind position `count`.
+    pub fn extend_node(&mut self, node: NodeId, attributes: Attributes, count: usize, facts: &[Fact]) -> Vec<ValueId> {
+        self.graph.nodes[node.0].attributes = attributes;
+        let more = facts.iter().enumerate().map(|(index, fact)| self.expose_output(node, count + index, fact.clone()));
+        more.collect()
+    }
+
+    /// Declares output `index` of a node that leaves it out, and returns it; one that is there is
+    /// returned as it is.
+    pub fn expose_output(&mut self, node: NodeId, index: usize, fact: Fact) -> ValueId {
+        if let Some(output) = self.graph.nodes[node.0].output(index) {
+            return output;
+        }
+        let name = self.unique(&format!("output_{index}"));
+        let value = self.named_value(&name, fact, None);
+        let outputs = &mut self.graph.nodes[node.0].outputs;
+        if outputs.len() <= index {
+            outputs.resize(index + 1, None);
+        }
+        outputs[index] = Some(value);
+        self.graph.producers.insert(value, node);
+        value
     }
 
     /// Adds a value of another graph under its own name, with its fact and elements.
@@ -325,7 +368,9 @@ impl Builder {
         } else {
             self.shape_of(like)
         };
-        let result = self.op("Reshape", &[a, shape], Attributes::none());
+        let zero = dims.contains(&Dim::Known(0));
+        let attributes = if zero { Attributes::none().with("allowzero", 1) } else { Attributes::none() };
+        let result = self.op("Reshape", &[a, shape], attributes);
         let fact = Fact { dtype: None, shape: self.fact(like).shape.clone() };
         self.graph.values[result.0].fact.shape = None;
         self.refine(result, &fact);

@@ -4,8 +4,9 @@
 //! input shapes that is bound to it.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
+use super::tract_refused::refused;
 use super::tract_stable::stable;
-use crate::graph::{DType, Dim, Model, Tensor};
+use crate::graph::{Attribute, DType, Dim, Model, Node, Tensor};
 use crate::onnx::to_bytes;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -42,6 +43,7 @@ impl Tract {
             library: String::new(),
             device: "cpu".into(),
             threads: 1,
+            recomputes: false,
         };
         Tract { info, sessions: Slab::default(), buffers: Slab::default(), bindings: Slab::default() }
     }
@@ -147,6 +149,9 @@ impl Engine for Tract {
         let graph = &model.graph;
         let name = graph.name().to_string();
         let fail = |reason: String| EngineError::Load { engine: NAME, graph: name.clone(), reason };
+        if let Some(reason) = graph.nodes().iter().find_map(misread) {
+            return Err(fail(reason));
+        }
         let mut symbols: HashMap<String, usize> = HashMap::new();
         let mut order = Vec::new();
         for id in graph.inputs() {
@@ -162,6 +167,9 @@ impl Engine for Tract {
                 }
             }
             order.push(buffer.0);
+        }
+        if let Some(reason) = refused(graph) {
+            return Err(fail(reason));
         }
         let plan = prepare(model, &symbols).map_err(|error| fail(format!("{error:#}")))?;
         let mut targets = Vec::new();
@@ -205,6 +213,48 @@ impl Engine for Tract {
     }
 }
 
+/// Returns why tract would compute something else than a node says: it passes over some attributes
+/// of recurrent layers, and goes wrong in a Scan in a Scan.
+fn misread(node: &Node) -> Option<String> {
+    if node.op.is("Scan") && has_scan(node) {
+        return Some(format!("node \"{}\": a Scan in a Scan is not supported", node.name));
+    }
+    let default: &[&str] = match node.op.name.as_str() {
+        "LSTM" => &["sigmoid", "tanh", "tanh"],
+        "GRU" => &["sigmoid", "tanh"],
+        "RNN" => &["tanh"],
+        _ => return None,
+    };
+    let attributes = &node.attributes;
+    let usual = match attributes.get("activations") {
+        None => true,
+        Some(Attribute::Strings(names)) => {
+            names.iter().zip(default.iter().cycle()).all(|(name, usual)| name.eq_ignore_ascii_case(usual.as_bytes()))
+        }
+        Some(_) => false,
+    };
+    let what = if !usual {
+        "activations"
+    } else if attributes.get("clip").is_some() {
+        "clip"
+    } else if attributes.int("input_forget", 0) != Ok(0) {
+        "input_forget"
+    } else if attributes.text("direction", "forward").as_deref() == Ok("reverse") {
+        "direction"
+    } else {
+        return None;
+    };
+    Some(format!("node \"{}\": attribute \"{what}\" of {} is not supported", node.name, node.op))
+}
+
+/// Returns true for a node that has a Scan in a subgraph, however deep.
+fn has_scan(node: &Node) -> bool {
+    node.attributes.iter().any(|(_, value)| match value {
+        Attribute::Graph(inner) => inner.graph.nodes().iter().any(|node| node.op.is("Scan") || has_scan(node)),
+        _ => false,
+    })
+}
+
 fn prepare(
     model: &Model,
     symbols: &HashMap<String, usize>,
@@ -219,4 +269,44 @@ fn prepare(
     let whole = optimized.ok().filter(|model| model.nodes().iter().all(|node| node.op().name() != "Dummy"));
     let plan = whole.unwrap_or(typed).into_runnable()?;
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::misread;
+    use crate::graph::{Attribute, Attributes, Node, OpId, Origin};
+
+    #[test]
+    fn what_tract_passes_over_is_refused() {
+        struct Case {
+            op: &'static str,
+            attributes: Attributes,
+            refused: Option<&'static str>,
+        }
+        let none = Attributes::none;
+        let names = |names: &[&'static str]| Attribute::Strings(names.iter().map(|name| (*name).into()).collect());
+        let cases = [
+            Case { op: "LSTM", attributes: none().with("direction", "bidirectional"), refused: None },
+            Case { op: "LSTM", attributes: none().with("direction", "reverse"), refused: Some("direction") },
+            Case { op: "LSTM", attributes: none().with("input_forget", 1), refused: Some("input_forget") },
+            Case { op: "GRU", attributes: none().with("clip", 1.0f32), refused: Some("clip") },
+            Case { op: "GRU", attributes: none().with("activations", names(&["Sigmoid", "Tanh"])), refused: None },
+            Case { op: "RNN", attributes: none().with("activations", names(&["Relu"])), refused: Some("activations") },
+            Case { op: "Conv", attributes: none().with("clip", 1.0f32), refused: None },
+        ];
+        for Case { op, attributes, refused } in cases {
+            let node = Node {
+                name: "n".into(),
+                op: OpId::standard(op),
+                overload: String::new(),
+                inputs: Vec::new(),
+                outputs: Vec::new(),
+                attributes,
+                origin: Origin::Forward,
+                metadata: Vec::new(),
+            };
+            let expected = refused.map(|what| format!("node \"n\": attribute \"{what}\" of {op} is not supported"));
+            assert_eq!(misread(&node), expected);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::TrainingError;
 use crate::autodiff::{AutodiffError, decompose, is_newer};
 use crate::facts;
 use crate::graph::{Model, upgrade};
-use crate::modules::{Param, Role};
+use crate::modules::{Param, Role, Unit, UnitKind, units};
 use crate::planner::Analysis;
 use std::collections::HashMap;
 
@@ -18,6 +18,8 @@ pub struct Prepared {
     pub parameters: Vec<Param>,
     /// Module path by node name, for errors.
     pub modules: HashMap<String, String>,
+    /// Leaf units, which patterns of parameter groups name.
+    pub units: Vec<Unit>,
 }
 
 impl Prepared {
@@ -60,7 +62,7 @@ pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
     let model = facts::fold(&upgrade(&analysis.model.with_graph(graph))?, &keep);
     let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
     let parameters = analysis.parameters.iter().filter_map(in_model).collect();
-    let prepared = Prepared { modules, parameters, model };
+    let prepared = Prepared { modules, parameters, model, units: units(tree, UnitKind::Leaf) };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

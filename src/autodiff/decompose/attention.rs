@@ -152,8 +152,8 @@ mod tests {
     #[test]
     fn masks() {
         check(&[
-            grouped("of bools").given(bools(&[3, 5], &[1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0])),
-            grouped("a row sees nothing").given(bools(&[3, 5], &[1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0])),
+            grouped("of bools").fed(bools(&[3, 5], &[1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0])),
+            grouped("a row sees nothing").fed(bools(&[3, 5], &[1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0])),
             grouped("of numbers for each head").input(&[4, 3, 5]),
             grouped("of numbers, symbolic batch").input(&[2, 1, 3, 5]).batches(&[0, 1, 2, 3]),
         ]);
@@ -174,7 +174,7 @@ mod tests {
                 0.742_129_6,
                 0.032_414_89,
             ]),
-            short("bools, causal").int("is_causal", 1).given(bools(&[2, 2], &[1, 0, 1, 1])).reference(&[
+            short("bools, causal").int("is_causal", 1).fed(bools(&[2, 2], &[1, 0, 1, 1])).reference(&[
                 0.404,
                 0.646,
                 0.676_37,
@@ -196,14 +196,14 @@ mod tests {
         check(&[
             past("past and present"),
             past("past, causal").int("is_causal", 1),
-            grouped("valid keys").opset(24).missing().missing().missing().given(Tensor::ints(&[3, 5])),
+            grouped("valid keys").opset(24).missing().missing().missing().fed(Tensor::ints(&[3, 5])),
             grouped("valid keys, causal")
                 .opset(24)
                 .int("is_causal", 1)
                 .missing()
                 .missing()
                 .missing()
-                .given(Tensor::ints(&[4, 5])),
+                .fed(Tensor::ints(&[4, 5])),
         ]);
     }
 
@@ -214,8 +214,8 @@ mod tests {
                 .float("softcap", 0.6)
                 .input(&[3, 5])
                 .int("qk_matmul_output_mode", mode)
-                .absent(1)
-                .absent(2)
+                .without(1)
+                .without(2)
                 .outputs(4)
         };
         check(&[shown("scores", 0), shown("mode 1", 1), shown("mode 2", 2), shown("probabilities", 3)]);

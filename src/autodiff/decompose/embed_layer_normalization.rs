@@ -81,18 +81,18 @@ mod tests {
                 .domain("com.microsoft")
                 .not_embedded("tract has no EmbedLayerNormalization")
                 .float("epsilon", 0.01)
-                .given(matrix(2, &[0, 3, 3, 1, 0, 4]));
-            let case = if segments { case.given(matrix(2, &[0, 1, 1, 0, 0, 1])) } else { case.missing() };
+                .fed(matrix(2, &[0, 3, 3, 1, 0, 4]));
+            let case = if segments { case.fed(matrix(2, &[0, 1, 1, 0, 0, 1])) } else { case.missing() };
             let case = case.input(&[5, 4]).input(&[6, 4]);
             let case = if segments { case.input(&[2, 4]) } else { case.missing() };
             case.range(&[4], 0.5, 1.5).input(&[4])
         };
         let mask = || matrix(2, &[1, 1, 0, 1, 1, 1]);
         check(&[
-            embed("segments, mask", true).given(mask()).outputs(2),
+            embed("segments, mask", true).fed(mask()).outputs(2),
             embed("no segments, no mask", false).outputs(2),
-            embed("positions", true).missing().given(matrix(2, &[5, 1, 0, 2, 2, 2])).outputs(2),
-            embed("positions for all rows, sum", false).missing().given(matrix(1, &[5, 1, 0])).outputs(3),
+            embed("positions", true).missing().fed(matrix(2, &[5, 1, 0, 2, 2, 2])).outputs(2),
+            embed("positions for all rows, sum", false).missing().fed(matrix(1, &[5, 1, 0])).outputs(3),
         ]);
     }
 }

@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn lengths(case: Case) -> Case {
-        case.given(Tensor::from_vec::<i32>(&[2], vec![2, 2])).given(Tensor::from_vec::<i32>(&[], vec![3]))
+        case.fed(Tensor::from_vec::<i32>(&[2], vec![2, 2])).fed(Tensor::from_vec::<i32>(&[], vec![3]))
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
                 .int("do_rotary", 1)
                 .input(&[5, 8])
                 .input(&[5, 8])
-                .given(Tensor::from_vec::<i64>(&[2, 3], vec![1, 2, 3, 0, 1, 2])),
+                .fed(Tensor::from_vec::<i64>(&[2, 3], vec![1, 2, 3, 0, 1, 2])),
         ]);
     }
 

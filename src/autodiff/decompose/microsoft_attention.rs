@@ -77,15 +77,15 @@ mod tests {
         check(&[
             attention("plain, symbolic batch").batch(),
             attention("unidirectional, scale, present").int("unidirectional", 1).float("scale", 0.9).outputs(2),
-            attention("lengths").given(mask(&[2], &[2, 4])),
-            attention("ends and starts").given(mask(&[4], &[3, 4, 1, 0])),
+            attention("lengths").fed(mask(&[2], &[2, 4])),
+            attention("ends and starts").fed(mask(&[4], &[3, 4, 1, 0])),
             attention("of keys, unidirectional, symbolic batch")
                 .int("unidirectional", 1)
-                .given(mask(&[2, 4], &[1, 1, 0, 1, 1, 0, 1, 1]))
+                .fed(mask(&[2, 4], &[1, 1, 0, 1, 1, 0, 1, 1]))
                 .batches(&[0, 3]),
             attention("of each query, filter, bias")
                 .float("mask_filter_value", -30.0)
-                .given(mask(
+                .fed(mask(
                     &[2, 4, 4],
                     &[1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1, 0],
                 ))

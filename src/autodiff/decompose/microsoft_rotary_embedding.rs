@@ -62,15 +62,15 @@ mod tests {
         check(&[
             rotary("halves, symbolic batch")
                 .input(&[2, 2, 3, 4])
-                .given(place())
+                .fed(place())
                 .input(&[5, 2])
                 .input(&[5, 2])
                 .batches(&[0, 1]),
-            rotary("flat, heads from the tables").input(&[2, 3, 8]).given(place()).input(&[5, 2]).input(&[5, 2]),
+            rotary("flat, heads from the tables").input(&[2, 3, 8]).fed(place()).input(&[5, 2]).input(&[5, 2]),
             rotary("flat, interleaved, one position")
                 .int("interleaved", 1)
                 .input(&[2, 3, 8])
-                .given(Tensor::ints(&[2]))
+                .fed(Tensor::ints(&[2]))
                 .input(&[5, 2])
                 .input(&[5, 2])
                 .batch(),
@@ -78,7 +78,7 @@ mod tests {
                 .int("num_heads", 2)
                 .int("rotary_embedding_dim", 4)
                 .input(&[2, 3, 12])
-                .given(place())
+                .fed(place())
                 .input(&[5, 2])
                 .input(&[5, 2]),
         ]);

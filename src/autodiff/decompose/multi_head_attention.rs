@@ -132,13 +132,13 @@ mod tests {
     #[test]
     fn masks() {
         check(&[
-            qkv("lengths").missing().given(mask(&[2], &[3, 5])),
+            qkv("lengths").missing().fed(mask(&[2], &[3, 5])),
             qkv("of keys, symbolic batch")
                 .missing()
-                .given(mask(&[2, 5], &[1, 0, 1, 1, 0, 1, 1, 1, 1, 0]))
+                .fed(mask(&[2, 5], &[1, 0, 1, 1, 0, 1, 1, 1, 1, 0]))
                 .input(&[2, 2, 3, 5])
                 .batches(&[0, 1, 2, 4, 5]),
-            qkv("of each query").missing().given(mask(
+            qkv("of each query").missing().fed(mask(
                 &[2, 3, 5],
                 &[1, 0, 1, 1, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 1, 0, 1],
             )),
@@ -151,7 +151,7 @@ mod tests {
                 .input(&[2, 4, 4])
                 .input(&[2, 4, 4])
                 .missing()
-                .given(mask(&[2], &[3, 4])),
+                .fed(mask(&[2], &[3, 4])),
         ]);
     }
 

@@ -46,13 +46,13 @@ mod tests {
             |name| Case::new(name, "RotaryEmbedding").opset(23).linear().not_embedded("tract has no RotaryEmbedding");
         let place = || Tensor::from_vec::<i64>(&[2, 3], vec![0, 1, 2, 4, 1, 1]);
         check(&[
-            rotary("halves").input(&[2, 2, 3, 4]).input(&[5, 2]).input(&[5, 2]).given(place()),
+            rotary("halves").input(&[2, 2, 3, 4]).input(&[5, 2]).input(&[5, 2]).fed(place()),
             rotary("interleaved")
                 .int("interleaved", 1)
                 .input(&[2, 2, 3, 4])
                 .input(&[5, 2])
                 .input(&[5, 2])
-                .given(place())
+                .fed(place())
                 .batches(&[0, 3]),
             rotary("no positions, part of the head")
                 .int("rotary_embedding_dim", 4)
@@ -66,14 +66,14 @@ mod tests {
                 .input(&[2, 3, 12])
                 .input(&[5, 2])
                 .input(&[5, 2])
-                .given(place()),
+                .fed(place()),
             rotary("opset 24, symbolic batch")
                 .opset(24)
                 .int("num_heads", 2)
                 .input(&[2, 3, 8])
                 .input(&[5, 2])
                 .input(&[5, 2])
-                .given(place())
+                .fed(place())
                 .batches(&[0, 3]),
         ]);
     }

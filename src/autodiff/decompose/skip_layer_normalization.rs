@@ -89,8 +89,8 @@ mod tests {
             .input(&[2, 3, 4])
             .range(&[4], 0.5, 1.5)
             .input(&[4])
-            .absent(1)
-            .absent(2)
+            .without(1)
+            .without(2)
             .outputs(4)]);
     }
 }

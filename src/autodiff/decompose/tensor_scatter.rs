@@ -89,18 +89,18 @@ mod tests {
             |name| Case::new(name, "TensorScatter").opset(24).linear().not_embedded("tract has no TensorScatter");
         check(&[
             scatter("from the start").input(&[2, 2, 5, 3]).input(&[2, 2, 2, 3]),
-            scatter("each row elsewhere").input(&[2, 2, 5, 3]).input(&[2, 2, 2, 3]).given(Tensor::ints(&[3, 1])),
+            scatter("each row elsewhere").input(&[2, 2, 5, 3]).input(&[2, 2, 2, 3]).fed(Tensor::ints(&[3, 1])),
             scatter("around the end")
                 .text("mode", "circular")
                 .input(&[2, 2, 5, 3])
                 .input(&[2, 2, 3, 3])
-                .given(Tensor::ints(&[4, 3])),
-            scatter("axis 1").int("axis", 1).input(&[2, 4, 2, 3]).input(&[2, 3, 2, 3]).given(Tensor::ints(&[1, 0])),
-            scatter("last axis").int("axis", -1).input(&[2, 2, 5]).input(&[2, 2, 3]).given(Tensor::ints(&[2, 1])),
+                .fed(Tensor::ints(&[4, 3])),
+            scatter("axis 1").int("axis", 1).input(&[2, 4, 2, 3]).input(&[2, 3, 2, 3]).fed(Tensor::ints(&[1, 0])),
+            scatter("last axis").int("axis", -1).input(&[2, 2, 5]).input(&[2, 2, 3]).fed(Tensor::ints(&[2, 1])),
             scatter("rank 3, symbolic batch")
                 .input(&[2, 5, 3])
                 .input(&[2, 2, 3])
-                .given(Tensor::ints(&[3, 1]))
+                .fed(Tensor::ints(&[3, 1]))
                 .batches(&[0, 1, 2]),
         ]);
     }

@@ -7,8 +7,19 @@
 //! other.
 
 mod batch_normalization;
+mod gelu;
+mod rms_normalization;
+mod safe_softmax;
+mod steps_first;
+mod swish;
 
 pub use batch_normalization::{batch_norm_node, batch_norm_op};
+pub use gelu::{gelu_node, gelu_op};
+pub use rms_normalization::{rms_norm_node, rms_norm_op};
+pub use safe_softmax::safe_softmax_op;
+pub use swish::{swish_node, swish_op};
+
+use steps_first::{is_batch_first, steps_first};
 
 use crate::graph::{Builder, Graph, INTERNAL_DOMAIN, Node, Replaced, ValueId, prune, rebuild};
 
@@ -22,14 +33,24 @@ pub struct Internal {
 }
 
 /// Every internal operator.
-pub static INTERNALS: &[&Internal] = &[&batch_normalization::INTERNAL];
+pub static INTERNALS: &[&Internal] = &[
+    &batch_normalization::INTERNAL,
+    &gelu::INTERNAL,
+    &rms_normalization::INTERNAL,
+    &safe_softmax::INTERNAL,
+    &swish::INTERNAL,
+];
 
-/// Returns the graph with every internal operator replaced.
+/// Returns the graph with every internal operator replaced, and recurrent layers in the layout that
+/// engines run.
 pub fn lower(graph: &Graph) -> Graph {
-    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN) {
+    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN || is_batch_first(node)) {
         return graph.clone();
     }
     prune(&rebuild(graph, |b, node, inputs| {
+        if is_batch_first(node) {
+            return Some(steps_first(b, graph, node, inputs));
+        }
         let internal =
             INTERNALS.iter().find(|internal| node.op.domain == INTERNAL_DOMAIN && internal.op == node.op.name)?;
         b.enter(node.origin.clone(), &node.name);

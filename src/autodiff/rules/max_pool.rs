@@ -1,19 +1,19 @@
 //! MaxPool
 //!
 //! Forward:  `y[o]` = maximum of x over window o; padding never wins.
-//! Backward: `dx[argmax(o)] += dy[o]`, the positions from a second MaxPool with its Indices
-//!           output, taken modulo the plane (engines count from the tensor's or the plane's start).
+//! Backward: `dx[argmax(o)] += dy[o]`, the positions from the Indices output, which the
+//!           node gets, modulo the plane (engines count from the tensor's or the plane's start).
 //! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols.
-//! Opsets:   10 to 24.
+//! Opsets:   7 to 24.
 //! At kinks: the first maximum of a window takes all, as PyTorch.
 //! <https://onnx.ai/onnx/operators/onnx__MaxPool.html>
 
 use super::shared::{Window, shaped_like, zeros_like};
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
-use crate::graph::{Attributes, OpId, ValueId};
+use crate::graph::{Attributes, DType, Fact, OpId, ValueId};
 
 pub static RULE: Rule =
-    Rule { domain: "", op: "MaxPool", opsets: 10..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
+    Rule { domain: "", op: "MaxPool", opsets: 7..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
 
 fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x, y) = (ctx.dy()?, ctx.x(0)?, ctx.y(0)?);
@@ -24,10 +24,13 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
         return Err(RuleError::Unsupported(reason));
     }
     let window = Window::read(ctx.attributes(), kernel, &plane)?;
-    let pooled = ctx.b.ops(&OpId::standard("MaxPool"), &[Some(x)], attributes(ctx, &window)?, 2);
+    let found = match ctx.attributes().int("storage_order", 0)? {
+        0 => ctx.exposed(1, Fact { dtype: Some(DType::I64), shape: ctx.b.fact(y).shape.clone() }),
+        _ => by_row(ctx, x)?,
+    };
     let (inputs, outputs) = (count(&plane), count(&ctx.sizes_from(y, 2)?));
     let size = ctx.b.ints("plane", &[inputs]);
-    let positions = ctx.b.op("Mod", &[pooled[1], size], Attributes::none());
+    let positions = ctx.b.op("Mod", &[found, size], Attributes::none());
     let positions = ctx.b.reshape(positions, &[-1, outputs]);
     let updates = ctx.b.reshape(dy, &[-1, outputs]);
     let planes = ctx.b.reshape(x, &[-1, inputs]);
@@ -40,10 +43,11 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     Ok(shaped_like(ctx, dx, x))
 }
 
-fn attributes(ctx: &Ctx<'_>, window: &Window) -> Result<Attributes, RuleError> {
-    let ceil = ctx.attributes().int("ceil_mode", 0)?;
-    let automatic = ctx.attributes().text("auto_pad", "NOTSET")? != "NOTSET";
-    Ok(window.attributes().with("ceil_mode", if automatic { 0 } else { ceil }))
+/// Positions counted along rows, from a second MaxPool: the node counts its own along columns.
+fn by_row(ctx: &mut Ctx<'_>, x: ValueId) -> Result<ValueId, RuleError> {
+    let mut attributes = ctx.attributes().clone();
+    attributes.remove("storage_order");
+    Ok(ctx.b.ops(&OpId::standard("MaxPool"), &[Some(x)], attributes, 2)[1])
 }
 
 fn count(sizes: &[usize]) -> i64 {
@@ -77,6 +81,15 @@ mod tests {
             pool("same lower", &[2, 2]).distinct(&[1, 2, 5, 6]).text("auto_pad", "SAME_LOWER"),
             pool("valid", &[2, 2]).distinct(&[1, 2, 5, 6]).ints("strides", &[2, 2]).text("auto_pad", "VALID"),
             pool("symbolic batch", &[2, 2]).distinct(&[5, 3, 4, 6]).batch(),
+            pool("with indices", &[3, 3]).distinct(&[2, 2, 6, 7]).ints("strides", &[2, 2]).outputs(2).batch(),
+            pool("with indices by columns", &[2, 3])
+                .distinct(&[2, 2, 6, 7])
+                .outputs(2)
+                .int("storage_order", 1)
+                .not_embedded("tract knows no other order"),
+            pool("newest", &[2, 2]).opset(21).distinct(&[2, 3, 4, 6]).ints("dilations", &[2, 1]).int("ceil_mode", 1),
+            pool("a kernel wider than x", &[5, 3]).distinct(&[1, 2, 4, 4]).ints("pads", &[2, 1, 2, 1]),
+            pool("by column", &[2, 2]).distinct(&[1, 2, 4, 6]).int("storage_order", 1),
             pool("ties", &[1, 3])
                 .values(&[1, 2, 1, 4], &[1.0, 1.0, 1.0, 0.0, -1.0, 2.0, 2.0, 2.0])
                 .expect(0, &[1.0, 1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0]),

@@ -5,6 +5,7 @@
 //! the model runs at all.
 
 mod attention;
+mod control;
 mod elementwise;
 mod layers;
 mod linear;
@@ -141,6 +142,7 @@ const FAMILIES: &[Family] = &[
     recurrent::infer,
     vision::infer,
     signal::infer,
+    control::infer,
 ];
 
 /// Returns the facts of the outputs.

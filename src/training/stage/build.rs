@@ -39,7 +39,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     let mode =
-        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: true };
+        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: Some(options.seed), as_written: true };
     let still = fixed_statistics(graph, &mode, &parameters);
     let active = active(graph, stage, options, &still);
     let trained: Vec<String> = names_of(graph, &active, Holder::Parameter);
@@ -121,6 +121,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
         slots,
         passed: given.list.into_iter().map(|port| (port.name, port.fact)).collect(),
         copied,
+        accumulates: false,
     })
 }
 
@@ -300,6 +301,7 @@ fn described(graph: &Graph, prepared: &Prepared, stage: &Stage, given: &Ports) -
         Some(Holder::Statistic) => Role::Statistic,
         Some(Holder::Slot) => Role::Slot,
         None if name == names::LR => Role::LearningRate,
+        None if name == names::STEP && prepared.model.graph.find(name).is_none() => Role::Step,
         None if name == names::TARGET && stage.target.is_some() => Role::Target,
         None => passed(name).unwrap_or(Role::Data),
     };
