@@ -162,8 +162,17 @@ impl<'a> Roles<'a> {
 
     fn is_structural(&self, reader: Use, tensor: &Tensor, named: bool) -> bool {
         let rank = tensor.shape().len();
-        let structural = match (self.graph.node(reader.node).op.name.as_str(), reader.input) {
+        let node = self.graph.node(reader.node);
+        let structural = match (node.op.name.as_str(), reader.input) {
             ("Conv" | "ConvTranspose" | "FusedConv", 1 | 2) | ("Gemm" | "MatMul" | "Einsum", _) => true,
+            ("FusedMatMul" | "TransposeMatMul" | "FusedGemm", _) | ("MultiHeadAttention", 3) => true,
+            ("BiasGelu" | "FastGelu" | "BiasAdd", 1) => true,
+            ("Attention", 1 | 2) => !node.op.domain.is_empty(),
+            ("EmbedLayerNormalization", 2..=4) => true,
+            ("EmbedLayerNormalization", input @ (5 | 6)) => named || !hints::is_filled(tensor, f64::from(input == 5)),
+            ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization", input @ 2..) => {
+                named || !hints::is_filled(tensor, f64::from(input == 2))
+            }
             ("PRelu", 1) | ("LSTM" | "GRU" | "RNN", 1..=3 | 7) => true,
             ("Gather", 0) => rank >= 2,
             (name, 1 | 2) if name.ends_with("Normalization") => {
@@ -218,12 +227,14 @@ fn ordinal(input: usize) -> String {
 /// Returns what an input of an operator is called.
 fn part(op: &str, input: usize) -> &'static str {
     match (op, input) {
-        ("Gather", _) => "table",
+        ("Gather", _) | ("EmbedLayerNormalization", 2..=4) => "table",
         ("LSTM" | "GRU" | "RNN", 2) => "recurrence",
         ("LSTM" | "GRU" | "RNN", 3) => "bias",
         ("PRelu", _) => "slope",
-        ("Gemm", 2) => "bias",
-        ("Gemm" | "MatMul" | "Einsum", _) => "operand",
+        ("Gemm" | "FusedGemm", 2) | ("BiasGelu" | "FastGelu" | "BiasAdd", _) | ("MultiHeadAttention", _) => "bias",
+        ("Gemm" | "MatMul" | "Einsum" | "FusedMatMul" | "TransposeMatMul" | "FusedGemm", _) => "operand",
+        ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization", 2) | ("EmbedLayerNormalization", 5) => "scale",
+        ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" | "EmbedLayerNormalization", _) => "bias",
         (_, 2) => "bias",
         (name, 1) if name.ends_with("Normalization") => "scale",
         _ => "weight",

@@ -218,7 +218,7 @@ mod tests {
         let past = |name, last: [i32; 2], total: i32| {
             let case = of(name).input(&[2, 1, 64]).input(&[2, 1, 32]).input(&[2, 1, 32]);
             let case = case.input(&[2, 2, 2, 16]).input(&[2, 2, 2, 16]);
-            case.given(Tensor::from_vec::<i32>(&[2], last.to_vec())).given(Tensor::from_vec::<i32>(&[], vec![total]))
+            case.fed(Tensor::from_vec::<i32>(&[2], last.to_vec())).fed(Tensor::from_vec::<i32>(&[], vec![total]))
         };
         check(&[
             past("past", [2, 2], 3).in_loss(1),
