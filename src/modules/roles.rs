@@ -198,7 +198,19 @@ impl<'a> Roles<'a> {
             let Some(producer) = value.and_then(|value| self.graph.producer(value)) else { return false };
             let node = self.graph.node(producer);
             let op = node.op.name.as_str();
-            if matches!(op, "Conv" | "ConvTranspose" | "Gemm" | "MatMul" | "Einsum") || op.ends_with("Normalization") {
+            let linear = matches!(
+                op,
+                "Conv"
+                    | "ConvTranspose"
+                    | "Gemm"
+                    | "MatMul"
+                    | "Einsum"
+                    | "FusedMatMul"
+                    | "TransposeMatMul"
+                    | "FusedConv"
+                    | "FusedGemm"
+            );
+            if linear || op.ends_with("Normalization") {
                 return true;
             }
             let fixed = |input: usize| {
