@@ -5,7 +5,8 @@
 //! `do_rotary`, Q and K are turned by the angles of their positions first. The further outputs are K
 //! and V by head. Rows behind the length of a sequence, which ONNX Runtime leaves undefined, see the
 //! keys before them. With `causal` 0 every query sees `seqlens_k + 1` keys. Of past keys and values, the first
-//! `seqlens_k + 1 - S` stand before K and V; none where `total_sequence_length` is S.
+//! `seqlens_k + 1 - S` stand before K and V; none where `total_sequence_length` is S. With a head sink,
+//! or 0 with `smooth_softmax`, the softmax is over one more score, whose probability is dropped.
 //! Shapes:   query `[B, S, N * H]`, key and value `[B, S, M * H]`, or all beside each other in
 //!           `[B, S, (N + 2 M) * H]`; cos and sin `[P, R]`; of positions `[B, S]` the first one is added
 //!           to the place in the row.
@@ -33,7 +34,8 @@ fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     let mask = additive(parts, allowed, parts.dtype(q), f64::NEG_INFINITY);
     let bias = sum(parts, parts.input(10), Some(mask));
     let softcap = f64::from(parts.attributes().float("softcap", 0.0)?);
-    let how = Attend { scale: scale(parts, q)?, softcap, bias, empty_rows: false };
+    let sink = sink(parts, q)?;
+    let how = Attend { scale: scale(parts, q)?, softcap, bias, empty_rows: false, sink };
     let made = attend(parts, [q, k, v], &how)?;
     let output = join_heads(parts, made.output)?;
     if !parts.has_output(1) && !parts.has_output(2) {
@@ -111,13 +113,25 @@ fn allowed(parts: &mut Parts<'_>, q: ValueId, k: ValueId, past: &Option<Past>) -
 }
 
 fn refuse(parts: &Parts<'_>) -> Result<(), RuleError> {
-    for attribute in ["smooth_softmax", "sliding_window_cache", "qk_output"] {
+    for attribute in ["sliding_window_cache", "qk_output"] {
         let found = parts.attributes().int(attribute, 0)?;
         if found > 0 {
             return Err(RuleError::Unsupported(format!("{attribute} {found} is not supported")));
         }
     }
-    parts.refuse_inputs(11, "what it would be")
+    parts.refuse_inputs(12, "what it would be")
+}
+
+/// Returns the score that stands beside those of the keys, `[1, N, 1, 1]`: 0 with `smooth_softmax`.
+fn sink(parts: &mut Parts<'_>, q: ValueId) -> Result<Option<ValueId>, RuleError> {
+    let heads = size(parts, q, 1)?;
+    let sink = match parts.input(11) {
+        Some(sink) => sink,
+        None if parts.attributes().int("smooth_softmax", 0)? > 0 => parts.b.like(q, 0.0),
+        None => return Ok(None),
+    };
+    let count = if parts.rank(sink)? == 0 { 1 } else { heads };
+    Ok(Some(parts.b.reshape(sink, &[1, count, 1, 1])))
 }
 
 /// Q, K and V as `[B, heads, S, H]`.
@@ -192,6 +206,8 @@ mod tests {
             grouped("window").int("local_window_size", 2),
             grouped("bias").missing().missing().missing().input(&[1, 4, 3, 3]),
             grouped("all keys").int("causal", 0),
+            grouped("smooth softmax, symbolic batch").int("smooth_softmax", 1).batches(&[0, 1, 2]),
+            grouped("head sink").missing().missing().missing().missing().input(&[4]),
         ]);
     }
 

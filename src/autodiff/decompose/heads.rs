@@ -18,6 +18,8 @@ pub struct Attend {
     pub bias: Option<ValueId>,
     /// Gives a row of which everything is masked by minus infinity the probability 0 everywhere.
     pub empty_rows: bool,
+    /// One more score for each head, `[1, N, 1, 1]`, whose probability is dropped.
+    pub sink: Option<ValueId>,
 }
 
 /// The steps of attention, `[B, N, S, T]`, and its output `[B, N, S, V]`.
@@ -113,7 +115,10 @@ pub fn attend(parts: &mut Parts<'_>, [q, k, v]: [ValueId; 3], how: &Attend) -> R
             let some = parts.b.op("Softmax", &[safe], softmax);
             parts.b.select(empty, zero, some)
         }
-        None => parts.b.op("Softmax", &[biased], softmax),
+        None => match how.sink {
+            Some(sink) => beside(parts, biased, sink)?,
+            None => parts.b.op("Softmax", &[biased], softmax),
+        },
     };
     parts.b.refine(probabilities, &fact);
     let output = parts.b.op("MatMul", &[probabilities, v], Attributes::none());
@@ -121,6 +126,22 @@ pub fn attend(parts: &mut Parts<'_>, [q, k, v]: [ValueId; 3], how: &Attend) -> R
     let shape = vec![batch.clone(), count.clone(), rows.clone(), width];
     parts.b.refine(output, &Fact::new(parts.dtype(q), shape));
     Ok(Attended { scores, capped, biased, probabilities, output })
+}
+
+/// Softmax of scores and one more number of each head, without the probability of the latter.
+fn beside(parts: &mut Parts<'_>, scores: ValueId, sink: ValueId) -> Result<ValueId, RuleError> {
+    let mut dims = parts.dims(scores)?;
+    let rows = parts.b.op("Shape", &[scores], Attributes::none().with("start", 0_i64).with("end", 3_i64));
+    let one = parts.b.ints("one", &[1]);
+    let shape = concat(parts, &[rows, one], 0);
+    let column = parts.b.op("Expand", &[sink, shape], Attributes::none());
+    dims[3] = Dim::Known(1);
+    let fact = Fact::new(parts.dtype(scores), dims);
+    parts.b.refine(column, &fact);
+    let all = concat(parts, &[column, scores], 3);
+    let all = parts.b.op("Softmax", &[all], Attributes::none().with("axis", -1_i64));
+    let [start, end, axis] = [1, i64::MAX, 3].map(|number| parts.b.ints("part", &[number]));
+    Ok(parts.b.op("Slice", &[all, start, end, axis], Attributes::none()))
 }
 
 /// Returns the default factor of the scores, `1 / sqrt(H)`, where the attribute gives none.

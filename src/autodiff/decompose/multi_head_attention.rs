@@ -26,7 +26,7 @@ fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
         (k, v) = (concat(parts, &[past_k, k], 2), concat(parts, &[past_v, v], 2));
     }
     let bias = masked_bias(parts, parts.input(5), parts.input(4), [q, k], offset)?;
-    let how = Attend { scale: scale(parts, q)?, softcap: 0.0, bias, empty_rows: false };
+    let how = Attend { scale: scale(parts, q)?, softcap: 0.0, bias, empty_rows: false, sink: None };
     let made = attend(parts, [q, k, v], &how)?;
     let mut outputs = vec![join_heads(parts, made.output)?];
     for (index, value) in [k, v, made.biased].into_iter().enumerate() {
