@@ -6,9 +6,9 @@
 //! Opsets:   11 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__OneHot.html>
 
-use super::shared::{cast_to, masked};
+use super::shared::masked;
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
-use crate::graph::{Attributes, DType, Tensor, ValueId};
+use crate::graph::{Attributes, Tensor, ValueId};
 
 pub static RULE: Rule = Rule {
     domain: "",
