@@ -20,7 +20,7 @@ pub use internal::{
     INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, rms_norm_node, rms_norm_op,
     safe_softmax_op, swish_node, swish_op,
 };
-pub use recognise::recognise;
+pub use recognise::{Group, patterns, recognise};
 pub use rule::{Ctx, InputRule, Inputs, Rule, RuleError};
 pub use rules::{RULES, find};
 
