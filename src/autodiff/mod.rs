@@ -14,6 +14,7 @@ mod internal;
 mod recognise;
 mod rule;
 mod rules;
+mod simplify;
 
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
 pub use internal::{
@@ -23,6 +24,7 @@ pub use internal::{
 pub use recognise::{Group, patterns, recognise};
 pub use rule::{Ctx, InputRule, Inputs, Rule, RuleError};
 pub use rules::{RULES, find};
+pub use simplify::simplify;
 
 use crate::error::ErrorKind;
 use crate::graph::{Attributes, Builder, Node, NodeId, OpId, Origin, ValueId};
