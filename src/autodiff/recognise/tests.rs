@@ -570,7 +570,7 @@ fn loss_and_gradients_are_those_of_the_primitives() {
             for ((name, a), b) in names.iter().zip(plain).zip(one) {
                 let (a, b) = (a.to_f64s().unwrap(), b.to_f64s().unwrap());
                 let size = a.iter().fold(1e-3, |most: f64, value| most.max(value.abs()));
-                if a.iter().zip(&b).any(|(a, b)| !((a - b).abs() <= 2e-5 * size)) {
+                if !a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 2e-5 * size) {
                     failures.push(format!("{} [{}] {name}: {a:?} against {b:?}", case.name, engine.info().name));
                 }
             }
