@@ -18,6 +18,7 @@ mod recurrent;
 mod rule;
 mod rules;
 mod scan;
+mod simplify;
 mod steps;
 #[cfg(all(test, feature = "runner"))]
 mod testing;
@@ -27,9 +28,10 @@ pub use internal::{
     INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, rms_norm_node, rms_norm_op,
     safe_softmax_op, swish_node, swish_op,
 };
-pub use recognise::recognise;
+pub use recognise::{Group, patterns, recognise};
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
 pub use rules::{RULES, find};
+pub use simplify::simplify;
 
 use crate::error::ErrorKind;
 use crate::graph::{Attributes, Builder, DType, Graph, Node, NodeId, OpId, Origin, ValueId};
