@@ -5,6 +5,10 @@
 //! simply not asked for: reverse reachability decides, so there is no other notion of freezing
 //! here. The result is ordinary nodes of the default domain.
 //!
+//! Before that, [`decompose()`] takes operators without a rule apart and [`recognise()`] makes primitives
+//! that are one operator one node; after it, [`simplify()`] leaves out expansions and [`lower`] replaces
+//! the internal operators.
+//!
 //! What this module does not do: choose what is trained (`training`), or run anything.
 
 pub mod coverage;
