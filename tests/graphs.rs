@@ -256,7 +256,7 @@ out fc2.weight.grad float32[2,4]
 ";
 
 #[test]
-fn random_dropout_follows_the_seed_and_its_mask_goes_backward() {
+fn random_dropout_follows_seed_and_step_and_its_mask_goes_backward() {
     use freeze_plan::graph::{Attributes, Builder, DType, Fact, Model, OpId};
     let (rows, width) = (8, 16);
     let mut b = Builder::new("dropout");
@@ -273,39 +273,42 @@ fn random_dropout_follows_the_seed_and_its_mask_goes_backward() {
     let model = Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() };
     let prepared = prepare(&Analysis::of(&model)).unwrap();
     let (loss, optimizer) = (LossSpec::new(LossKind::Mse), OptimizerSpec::new(OptimizerKind::Sgd));
-    let mut engine = crate::engines::onnxruntime();
-    let feeds = [
-        ("x", &Tensor::from_vec(&[rows, 2], vec![1f32; rows * 2])),
-        ("target", &Tensor::zeros(DType::F32, &[rows, width])),
-        ("fc.weight", &Tensor::from_vec(&[2, width], vec![0.5f32; 2 * width])),
-    ];
-    let mut run = |seed: u64| -> (Vec<f64>, Vec<f64>) {
-        let frozen = HashSet::new();
-        let options = PhaseOptions {
-            frozen,
-            batch_norm: BatchNorm::Train,
-            loss: &loss,
-            optimizer: &optimizer,
-            output: None,
-            seed,
+    for mut engine in engines() {
+        let mut run = |seed: u64, number: i64| -> (Vec<f64>, Vec<f64>) {
+            let options = PhaseOptions {
+                frozen: HashSet::new(),
+                batch_norm: BatchNorm::Train,
+                loss: &loss,
+                optimizer: &optimizer,
+                output: None,
+                seed,
+            };
+            let step = build(&prepared, &options).unwrap();
+            assert!(step.is_random());
+            let feeds = [
+                ("x", &Tensor::from_vec(&[rows, 2], vec![1f32; rows * 2])),
+                ("target", &Tensor::zeros(DType::F32, &[rows, width])),
+                ("fc.weight", &Tensor::from_vec(&[2, width], vec![0.5f32; 2 * width])),
+                ("step", &Tensor::scalar(number)),
+            ];
+            let outputs = evaluate(engine.as_mut(), &step.train, &feeds).unwrap();
+            let graph = &step.train.graph;
+            let named = |name: &str| {
+                let index = graph.outputs().iter().position(|id| graph.value_name(*id) == name).unwrap();
+                outputs[index].to_f64s().unwrap()
+            };
+            (named("y"), named("fc.weight.grad"))
         };
-        let step = build(&prepared, &options).unwrap();
-        let outputs = evaluate(&mut engine, &step.train, &feeds).unwrap();
-        let graph = &step.train.graph;
-        let named = |name: &str| {
-            let index = graph.outputs().iter().position(|id| graph.value_name(*id) == name).unwrap();
-            outputs[index].to_f64s().unwrap()
-        };
-        (named("y"), named("fc.weight.grad"))
-    };
-    let (y, grad) = run(1);
-    assert_eq!(run(1).0, y, "the same seed drops the same");
-    assert_ne!(run(2).0, y, "another seed drops others");
-    for column in 0..width {
-        let kept = (0..rows).filter(|row| y[row * width + column] != 0.0).count() as f64;
-        // d loss / d w = sum over rows of x * 2 y / n * 1 / (1 - ratio), with y = 2 where kept.
-        let expected = kept * 2.0 * 2.0 / (rows * width) as f64 * 2.0;
-        assert!((grad[column] - expected).abs() < 1e-6, "column {column}: {} instead of {expected}", grad[column]);
+        let (y, grad) = run(1, 1);
+        assert_eq!(run(1, 1).0, y, "the same seed and step drop the same");
+        assert_ne!(run(2, 1).0, y, "another seed drops others");
+        assert_ne!(run(1, 2).0, y, "another step drops others");
+        for column in 0..width {
+            let kept = (0..rows).filter(|row| y[row * width + column] != 0.0).count() as f64;
+            // d loss / d w = sum over rows of x * 2 y / n * 1 / (1 - ratio), with y = 2 where kept.
+            let expected = kept * 2.0 * 2.0 / (rows * width) as f64 * 2.0;
+            assert!((grad[column] - expected).abs() < 1e-6, "column {column}: {} not {expected}", grad[column]);
+        }
     }
 }
 

@@ -85,7 +85,9 @@ fn check(name: &str, engine: &mut dyn Engine) {
         eval: Some(&batches),
         checkpoints: None,
         seed: 0,
+        recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
+        accumulate: 1,
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {

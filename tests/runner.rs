@@ -1,15 +1,20 @@
 //! The one integration binary: every file of `tests/` is a module of it.
 
 mod artifacts;
+mod backend;
 mod cli;
 mod costs;
 mod dropout;
 mod engines;
+mod fused;
 mod graphs;
 mod hostile;
 mod layering;
 mod loader;
+mod models;
+mod objectives;
 mod parity;
 mod plans;
 mod proto;
+mod recompute;
 mod stages;

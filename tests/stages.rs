@@ -83,7 +83,9 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         eval: Some(&batches),
         checkpoints: None,
         seed: 0,
+        recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
+        accumulate: 1,
     };
     let (mut losses, mut rates) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

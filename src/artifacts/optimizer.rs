@@ -18,7 +18,7 @@ pub(super) fn find(model: &Model, checkpoint: &Checkpoint, notes: &mut Vec<Strin
     let rate = checkpoint.optimizer.first().map(|group| group.initial_lr);
     let kind = if node.op.name.starts_with("AdamW") { OptimizerKind::AdamW } else { OptimizerKind::Sgd };
     let mut spec = OptimizerSpec::new(kind);
-    spec.lr = rate.filter(|rate| rate.is_finite() && *rate > 0.0).map_or(DEFAULT_LR, decimal);
+    spec.lr = Some(rate.filter(|rate| rate.is_finite() && *rate > 0.0).map_or(DEFAULT_LR, decimal));
     if kind == OptimizerKind::AdamW {
         // The defaults are those of the operator's schema.
         spec.betas = Some([number(node, "alpha", 0.9)?, number(node, "beta", 0.999)?]);

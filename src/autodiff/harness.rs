@@ -4,10 +4,18 @@
 //! output. Each wanted gradient is compared, as a dot product in f64 with one random direction,
 //! with the central difference of the forward pass; its shape must be the input's; wanting fewer
 //! inputs must never build more nodes.
+//!
+//! A case is built at its opset and upgraded before it is differentiated, as a model is. Every case
+//! that ONNX Runtime accepts at the first or last opset of its rule is tested there again (`ends`), and every case that
+//! it computes in float64 must have the same gradients there (`doubles`).
+
+mod doubles;
+mod ends;
 
 use super::gradients;
 use crate::graph::{
-    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, Model, OpId, Tensor, ValueId, check as check_graph, prune,
+    Attribute, Attributes, Builder, DType, Dim, Fact, Graph, INTERNAL_DOMAIN, Model, Node, OpId, Tensor, ValueId,
+    check as check_graph, prune, upgrade,
 };
 use crate::runner::{Engine, evaluate, testing};
 use std::collections::BTreeMap;
@@ -18,6 +26,7 @@ const STEP: f64 = 1e-2;
 const TOLERANCE: f64 = 2e-3;
 
 /// One node to test.
+#[derive(Clone)]
 pub struct Case {
     name: &'static str,
     op: OpId,
@@ -28,17 +37,23 @@ pub struct Case {
     in_loss: usize,
     without: Vec<usize>,
     step: f64,
-    batch: bool,
+    batch: Vec<usize>,
+    symbols: Vec<(usize, usize, &'static str)>,
     expected: Vec<(usize, Vec<f32>)>,
     embedded: bool,
+    runtime: bool,
+    reference: Option<Vec<f32>>,
 }
 
+#[derive(Clone)]
 enum Input {
     Missing,
     /// A floating-point input that a gradient is wanted for.
     Float(Tensor),
     /// An initializer without gradient.
     Fixed(Tensor),
+    /// A graph input without gradient.
+    Fed(Tensor),
 }
 
 impl Case {
@@ -54,9 +69,12 @@ impl Case {
             in_loss: usize::MAX,
             without: Vec::new(),
             step: STEP,
-            batch: false,
+            batch: Vec::new(),
+            symbols: Vec::new(),
             expected: Vec::new(),
             embedded: true,
+            runtime: true,
+            reference: None,
         }
     }
 
@@ -66,7 +84,8 @@ impl Case {
         self
     }
 
-    /// Tests at another opset.
+    /// Builds the node in a model of another opset, where attributes and inputs are those of that
+    /// opset; the model is upgraded before it is differentiated.
     pub fn opset(mut self, opset: i64) -> Case {
         self.opset = opset;
         self
@@ -113,6 +132,12 @@ impl Case {
     /// Adds an initializer for which no gradient is wanted.
     pub fn fixed(mut self, tensor: Tensor) -> Case {
         self.inputs.push(Input::Fixed(tensor));
+        self
+    }
+
+    /// Adds an input that is known only while the model runs, for which no gradient is wanted.
+    pub fn fed(mut self, tensor: Tensor) -> Case {
+        self.inputs.push(Input::Fed(tensor));
         self
     }
 
@@ -186,7 +211,20 @@ impl Case {
     /// Makes the first dimension of the first input, and of the outputs that have its size there,
     /// a symbol.
     pub fn batch(mut self) -> Case {
-        self.batch = true;
+        self.batch = vec![0];
+        self
+    }
+
+    /// As [`Case::batch`] for the first dimension of all these inputs.
+    pub fn batches(mut self, inputs: &[usize]) -> Case {
+        self.batch = inputs.to_vec();
+        self
+    }
+
+    /// Makes dimensions of inputs symbols: input, axis and name of each. Of the outputs nothing is
+    /// known then but what their operator says and their rank.
+    pub fn symbols(mut self, symbols: &[(usize, usize, &'static str)]) -> Case {
+        self.symbols = symbols.to_vec();
         self
     }
 
@@ -197,19 +235,37 @@ impl Case {
         self
     }
 
+    /// Says that the engines have no kernel for this form of the operator: its decomposition is run
+    /// instead, and its first output must be these elements, which another implementation gave.
+    pub fn reference(mut self, elements: &[f32]) -> Case {
+        self.reference = Some(elements.to_vec());
+        self
+    }
+
     /// Skips the embedded engine, which lacks the operator: the reason stands here.
     pub fn not_embedded(mut self, _reason: &str) -> Case {
         self.embedded = false;
         self
     }
+
+    /// Skips ONNX Runtime, which refuses the node: the reason stands here.
+    pub fn only_embedded(mut self, _reason: &str) -> Case {
+        self.runtime = false;
+        self
+    }
 }
 
-/// Runs the cases on every engine and reports every failure.
+/// Runs the cases on every engine, and on ONNX Runtime at both ends of the rules' opset ranges, and
+/// reports every failure.
 pub fn check(cases: &[Case]) {
     let mut failures = Vec::new();
     for mut engine in testing::engines() {
         let embedded = engine.info().name == "tract";
-        for case in cases.iter().filter(|case| case.embedded || !embedded) {
+        if !embedded {
+            failures.extend(ends::failures(cases, engine.as_mut()));
+            failures.extend(doubles::failures(cases, engine.as_mut()));
+        }
+        for case in cases.iter().filter(|case| if embedded { case.embedded } else { case.runtime }) {
             if let Err(reason) = check_case(case, engine.as_mut()) {
                 failures.push(format!("{} [{}] {}: {reason}", case.op, engine.info().name, case.name));
             }
@@ -218,24 +274,63 @@ pub fn check(cases: &[Case]) {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
+/// A case's gradients with what they were computed from.
+struct Found {
+    forward: Model,
+    feeds: Vec<(String, Tensor)>,
+    cotangents: Vec<Tensor>,
+    /// Positions of the inputs with their gradients.
+    grads: Vec<(usize, Tensor)>,
+}
+
 fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
-    let (forward, ids) = forward_model(case, None);
-    let feeds = feeds(&forward, &ids, case);
+    let found = differentiate(case, engine)?;
+    for (index, grad) in &found.grads {
+        let Input::Float(input) = &case.inputs[*index] else { continue };
+        if grad.shape() != input.shape() || grad.dtype() != input.dtype() {
+            let (fact, of_input) = (Fact::fixed(grad.dtype(), grad.shape()), Fact::fixed(input.dtype(), input.shape()));
+            return Err(format!("gradient {index} is {fact}, the input {of_input}"));
+        }
+        let grad = grad.to_f64s().unwrap();
+        if let Some((_, expected)) = case.expected.iter().find(|entry| entry.0 == *index) {
+            let close = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-5 * (1.0 + a.abs()) && a.is_finite();
+            let same = grad.iter().zip(expected).all(|(a, b)| close(*a, f64::from(*b)));
+            if !same || grad.len() != expected.len() {
+                return Err(format!("gradient {index} is {grad:?}, expected {expected:?}"));
+            }
+            continue;
+        }
+        compare(case, engine, &found, *index, &grad)?;
+    }
+    Ok(())
+}
+
+fn differentiate(case: &Case, engine: &mut dyn Engine) -> Result<Found, String> {
+    let forward = if super::is_newer(&case.op) { forward_model(case, None) } else { upgraded(case, None)? };
+    let forward = if case.reference.is_some() { decomposed(forward)? } else { forward };
+    let feeds = feeds(case);
     let forward = Model { graph: crate::autodiff::lower(&forward.graph), ..forward };
     let outputs = run(engine, &forward, &feeds)?;
     let facts: Vec<Fact> = outputs.iter().map(|tensor| Fact::fixed(tensor.dtype(), tensor.shape())).collect();
+    match &case.reference {
+        None => decomposed_is_equal(case, engine, &facts, &feeds, &outputs)?,
+        Some(expected) => {
+            let (found, expected) =
+                (outputs[0].to_f64s().unwrap(), expected.iter().map(|v| f64::from(*v)).collect::<Vec<_>>());
+            same_elements(0, &expected, &found)?;
+        }
+    }
     let wanted: Vec<usize> =
         (0..case.inputs.len()).filter(|index| matches!(case.inputs[*index], Input::Float(_))).collect();
     let cotangents: Vec<Tensor> = outputs
         .iter()
         .enumerate()
-        .map(|(index, tensor)| match case.expected.is_empty() {
-            true if tensor.dtype() == DType::F64 => {
-                let elements = random(tensor.shape(), -1.0, 1.0, 91 + index as u64).to_f64s().unwrap();
-                Tensor::from_vec(tensor.shape(), elements)
-            }
-            true => random(tensor.shape(), -1.0, 1.0, 91 + index as u64),
-            false => Tensor::float_full(DType::F32, tensor.shape(), 1.0),
+        .map(|(index, tensor)| {
+            let elements = match case.expected.is_empty() {
+                true => random(tensor.shape(), -1.0, 1.0, 91 + index as u64),
+                false => Tensor::float_full(DType::F32, tensor.shape(), 1.0),
+            };
+            if tensor.dtype() == DType::F64 { double(&elements) } else { elements }
         })
         .collect();
     let (model, nodes) = backward_model(case, &facts, &cotangents, &wanted)?;
@@ -248,40 +343,62 @@ fn check_case(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
     let mut all = feeds.clone();
     all.extend(cotangents.iter().enumerate().map(|(index, c)| (format!("c{index}"), c.clone())));
     all.retain(|(name, _)| model.graph.find(name).is_some());
-    let grads = run(engine, &model, &all)?;
-    for (index, grad) in wanted.iter().zip(&grads) {
-        let Input::Float(input) = &case.inputs[*index] else { continue };
-        if grad.shape() != input.shape() {
-            return Err(format!("gradient {index} has shape {:?}, the input {:?}", grad.shape(), input.shape()));
-        }
-        let grad = grad.to_f64s().unwrap();
-        if let Some((_, expected)) = case.expected.iter().find(|entry| entry.0 == *index) {
-            let close = grad.iter().zip(expected).all(|(a, b)| (a - f64::from(*b)).abs() <= 1e-5 * (1.0 + a.abs()));
-            if !close {
-                return Err(format!("gradient {index} is {grad:?}, expected {expected:?}"));
-            }
-            continue;
-        }
-        compare(case, engine, &forward, &feeds, &cotangents, *index, &grad)?;
+    let grads = wanted.into_iter().zip(run(engine, &model, &all)?).collect();
+    Ok(Found { forward, feeds, cotangents, grads })
+}
+
+/// Returns a tensor in float64 if it is of float32.
+fn double(tensor: &Tensor) -> Tensor {
+    match tensor.dtype() {
+        DType::F32 => Tensor::from_vec(tensor.shape(), tensor.to_f64s().unwrap_or_default()),
+        _ => tensor.clone(),
+    }
+}
+
+/// Compares what a decomposed operator computes with what the engine's own kernel does.
+fn decomposed_is_equal(
+    case: &Case,
+    engine: &mut dyn Engine,
+    facts: &[Fact],
+    feeds: &[(String, Tensor)],
+    outputs: &[Tensor],
+) -> Result<(), String> {
+    let forward = forward_model(case, Some(facts));
+    let version = forward.opsets.get(&case.op.domain).copied().unwrap_or(1);
+    if super::find_decomposition(&case.op, version).is_none() {
+        return Ok(());
+    }
+    let forward = decomposed(forward)?;
+    let forward = Model { graph: super::lower(&forward.graph), ..forward };
+    for (index, (own, parts)) in outputs.iter().zip(run(engine, &forward, feeds)?).enumerate() {
+        same_elements(index, &own.to_f64s().unwrap(), &parts.to_f64s().unwrap())?;
     }
     Ok(())
 }
 
-fn compare(
-    case: &Case,
-    engine: &mut dyn Engine,
-    forward: &Model,
-    feeds: &[(String, Tensor)],
-    cotangents: &[Tensor],
-    index: usize,
-    grad: &[f64],
-) -> Result<(), String> {
+fn decomposed(model: Model) -> Result<Model, String> {
+    let graph = super::decompose(&model.graph, &model.opsets, |_| true).map_err(|error| format!("{error:?}"))?;
+    check_graph(&graph).map_err(|error| error.to_string())?;
+    Ok(Model { graph, ..model })
+}
+
+fn same_elements(index: usize, own: &[f64], parts: &[f64]) -> Result<(), String> {
+    let size = own.iter().fold(0f64, |most, value| most.max(value.abs()));
+    let far = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-5 * size.max(1.0) || b.is_nan();
+    if own.len() != parts.len() || own.iter().zip(parts).any(far) {
+        return Err(format!("output {index} is {own:?}, its decomposition gives {parts:?}"));
+    }
+    Ok(())
+}
+
+fn compare(case: &Case, engine: &mut dyn Engine, found: &Found, index: usize, grad: &[f64]) -> Result<(), String> {
+    let Found { forward, feeds, cotangents, .. } = found;
     let Input::Float(input) = &case.inputs[index] else { return Ok(()) };
     let values = input.to_f64s().unwrap();
     let direction = random(input.shape(), -1.0, 1.0, 171 + index as u64).to_f64s().unwrap();
     let mut along = |sign: f64| -> Result<f64, String> {
         let moved: Vec<f32> = values.iter().zip(&direction).map(|(v, d)| (v + sign * case.step * d) as f32).collect();
-        let mut feeds = feeds.to_vec();
+        let mut feeds = feeds.clone();
         let name = format!("x{index}");
         feeds.iter_mut().filter(|feed| feed.0 == name).for_each(|feed| {
             feed.1 = Tensor::from_vec(input.shape(), moved.clone());
@@ -304,17 +421,28 @@ fn compare(
     Ok(())
 }
 
-fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<ValueId>>) {
+/// Returns the node's model at an opset that rules know.
+fn upgraded(case: &Case, facts: Option<&[Fact]>) -> Result<Model, String> {
+    let raw = forward_model(case, facts);
+    let newer = |node: &Node| super::is_newer(&node.op);
+    let graph = super::decompose(&raw.graph, &raw.opsets, newer).map_err(|error| format!("{error:?}"))?;
+    upgrade(&raw.with_graph(graph)).map_err(|error| error.to_string())
+}
+
+fn forward_model(case: &Case, facts: Option<&[Fact]>) -> Model {
     let mut b = Builder::new("case");
     let mut ids = Vec::new();
     for (index, input) in case.inputs.iter().enumerate() {
         let name = format!("x{index}");
         ids.push(match input {
             Input::Missing => None,
-            Input::Float(tensor) => {
+            Input::Float(tensor) | Input::Fed(tensor) => {
                 let mut fact = Fact::fixed(tensor.dtype(), tensor.shape());
-                if case.batch && index == 0 {
+                if case.batch.contains(&index) {
                     fact.shape.as_mut().unwrap()[0] = Dim::Symbol("batch".into());
+                }
+                for (_, axis, symbol) in case.symbols.iter().filter(|entry| entry.0 == index) {
+                    fact.shape.as_mut().unwrap()[*axis] = Dim::Symbol(symbol.to_string());
                 }
                 Some(b.input(&name, fact))
             }
@@ -326,7 +454,10 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
     for (index, output) in kept.map(|index| &outputs[index]).enumerate() {
         if let Some(facts) = facts {
             let mut fact = facts[index].clone();
-            if let (true, Some(Input::Float(first))) = (case.batch, case.inputs.first()) {
+            if !case.symbols.is_empty() {
+                fact.shape.iter_mut().flatten().for_each(|dim| *dim = Dim::Unknown);
+            }
+            if let Some(Input::Float(first)) = case.batch.first().and_then(|index| case.inputs.get(*index)) {
                 let dims = fact.shape.as_mut().unwrap().iter_mut().take(1);
                 dims.filter(|dim| dim.known() == Some(first.shape()[0])).for_each(|dim| {
                     *dim = Dim::Symbol("batch".into());
@@ -342,7 +473,7 @@ fn forward_model(case: &Case, facts: Option<&[Fact]>) -> (Model, Vec<Option<Valu
         graph.nodes[0].outputs[*index] = None;
         graph.producers.remove(&outputs[*index]);
     }
-    (model(graph, case), ids)
+    model(graph, case, case.opset)
 }
 
 fn backward_model(
@@ -351,7 +482,10 @@ fn backward_model(
     cotangents: &[Tensor],
     wanted: &[usize],
 ) -> Result<(Model, usize), String> {
-    let (forward, ids) = forward_model(case, Some(facts));
+    let raw = forward_model(case, Some(facts));
+    let graph = super::decompose(&raw.graph, &raw.opsets, |_| true).map_err(|error| format!("{error:?}"))?;
+    let forward = upgrade(&raw.with_graph(graph)).map_err(|error| error.to_string())?;
+    let opset = forward.opset();
     let outputs: Vec<ValueId> = forward.graph.outputs().to_vec();
     let mut b = Builder::extend(forward.graph);
     b.enter(crate::graph::Origin::Loss, "loss");
@@ -362,12 +496,14 @@ fn backward_model(
             let c = b.input(&name, fact);
             let product = b.mul(*output, c);
             let rank = cotangent.shape().len() as i64;
-            terms.push(b.reduce("ReduceSum", product, &(0..rank).collect::<Vec<_>>(), false));
+            let term = b.reduce("ReduceSum", product, &(0..rank).collect::<Vec<_>>(), false);
+            let dtype = terms.first().map_or(b.dtype(term), |first| b.dtype(*first));
+            terms.push(if b.dtype(term) == dtype { term } else { b.cast(term, dtype) });
         }
     }
     let loss = b.op("Sum", &terms, Attributes::none());
-    let wrt: Vec<ValueId> = wanted.iter().map(|index| ids[*index].unwrap()).collect();
-    let grads = gradients(&mut b, case.opset, loss, &wrt).map_err(|error| format!("{error:?}"))?;
+    let wrt: Vec<ValueId> = wanted.iter().map(|index| b.graph().find(&format!("x{index}")).unwrap()).collect();
+    let grads = gradients(&mut b, opset, loss, &wrt).map_err(|error| format!("{error:?}"))?;
     let mut results = Vec::new();
     for (index, grad) in wanted.iter().zip(grads) {
         let grad = grad.ok_or_else(|| format!("no gradient reaches input {index}"))?;
@@ -378,7 +514,7 @@ fn backward_model(
     let graph = crate::autodiff::lower(&prune(&graph));
     check_graph(&graph).map_err(|error| error.to_string())?;
     let count = graph.nodes().len();
-    Ok((model(graph, case), count))
+    Ok((model(graph, case, opset), count))
 }
 
 fn keep_outputs(mut graph: Graph, outputs: &[ValueId]) -> Graph {
@@ -386,19 +522,22 @@ fn keep_outputs(mut graph: Graph, outputs: &[ValueId]) -> Graph {
     graph
 }
 
-fn model(graph: Graph, case: &Case) -> Model {
-    let opsets = BTreeMap::from([(String::new(), case.opset)]);
+fn model(graph: Graph, case: &Case, opset: i64) -> Model {
+    let mut opsets = BTreeMap::from([(String::new(), opset)]);
+    if !matches!(case.op.domain.as_str(), "" | INTERNAL_DOMAIN) {
+        opsets.insert(case.op.domain.clone(), 1);
+    }
     Model { graph, opsets, ir_version: 8, ..Model::default() }
 }
 
-fn feeds(model: &Model, ids: &[Option<ValueId>], case: &Case) -> Vec<(String, Tensor)> {
-    let mut feeds = Vec::new();
-    for (id, input) in ids.iter().zip(&case.inputs) {
-        if let (Some(id), Input::Float(tensor)) = (id, input) {
-            feeds.push((model.graph.value_name(*id).to_string(), tensor.clone()));
-        }
-    }
-    feeds
+fn feeds(case: &Case) -> Vec<(String, Tensor)> {
+    let named = case.inputs.iter().enumerate().map(|(index, input)| (format!("x{index}"), input));
+    named
+        .filter_map(|(name, input)| match input {
+            Input::Float(tensor) | Input::Fed(tensor) => Some((name, tensor.clone())),
+            Input::Missing | Input::Fixed(_) => None,
+        })
+        .collect()
 }
 
 fn run(engine: &mut dyn Engine, model: &Model, feeds: &[(String, Tensor)]) -> Result<Vec<Tensor>, String> {

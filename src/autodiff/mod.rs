@@ -7,10 +7,12 @@
 //!
 //! What this module does not do: choose what is trained (`training`), or run anything.
 
+mod decompose;
 #[cfg(all(test, feature = "runner"))]
 mod harness;
 mod inside;
-mod lower;
+mod internal;
+mod recognise;
 mod recurrent;
 mod rule;
 mod rules;
@@ -19,7 +21,12 @@ mod steps;
 #[cfg(all(test, feature = "runner"))]
 mod testing;
 
-pub use lower::{batch_norm_node, batch_norm_op, lower};
+pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
+pub use internal::{
+    INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, rms_norm_node, rms_norm_op,
+    safe_softmax_op, swish_node, swish_op,
+};
+pub use recognise::recognise;
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
 pub use rules::{RULES, find};
 
@@ -41,6 +48,8 @@ pub enum AutodiffError {
     NotImplemented { node: String, op: String, input: usize, reason: String },
     #[error("node \"{node}\": the gradient of {op} (opset {opset}) to input {input} cannot be built")]
     Rule { node: String, op: String, opset: i64, input: usize, source: RuleError },
+    #[error("node \"{node}\": operator {op} cannot be expressed by operators that have gradient rules")]
+    Decompose { node: String, op: String, source: RuleError },
     #[error("node \"{node}\": the gradient of {op} (opset {opset}) cannot be built")]
     Whole { node: String, op: String, opset: i64, source: RuleError },
     #[error("the loss \"{loss}\" must be a floating-point scalar, found {fact}")]
@@ -62,6 +71,7 @@ impl AutodiffError {
             AutodiffError::NoRule { node, .. }
             | AutodiffError::OpsetRange { node, .. }
             | AutodiffError::NotImplemented { node, .. }
+            | AutodiffError::Decompose { node, .. }
             | AutodiffError::Rule { node, .. }
             | AutodiffError::Whole { node, .. } => Some(node),
             AutodiffError::NoScalar { .. } => None,
@@ -160,7 +170,8 @@ fn walk_back(
 }
 
 /// Values that a gradient reaches some `wrt` from, each with one of those: through floating-point
-/// values, and not through an input that has no gradient (the second one of `CastLike`).
+/// values and quantized ones, and not through an input that has no gradient (the second one of
+/// `CastLike`).
 fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<ValueId, ValueId> {
     let graph = builder.graph();
     let mut active: HashMap<ValueId, ValueId> = wrt.iter().map(|value| (*value, *value)).collect();
@@ -172,12 +183,23 @@ fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<Valu
         let captured = || node.captured().filter_map(|name| graph.find(name)).find_map(|id| active.get(&id).copied());
         let Some(source) = source.or_else(captured) else { continue };
         for output in node.outputs.iter().flatten() {
-            if graph.fact(*output).dtype.is_none_or(|dtype| dtype.is_float()) {
+            if graph.fact(*output).dtype.is_none_or(|dtype| dtype.is_float()) || carries(node) {
                 active.insert(*output, source);
             }
         }
     }
     active
+}
+
+/// Operators whose integer outputs stand for floating-point values, so that a gradient, which is
+/// floating-point, passes them or fails at them; besides those that begin with `QLinear`.
+const QUANTIZED: &[&str] = &["ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QGemm", "QuantizeLinear"];
+/// Operators that only move elements, quantized ones too.
+const MOVES: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+
+fn carries(node: &Node) -> bool {
+    let name = node.op.name.as_str();
+    QUANTIZED.contains(&name) || MOVES.contains(&name) || name.starts_with("QLinear")
 }
 
 fn nodes_on_path(builder: &Builder, active: &HashMap<ValueId, ValueId>, from: &[ValueId]) -> Vec<NodeId> {

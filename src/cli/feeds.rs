@@ -2,11 +2,11 @@
 
 use super::failure::Failure;
 use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, nearest};
 use crate::losses::IGNORE_INDEX;
-use crate::runner::Job;
+use crate::runner::{Job, Targets};
 use crate::training::stage::Stage;
-use crate::training::{Objective, Own, Prepared, names, target_fact};
+use crate::training::{Objective, Own, Prepared, Target, names, targets};
 use std::path::Path;
 
 /// Reads a data file. Everything that does not fit the graphs is refused.
@@ -17,7 +17,6 @@ pub fn batches(
     path: &Path,
     training: bool,
 ) -> Result<Batches, Failure> {
-    let graph = &prepared.model.graph;
     let wanted = match objective {
         Objective::Own(own) => own_columns(job, prepared, own)?,
         Objective::Stage { stage, .. } => stage_columns(job, prepared, stage)?,
@@ -25,12 +24,9 @@ pub fn batches(
     let columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
     let dataset = Dataset::open(path, Some(&columns))?;
     let feeds = data::check(&dataset, &wanted)?;
-    let prediction = objective.prediction(prepared)?.and_then(|name| graph.find(name));
-    let classes = prediction.and_then(|id| objective.metrics().classes(graph.fact(id)));
-    let target = wanted.iter().find(|wanted| wanted.input == names::TARGET);
-    if let (Some((_, classes)), Some(target)) = (classes, target) {
-        let ignored = objective.metrics().ignore_index.or(Some(IGNORE_INDEX));
-        data::check_labels(&target.column, dataset.column(&target.column)?, classes, ignored)
+    for (input, classes, ignored) in labels(prepared, objective)? {
+        let Some(target) = wanted.iter().find(|wanted| wanted.input == input) else { continue };
+        data::check_labels(&target.column, dataset.column(&target.column)?, classes, Some(ignored))
             .map_err(|error| bad(format!("{}: {error}", path.display())))?;
     }
     let fixed = wanted.iter().find_map(|wanted| wanted.fact.dim(0)?.known().map(|size| (&wanted.input, size)));
@@ -55,6 +51,26 @@ pub fn batches(
     Ok(Batches::new(feeds, options)?)
 }
 
+/// Returns the inputs that are class indices, with the number of classes and the label that does not
+/// count.
+fn labels(prepared: &Prepared, objective: &Objective<'_>) -> Result<Vec<(String, usize, i64)>, Failure> {
+    let graph = &prepared.model.graph;
+    match objective {
+        Objective::Own(own) => {
+            let targets = targets(prepared, own.loss, own.output)?.into_iter();
+            Ok(targets
+                .filter_map(|target| target.labels.map(|(classes, rest)| (target.input, classes, rest)))
+                .collect())
+        }
+        Objective::Stage { stage, .. } => {
+            let prediction = stage.prediction(graph).and_then(|name| graph.find(name));
+            let classes = prediction.and_then(|id| stage.metrics.classes(graph.fact(id)));
+            let ignored = stage.metrics.ignore_index.unwrap_or(IGNORE_INDEX);
+            Ok(classes.map(|(_, classes)| (names::TARGET.to_string(), classes, ignored)).into_iter().collect())
+        }
+    }
+}
+
 fn bad(text: String) -> Failure {
     Failure::new(ErrorKind::BadInput, text)
 }
@@ -74,10 +90,41 @@ fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Want
             return Err(bad(format!("the model's input \"{name}\" {} has no column in data.inputs", graph.fact(*id))));
         }
     }
-    let fact = target_fact(prepared, own.loss, own.output)?;
-    let column = job.data.target.clone().ok_or_else(|| bad("missing key `target` in [data]".into()))?;
-    wanted.push(Wanted { column, input: names::TARGET.into(), fact });
+    let targets = targets(prepared, own.loss, own.output)?;
+    for Target { input, name, fact, .. } in &targets {
+        let column = job.data.target.as_ref().and_then(|columns| columns.column(name.as_deref()));
+        let column = column.ok_or_else(|| bad(no_column(job.data.target.as_ref(), name.as_deref())))?.to_string();
+        wanted.push(Wanted { column, input: input.clone(), fact: fact.clone() });
+    }
+    if let Some(Targets::Named(columns)) = &job.data.target
+        && let Some(stranger) =
+            columns.keys().find(|key| !targets.iter().any(|target| target.name.as_ref() == Some(key)))
+    {
+        return Err(bad(format!("data.target names \"{stranger}\", which is the target of no loss")));
+    }
+    if targets.is_empty() && job.data.target.is_some() {
+        return Err(bad("data.target is given, and no loss has a target".into()));
+    }
     Ok(wanted)
+}
+
+fn no_column(columns: Option<&Targets>, name: Option<&str>) -> String {
+    match (columns, name) {
+        (None, None) => "missing key `target` in [data]".into(),
+        (Some(Targets::Named(columns)), None) => {
+            let names = columns.keys().cloned().collect::<Vec<_>>().join(", ");
+            format!("data.target names its columns ({names}): each loss needs one of these as its `target`")
+        }
+        (Some(Targets::Named(columns)), Some(name)) => {
+            let near = nearest(name, columns.keys().map(String::as_str));
+            let near = near.map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
+            format!("a loss has the target \"{name}\", which is not in data.target{near}")
+        }
+        (_, Some(name)) => {
+            format!("a loss has the target \"{name}\": data.target needs a table such as {{ {name} = \"column\" }}")
+        }
+        (Some(Targets::One(_)), None) => unreachable!("invariant: one column is that of the target without a name"),
+    }
 }
 
 /// Inputs keep their names in the file; `target` is the column of the one that `inputs` leaves out.
@@ -93,7 +140,12 @@ fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<Vec<Wa
         return Err(bad(format!("data.inputs names \"{stranger}\", the inputs of a step are {}", known.join(", "))));
     }
     let left: Vec<&String> = known.iter().filter(|name| !job.data.inputs.contains_key(*name)).collect();
-    match (&job.data.target, left.as_slice()) {
+    let target = match &job.data.target {
+        None => None,
+        Some(Targets::One(column)) => Some(column),
+        Some(Targets::Named(_)) => return Err(bad("a data.target of several columns needs [[losses]]".into())),
+    };
+    match (target, left.as_slice()) {
         (Some(_), [_]) | (None, []) => {}
         (Some(target), []) => {
             let text = format!("data.target is \"{target}\", and every input of a step has a column in data.inputs");
@@ -101,7 +153,7 @@ fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<Vec<Wa
         }
         (_, [first, ..]) => return Err(bad(format!("the input \"{first}\" of a step has no column in data.inputs"))),
     }
-    let column = |name: &String| job.data.inputs.get(name).or(job.data.target.as_ref()).cloned().unwrap_or_default();
+    let column = |name: &String| job.data.inputs.get(name).or(target).cloned().unwrap_or_default();
     let wanted = ids.iter().zip(&known).map(|(id, name)| Wanted {
         column: column(name),
         input: graph.value_name(*id).to_string(),

@@ -33,25 +33,29 @@ pub struct Args {
     /// Epoch whose frozen set is built; without it only what training artifacts keep frozen
     #[arg(long, value_name = "N")]
     epoch: Option<usize>,
-    /// Loss: cross-entropy (default), binary-cross-entropy, mse, l1 or huber; training artifacts say their
-    /// own
+    /// Loss: cross-entropy (default), nll, binary-cross-entropy, kl, mse, l1, huber, smooth-l1,
+    /// hinge-embedding, cosine-embedding, margin-ranking, triplet, contrastive, ctc or output; training
+    /// artifacts say their own
     #[arg(long, value_name = "KIND")]
     loss: Option<String>,
+    /// Model output that the loss reads, the first by default; several for a loss of two or three
+    #[arg(long, value_name = "NAME")]
+    loss_output: Vec<String>,
     /// Axis of the classes for cross-entropy
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     class_axis: Option<i64>,
-    /// Optimizer: sgd (default, with momentum 0.9), adam or adamw
+    /// Optimizer: sgd (default, with momentum 0.9), adam, adamw, rmsprop, adagrad, lion or muon
     #[arg(long, value_name = "KIND")]
     optimizer: Option<String>,
     /// Training information of the model to take loss and optimizer from, where neither is given;
     /// default 1, the first that it carries
-    #[arg(long, value_name = "N", conflicts_with_all = ["loss", "optimizer", "class_axis"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["loss", "optimizer", "class_axis", "loss_output"])]
     stage: Option<usize>,
     /// Also write training.onnx: the model with loss, gradients and update of the phase as training
     /// information of the ONNX standard
     #[arg(long)]
     training_info: bool,
-    /// Learning rate in training.onnx; default 0.001
+    /// Learning rate in training.onnx; default that of the optimizer
     #[arg(long, value_name = "F", requires = "training_info")]
     lr: Option<f64>,
     /// BatchNormalization of frozen units: train (default, batch statistics) or frozen; a plan file says
@@ -63,17 +67,21 @@ pub struct Args {
     dropout: String,
 }
 
+/// The kind of loss that only a job can describe.
+const SUM: &str = "sum";
+
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
-    let kinds = LossKind::ALL.map(LossKind::name);
-    let loss = args.loss.as_deref().map(|loss| one_of("--loss", loss, kinds, LossKind::from_name)).transpose()?;
+    let kinds: Vec<&str> = LossKind::ALL.map(LossKind::name).into_iter().filter(|name| *name != SUM).collect();
+    let kind = |name: &str| LossKind::from_name(name).filter(|kind| kind.name() != SUM);
+    let loss = args.loss.as_deref().map(|loss| one_of("--loss", loss, &kinds, kind)).transpose()?;
     let kinds = OptimizerKind::ALL.map(OptimizerKind::name);
-    let kind = one_of("--optimizer", args.optimizer.as_deref().unwrap_or("sgd"), kinds, OptimizerKind::from_name)?;
+    let kind = one_of("--optimizer", args.optimizer.as_deref().unwrap_or("sgd"), &kinds, OptimizerKind::from_name)?;
     let mut optimizer = OptimizerSpec::new(kind);
     if optimizer.kind == OptimizerKind::Sgd {
         optimizer.momentum = Some(0.9);
     }
-    optimizer.lr = args.lr.unwrap_or(optimizer.lr);
+    optimizer.lr = args.lr;
     let dropout: Dropout =
         args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
     let planned = args.plan_file.as_deref().map(plan::read).transpose()?;
@@ -103,7 +111,7 @@ pub fn run(args: &Args) -> CommandResult {
     };
     let planned = plan.policy.settings.get("batch_norm").and_then(|value| value.as_str()).unwrap_or("train");
     let batch_norm = args.batch_norm.as_deref().unwrap_or(planned);
-    let batch_norm = one_of("--batch-norm", batch_norm, ["train", "frozen"], |name| match name {
+    let batch_norm = one_of("--batch-norm", batch_norm, &["train", "frozen"], |name| match name {
         "train" => Some(BatchNorm::Train),
         "frozen" => Some(BatchNorm::Frozen),
         _ => None,
@@ -134,6 +142,11 @@ pub fn run(args: &Args) -> CommandResult {
         (None, found) => found.map_or_else(LossSpec::default, |found| found.spec.clone()),
     };
     loss.class_axis = args.class_axis.or(loss.class_axis);
+    match args.loss_output.as_slice() {
+        [] => {}
+        [output] if loss.kind.outputs() == 1 => loss.output = Some(output.clone()),
+        outputs => loss.outputs = Some(outputs.to_vec()),
+    }
     let options = PhaseOptions {
         frozen: frozen.iter().map(String::as_str).collect(),
         batch_norm,
@@ -185,7 +198,8 @@ pub fn run(args: &Args) -> CommandResult {
 /// Returns the training step of the model that the graphs are made of; `None` where a loss or an
 /// optimizer is given, or the model carries none.
 fn stage(args: &Args, loaded: &model::Loaded, dropout: Dropout) -> Result<Option<model::Staged>, Failure> {
-    let own = args.loss.is_some() || args.optimizer.is_some() || args.class_axis.is_some();
+    let loss = args.loss.is_some() || args.class_axis.is_some() || !args.loss_output.is_empty();
+    let own = loss || args.optimizer.is_some();
     if own || loaded.file.training.is_empty() && args.stage.is_none() {
         return Ok(None);
     }
@@ -253,12 +267,7 @@ fn of_this_model(plan: FreezePlan, path: &Path, loaded: &model::Loaded) -> Resul
     Ok(plan)
 }
 
-fn one_of<T, const N: usize>(
-    option: &str,
-    value: &str,
-    known: [&str; N],
-    find: impl Fn(&str) -> Option<T>,
-) -> Result<T, Failure> {
+fn one_of<T>(option: &str, value: &str, known: &[&str], find: impl Fn(&str) -> Option<T>) -> Result<T, Failure> {
     find(value).ok_or_else(|| {
         Failure::new(ErrorKind::Usage, format!("{option} is \"{value}\", expected one of {}", known.join(", ")))
     })

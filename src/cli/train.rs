@@ -8,6 +8,7 @@ use super::progress::{Progress, metric};
 use super::{STOPPED, model, output};
 use crate::artifacts;
 use crate::error::ErrorKind;
+use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, segments};
 use crate::planner::identify;
@@ -51,12 +52,13 @@ pub fn run(args: &Args) -> CommandResult {
     let roles = (options.parameter.as_slice(), options.buffer.as_slice());
     let loaded = model::load_as(&job.model, &shape, args.runtime.runtime.as_deref(), roles)?;
     let epochs = job.run.epochs as usize;
-    let stage = stage(&args.job, &job, &loaded)?;
+    let loss = job.objective();
+    let stage = stage(&args.job, &job, &loss, &loaded)?;
     let schedule = job.schedule.clone().unwrap_or_default();
     if stage.is_none() {
         job.schedule = Some(schedule.clone());
     }
-    let (mut plan, prepared, objective) = match (&stage, &job.loss, &job.optimizer) {
+    let (mut plan, prepared, objective) = match (&stage, &loss, &job.optimizer) {
         (Some(staged), ..) => {
             let lr = match &job.schedule {
                 Some(_) => Some(staged.stage.rate.ok_or(StageError::Rate).map_err(TrainingError::from)?),
@@ -96,7 +98,9 @@ pub fn run(args: &Args) -> CommandResult {
         eval: eval_data.as_ref(),
         checkpoints: Some(folder.path.join("checkpoints")),
         seed: job.run.seed,
+        recompute: &job.run.recompute,
         log_every: 1,
+        accumulate: job.run.accumulate as usize,
     };
     let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
     let path = folder.path.join("model.onnx");
@@ -148,16 +152,24 @@ fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &
     }
     let always = |name: &&str| parts.iter().all(|part| part.frozen.iter().any(|frozen| frozen == name));
     let frozen = trainable.iter().copied().filter(always).collect();
-    objective.build(prepared, frozen, job.freeze.batch_norm, job.run.seed)?;
+    let step = objective.build(prepared, frozen, job.freeze.batch_norm, job.run.seed)?;
+    if job.run.accumulate > 1 {
+        objective.accumulating(step)?;
+    }
     Ok(())
 }
 
 /// Returns the training step of the model that the job runs; `None` where it has a loss and an
 /// optimizer of its own.
-fn stage(file: &Path, job: &Job, loaded: &model::Loaded) -> Result<Option<model::Staged>, Failure> {
+fn stage(
+    file: &Path,
+    job: &Job,
+    loss: &Option<LossSpec>,
+    loaded: &model::Loaded,
+) -> Result<Option<model::Staged>, Failure> {
     let carries = !loaded.file.training.is_empty();
     let wrong = |text: String| Err(Failure::new(ErrorKind::Usage, format!("{}: {text}", file.display())));
-    match (&job.loss, &job.optimizer) {
+    match (loss, &job.optimizer) {
         (None, None) if carries => Ok(Some(model::staged(loaded, job.stage.unwrap_or(1), job.dropout)?)),
         (Some(_), Some(_)) if job.stage.is_some() => wrong("`stage` needs a job without [loss] and [optimizer]".into()),
         (Some(_), Some(_)) if carries => {

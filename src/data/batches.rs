@@ -86,6 +86,11 @@ impl Batches {
         self.rows.min(self.len() * self.options.size)
     }
 
+    /// Returns the number of rows of batch `index`.
+    pub fn rows_of(&self, index: usize) -> usize {
+        self.rows.saturating_sub(index * self.options.size).min(self.options.size)
+    }
+
     /// Returns the row numbers of an epoch (epochs count from 1) in their order.
     pub fn order(&self, epoch: u64) -> Arc<Vec<usize>> {
         if !self.options.shuffle {

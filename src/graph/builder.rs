@@ -108,6 +108,13 @@ impl Builder {
         id
     }
 
+    /// Makes a value the graph output in place of another.
+    pub(crate) fn replace_output(&mut self, old: ValueId, new: ValueId) {
+        for output in self.graph.outputs.iter_mut().filter(|output| **output == old) {
+            *output = new;
+        }
+    }
+
     /// Appends a standard operator with one output.
     pub fn op(&mut self, op: &str, inputs: &[ValueId], attributes: Attributes) -> ValueId {
         let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
@@ -361,7 +368,9 @@ impl Builder {
         } else {
             self.shape_of(like)
         };
-        let result = self.op("Reshape", &[a, shape], Attributes::none());
+        let zero = dims.contains(&Dim::Known(0));
+        let attributes = if zero { Attributes::none().with("allowzero", 1) } else { Attributes::none() };
+        let result = self.op("Reshape", &[a, shape], attributes);
         let fact = Fact { dtype: None, shape: self.fact(like).shape.clone() };
         self.graph.values[result.0].fact.shape = None;
         self.refine(result, &fact);

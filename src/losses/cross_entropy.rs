@@ -29,10 +29,16 @@ pub(super) fn build(
     prediction: ValueId,
     target: ValueId,
 ) -> Result<ValueId, LossError> {
-    let (axis, count) = classes(spec, b.fact(prediction))?;
-    let (dtype, rank) = (b.dtype(prediction), b.fact(prediction).rank().unwrap_or(0));
+    let (axis, _) = classes(spec, b.fact(prediction))?;
+    let logs = b.op("LogSoftmax", &[prediction], Attributes::none().with("axis", axis as i64));
+    of_logs(spec, b, logs, target)
+}
+
+/// Appends the loss of log-probabilities.
+pub(super) fn of_logs(spec: &LossSpec, b: &mut Builder, logs: ValueId, target: ValueId) -> Result<ValueId, LossError> {
+    let (axis, count) = classes(spec, b.fact(logs))?;
+    let (dtype, rank) = (b.dtype(logs), b.fact(logs).rank().unwrap_or(0));
     let along = Along { axis, trailing: vec![1; rank - axis - 1] };
-    let logs = b.op("LogSoftmax", &[prediction], Attributes::none().with("axis", along.axis()));
     let target = b.unsqueeze(target, &[along.axis()]);
     let indices = (0..count).map(|class| class as i64).collect();
     let classes = b.constant("classes", Tensor::from_vec(&along.shape(count), indices));

@@ -7,13 +7,12 @@
 //! Reduction: mean of all elements.
 //! <https://pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html>
 
-use super::{LossSpec, mean};
+use super::mean;
 use crate::graph::{Attributes, Builder, ValueId};
 
 /// Appends the loss.
-pub(super) fn build(spec: &LossSpec, b: &mut Builder, prediction: ValueId, target: ValueId) -> ValueId {
+pub(super) fn build(delta: f64, b: &mut Builder, prediction: ValueId, target: ValueId) -> ValueId {
     let difference = b.sub(prediction, target);
-    let delta = f64::from(spec.delta);
     let (low, high) = (b.like(difference, -delta), b.like(difference, delta));
     let clipped = b.op("Clip", &[difference, low, high], Attributes::none());
     let half = b.scale(clipped, 0.5);

@@ -1,112 +1,42 @@
 //! Loss functions as graph construction: each appends nodes that end in one scalar.
 //!
-//! A [`LossSpec`] is the `[loss]` table of a job. Every loss is the mean that PyTorch's function
-//! of the same name takes. Predictions in half precision are widened to float32 first, so that
-//! sums over a batch keep their digits.
+//! A [`LossSpec`] is the `[loss]` table of a job, or a `sum` of several of them. Every loss is the
+//! mean that PyTorch's function of the same name takes. Predictions in half precision are widened to
+//! float32 first, so that sums over a batch keep their digits.
 //!
 //! What this module does not do: gradients (`autodiff`), metrics, or checking target values. A
-//! class index outside the classes makes the loss NaN, never a number.
+//! class index outside the classes makes the loss NaN, never a number, and so does a sign that is
+//! neither 1 nor -1.
 
 mod binary_cross_entropy;
+mod contrastive;
+mod cosine_embedding;
 mod cross_entropy;
+mod ctc;
+mod hinge_embedding;
 mod huber;
+mod kind;
+mod kl;
 mod l1;
+mod margin_ranking;
 mod mse;
+mod nll;
+mod output;
+mod smooth_l1;
+mod spec;
+mod sum;
+mod triplet;
+
+pub use kind::LossKind;
+pub use spec::LossSpec;
+pub use sum::total;
 
 use crate::error::ErrorKind;
 use crate::graph::{Attributes, Builder, DType, Dim, Fact, Origin, Tensor, ValueId};
-use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Target value that counts neither in the numerator nor in the denominator, unless another is
 /// given.
 pub const IGNORE_INDEX: i64 = -100;
-
-/// Which loss.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossKind {
-    /// Negative log-likelihood of a class index under the softmax of the prediction.
-    #[default]
-    CrossEntropy,
-    /// Negative log-likelihood of probabilities in [0, 1] under the sigmoid of the prediction.
-    BinaryCrossEntropy,
-    /// Squared difference.
-    Mse,
-    /// Absolute difference.
-    L1,
-    /// Squared difference up to `delta`, linear beyond.
-    Huber,
-}
-
-impl LossKind {
-    /// Every kind, in the order of the documentation.
-    pub const ALL: [LossKind; 5] =
-        [LossKind::CrossEntropy, LossKind::BinaryCrossEntropy, LossKind::Mse, LossKind::L1, LossKind::Huber];
-
-    /// Returns the name a job file uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            LossKind::CrossEntropy => "cross-entropy",
-            LossKind::BinaryCrossEntropy => "binary-cross-entropy",
-            LossKind::Mse => "mse",
-            LossKind::L1 => "l1",
-            LossKind::Huber => "huber",
-        }
-    }
-
-    /// Returns the kind of a name.
-    pub fn from_name(name: &str) -> Option<LossKind> {
-        LossKind::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-impl fmt::Display for LossKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A loss with its options. An option of another kind is an error, not ignored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LossSpec {
-    /// Which loss.
-    pub kind: LossKind,
-    /// Axis of the prediction that the classes lie on, for `cross-entropy`, and that
-    /// `pos_weight` runs along, for `binary-cross-entropy`; may count from the end. Default: the
-    /// last axis up to rank 3, axis 1 from rank 4.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub class_axis: Option<i64>,
-    /// Weight of each class, for `cross-entropy`; none negative.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub class_weights: Option<Vec<f32>>,
-    /// Target value that does not count, for `cross-entropy`; default [`IGNORE_INDEX`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ignore_index: Option<i64>,
-    /// Fraction of the target spread over all classes, in [0, 1], for `cross-entropy`.
-    pub label_smoothing: f32,
-    /// Absolute difference from which on the loss is linear, above 0, for `huber`.
-    pub delta: f32,
-    /// Weight of the positive part for each class, or one for all, for `binary-cross-entropy`;
-    /// none negative.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pos_weight: Option<Vec<f32>>,
-}
-
-impl Default for LossSpec {
-    fn default() -> Self {
-        LossSpec {
-            kind: LossKind::default(),
-            class_axis: None,
-            class_weights: None,
-            ignore_index: None,
-            label_smoothing: 0.0,
-            delta: 1.0,
-            pos_weight: None,
-        }
-    }
-}
 
 /// A loss that cannot be built.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -120,6 +50,8 @@ pub enum LossError {
     Count { kind: LossKind, option: &'static str, expected: String, found: usize },
     #[error("the loss {kind} needs a prediction of {expected}, found {found}")]
     Prediction { kind: LossKind, expected: &'static str, found: String },
+    #[error("the loss {kind} needs predictions of one shape, found {first} and {second}")]
+    Shapes { kind: LossKind, first: String, second: String },
     #[error("the loss {kind} needs the target \"{target}\" as {expected}, found {found}")]
     Target { kind: LossKind, target: String, expected: String, found: String },
 }
@@ -129,95 +61,131 @@ impl LossError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             LossError::Option { .. } | LossError::Range { .. } | LossError::Count { .. } => ErrorKind::Usage,
-            LossError::Prediction { .. } => ErrorKind::Unsupported,
+            LossError::Prediction { .. } | LossError::Shapes { .. } => ErrorKind::Unsupported,
             LossError::Target { .. } => ErrorKind::BadInput,
         }
     }
 }
 
 impl LossSpec {
-    /// Returns a loss with default options.
-    pub fn new(kind: LossKind) -> LossSpec {
-        LossSpec { kind, ..LossSpec::default() }
-    }
-
-    /// Checks the options without a model.
+    /// Returns the dtype and shape that the target of predictions must have; `None` for a loss
+    /// without a target.
     ///
     /// # Errors
-    /// An option belongs to another kind or is out of its range.
-    pub fn validate(&self) -> Result<(), LossError> {
-        use LossKind::{BinaryCrossEntropy, CrossEntropy, Huber};
-        let kind = self.kind;
-        let given = [
-            (self.class_axis.is_some(), "class_axis", matches!(kind, CrossEntropy | BinaryCrossEntropy)),
-            (self.class_weights.is_some(), "class_weights", kind == CrossEntropy),
-            (self.ignore_index.is_some(), "ignore_index", kind == CrossEntropy),
-            (self.label_smoothing != 0.0, "label_smoothing", kind == CrossEntropy),
-            (self.delta != 1.0, "delta", kind == Huber),
-            (self.pos_weight.is_some(), "pos_weight", kind == BinaryCrossEntropy),
-        ];
-        if let Some((_, option, _)) = given.into_iter().find(|(given, _, allowed)| *given && !*allowed) {
-            return Err(LossError::Option { kind, option });
-        }
-        let range = |option, range: &str, found: f32| {
-            Err(LossError::Range { kind, option, range: range.to_string(), found: found.to_string() })
-        };
-        if !(0.0..=1.0).contains(&self.label_smoothing) {
-            return range("label_smoothing", "in [0, 1]", self.label_smoothing);
-        }
-        if !(self.delta > 0.0 && self.delta.is_finite()) {
-            return range("delta", "above 0", self.delta);
-        }
-        for (option, weights) in [("class_weights", &self.class_weights), ("pos_weight", &self.pos_weight)] {
-            let bad = |weight: &&f32| !(**weight >= 0.0 && weight.is_finite());
-            if let Some(weight) = weights.iter().flatten().find(bad) {
-                return range(option, "of at least 0", *weight);
+    /// The options are wrong, or the predictions are none that this loss can take.
+    ///
+    /// # Panics
+    /// When the number of predictions is not the kind's, or the kind is `sum`.
+    pub fn target_fact(&self, predictions: &[Fact]) -> Result<Option<Fact>, LossError> {
+        self.validate()?;
+        assert_eq!(predictions.len(), self.kind.outputs(), "the predictions of {}", self.kind);
+        let first = &predictions[0];
+        let dtype = self.wide(first)?;
+        for other in &predictions[1..] {
+            self.wide(other)?;
+            let clash = |(a, b): (&Dim, &Dim)| a.known().zip(b.known()).is_some_and(|(a, b)| a != b);
+            let apart = first
+                .shape
+                .as_ref()
+                .zip(other.shape.as_ref())
+                .is_some_and(|(first, other)| first.len() != other.len() || first.iter().zip(other).any(clash));
+            if apart {
+                let (first, second) = (first.to_string(), other.to_string());
+                return Err(LossError::Shapes { kind: self.kind, first, second });
             }
         }
-        Ok(())
+        Ok(match self.kind {
+            LossKind::CrossEntropy | LossKind::Nll => Some(cross_entropy::target_fact(self, first)?),
+            LossKind::Ctc => Some(ctc::target_fact(self, first)?),
+            LossKind::CosineEmbedding => {
+                self.ranked(first, 2, "rank 2")?;
+                Some(Fact { dtype: Some(DType::I64), shape: first.shape.as_ref().map(|shape| shape[..1].to_vec()) })
+            }
+            LossKind::HingeEmbedding | LossKind::MarginRanking => {
+                Some(Fact { dtype: Some(DType::I64), shape: first.shape.clone() })
+            }
+            LossKind::Contrastive => {
+                self.ranked(first, 2, "rank 2")?;
+                None
+            }
+            LossKind::Triplet => {
+                self.ranked(first, 2, "rank 2")?;
+                None
+            }
+            LossKind::Output => {
+                output::check(self, first)?;
+                None
+            }
+            _ => Some(Fact { dtype: Some(dtype), shape: first.shape.clone() }),
+        })
     }
 
-    /// Returns the dtype and shape that the target of a prediction must have.
+    /// Appends the loss of predictions and a target, where this kind has one, and returns the scalar.
     ///
     /// # Errors
-    /// The options are wrong, or the prediction is not one this loss can take.
-    pub fn target_fact(&self, prediction: &Fact) -> Result<Fact, LossError> {
-        self.validate()?;
-        self.wide(prediction)?;
-        match self.kind {
-            LossKind::CrossEntropy => cross_entropy::target_fact(self, prediction),
-            _ => Ok(Fact { dtype: Some(self.wide(prediction)?), shape: prediction.shape.clone() }),
-        }
-    }
-
-    /// Appends the loss and returns the scalar.
+    /// The options are wrong, or predictions and target do not fit this loss.
     ///
-    /// # Errors
-    /// The options are wrong, or prediction and target do not fit this loss.
-    pub fn build(&self, b: &mut Builder, prediction: ValueId, target: ValueId) -> Result<ValueId, LossError> {
-        let expected = self.target_fact(b.fact(prediction))?;
-        self.check_target(b, target, &expected)?;
+    /// # Panics
+    /// When the number of predictions is not the kind's, there is no target for a kind that has
+    /// one, or the kind is `sum`.
+    pub fn build(
+        &self,
+        b: &mut Builder,
+        predictions: &[ValueId],
+        target: Option<ValueId>,
+    ) -> Result<ValueId, LossError> {
+        let facts: Vec<Fact> = predictions.iter().map(|id| b.fact(*id).clone()).collect();
+        let expected = self.target_fact(&facts)?;
         b.enter(Origin::Loss, "loss");
-        b.refine(target, &expected);
-        let dtype = self.wide(b.fact(prediction))?;
-        let prediction = if b.dtype(prediction) == dtype { prediction } else { b.cast(prediction, dtype) };
-        match self.kind {
-            LossKind::CrossEntropy => cross_entropy::build(self, b, prediction, target),
-            LossKind::BinaryCrossEntropy => binary_cross_entropy::build(self, b, prediction, target),
-            LossKind::Mse => Ok(mse::build(b, prediction, target)),
-            LossKind::L1 => Ok(l1::build(b, prediction, target)),
-            LossKind::Huber => Ok(huber::build(self, b, prediction, target)),
+        if let (Some(target), Some(expected)) = (target, &expected) {
+            self.check_target(b, target, expected)?;
+            b.refine(target, expected);
         }
+        let mut wide = Vec::with_capacity(predictions.len());
+        for (id, fact) in predictions.iter().zip(&facts) {
+            let dtype = self.wide(fact)?;
+            wide.push(if b.dtype(*id) == dtype { *id } else { b.cast(*id, dtype) });
+        }
+        let target = || target.expect("a loss that compares has a target");
+        Ok(match (self.kind, wide.as_slice()) {
+            (LossKind::CrossEntropy, &[x]) => cross_entropy::build(self, b, x, target())?,
+            (LossKind::Nll, &[x]) => nll::build(self, b, x, target())?,
+            (LossKind::BinaryCrossEntropy, &[x]) => binary_cross_entropy::build(self, b, x, target())?,
+            (LossKind::Kl, &[x]) => kl::build(self, b, x, target())?,
+            (LossKind::Mse, &[x]) => mse::build(b, x, target()),
+            (LossKind::L1, &[x]) => l1::build(b, x, target()),
+            (LossKind::Huber, &[x]) => huber::build(f64::from(self.delta), b, x, target()),
+            (LossKind::SmoothL1, &[x]) => smooth_l1::build(self, b, x, target()),
+            (LossKind::HingeEmbedding, &[x]) => hinge_embedding::build(self, b, x, target()),
+            (LossKind::CosineEmbedding, &[x, y]) => cosine_embedding::build(self, b, x, y, target()),
+            (LossKind::MarginRanking, &[x, y]) => margin_ranking::build(self, b, x, y, target()),
+            (LossKind::Triplet, &[anchor, positive, negative]) => triplet::build(self, b, anchor, positive, negative),
+            (LossKind::Contrastive, &[x, y]) => contrastive::build(self, b, x, y),
+            (LossKind::Ctc, &[x]) => ctc::build(self, b, x, target())?,
+            (LossKind::Output, &[x]) => output::build(b, x),
+            _ => unreachable!("invariant: checked against the kind"),
+        })
     }
 
     /// Returns the axis of the prediction, from the front, on which the classes lie, and their
     /// number; `None` for a loss without classes and where the number is not fixed.
     pub fn classes(&self, prediction: &Fact) -> Option<(usize, usize)> {
-        if self.kind != LossKind::CrossEntropy {
+        if self.kind == LossKind::Ctc {
+            return Some((2, prediction.dim(2)?.known()?));
+        }
+        if !matches!(self.kind, LossKind::CrossEntropy | LossKind::Nll) {
             return None;
         }
         let axis = self.axis(prediction).ok()?;
         Some((axis, prediction.shape.as_ref()?[axis].known()?))
+    }
+
+    /// Refuses a prediction of another rank.
+    fn ranked(&self, prediction: &Fact, rank: usize, expected: &'static str) -> Result<(), LossError> {
+        match prediction.rank() {
+            Some(found) if found == rank => Ok(()),
+            _ => Err(LossError::Prediction { kind: self.kind, expected, found: prediction.to_string() }),
+        }
     }
 
     fn axis(&self, prediction: &Fact) -> Result<usize, LossError> {
@@ -271,6 +239,14 @@ impl LossSpec {
 /// Appends the mean of all elements.
 fn mean(b: &mut Builder, value: ValueId) -> ValueId {
     b.op("ReduceMean", &[value], Attributes::none().with("keepdims", 0))
+}
+
+/// Appends `pull` where the sign is 1, `push` where it is -1, else NaN.
+fn by_sign(b: &mut Builder, sign: ValueId, pull: ValueId, push: ValueId) -> ValueId {
+    let (near, far) = (b.compare("Equal", sign, 1.0), b.compare("Equal", sign, -1.0));
+    let nan = b.like(pull, f64::NAN);
+    let push = b.select(far, push, nan);
+    b.select(near, pull, push)
 }
 
 /// Appends the sum of all elements.

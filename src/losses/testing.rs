@@ -1,6 +1,6 @@
 //! Compares a loss with its scalar formula in f64, on every engine, with a symbolic batch.
 
-use super::LossSpec;
+use super::{LossKind, LossSpec};
 use crate::graph::{Builder, DType, Dim, Fact, Model, Tensor, ValueId, check as check_graph};
 use crate::runner::{evaluate, testing};
 use std::collections::BTreeMap;
@@ -8,21 +8,47 @@ use std::collections::BTreeMap;
 /// Largest deviation relative to `1 + |value|`, for float32.
 const TOLERANCE: f64 = 2e-6;
 
-type Formula = Box<dyn Fn(&[f64], &[f64]) -> f64>;
+type Formula = Box<dyn Fn(&[Vec<f64>], &[f64]) -> f64>;
 
-/// A loss of one prediction and one target.
+/// A loss of predictions and a target, where it has one.
 pub struct Case {
     pub name: String,
     pub spec: LossSpec,
-    pub prediction: Tensor,
-    pub target: Tensor,
+    pub predictions: Vec<Tensor>,
+    pub target: Option<Tensor>,
     formula: Formula,
 }
 
 impl Case {
     /// Returns a case that expects a value.
-    pub fn expecting(name: &str, spec: &LossSpec, prediction: Tensor, target: Tensor, value: f64) -> Case {
-        Case { name: name.to_string(), spec: spec.clone(), prediction, target, formula: Box::new(move |_, _| value) }
+    pub fn expecting(
+        name: &str,
+        spec: &LossSpec,
+        predictions: Vec<Tensor>,
+        target: Option<Tensor>,
+        value: f64,
+    ) -> Case {
+        Case { name: name.to_string(), spec: spec.clone(), predictions, target, formula: Box::new(move |_, _| value) }
+    }
+
+    /// Returns a case of the predictions of the kind, with signs as the target where there are any.
+    pub fn several(
+        name: &str,
+        spec: &LossSpec,
+        shape: &[usize],
+        signs: Option<&[i64]>,
+        formula: impl Fn(&[Vec<f64>], &[f64]) -> f64 + 'static,
+    ) -> Case {
+        let count = spec.kind.outputs();
+        let facts = vec![Fact::fixed(DType::F32, shape); count];
+        let target = spec.target_fact(&facts).unwrap().map(|fact| fact.sizes().unwrap());
+        Case {
+            name: name.to_string(),
+            spec: spec.clone(),
+            predictions: (0..count).map(|at| wave(shape, 3 + 2 * at, 2.0)).collect(),
+            target: target.zip(signs).map(|(shape, signs)| Tensor::from_vec(&shape, signs.to_vec())),
+            formula: Box::new(formula),
+        }
     }
 
     /// Returns a case of the mean of a formula of prediction and target.
@@ -42,18 +68,27 @@ impl Case {
         shape: &[usize],
         formula: impl Fn(usize, f64, f64) -> f64 + 'static,
     ) -> Case {
-        let mean = move |x: &[f64], t: &[f64]| {
+        Case::whole(name, spec, shape, move |x, t| {
             let total: f64 = x.iter().zip(t).enumerate().map(|(index, (x, t))| formula(index, *x, *t)).sum();
             total / x.len() as f64
-        };
+        })
+    }
+
+    /// Returns a case of a formula of all elements of prediction and target.
+    pub fn whole(
+        name: &str,
+        spec: &LossSpec,
+        shape: &[usize],
+        formula: impl Fn(&[f64], &[f64]) -> f64 + 'static,
+    ) -> Case {
         let target = wave(shape, 5, 0.5).to_f64s().unwrap().into_iter().map(|t| (t + 0.5) as f32).collect();
         let target = Tensor::from_vec::<f32>(shape, target);
         Case {
             name: name.to_string(),
             spec: spec.clone(),
-            prediction: wave(shape, 3, 2.0),
-            target,
-            formula: Box::new(mean),
+            predictions: vec![wave(shape, 3, 2.0)],
+            target: Some(target),
+            formula: Box::new(move |x, t| formula(&x[0], t)),
         }
     }
 
@@ -65,44 +100,63 @@ impl Case {
         target: &[i64],
         formula: impl Fn(&[f64], &[f64]) -> f64 + 'static,
     ) -> Case {
-        let fact = spec.target_fact(&Fact::fixed(DType::F32, shape)).unwrap();
+        let fact = spec.target_fact(&[Fact::fixed(DType::F32, shape)]).unwrap().unwrap();
         let target = Tensor::from_vec(&fact.sizes().unwrap(), target.to_vec());
         Case {
             name: name.to_string(),
             spec: spec.clone(),
-            prediction: wave(shape, 3, 2.0),
-            target,
-            formula: Box::new(formula),
+            predictions: vec![wave(shape, 3, 2.0)],
+            target: Some(target),
+            formula: Box::new(move |x, t| formula(&x[0], t)),
         }
     }
 
-    /// Multiplies the prediction.
+    /// Multiplies the predictions.
     pub fn scaled(mut self, factor: f32) -> Case {
-        let values: Vec<f32> = self.prediction.to_vec().unwrap();
-        let shape = self.prediction.shape().to_vec();
-        self.prediction = Tensor::from_vec(&shape, values.into_iter().map(|value| value * factor).collect());
+        for prediction in &mut self.predictions {
+            let values: Vec<f32> = prediction.to_vec().unwrap();
+            let shape = prediction.shape().to_vec();
+            *prediction = Tensor::from_vec(&shape, values.into_iter().map(|value| value * factor).collect());
+        }
         self
     }
 
-    /// Returns the loss of this case as a graph, its prediction and its value.
-    pub fn build(&self) -> (Builder, ValueId, ValueId) {
+    /// Returns the loss of this case as a graph, its predictions and its value.
+    pub fn build(&self) -> (Builder, Vec<ValueId>, ValueId) {
         let mut b = Builder::new("loss");
-        let mut fact = Fact::fixed(self.prediction.dtype(), self.prediction.shape());
-        if let Some(batch) = fact.shape.as_mut().filter(|shape| shape.len() > 1).and_then(|shape| shape.first_mut()) {
-            *batch = Dim::Symbol("batch".into());
+        let fact = |prediction: &Tensor| {
+            let mut fact = Fact::fixed(prediction.dtype(), prediction.shape());
+            let shape = fact.shape.as_mut().filter(|shape| shape.len() > 1 && self.spec.kind != LossKind::Output);
+            let axis = usize::from(self.spec.time_axis == Some(0));
+            if let Some(batch) = shape.and_then(|shape| shape.get_mut(axis)) {
+                *batch = Dim::Symbol("batch".into());
+            }
+            fact
+        };
+        let facts: Vec<Fact> = self.predictions.iter().map(fact).collect();
+        let target = self.spec.target_fact(&facts).unwrap();
+        let mut predictions = Vec::new();
+        for (at, fact) in facts.into_iter().enumerate() {
+            predictions.push(b.input(&prediction(at), fact));
         }
-        let target = self.spec.target_fact(&fact).unwrap();
-        let prediction = b.input("prediction", fact);
-        let target = b.input("target", target);
-        let loss = self.spec.build(&mut b, prediction, target).unwrap();
+        let target = target.map(|fact| b.input("target", fact));
+        let loss = self.spec.build(&mut b, &predictions, target).unwrap();
         let loss = b.output(loss, "loss");
-        (b, prediction, loss)
+        (b, predictions, loss)
     }
 
-    /// Returns what a graph of inputs `prediction` and `target` needs.
-    pub fn feeds(&self) -> [(&str, &Tensor); 2] {
-        [("prediction", &self.prediction), ("target", &self.target)]
+    /// Returns what a graph of predictions and target needs.
+    pub fn feeds(&self) -> Vec<(String, &Tensor)> {
+        let mut feeds: Vec<(String, &Tensor)> =
+            self.predictions.iter().enumerate().map(|(at, tensor)| (prediction(at), tensor)).collect();
+        feeds.extend(self.target.as_ref().map(|target| ("target".to_string(), target)));
+        feeds
     }
+}
+
+/// Returns the name of a prediction in the graph of a case.
+pub fn prediction(at: usize) -> String {
+    if at == 0 { "prediction".into() } else { format!("prediction{at}") }
 }
 
 /// Runs the cases on every engine and reports every failure.
@@ -115,19 +169,23 @@ pub fn check(cases: &[Case]) {
         check_graph(&graph).unwrap();
         let unknown = graph.values().find(|(_, value)| value.fact.shape.is_none() || value.fact.dtype.is_none());
         assert!(unknown.is_none(), "{}: {unknown:?}", case.name);
-        let expected = (case.formula)(&case.prediction.to_f64s().unwrap(), &case.target.to_f64s().unwrap());
+        let predictions: Vec<Vec<f64>> = case.predictions.iter().map(|x| x.to_f64s().unwrap()).collect();
+        let target = case.target.as_ref().map(|target| target.to_f64s().unwrap()).unwrap_or_default();
+        let expected = (case.formula)(&predictions, &target);
+        let feeds = case.feeds();
+        let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
         for opset in [18, 21] {
             let opsets = BTreeMap::from([(String::new(), opset)]);
             let model = Model { graph: graph.clone(), opsets, ir_version: 8, ..Model::default() };
             for mut engine in testing::engines() {
-                let found = match evaluate(engine.as_mut(), &model, &case.feeds()) {
+                let found = match evaluate(engine.as_mut(), &model, &feeds) {
                     Ok(outputs) => outputs[0].to_f64s().unwrap()[0],
                     Err(error) => {
                         failures.push(format!("{} at {opset}: {error}", case.name));
                         continue;
                     }
                 };
-                let same = found.is_nan() && expected.is_nan();
+                let same = found == expected || found.is_nan() && expected.is_nan();
                 if !(same || (found - expected).abs() <= TOLERANCE * (1.0 + expected.abs())) {
                     let engine = &engine.info().name;
                     failures.push(format!("{} [{engine}] at {opset}: {found}, expected {expected}", case.name));
@@ -139,7 +197,7 @@ pub fn check(cases: &[Case]) {
 }
 
 /// Returns short decimals in `-scale..scale`, with a zero first.
-fn wave(shape: &[usize], step: usize, scale: f64) -> Tensor {
+pub fn wave(shape: &[usize], step: usize, scale: f64) -> Tensor {
     let count = shape.iter().product();
     let values = (0..count).map(|index: usize| {
         let phase = (index * step * 37) % 101;

@@ -38,7 +38,8 @@ fn targets_and_classes_follow_the_prediction() {
         (LossSpec::new(LossKind::BinaryCrossEntropy), fact(DType::F16, &[9]), "float32[N]", None),
     ];
     for (spec, prediction, expected, classes) in cases {
-        assert_eq!(spec.target_fact(&prediction).unwrap().to_string(), expected, "{prediction}");
+        let target = spec.target_fact(std::slice::from_ref(&prediction)).unwrap().unwrap();
+        assert_eq!(target.to_string(), expected, "{prediction}");
         assert_eq!(spec.classes(&prediction), classes, "{prediction}");
     }
 }
@@ -58,6 +59,13 @@ fn wrong_options_are_named() {
             &logits,
             "the loss binary-cross-entropy has no option ignore_index",
         ),
+        (r#"{"kind":"mse","margin":1}"#, &logits, "the loss mse has no option margin"),
+        (r#"{"kind":"nll","label_smoothing":0.1}"#, &logits, "the loss nll has no option label_smoothing"),
+        (r#"{"kind":"mse","outputs":["a"]}"#, &logits, "the loss mse has no option outputs"),
+        (r#"{"kind":"output","target":"a"}"#, &logits, "the loss output has no option target"),
+        (r#"{"kind":"mse","weight":-1}"#, &logits, "the loss mse needs weight of at least 0, found -1"),
+        (r#"{"kind":"mse","terms":[{}]}"#, &logits, "the loss mse has no option terms"),
+        (r#"{"kind":"smooth-l1","beta":-1}"#, &logits, "the loss smooth-l1 needs beta of at least 0, found -1"),
         (r#"{"label_smoothing":1.5}"#, &logits, "the loss cross-entropy needs label_smoothing in [0, 1], found 1.5"),
         (r#"{"kind":"huber","delta":0}"#, &logits, "the loss huber needs delta above 0, found 0"),
         (
@@ -78,10 +86,48 @@ fn wrong_options_are_named() {
         ),
     ];
     for (text, prediction, expected) in cases {
-        assert_eq!(with(text).target_fact(prediction).unwrap_err().to_string(), expected, "{text}");
+        let error = with(text).target_fact(std::slice::from_ref(prediction)).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{text}");
     }
-    let integer = LossSpec::new(LossKind::Mse).target_fact(&fact(DType::I64, &[2])).unwrap_err();
+    let integer = LossSpec::new(LossKind::Mse).target_fact(&[fact(DType::I64, &[2])]).unwrap_err();
     assert_eq!(integer.to_string(), "the loss mse needs a prediction of a floating-point dtype, found int64[N]");
+}
+
+#[test]
+fn wrong_sums_and_outputs_are_named() {
+    let cases = [
+        (r#"{"kind":"triplet","outputs":["a","b"]}"#, "the loss triplet needs 3 entries in outputs, found 2"),
+        (r#"{"kind":"contrastive"}"#, "the loss contrastive needs 2 entries in outputs, found 0"),
+        (r#"{"kind":"triplet","output":"a"}"#, "the loss triplet has no option output"),
+        (
+            r#"{"kind":"cosine-embedding","outputs":["a","b"],"margin":2}"#,
+            "the loss cosine-embedding needs margin in [-1, 1], found 2",
+        ),
+        (r#"{"kind":"sum"}"#, "the loss sum needs 1 or more entries in terms, found 0"),
+        (r#"{"kind":"sum","weight":2,"terms":[{}]}"#, "the loss sum has no option weight"),
+        (r#"{"kind":"sum","terms":[{"kind":"mse","delta":2}]}"#, "the loss mse has no option delta"),
+        (
+            r#"{"kind":"sum","terms":[{"kind":"sum","terms":[{}]}]}"#,
+            "the loss sum needs terms that are no sums, found a sum",
+        ),
+    ];
+    for (text, expected) in cases {
+        let spec: LossSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(spec.validate().unwrap_err().to_string(), expected, "{text}");
+    }
+    let names = Some(vec!["a".to_string(), "b".to_string()]);
+    let spec = LossSpec { outputs: names, ..LossSpec::new(LossKind::Contrastive) };
+    let error = spec.target_fact(&[fact(DType::F32, &[9, 5]), fact(DType::F32, &[9, 6])]).unwrap_err();
+    let expected = "the loss contrastive needs predictions of one shape, found float32[N,5] and float32[N,6]";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_sum_is_judged_by_what_classifies() {
+    let spec: LossSpec = serde_json::from_str(r#"{"kind":"sum","terms":[{"kind":"mse"},{"kind":"nll"}]}"#).unwrap();
+    assert_eq!((spec.judged().kind, spec.terms().len()), (LossKind::Nll, 2));
+    let single = LossSpec::new(LossKind::L1);
+    assert_eq!((single.judged(), single.terms().len()), (&single, 1));
 }
 
 #[test]
@@ -90,7 +136,7 @@ fn wrong_targets_and_weights_are_named() {
         let mut b = Builder::new("loss");
         let prediction = b.input("logits", fact(DType::F32, &[9, 5]));
         let target = b.input("labels", target);
-        spec.build(&mut b, prediction, target).unwrap_err()
+        spec.build(&mut b, &[prediction], Some(target)).unwrap_err()
     };
     let error = build(&LossSpec::default(), fact(DType::F32, &[9]));
     assert_eq!(error.kind(), ErrorKind::BadInput);
@@ -107,7 +153,7 @@ fn every_file_is_a_kind() {
     let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/losses"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().replace(".rs", "").replace('_', "-"))
-        .filter(|name| !["mod", "testing", "tests"].contains(&name.as_str()))
+        .filter(|name| !["kind", "mod", "spec", "testing", "tests"].contains(&name.as_str()))
         .collect();
     files.sort();
     let mut kinds = LossKind::ALL.map(LossKind::name);
@@ -118,33 +164,32 @@ fn every_file_is_a_kind() {
 #[cfg(feature = "runner")]
 mod goldens {
     use crate::graph::Tensor;
-    use crate::losses::testing::{Case, check};
-    use crate::losses::{LossKind, LossSpec};
+    use crate::losses::LossSpec;
+    use crate::losses::testing::{Case, check, prediction};
     use serde_json::Value;
 
     /// Reads `fixtures/goldens/losses.json`, written by `make.py` beside it.
-    fn cases() -> Vec<(Case, Vec<f64>)> {
+    fn cases() -> Vec<(Case, Vec<Vec<f64>>)> {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/goldens/losses.json");
         let text = std::fs::read_to_string(file).unwrap();
         let entries: Vec<Value> = serde_json::from_str(&text).unwrap();
         entries.iter().map(case).collect()
     }
 
-    fn case(entry: &Value) -> (Case, Vec<f64>) {
-        let options = &entry["options"];
-        let list = |value: &Value| {
-            let number = |number: &Value| number.as_f64().unwrap() as f32;
-            value.as_array().map(|values| values.iter().map(number).collect())
-        };
-        let spec = LossSpec {
-            class_axis: entry["class_axis"].as_i64(),
-            class_weights: list(&options["weight"]),
-            ignore_index: options["ignore_index"].as_i64(),
-            label_smoothing: options["label_smoothing"].as_f64().unwrap_or(0.0) as f32,
-            delta: options["delta"].as_f64().unwrap_or(1.0) as f32,
-            pos_weight: list(&options["pos_weight"]),
-            ..LossSpec::new(LossKind::from_name(entry["loss"].as_str().unwrap()).unwrap())
-        };
+    fn case(entry: &Value) -> (Case, Vec<Vec<f64>>) {
+        let mut options = entry["options"].clone();
+        options["kind"] = entry["loss"].clone();
+        if let Some(weight) = options.as_object_mut().unwrap().remove("weight") {
+            options["class_weights"] = weight;
+        }
+        if !entry["class_axis"].is_null() {
+            options["class_axis"] = entry["class_axis"].clone();
+        }
+        let several = entry["predictions"].as_array();
+        if let Some(several) = several.filter(|several| several.len() > 1) {
+            options["outputs"] = (0..several.len()).map(prediction).collect();
+        }
+        let spec: LossSpec = serde_json::from_value(options).unwrap();
         let floats = |value: &Value| -> Vec<f64> {
             value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
         };
@@ -159,15 +204,19 @@ mod goldens {
             _ => Tensor::from_vec(&shape(value), floats(&value["values"]).into_iter().map(|v| v as f32).collect()),
         };
         let name = format!("{} {}", spec.kind, entry["name"].as_str().unwrap());
-        let (prediction, target) = (tensor(&entry["prediction"]), tensor(&entry["target"]));
-        let value = entry["value"].as_f64().unwrap();
-        (Case::expecting(&name, &spec, prediction, target, value), floats(&entry["grad"]))
+        let target = Some(&entry["target"]).filter(|target| !target.is_null()).map(tensor);
+        let predictions =
+            several.map_or_else(|| vec![tensor(&entry["prediction"])], |all| all.iter().map(tensor).collect());
+        let grads = entry["grads"]
+            .as_array()
+            .map_or_else(|| vec![floats(&entry["grad"])], |all| all.iter().map(floats).collect());
+        (Case::expecting(&name, &spec, predictions, target, entry["value"].as_f64().unwrap()), grads)
     }
 
     #[test]
     fn values() {
         let cases: Vec<Case> = cases().into_iter().map(|(case, _)| case).collect();
-        assert!(cases.len() > 20, "{} cases", cases.len());
+        assert!(cases.len() > 50, "{} cases", cases.len());
         check(&cases);
     }
 
@@ -176,27 +225,34 @@ mod goldens {
     fn gradients() {
         let mut failures = Vec::new();
         for (case, expected) in cases() {
-            let (mut b, prediction, loss) = case.build();
-            let grad = match crate::autodiff::gradients(&mut b, 18, loss, &[prediction]) {
-                Ok(grads) => grads[0].unwrap(),
+            let (mut b, predictions, loss) = case.build();
+            let grads = match crate::autodiff::gradients(&mut b, 18, loss, &predictions) {
+                Ok(grads) => grads,
                 Err(error) => {
                     failures.push(format!("{}: {error}", case.name));
                     continue;
                 }
             };
-            b.output(grad, "prediction.grad");
+            for (at, grad) in grads.into_iter().enumerate() {
+                b.output(grad.unwrap(), &format!("{}.grad", prediction(at)));
+            }
             let graph = crate::graph::prune(&b.finish());
             crate::graph::check(&graph).unwrap();
             let opsets = std::collections::BTreeMap::from([(String::new(), 18)]);
             let model = crate::graph::Model { graph, opsets, ir_version: 8, ..Default::default() };
+            let feeds = case.feeds();
+            let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
             for mut engine in crate::runner::testing::engines() {
-                let outputs = crate::runner::evaluate(engine.as_mut(), &model, &case.feeds()).unwrap();
-                assert_eq!(outputs[1].shape(), case.prediction.shape(), "{}", case.name);
-                let found = outputs[1].to_f64s().unwrap();
-                let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
-                let close = found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-6 * (0.1 + largest));
-                if !close {
-                    failures.push(format!("{} [{}]: {found:?}, expected {expected:?}", case.name, engine.info().name));
+                let outputs = crate::runner::evaluate(engine.as_mut(), &model, &feeds).unwrap();
+                for ((at, expected), found) in expected.iter().enumerate().zip(&outputs[1..]) {
+                    assert_eq!(found.shape(), case.predictions[at].shape(), "{}", case.name);
+                    let found = found.to_f64s().unwrap();
+                    let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+                    let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-6 * (0.1 + largest));
+                    if !close {
+                        let engine = &engine.info().name;
+                        failures.push(format!("{} {at} [{engine}]: {found:?}, expected {expected:?}", case.name));
+                    }
                 }
             }
         }

@@ -4,24 +4,27 @@
 //! g = grad + weight_decay p
 //! m = beta1 m + (1 - beta1) g
 //! v = beta2 v + (1 - beta2) g^2
+//! w = max(w, v)  (amsgrad), else v
 //! t = t + 1
-//! p = p - lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
+//! p = p - lr / (1 - beta1^t) m / (sqrt(w / (1 - beta2^t)) + eps)
 //! ```
 //!
-//! Slots: `exp_avg` (m) and `exp_avg_sq` (v), zeros, and `step` (t), a float32 number from 0.
+//! Slots: `exp_avg` (m) and `exp_avg_sq` (v), zeros, with amsgrad `max_exp_avg_sq` (w), zeros, and
+//! `step` (t), a float32 number from 0. With `decoupled_weight_decay` the update is that of AdamW.
 //!
 //! `1 - beta^t` loses its digits in float32 while `beta^t` is near 1, so it is built as
 //! `2 u / (1 + u)` with `u = tanh(-t ln(beta) / 2)`, which is the same and keeps them.
 //! <https://pytorch.org/docs/stable/generated/torch.optim.Adam.html>
 
-use super::sgd::decayed;
-use super::{Next, OptimizerSpec, SlotSpec, State};
-use crate::graph::{Builder, DType, ValueId};
+use super::{Next, OptimizerSpec, SlotSpec, State, blend, decayed};
+use crate::graph::{Attributes, Builder, DType, ValueId};
 
 /// Returns the slots.
-pub(super) fn slots() -> Vec<SlotSpec> {
-    let zeros = |name, scalar| SlotSpec { name, scalar, initial: 0.0 };
-    vec![zeros("exp_avg", false), zeros("exp_avg_sq", false), zeros("step", true)]
+pub(super) fn slots(spec: &OptimizerSpec) -> Vec<SlotSpec> {
+    let mut slots = vec![SlotSpec::zeros("exp_avg"), SlotSpec::zeros("exp_avg_sq")];
+    slots.extend(spec.amsgrad().then(|| SlotSpec::zeros("max_exp_avg_sq")));
+    slots.push(SlotSpec::count());
+    slots
 }
 
 /// Appends the update of one parameter.
@@ -39,21 +42,27 @@ pub(super) fn adapted(
     start: ValueId,
     grad: ValueId,
 ) -> Next {
-    let &[average, squares, count] = state.slots.as_slice() else {
+    let &[average, squares, ref largest @ .., count] = state.slots.as_slice() else {
         unreachable!("invariant: made with the slots of this file");
     };
     let [beta1, beta2] = spec.betas();
     let square = b.mul(grad, grad);
     let average = blend(b, average, grad, beta1);
     let squares = blend(b, squares, square, beta2);
+    let mut slots = vec![average, squares];
+    for largest in largest {
+        slots.push(b.op("Max", &[*largest, squares], Attributes::none()));
+    }
+    let divisor = slots.last().copied().unwrap_or(squares);
     let count = b.shift(count, 1.0);
+    slots.push(count);
     let dtype = b.dtype(start);
     let steps = if dtype == DType::F32 { count } else { b.cast(count, dtype) };
     let rate = match correction(b, steps, beta1) {
         Some(correction) => b.div(lr, correction),
         None => lr,
     };
-    let mut root = b.unary("Sqrt", squares);
+    let mut root = b.unary("Sqrt", divisor);
     if let Some(correction) = correction(b, steps, beta2) {
         let correction = b.unary("Sqrt", correction);
         root = b.div(root, correction);
@@ -61,14 +70,7 @@ pub(super) fn adapted(
     let scale = b.shift(root, spec.eps());
     let numerator = b.mul(average, rate);
     let change = b.div(numerator, scale);
-    Next { value: b.sub(start, change), slots: vec![average, squares, count] }
-}
-
-/// Appends `beta old + (1 - beta) new`.
-fn blend(b: &mut Builder, old: ValueId, new: ValueId, beta: f64) -> ValueId {
-    let kept = b.scale(old, beta);
-    let added = b.scale(new, 1.0 - beta);
-    b.add(kept, added)
+    Next { value: b.sub(start, change), slots }
 }
 
 /// Appends `1 - beta^t`; `None` for beta 0, where it is 1.
@@ -90,13 +92,18 @@ mod tests {
 
     /// The pseudo-code of the head for one number.
     fn scalar(spec: &OptimizerSpec, p: f64, grad: f64, slots: &mut [f64], lr: f64) -> f64 {
-        let [m, v, t] = slots else { unreachable!() };
+        let [m, v, largest @ .., t] = slots else { unreachable!() };
         let [beta1, beta2] = spec.betas();
         let g = grad + spec.weight_decay() * p;
         *m = beta1 * *m + (1.0 - beta1) * g;
         *v = beta2 * *v + (1.0 - beta2) * g * g;
+        let mut w = *v;
+        for largest in largest {
+            *largest = largest.max(*v);
+            w = *largest;
+        }
         *t += 1.0;
-        p - lr / (1.0 - beta1.powf(*t)) * *m / ((*v / (1.0 - beta2.powf(*t))).sqrt() + spec.eps())
+        p - lr / (1.0 - beta1.powf(*t)) * *m / ((w / (1.0 - beta2.powf(*t))).sqrt() + spec.eps())
     }
 
     #[test]
@@ -111,6 +118,7 @@ mod tests {
             Case::new("slow betas", &betas([0.9, 0.99999]), scalar),
             Case::new("no averages", &betas([0.0, 0.0]), scalar),
             Case::new("clipped", &OptimizerSpec { clip_norm: Some(0.5), ..spec.clone() }, scalar),
+            Case::new("amsgrad", &OptimizerSpec { amsgrad: Some(true), ..betas([0.5, 0.1]) }, scalar),
             Case::new("after 20000 steps", &spec, scalar).starting_at(20000.0),
         ]);
     }

@@ -9,17 +9,12 @@
 //! <https://pytorch.org/docs/stable/generated/torch.optim.AdamW.html>
 
 use super::adam::adapted;
-use super::{Next, OptimizerSpec, State};
+use super::{Next, OptimizerSpec, State, shrunk};
 use crate::graph::{Builder, ValueId};
 
 /// Appends the update of one parameter.
 pub(super) fn step(spec: &OptimizerSpec, b: &mut Builder, lr: ValueId, state: &State) -> Next {
-    let mut start = state.value;
-    if spec.weight_decay() != 0.0 {
-        let decay = b.scale(lr, -spec.weight_decay());
-        let kept = b.shift(decay, 1.0);
-        start = b.mul(state.value, kept);
-    }
+    let start = shrunk(b, spec.weight_decay(), lr, state);
     adapted(spec, b, lr, state, start, state.grad)
 }
 
@@ -43,7 +38,13 @@ mod tests {
     fn three_steps() {
         let spec = OptimizerSpec::new(OptimizerKind::AdamW);
         let decay = |decay| OptimizerSpec { weight_decay: Some(decay), ..spec.clone() };
+        let adam = OptimizerSpec {
+            decoupled_weight_decay: Some(true),
+            weight_decay: Some(0.1),
+            ..OptimizerSpec::new(OptimizerKind::Adam)
+        };
         check(&[
+            Case::new("adam, decoupled", &adam, scalar),
             Case::new("defaults", &spec, scalar),
             Case::new("no decay", &decay(0.0), scalar),
             Case::new("much decay", &decay(0.5), scalar),

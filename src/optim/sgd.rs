@@ -2,24 +2,25 @@
 //!
 //! ```text
 //! g = grad + weight_decay p
-//! v = momentum v + g                      only with momentum
+//! v = momentum v + (1 - dampening) g      only with momentum; v = g in the first step
 //! u = g + momentum v  (nesterov), else v  g without momentum
+//! t = t + 1                               only with dampening
 //! p = p - lr u
 //! ```
 //!
-//! Slots: `momentum` (v, zeros), only with momentum. From zeros the first step gives `v = g`, as
-//! in PyTorch.
+//! Slots: `momentum` (v, zeros), only with momentum, and `step` (t), a float32 number from 0, only
+//! with dampening. Without it the first step gives `v = g` from zeros.
 //! <https://pytorch.org/docs/stable/generated/torch.optim.SGD.html>
 
-use super::{Next, OptimizerSpec, SlotSpec, State};
-use crate::graph::{Builder, ValueId};
+use super::{Next, OptimizerSpec, SlotSpec, State, decayed};
+use crate::graph::{Builder, DType, ValueId};
 
 /// Returns the slots.
 pub(super) fn slots(spec: &OptimizerSpec) -> Vec<SlotSpec> {
-    match spec.momentum() {
-        0.0 => Vec::new(),
-        _ => vec![SlotSpec { name: "momentum", scalar: false, initial: 0.0 }],
-    }
+    let mut slots = Vec::new();
+    slots.extend((spec.momentum() != 0.0).then(|| SlotSpec::zeros("momentum")));
+    slots.extend((spec.dampening() != 0.0).then(SlotSpec::count));
+    slots
 }
 
 /// Appends the update of one parameter.
@@ -27,10 +28,17 @@ pub(super) fn step(spec: &OptimizerSpec, b: &mut Builder, lr: ValueId, state: &S
     let grad = decayed(b, spec.weight_decay(), state);
     let mut slots = Vec::new();
     let mut update = grad;
-    if let [velocity] = state.slots[..] {
+    if let [velocity, ref count @ ..] = state.slots[..] {
         let kept = b.scale(velocity, spec.momentum());
-        let velocity = b.add(kept, grad);
+        let count = count.first().map(|count| b.shift(*count, 1.0));
+        let mut added = grad;
+        if let Some(count) = count {
+            let factor = dampened(b, spec.dampening(), count, grad);
+            added = b.mul(grad, factor);
+        }
+        let velocity = b.add(kept, added);
         slots.push(velocity);
+        slots.extend(count);
         update = velocity;
         if spec.nesterov() {
             let ahead = b.scale(velocity, spec.momentum());
@@ -41,13 +49,13 @@ pub(super) fn step(spec: &OptimizerSpec, b: &mut Builder, lr: ValueId, state: &S
     Next { value: b.sub(state.value, change), slots }
 }
 
-/// Appends `grad + weight_decay p`.
-pub(super) fn decayed(b: &mut Builder, weight_decay: f64, state: &State) -> ValueId {
-    if weight_decay == 0.0 {
-        return state.grad;
-    }
-    let pull = b.scale(state.value, weight_decay);
-    b.add(state.grad, pull)
+/// Appends `1 - dampening`, 1 where this is the first step, in the dtype of the gradient.
+fn dampened(b: &mut Builder, dampening: f64, count: ValueId, grad: ValueId) -> ValueId {
+    let begun = b.compare("Greater", count, 1.0);
+    let (less, whole) = (b.scalar(DType::F32, 1.0 - dampening), b.scalar(DType::F32, 1.0));
+    let factor = b.select(begun, less, whole);
+    let dtype = b.dtype(grad);
+    if dtype == DType::F32 { factor } else { b.cast(factor, dtype) }
 }
 
 #[cfg(all(test, feature = "runner"))]
@@ -60,8 +68,10 @@ mod tests {
         let momentum = spec.momentum.unwrap_or(0.0);
         let g = grad + spec.weight_decay.unwrap_or(0.0) * p;
         let mut u = g;
-        if let [v] = slots {
-            *v = momentum * *v + g;
+        if let [v, count @ ..] = slots {
+            let first = count.iter().any(|count| *count == 0.0);
+            *v = momentum * *v + if first { g } else { (1.0 - spec.dampening.unwrap_or(0.0)) * g };
+            count.iter_mut().for_each(|count| *count += 1.0);
             u = if spec.nesterov == Some(true) { g + momentum * *v } else { *v };
         }
         p - lr * u
@@ -73,6 +83,7 @@ mod tests {
         let momentum = OptimizerSpec { momentum: Some(0.9), ..spec.clone() };
         let nesterov = OptimizerSpec { nesterov: Some(true), ..momentum.clone() };
         let decay = |spec: &OptimizerSpec| OptimizerSpec { weight_decay: Some(0.1), ..spec.clone() };
+        let dampened = OptimizerSpec { dampening: Some(0.3), ..decay(&momentum) };
         let clip = |limit| OptimizerSpec { clip_norm: Some(limit), ..decay(&nesterov) };
         check(&[
             Case::new("plain", &spec, scalar),
@@ -81,6 +92,8 @@ mod tests {
             Case::new("decay", &decay(&spec), scalar),
             Case::new("momentum, decay", &decay(&momentum), scalar),
             Case::new("nesterov, decay", &decay(&nesterov), scalar),
+            Case::new("dampening", &dampened, scalar),
+            Case::new("dampening, later", &dampened, scalar).starting_at(7.0),
             Case::new("clipped", &clip(0.5), scalar),
             Case::new("limit not reached", &clip(100.0), scalar),
         ]);

@@ -1,6 +1,6 @@
 //! Compares an optimizer graph with its scalar pseudo-code in f64, on every engine.
 
-use super::OptimizerSpec;
+use super::{OptimizerSpec, Parameter};
 use crate::graph::{DType, Fact, Graph, Model, Tensor, ValueId, check as check_graph};
 use crate::runner::{Engine, evaluate, testing};
 use std::collections::{BTreeMap, HashSet};
@@ -39,7 +39,8 @@ pub fn start(spec: &OptimizerSpec, parameters: &[Tensor]) -> Values {
     let mut values = Values::new();
     for (index, parameter) in parameters.iter().enumerate() {
         values.insert(format!("p{index}"), parameter.clone());
-        for slot in spec.slots() {
+        let own = Parameter::new("p", Fact::fixed(parameter.dtype(), parameter.shape()));
+        for slot in spec.slots_of(&own) {
             let (dtype, shape) =
                 if slot.scalar { (DType::F32, &[][..]) } else { (parameter.dtype(), parameter.shape()) };
             values.insert(format!("p{index}.{}", slot.name), Tensor::float_full(dtype, shape, slot.initial));
@@ -51,8 +52,13 @@ pub fn start(spec: &OptimizerSpec, parameters: &[Tensor]) -> Values {
 /// Returns the graph of parameters like these, checked.
 pub fn model(spec: &OptimizerSpec, parameters: &[Tensor]) -> Model {
     let fact = |tensor: &Tensor| Fact::fixed(tensor.dtype(), tensor.shape());
-    let named: Vec<_> = parameters.iter().enumerate().map(|(index, p)| (format!("p{index}"), fact(p))).collect();
-    let graph = spec.graph(&named).unwrap();
+    let parameter = |(index, p): (usize, &Tensor)| Parameter::new(&format!("p{index}"), fact(p));
+    checked(spec, &parameters.iter().enumerate().map(parameter).collect::<Vec<_>>())
+}
+
+/// Returns the graph of parameters, checked.
+pub fn checked(spec: &OptimizerSpec, parameters: &[Parameter]) -> Model {
+    let graph = spec.graph(parameters).unwrap();
     check_graph(&graph).unwrap();
     assert_eq!(readers_after_write(&graph), Vec::<String>::new());
     Model { graph, opsets: BTreeMap::from([(String::new(), 18)]), ir_version: 8, ..Model::default() }
@@ -62,7 +68,9 @@ pub fn model(spec: &OptimizerSpec, parameters: &[Tensor]) -> Model {
 pub fn advance(engine: &mut dyn Engine, model: &Model, values: &mut Values, lr: f64, grads: &[Tensor]) {
     let lr = Tensor::scalar(lr as f32);
     let grads: Vec<_> = grads.iter().enumerate().map(|(index, grad)| (format!("p{index}.grad"), grad)).collect();
-    let mut feeds: Vec<(&str, &Tensor)> = values.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    let read = |(name, _): &(&String, &Tensor)| model.graph.find(name).is_some();
+    let mut feeds: Vec<(&str, &Tensor)> =
+        values.iter().filter(read).map(|(name, value)| (name.as_str(), value)).collect();
     feeds.extend(grads.iter().map(|(name, grad)| (name.as_str(), *grad)));
     feeds.push(("lr", &lr));
     let outputs = evaluate(engine, model, &feeds).unwrap();
@@ -159,7 +167,7 @@ fn readers_after_write(graph: &Graph) -> Vec<String> {
 }
 
 /// Returns short decimals in -1..1.
-fn wave(shape: &[usize], seed: usize) -> Tensor {
+pub fn wave(shape: &[usize], seed: usize) -> Tensor {
     let count = shape.iter().product();
     let values = (0..count).map(|index: usize| ((index * 37 + seed * 53 + 11) % 97) as f32 / 50.0 - 0.97);
     Tensor::from_vec::<f32>(shape, values.collect())

@@ -33,4 +33,4 @@ pub use freeze_plan::{
 pub use options::{Arithmetic, BatchNorm, MAX_EPOCHS, PlanOptions};
 pub use policy::{Decision, EpochRecord, FrozenSet, History, Moment, Policy};
 pub use roles::overrides;
-pub use selection::frozen_unless_kept;
+pub use selection::{frozen_unless_kept, spoken_for};

@@ -71,6 +71,21 @@ pub fn frozen_unless_kept(units: &[Unit], names: &[String], keep: &[String]) -> 
     Ok(names.iter().filter(freezes).map(|name| globset::escape(name)).collect())
 }
 
+/// Returns the parameters that each of `texts` speaks for: those that it matches, and those of a unit
+/// that it matches by path. `argument` is its name in errors.
+///
+/// # Errors
+/// A pattern is no glob or matches nothing.
+pub fn spoken_for(units: &[Unit], argument: &'static str, texts: &[String]) -> Result<HashSet<String>, PlanError> {
+    let patterns = patterns(units, argument, texts)?;
+    let mut found = HashSet::new();
+    for unit in units {
+        let speaks = |name: &&String| patterns.iter().any(|pattern| pattern.speaks_for(unit, name));
+        found.extend(names_of(unit).filter(speaks).cloned());
+    }
+    Ok(found)
+}
+
 /// A glob, or a name as it is.
 #[derive(Clone)]
 pub(super) struct Pattern {

@@ -38,6 +38,8 @@ pub struct EngineInfo {
     pub device: String,
     /// Threads within one operator.
     pub threads: usize,
+    /// True where it can reshape to a shape that is computed, as recomputing modules needs.
+    pub recomputes: bool,
 }
 
 /// A graph that an engine refuses or fails to run.

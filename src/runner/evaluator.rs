@@ -27,7 +27,7 @@ impl Evaluator {
         Ok(Evaluator { model, prediction: prediction.map(str::to_string), session, batches: HashMap::new() })
     }
 
-    /// Runs the whole of `batches` and returns the metrics.
+    /// Runs the whole of `batches` and returns the metrics of `loss`, which may be one term of a `sum`.
     ///
     /// # Errors
     /// Those of the engine.
@@ -37,15 +37,17 @@ impl Evaluator {
         state: &State,
         batches: &Batches,
         loss: &LossSpec,
+        sum: bool,
     ) -> Result<BTreeMap<String, f64>, EngineError> {
         let mut metrics = Metrics::default();
+        let compared = names::target(loss.target.as_deref());
         for index in 0..batches.len() {
             let batch = batches.batch(0, index);
             let results = self.batch(engine, state, &batch)?;
-            let target = batch.iter().find(|(name, _)| name == names::TARGET).or(batch.first());
+            let target = batch.iter().find(|(name, _)| *name == compared).or(batch.first());
             if let ([value, rest @ ..], Some((_, target))) = (results.as_slice(), target) {
                 let value = value.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN);
-                metrics.add(loss, value, rest.first().unwrap_or(target), target);
+                metrics.add(loss, sum, value, rest.first().unwrap_or(target), target);
             }
         }
         Ok(metrics.values())

@@ -52,6 +52,9 @@ pub enum RunEvent {
         predicted_step_cost: f64,
         /// Nodes of the train graph.
         nodes: usize,
+        /// Modules that compute their activations a second time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        recomputed: Vec<String>,
     },
     /// A step is done.
     Step {
@@ -59,7 +62,7 @@ pub enum RunEvent {
         epoch: usize,
         /// Step over the whole run, from 1.
         step: usize,
-        /// Loss of the batch before the update.
+        /// Mean loss of the step's batches before the update.
         loss: f64,
         /// Learning rate of the update; absent where a training step of the file does not tell.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,10 @@
 //! unknown, missing, of another type or out of its range is an error that names it and its line.
 
 mod de;
+mod targets;
 mod tree;
+
+pub use targets::Targets;
 
 use super::schedule::Schedule;
 use crate::data::LastBatch;
@@ -12,13 +15,13 @@ use crate::error::ErrorKind;
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use crate::plan::PlanOptions;
-use crate::training::Dropout;
+use crate::training::{Dropout, Recompute};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 6] = ["data", "loss", "optimizer", "schedule", "freeze", "run"];
+const SECTIONS: [&str; 7] = ["data", "loss", "losses", "optimizer", "schedule", "freeze", "run"];
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +29,7 @@ const SECTIONS: [&str; 6] = ["data", "loss", "optimizer", "schedule", "freeze", 
 pub struct Job {
     /// The model to train.
     pub model: PathBuf,
-    /// The model output that the loss compares with the target; the first by default.
+    /// The model output that a loss reads which names none; the first by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
     /// Which training information of the model is run where the job has no `[loss]` and no
@@ -42,6 +45,9 @@ pub struct Job {
     /// `[loss]`; may be left out where the model carries training information.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<LossSpec>,
+    /// `[[losses]]` in place of `[loss]`: their weighted sum is minimized.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<LossSpec>,
     /// `[optimizer]`; may be left out where the model carries training information.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerSpec>,
@@ -66,10 +72,11 @@ pub struct DataSection {
     pub eval: Option<PathBuf>,
     /// The column of each model input.
     pub inputs: BTreeMap<String, String>,
-    /// The column that the loss compares with. With training information, that of the input which
-    /// the algorithm alone reads; may be left out where `inputs` names all of them.
+    /// The column that the loss compares with, or for losses that name their targets a table of
+    /// columns. With training information, that of the input which the algorithm alone reads; may be
+    /// left out where no loss has a target or `inputs` names all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub target: Option<Targets>,
     /// Rows in a batch, at least 1.
     pub batch: usize,
     /// Seed of the order of rows; 0 by default.
@@ -97,6 +104,13 @@ pub struct RunSection {
     /// Threads within one operator; all cores by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Modules whose activations are computed again in the backward pass: `"none"` (default), `"auto"`
+    /// or a list of patterns.
+    #[serde(default)]
+    pub recompute: Recompute,
+    /// Batches whose gradients are averaged for one step, at least 1; 1 by default.
+    #[serde(default = "one")]
+    pub accumulate: u64,
     /// Steps between two `step` events, at least 1; 10 by default.
     #[serde(default = "ten")]
     pub log_every: u64,
@@ -111,6 +125,10 @@ fn yes() -> bool {
 
 fn cpu() -> String {
     "cpu".into()
+}
+
+fn one() -> u64 {
+    1
 }
 
 fn ten() -> u64 {
@@ -211,7 +229,7 @@ impl Gaps {
             std::fs::read_to_string(file).map_err(|source| JobError::Read { file: file.to_path_buf(), source })?;
         let mut root = tree::parse(file, &text)?;
         let absent = |section: &str| root.get(section).is_none();
-        let (loss, optimizer) = (absent("loss"), absent("optimizer"));
+        let (loss, optimizer) = (absent("loss") && absent("losses"), absent("optimizer"));
         for argument in sets {
             tree::set(&mut root, argument)?;
         }
@@ -259,6 +277,12 @@ impl Job {
         Ok(job)
     }
 
+    /// Returns what is minimized: the loss, or the sum of the losses.
+    pub fn objective(&self) -> Option<LossSpec> {
+        let sum = (!self.losses.is_empty()).then(|| LossSpec::sum(self.losses.clone()));
+        self.loss.clone().or(sum)
+    }
+
     /// Returns the job file that means this job: every default written out, paths absolute.
     pub fn resolved(&self) -> String {
         toml::to_string(self).expect("invariant: paths came from UTF-8 text, and keys are strings")
@@ -288,7 +312,10 @@ impl Job {
             let key = keys.into_iter().find(|full| full.strip_prefix("schedule.") == Some(key));
             (key.unwrap_or("schedule"), reason)
         });
+        let both = (self.loss.is_some() && !self.losses.is_empty())
+            .then(|| ("losses", "stands beside [loss]: a job has one or the other".to_string()));
         empty("model", &self.model)
+            .or(both)
             .or_else(|| empty("data.train", &self.data.train))
             .or_else(|| self.data.eval.as_ref().and_then(|eval| empty("data.eval", eval)))
             .or_else(|| {
@@ -303,6 +330,7 @@ impl Job {
             .or(device)
             .or_else(|| empty("run.dir", &self.run.dir))
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
+            .or_else(|| zero("run.accumulate", self.run.accumulate))
             .or_else(|| zero("run.log_every", self.run.log_every))
     }
 }
@@ -379,7 +407,7 @@ dir = "runs/first"
         assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/../other/eval.npz")));
         assert_eq!(job.data.inputs["y"], "a = b");
         assert_eq!(job.schedule, Some(Schedule::Step { step_epochs: 2, gamma: 0.1, warmup_steps: 0 }));
-        assert_eq!(job.optimizer.unwrap().lr, 1e-3);
+        assert_eq!(job.optimizer.unwrap().lr, Some(1e-3));
         assert_eq!(job.freeze.keep.len(), 2);
         assert_eq!(job.model, Path::new("/jobs/a/2024-01-01"));
     }

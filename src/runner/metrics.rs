@@ -14,15 +14,16 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Adds one batch, weighted by the targets that count: its mean loss, its predictions and targets.
-    pub fn add(&mut self, spec: &LossSpec, loss: f64, prediction: &Tensor, target: &Tensor) {
+    /// Adds one batch: its mean loss, weighted by the targets that count, or where it is a `sum` by its
+    /// rows, its predictions and targets.
+    pub fn add(&mut self, spec: &LossSpec, sum: bool, loss: f64, prediction: &Tensor, target: &Tensor) {
         let judged = match spec.kind {
-            LossKind::CrossEntropy => classes_right(spec, prediction, target),
+            LossKind::CrossEntropy | LossKind::Nll => classes_right(spec, prediction, target),
             LossKind::BinaryCrossEntropy => signs_right(prediction, target),
             _ => None,
         };
         let samples = target.shape().first().copied().unwrap_or(1) as f64;
-        let weight = judged.map_or(samples, |(_, judged)| judged as f64);
+        let weight = judged.filter(|_| !sum).map_or(samples, |(_, judged)| judged as f64);
         if weight > 0.0 {
             self.loss += loss * weight;
             self.samples += weight;

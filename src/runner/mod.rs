@@ -21,15 +21,17 @@ pub mod testing;
 #[cfg(feature = "tract")]
 mod tract;
 #[cfg(feature = "tract")]
+mod tract_refused;
+#[cfg(feature = "tract")]
 mod tract_stable;
 mod train;
 
 pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};
 pub use event::{RunEvent, Timed};
-pub use job::{Gaps, Job, JobError};
+pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use onnxruntime::OnnxRuntime;
-pub use phase::{Phase, Stepped};
+pub use phase::{Phase, Share};
 pub use probe::EngineProbe;
 pub use schedule::{Schedule, lr_at};
 pub use state::State;

@@ -75,6 +75,7 @@ impl OnnxRuntime {
                 library: library.display().to_string(),
                 device: "cpu".into(),
                 threads,
+                recomputes: true,
             },
             environment,
             largest: LARGEST,

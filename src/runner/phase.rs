@@ -12,12 +12,35 @@ pub struct Phase {
     optimizer: Option<Optimizer>,
     passed: Vec<(String, BufferId)>,
     lr: BufferId,
+    /// The step number, where something is random.
+    number: Option<BufferId>,
     batches: HashMap<Vec<Vec<usize>>, Batch>,
     /// State that the train graph reads.
     inputs: Vec<(String, BufferId)>,
     /// State that the train graph changes: where it is read, or by way of the host.
     moving: Vec<(String, BufferId)>,
     moving_late: Vec<(String, BufferId)>,
+    accumulated: Option<Accumulated>,
+}
+
+/// What a train graph that adds gradients up reads beside them.
+struct Accumulated {
+    weight: BufferId,
+    keep: BufferId,
+}
+
+/// The part of a batch in an update.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Its rows over those of the update.
+    pub weight: f64,
+    /// Whether it is the first batch of the update.
+    pub first: bool,
+}
+
+impl Share {
+    /// A batch that is an update by itself.
+    pub const WHOLE: Share = Share { weight: 1.0, first: true };
 }
 
 struct Optimizer {
@@ -34,15 +57,6 @@ struct Batch {
     buffers: Vec<(String, BufferId)>,
 }
 
-/// What a step gave.
-#[derive(Clone, Copy, Debug)]
-pub struct Stepped {
-    /// The loss.
-    pub loss: f64,
-    /// The learning rate that the update had, where it tells.
-    pub lr: Option<f64>,
-}
-
 impl Phase {
     /// Loads the graphs of a step. The state must already have the slots of the step.
     ///
@@ -56,12 +70,23 @@ impl Phase {
             passed.push((name.clone(), engine.allocate(&zeros)?));
         }
         let lr = engine.allocate(&Tensor::scalar(0f32))?;
+        let number = match step.is_random() {
+            true => Some(engine.allocate(&Tensor::scalar(0_i64))?),
+            false => None,
+        };
         let optimizer = match &step.optimizer {
             None => None,
             Some(model) => {
                 let session = engine.load(model)?;
                 Some(Optimizer::bind(engine, session, &model.graph, step, state, &passed, lr)?)
             }
+        };
+        let accumulated = match step.accumulates {
+            false => None,
+            true => Some(Accumulated {
+                weight: engine.allocate(&Tensor::scalar(1f32))?,
+                keep: engine.allocate(&Tensor::scalar(false))?,
+            }),
         };
         let held = |name: &String| state.find(name).map(|buffer| (name.clone(), buffer));
         let graph = &step.train.graph;
@@ -72,24 +97,27 @@ impl Phase {
             optimizer,
             passed,
             lr,
+            number,
             batches: HashMap::new(),
             inputs: inputs.filter_map(|name| held(&name)).collect(),
             moving: direct.into_iter().filter_map(held).collect(),
             moving_late: late.into_iter().filter_map(held).collect(),
+            accumulated,
         })
     }
 
-    /// Runs one step on a batch, with the learning rate `lr` where the update reads one. The
-    /// update is left out when the loss is not finite.
+    /// Runs the train graph on a batch, the run's batch of this number, and returns the loss. The share matters only where the step
+    /// accumulates.
     ///
     /// # Errors
     /// Those of the engine.
-    pub fn step(
+    pub fn backward(
         &mut self,
         engine: &mut dyn Engine,
+        at: usize,
         batch: &[(String, Tensor)],
-        lr: Option<f64>,
-    ) -> Result<Stepped, EngineError> {
+        share: Share,
+    ) -> Result<f64, EngineError> {
         let key: Vec<Vec<usize>> = batch.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect();
         if !self.batches.contains_key(&key) {
             let bound = self.bind(engine, batch)?;
@@ -99,26 +127,35 @@ impl Phase {
         for ((_, tensor), (_, buffer)) in batch.iter().zip(&bound.buffers) {
             engine.write(*buffer, tensor)?;
         }
-        let number = |tensor: Option<&Tensor>| tensor.and_then(|tensor| tensor.to_f64s()?.first().copied());
+        if let Some(buffer) = self.number {
+            engine.write(buffer, &Tensor::scalar(i64::try_from(at).unwrap_or(i64::MAX)))?;
+        }
+        if let Some(accumulated) = &self.accumulated {
+            engine.write(accumulated.weight, &Tensor::scalar(share.weight as f32))?;
+            engine.write(accumulated.keep, &Tensor::scalar(!share.first))?;
+        }
         let outputs = engine.run(bound.binding)?;
-        let loss = number(outputs.first()).unwrap_or(f64::NAN);
         for ((_, buffer), value) in self.moving_late.iter().zip(outputs.iter().skip(1)) {
             engine.write(*buffer, value)?;
         }
-        let mut shown = lr;
-        if let (true, Some(optimizer)) = (loss.is_finite(), &self.optimizer) {
-            if let Some(lr) = lr {
-                engine.write(self.lr, &Tensor::scalar(lr as f32))?;
-            }
-            let outputs = engine.run(optimizer.binding)?;
-            for (buffer, value) in optimizer.late.iter().zip(&outputs) {
-                engine.write(*buffer, value)?;
-            }
-            if optimizer.rate {
-                shown = number(outputs.last());
-            }
+        Ok(number(outputs.first()).unwrap_or(f64::NAN))
+    }
+
+    /// Updates what trains, with the learning rate `lr` where the update reads one, and returns the
+    /// rate that it had, where it tells.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn update(&mut self, engine: &mut dyn Engine, lr: Option<f64>) -> Result<Option<f64>, EngineError> {
+        let Some(optimizer) = &self.optimizer else { return Ok(lr) };
+        if let Some(lr) = lr {
+            engine.write(self.lr, &Tensor::scalar(lr as f32))?;
         }
-        Ok(Stepped { loss, lr: shown })
+        let outputs = engine.run(optimizer.binding)?;
+        for (buffer, value) in optimizer.late.iter().zip(&outputs) {
+            engine.write(*buffer, value)?;
+        }
+        Ok(if optimizer.rate { number(outputs.last()) } else { lr })
     }
 
     /// Drops the sessions and buffers of the phase; the state stays.
@@ -132,6 +169,10 @@ impl Phase {
             engine.free(buffer);
         }
         engine.free(self.lr);
+        self.number.into_iter().for_each(|buffer| engine.free(buffer));
+        for buffer in self.accumulated.into_iter().flat_map(|held| [held.weight, held.keep]) {
+            engine.free(buffer);
+        }
     }
 
     fn bind(&self, engine: &mut dyn Engine, batch: &[(String, Tensor)]) -> Result<Batch, EngineError> {
@@ -139,8 +180,15 @@ impl Phase {
         for (name, tensor) in batch {
             buffers.push((name.clone(), engine.allocate(tensor)?));
         }
+        let mut more = Vec::new();
+        if let Some(accumulated) = &self.accumulated {
+            more.extend(self.passed.iter().map(|(name, id)| (names::sum(name), *id)));
+            more.push((names::WEIGHT.to_string(), accumulated.weight));
+            more.push((names::KEEP.to_string(), accumulated.keep));
+        }
+        more.extend(self.number.map(|buffer| (names::STEP.to_string(), buffer)));
         let inputs: Vec<(&str, BufferId)> =
-            buffers.iter().chain(&self.inputs).map(|(name, id)| (name.as_str(), *id)).collect();
+            buffers.iter().chain(&self.inputs).chain(&more).map(|(name, id)| (name.as_str(), *id)).collect();
         let mut outputs = vec![(names::LOSS.to_string(), Target::Host)];
         outputs.extend(self.moving_late.iter().map(|(name, _)| (names::next(name), Target::Host)));
         outputs.extend(self.passed.iter().map(|(name, id)| (name.clone(), Target::Buffer(*id))));
@@ -149,6 +197,11 @@ impl Phase {
         let binding = engine.bind(self.train, &inputs, &outputs)?;
         Ok(Batch { binding, buffers })
     }
+}
+
+/// Returns the number that a tensor of one element holds.
+fn number(tensor: Option<&Tensor>) -> Option<f64> {
+    tensor.and_then(|tensor| tensor.to_f64s()?.first().copied())
 }
 
 impl Optimizer {

@@ -4,6 +4,7 @@
 //! input shapes that is bound to it.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
+use super::tract_refused::refused;
 use super::tract_stable::stable;
 use crate::graph::{Attribute, DType, Dim, Model, Node, Tensor};
 use crate::onnx::to_bytes;
@@ -42,6 +43,7 @@ impl Tract {
             library: String::new(),
             device: "cpu".into(),
             threads: 1,
+            recomputes: false,
         };
         Tract { info, sessions: Slab::default(), buffers: Slab::default(), bindings: Slab::default() }
     }
@@ -165,6 +167,9 @@ impl Engine for Tract {
                 }
             }
             order.push(buffer.0);
+        }
+        if let Some(reason) = refused(graph) {
+            return Err(fail(reason));
         }
         let plan = prepare(model, &symbols).map_err(|error| fail(format!("{error:#}")))?;
         let mut targets = Vec::new();

@@ -5,7 +5,7 @@ use super::evaluator::Evaluator;
 use super::event::RunEvent;
 use super::initial::initialized;
 use super::metrics::peak_bytes;
-use super::phase::{Phase, Stepped};
+use super::phase::{Phase, Share};
 use super::schedule::{Schedule, lr_at};
 use super::state::State;
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
@@ -13,7 +13,7 @@ use crate::data::Batches;
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
 use crate::plan::{FreezePlan, Segment, segments};
-use crate::training::{BatchNorm, Objective, Prepared, TrainStep, TrainingError};
+use crate::training::{BatchNorm, Objective, Prepared, Recompute, TrainStep, TrainingError};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,8 +39,13 @@ pub struct Setup<'a> {
     pub checkpoints: Option<PathBuf>,
     /// Seed of everything random but the order of rows.
     pub seed: u64,
+    /// Which modules compute their activations a second time instead of keeping them.
+    pub recompute: &'a Recompute,
     /// Steps from one `Step` event to the next.
     pub log_every: usize,
+    /// Batches of one step, at least 1: their gradients are averaged. What is left at the end of an
+    /// epoch is a step of fewer.
+    pub accumulate: usize,
 }
 
 /// How a run ended.
@@ -96,6 +101,15 @@ impl RunError {
 /// Leaves out what JSON cannot hold.
 fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     metrics.into_iter().filter(|(_, value)| value.is_finite()).collect()
+}
+
+/// The graphs of a phase.
+struct Built {
+    step: TrainStep,
+    /// Values of what is frozen.
+    held: Vec<(String, Tensor)>,
+    /// Modules that are recomputed.
+    recomputed: Vec<String>,
 }
 
 /// A run in progress. [`train`] drives it; tests step through it to look at the state.
@@ -167,7 +181,7 @@ impl<'a> Run<'a> {
         setup: &'a Setup<'a>,
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Run<'a>, RunError> {
-        let steps = setup.train.len();
+        let steps = setup.train.len().div_ceil(setup.accumulate.max(1));
         let (prepared, initial) = initialized(engine, setup)?;
         let eval = setup.objective.eval(&prepared)?;
         let info = engine.info().clone();
@@ -200,8 +214,12 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         let clock = Instant::now();
         let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
-        let (step, held) = self.build(engine, frozen, segment.first_epoch)?;
+        let Built { step, held, recomputed } = self.build(engine, frozen)?;
         self.state.set_slots(engine, &step.slots)?;
+        if *self.setup.recompute != Recompute::None && !engine.info().recomputes {
+            let message = format!("the engine {} keeps all activations: nothing is recomputed", engine.info().name);
+            report(RunEvent::Warning { message });
+        }
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let epoch = &self.setup.plan.epochs[segment.first_epoch - 1];
         report(RunEvent::Phase {
@@ -211,6 +229,7 @@ impl<'a> Run<'a> {
             seconds: clock.elapsed().as_secs_f64(),
             predicted_step_cost: epoch.predicted.step_cost,
             nodes: step.train.graph.nodes().len(),
+            recomputed,
         });
         if step.trained.is_empty() {
             let message = format!("nothing trains from epoch {} on: every parameter is frozen", segment.first_epoch);
@@ -245,18 +264,14 @@ impl<'a> Run<'a> {
         if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.started) {
             return Ok(metrics.clone());
         }
-        let metrics = self.evaluator.run(engine, &self.state, batches, self.setup.objective.metrics())?;
+        let objective = &self.setup.objective;
+        let metrics = self.evaluator.run(engine, &self.state, batches, objective.metrics(), objective.is_sum())?;
         self.evaluated = Some((self.started, metrics.clone()));
         Ok(metrics)
     }
 
-    /// Builds the graphs with the current values of what is frozen, and returns those values.
-    fn build(
-        &self,
-        engine: &dyn Engine,
-        frozen: HashSet<&str>,
-        epoch: usize,
-    ) -> Result<(TrainStep, Vec<(String, Tensor)>), RunError> {
+    /// Builds the graphs with the current values of what is frozen.
+    fn build(&self, engine: &dyn Engine, frozen: HashSet<&str>) -> Result<Built, RunError> {
         let mut prepared = self.prepared.clone();
         let mut held = Vec::new();
         for (name, buffer) in self.state.values() {
@@ -270,12 +285,19 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let seed = self.setup.seed.wrapping_add(epoch as u64);
-        let mut step = self.setup.objective.build(&prepared, frozen, self.setup.batch_norm, seed)?;
+        let objective = &self.setup.objective;
+        let mut step = objective.build(&prepared, frozen, self.setup.batch_norm, self.setup.seed)?;
+        let recomputed = match engine.info().recomputes {
+            true => step.recompute(&prepared, self.setup.recompute)?,
+            false => Vec::new(),
+        };
+        if self.setup.accumulate > 1 {
+            step = objective.accumulating(step)?;
+        }
         for slot in &mut step.slots {
             slot.initial = self.initial.get(&slot.name).unwrap_or(&slot.initial).clone();
         }
-        Ok((step, held))
+        Ok(Built { step, held, recomputed })
     }
 
     fn epoch(
@@ -288,22 +310,33 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         let setup = self.setup;
         let clock = Instant::now();
-        let (steps, epochs) = (setup.train.len(), setup.plan.epochs.len());
+        let batches: Vec<usize> = (0..setup.train.len()).collect();
+        let steps = batches.chunks(setup.accumulate.max(1));
+        let (count, epochs) = (steps.len(), setup.plan.epochs.len());
         let (mut total, mut samples) = (0.0, 0);
-        for index in 0..steps {
-            let batch = setup.train.batch(epoch as u64, index);
-            let count = batch.first().and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or(1);
-            let (at, total_steps) = (self.started as u64, (steps * epochs) as u64);
-            let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, total_steps, steps as u64));
+        for indices in steps {
+            let (at, total_steps) = (self.started as u64, (count * epochs) as u64);
+            let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, total_steps, count as u64));
             self.started += 1;
-            let step_clock = Instant::now();
-            let Stepped { loss, lr } = phase.step(engine, &batch, lr)?;
-            let seconds = step_clock.elapsed().as_secs_f64();
-            if !loss.is_finite() {
-                return Err(RunError::NotFinite { loss, epoch, step: self.started, lr });
+            let rows: usize = indices.iter().map(|index| setup.train.rows_of(*index)).sum();
+            let (mut loss, mut seconds) = (0.0, 0.0);
+            for index in indices {
+                let batch = setup.train.batch(epoch as u64, *index);
+                let weight = setup.train.rows_of(*index) as f64 / rows.max(1) as f64;
+                let share = Share { weight, first: Some(index) == indices.first() };
+                let step_clock = Instant::now();
+                let own = phase.backward(engine, (epoch - 1) * batches.len() + index + 1, &batch, share)?;
+                seconds += step_clock.elapsed().as_secs_f64();
+                if !own.is_finite() {
+                    return Err(RunError::NotFinite { loss: own, epoch, step: self.started, lr });
+                }
+                loss += own * weight;
             }
-            total += loss * count as f64;
-            samples += count;
+            let step_clock = Instant::now();
+            let lr = phase.update(engine, lr)?;
+            seconds += step_clock.elapsed().as_secs_f64();
+            total += loss * rows as f64;
+            samples += rows;
             if self.started.is_multiple_of(setup.log_every.max(1)) {
                 report(RunEvent::Step { epoch, step: self.started, loss, lr, seconds });
             }

@@ -12,6 +12,8 @@ use std::collections::HashSet;
 pub enum Role {
     Data,
     Target,
+    /// The number of the step, from which random values follow.
+    Step,
     Parameter,
     Statistic,
     Loss,
@@ -68,15 +70,19 @@ pub struct Contract {
 /// Format of the contract file.
 pub const FORMAT: &str = "freeze-plan-contract/1";
 
-/// Describes a graph's ports by what their names are known to be.
+/// Describes a graph's ports by what their names are known to be. `model` is the model's graph, and
+/// `targets` holds the names of the targets.
 pub(super) fn describe(
     graph: &Graph,
+    model: &Graph,
     parameters: &HashSet<&str>,
     statistics: &HashSet<&str>,
+    targets: &HashSet<&str>,
     optimizer: bool,
 ) -> GraphContract {
     let input = |name: &str| match name {
-        names::TARGET if !optimizer => Role::Target,
+        name if !optimizer && targets.contains(name) => Role::Target,
+        names::STEP if !optimizer && model.find(names::STEP).is_none() => Role::Step,
         names::LR if optimizer => Role::LearningRate,
         name if parameters.contains(name) => Role::Parameter,
         name if statistics.contains(name) => Role::Statistic,

@@ -1,16 +1,18 @@
 //! The forward pass of a phase: which initializers are inputs, and what BatchNormalization and
 //! Dropout become.
 
+use super::random::{Random, is_random};
 use super::{BatchNorm, TrainingError};
 use crate::autodiff::batch_norm_node;
-use crate::graph::{Attributes, Builder, DType, Graph, Node, Origin, Tensor, ValueId};
+use crate::graph::{Attributes, Builder, Graph, Node, Origin, Tensor, ValueId};
 use std::collections::{HashMap, HashSet};
 
 /// How the forward pass runs.
 pub(super) enum Mode<'a> {
-    /// Batch statistics, moving running statistics, dropout as exported. `as_written` does that
+    /// Batch statistics, moving running statistics, dropout as exported. What is random follows from
+    /// `seed` and the step; without one its nodes stay. `as_written` moves statistics
     /// only where BatchNormalization is in training form, with the operator's own arithmetic.
-    Train { frozen: &'a HashSet<&'a str>, policy: BatchNorm, seed: u64, as_written: bool },
+    Train { frozen: &'a HashSet<&'a str>, policy: BatchNorm, seed: Option<u64>, as_written: bool },
     /// Inference form.
     Eval,
 }
@@ -53,6 +55,11 @@ pub(super) fn forward(
         };
         f.map.insert(id, new);
     }
+    let random = match mode {
+        Mode::Train { seed: Some(seed), .. } if draws(graph, mode) => Random::new(&mut f.b, graph, *seed, false)?,
+        Mode::Eval if draws(graph, mode) => Random::new(&mut f.b, graph, 0, true)?,
+        _ => None,
+    };
     let mut running: HashMap<ValueId, ValueId> = HashMap::new();
     for node in graph.nodes() {
         f.b.enter(Origin::Forward, &node.name);
@@ -60,13 +67,25 @@ pub(super) fn forward(
             "BatchNormalization" if node.op.domain.is_empty() => {
                 batch_norm(&mut f, graph, node, mode, statistics, &still, &mut running)?;
             }
-            "Dropout" if node.op.domain.is_empty() => dropout(&mut f, graph, node, mode)?,
+            "Dropout" if node.op.domain.is_empty() => dropout(&mut f, graph, node, mode, random.as_ref())?,
+            _ if is_random(&node.op) => drawn(&mut f, graph, node, random.as_ref())?,
             _ => copy(&mut f, graph, node),
         }
     }
     f.moved =
         graph.initializers().filter_map(|(id, value, _)| Some((value.name.clone(), *running.get(&id)?))).collect();
     Ok(f)
+}
+
+/// Returns true when a node draws random values in this form of the graph.
+fn draws(graph: &Graph, mode: &Mode<'_>) -> bool {
+    let trains = matches!(mode, Mode::Train { .. });
+    let flagged = |node: &Node| {
+        let flag = node.input(2).and_then(|flag| graph.constant(flag)?.to_f64s());
+        flag.is_some_and(|flag| flag.first().is_some_and(|value| *value != 0.0))
+    };
+    let draws = |node: &&Node| is_random(&node.op) && (!node.op.is("Dropout") || trains && flagged(node));
+    graph.nodes().iter().any(|node| draws(&node))
 }
 
 fn copy(f: &mut Forward, graph: &Graph, node: &Node) {
@@ -182,7 +201,29 @@ fn unbiased(b: &mut Builder, x: ValueId, var: ValueId) -> ValueId {
     b.mul(var, factor)
 }
 
-fn dropout(f: &mut Forward, graph: &Graph, node: &Node, mode: &Mode<'_>) -> Result<(), TrainingError> {
+/// Puts random values that follow from the step in the place of a random node.
+fn drawn(f: &mut Forward, graph: &Graph, node: &Node, source: Option<&Random>) -> Result<(), TrainingError> {
+    let Some(source) = source else {
+        copy(f, graph, node);
+        return Ok(());
+    };
+    let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| f.map[&id])).collect();
+    let made = source.node(&mut f.b, graph, node, &inputs)?;
+    for (old, new) in node.outputs.iter().zip(made).filter_map(|(old, new)| Some(((*old)?, new))) {
+        f.b.refine(new, graph.fact(old));
+        f.b.rename(new, graph.value_name(old));
+        f.map.insert(old, new);
+    }
+    Ok(())
+}
+
+fn dropout(
+    f: &mut Forward,
+    graph: &Graph,
+    node: &Node,
+    mode: &Mode<'_>,
+    source: Option<&Random>,
+) -> Result<(), TrainingError> {
     let missing = |reason: &str| TrainingError::Node { node: node.name.clone(), reason: reason.into() };
     let x = node.input(0).ok_or_else(|| missing("has no input"))?;
     let y = node.output(0).ok_or_else(|| missing("has no output"))?;
@@ -194,21 +235,8 @@ fn dropout(f: &mut Forward, graph: &Graph, node: &Node, mode: &Mode<'_>) -> Resu
             flag.first().is_some_and(|value| *value != 0.0)
         }
     };
-    if let (true, Mode::Train { seed, .. }) = (random, mode) {
-        let mut node = node.clone();
-        let seed = seed.wrapping_mul(1_000_003).wrapping_add(f.b.graph().nodes().len() as u64);
-        node.attributes.set("seed", i64::from_ne_bytes(seed.to_ne_bytes()) & i64::from(i32::MAX));
-        if node.output(1).is_some() {
-            copy(f, graph, &node);
-            return Ok(());
-        }
-        let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| f.map[&id])).collect();
-        node.outputs.truncate(1);
-        let mask = f.b.unique("mask");
-        let fact = crate::graph::Fact { dtype: Some(DType::Bool), shape: graph.fact(y).shape.clone() };
-        let outputs = f.b.copy_node_with(graph, &node, &inputs, &[(mask, fact)]);
-        f.map.extend(outputs[0].map(|new| (y, new)));
-        return Ok(());
+    if random && matches!(mode, Mode::Train { .. }) {
+        return drawn(f, graph, node, source);
     }
     let passed = identity(f, graph, x, y);
     f.map.insert(y, passed);

@@ -7,16 +7,21 @@
 //!
 //! What this module does not do: run anything, or decide what is frozen.
 
+mod accumulate;
 mod contract;
 mod dropout;
 mod export;
 mod forward;
+mod groups;
 mod in_place;
 pub mod names;
 mod objective;
 mod prepare;
+mod random;
+mod recompute;
 pub mod stage;
 mod step;
+mod terms;
 
 pub use crate::plan::BatchNorm;
 pub use contract::{Contract, GraphContract, Port, Role};
@@ -25,7 +30,9 @@ pub use export::trained_edits;
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
-pub use step::{PhaseOptions, Slot, TrainStep, build, eval, prediction, target_fact};
+pub use recompute::Recompute;
+pub use step::{PhaseOptions, Slot, TrainStep, build, eval, target_fact};
+pub use terms::{Target, prediction, targets};
 
 use crate::autodiff::AutodiffError;
 use crate::error::ErrorKind;
@@ -46,18 +53,24 @@ pub enum TrainingError {
     NoParameters,
     #[error("dropout is asked for, but the model has no Dropout node")]
     NoDropout,
+    #[error("the pattern \"{pattern}\" of modules to recompute: {reason}")]
+    Recompute { pattern: String, reason: String },
     #[error("module \"{module}\"")]
     Gradient { module: String, source: AutodiffError },
     #[error(transparent)]
     Loss(#[from] crate::losses::LossError),
     #[error(transparent)]
     Optimizer(#[from] crate::optim::OptimError),
+    #[error("the groups of the optimizer: {0}")]
+    Group(#[from] crate::plan::PlanError),
     #[error(transparent)]
     Upgrade(#[from] crate::graph::UpgradeError),
     #[error(transparent)]
     InPlace(#[from] InPlaceError),
     #[error(transparent)]
     Stage(#[from] stage::StageError),
+    #[error("training information runs as it is written: accumulate goes with a loss and an optimizer")]
+    Accumulate,
     #[error("the {graph} graph is inconsistent")]
     Check { graph: &'static str, source: crate::graph::CheckError },
 }
@@ -69,10 +82,12 @@ impl TrainingError {
             TrainingError::Gradient { source, .. } => source.kind(),
             TrainingError::Loss(error) => error.kind(),
             TrainingError::Optimizer(error) => error.kind(),
+            TrainingError::Group(error) => error.kind(),
             TrainingError::Stage(error) => error.kind(),
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
-            TrainingError::UnknownOutput { .. } => ErrorKind::BadInput,
+            TrainingError::UnknownOutput { .. } | TrainingError::Recompute { .. } => ErrorKind::BadInput,
+            TrainingError::Accumulate => ErrorKind::Usage,
             _ => ErrorKind::Unsupported,
         }
     }

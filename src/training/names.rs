@@ -4,8 +4,26 @@
 pub const LOSS: &str = "loss";
 /// Input of the train and eval graphs: what the prediction is compared with.
 pub const TARGET: &str = "target";
+/// Input of the train graph where something is random: the number of the step, an int64 scalar.
+pub const STEP: &str = "step";
 /// Input of the optimizer graph: the learning rate, a scalar.
 pub const LR: &str = "lr";
+
+/// Input of a train graph that adds gradients up: the share of the batch in the update, a scalar.
+pub const WEIGHT: &str = "accumulate.weight";
+/// Input of a train graph that adds gradients up: whether to add to what is there, a bool.
+pub const KEEP: &str = "accumulate.keep";
+
+/// Returns the name of what a train graph adds a gradient to.
+pub fn sum(grad: &str) -> String {
+    format!("{grad}.sum")
+}
+
+/// Returns the input of the train and eval graphs that is a target: [`TARGET`] for the one without a
+/// name.
+pub fn target(name: Option<&str>) -> String {
+    name.map_or_else(|| TARGET.to_string(), |name| format!("{TARGET}.{name}"))
+}
 
 /// Returns the name of a parameter's gradient.
 pub fn grad(parameter: &str) -> String {

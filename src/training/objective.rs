@@ -1,9 +1,11 @@
 //! What a run minimizes and how: a loss and an optimizer of ours, or a training step of the file.
 
+use super::accumulate::accumulating;
 use super::stage::{self, Stage, StageOptions};
-use super::{BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError, build, eval, prediction};
+use super::terms::predictions;
+use super::{BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError, build, eval};
 use crate::graph::Model;
-use crate::losses::LossSpec;
+use crate::losses::{LossKind, LossSpec};
 use crate::optim::OptimizerSpec;
 use std::collections::HashSet;
 
@@ -12,7 +14,7 @@ use std::collections::HashSet;
 pub struct Own<'a> {
     /// The loss.
     pub loss: &'a LossSpec,
-    /// The output that the loss compares with the target; the first where `None`.
+    /// The model output that a loss reads which names none; the first where `None`.
     pub output: Option<&'a str>,
     /// The optimizer.
     pub optimizer: &'a OptimizerSpec,
@@ -54,6 +56,17 @@ impl<'a> Objective<'a> {
         }
     }
 
+    /// Returns a step whose train graph adds gradients up over the batches of one update.
+    ///
+    /// # Errors
+    /// A name is taken by the model, or the step is one of the file.
+    pub fn accumulating(&self, step: TrainStep) -> Result<TrainStep, TrainingError> {
+        match self {
+            Objective::Own(_) => accumulating(step),
+            Objective::Stage { .. } => Err(TrainingError::Accumulate),
+        }
+    }
+
     /// Builds the eval graph.
     ///
     /// # Errors
@@ -73,24 +86,33 @@ impl<'a> Objective<'a> {
     pub fn prediction<'m>(&self, prepared: &'m Prepared) -> Result<Option<&'m str>, TrainingError> {
         let graph = &prepared.model.graph;
         match self {
-            Objective::Own(own) => Ok(Some(graph.value_name(prediction(graph, own.output)?))),
+            Objective::Own(own) => {
+                let judged = own.loss.judged();
+                let found = predictions(graph, judged, own.output)?.into_iter().next();
+                Ok(found.filter(|_| judged.kind != LossKind::Output).map(|id| graph.value_name(id)))
+            }
             Objective::Stage { stage, .. } => Ok(stage.prediction(graph)),
         }
     }
 
-    /// Returns the loss whose metrics are taken.
+    /// Returns the loss whose metrics are taken: of a sum, one of its terms.
     pub fn metrics(&self) -> &'a LossSpec {
         match self {
-            Objective::Own(own) => own.loss,
+            Objective::Own(own) => own.loss.judged(),
             Objective::Stage { stage, .. } => &stage.metrics,
         }
+    }
+
+    /// Returns true where the loss is a sum of several.
+    pub fn is_sum(&self) -> bool {
+        matches!(self, Objective::Own(own) if own.loss.terms().len() > 1)
     }
 
     /// Returns the base learning rate of the schedule; `None` where the update has a rate of its
     /// own.
     pub fn lr(&self) -> Option<f64> {
         match self {
-            Objective::Own(own) => Some(own.optimizer.lr),
+            Objective::Own(own) => Some(own.optimizer.lr()),
             Objective::Stage { lr, .. } => *lr,
         }
     }

@@ -2,9 +2,10 @@
 //! statistics.
 
 use super::TrainingError;
+use crate::autodiff::{AutodiffError, decompose, is_newer};
 use crate::facts;
 use crate::graph::{Model, upgrade};
-use crate::modules::{Param, Role};
+use crate::modules::{Param, Role, Unit, UnitKind, units};
 use crate::planner::Analysis;
 use std::collections::HashMap;
 
@@ -17,6 +18,8 @@ pub struct Prepared {
     pub parameters: Vec<Param>,
     /// Module path by node name, for errors.
     pub modules: HashMap<String, String>,
+    /// Leaf units, which patterns of parameter groups name.
+    pub units: Vec<Unit>,
 }
 
 impl Prepared {
@@ -28,6 +31,12 @@ impl Prepared {
     /// Returns the names of the running statistics, in file order.
     pub fn statistics(&self) -> Vec<&str> {
         self.with_role(Role::Statistic)
+    }
+
+    /// Names the module of the node at which a gradient cannot be built.
+    pub(super) fn at(&self, source: AutodiffError) -> TrainingError {
+        let module = source.node().and_then(|node| self.modules.get(node));
+        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
     }
 
     fn with_role(&self, role: Role) -> Vec<&str> {
@@ -44,10 +53,16 @@ pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
     let nodes = analysis.model.graph.node_ids();
     let modules = nodes.map(|(id, node)| (node.name.clone(), tree.module(tree.module_of_node(id)).path.clone()));
     let keep = analysis.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
-    let model = facts::fold(&upgrade(&analysis.model)?, &keep);
+    let modules: HashMap<String, String> = modules.collect();
+    let graph = decompose(&analysis.model.graph, &analysis.model.opsets, |node| is_newer(&node.op));
+    let graph = graph.map_err(|source| {
+        let module = source.node().and_then(|node| modules.get(node));
+        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
+    })?;
+    let model = facts::fold(&upgrade(&analysis.model.with_graph(graph))?, &keep);
     let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
     let parameters = analysis.parameters.iter().filter_map(in_model).collect();
-    let prepared = Prepared { modules: modules.collect(), parameters, model };
+    let prepared = Prepared { modules, parameters, model, units: units(tree, UnitKind::Leaf) };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

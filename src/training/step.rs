@@ -1,12 +1,13 @@
 //! The graphs of one phase.
 
-use super::contract::{Contract, FORMAT, describe};
+use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
-use super::{BatchNorm, Prepared, TrainingError, check_in_place, names};
-use crate::autodiff::{gradients, lower};
-use crate::graph::{DType, Fact, Graph, Model, Origin, Tensor, ValueId, check, prune};
+use super::terms::{self, add_loss, targets};
+use super::{BatchNorm, Prepared, TrainingError, check_in_place, groups, names};
+use crate::autodiff::{decompose, dependents, gradients, lower, reads, recognise};
+use crate::graph::{DType, Fact, Graph, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
-use crate::optim::OptimizerSpec;
+use crate::optim::{OptimizerSpec, Parameter};
 use std::collections::{BTreeMap, HashSet};
 
 /// What a phase trains, and how.
@@ -20,9 +21,9 @@ pub struct PhaseOptions<'a> {
     pub loss: &'a LossSpec,
     /// The optimizer.
     pub optimizer: &'a OptimizerSpec,
-    /// The model output that the loss compares with the target; the first where `None`.
+    /// The model output that a loss reads which names none; the first where `None`.
     pub output: Option<&'a str>,
-    /// Seed of random Dropout; another phase takes another one.
+    /// Seed of everything random in the model; all phases of a run take the same.
     pub seed: u64,
 }
 
@@ -50,6 +51,15 @@ pub struct TrainStep {
     pub updated: Vec<String>,
     /// Those of `moving` and `updated` that must not be written where they are read.
     pub copied: Vec<String>,
+    /// True where the train graph adds gradients up over batches.
+    pub accumulates: bool,
+}
+
+impl TrainStep {
+    /// Returns true when the train graph reads the number of the step, because something is random.
+    pub fn is_random(&self) -> bool {
+        self.contract.train.inputs.iter().any(|port| port.role == Role::Step)
+    }
 }
 
 /// State of the update.
@@ -66,21 +76,23 @@ pub struct Slot {
 /// # Errors
 /// A name is taken, the loss does not fit the output, or a gradient cannot be built.
 pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainStep, TrainingError> {
-    let graph = &prepared.model.graph;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
-    refuse_collisions(prepared, options.optimizer)?;
-    let mode =
-        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
+    let updated = groups::parameters(prepared, options.optimizer)?;
+    refuse_collisions(prepared, options, &updated)?;
+    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
+    let graph = &differentiable(prepared, &prepared.model.graph, &names)?;
+    let mode = Mode::Train {
+        frozen: &options.frozen,
+        policy: options.batch_norm,
+        seed: Some(options.seed),
+        as_written: false,
+    };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
-    let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
     let opset = prepared.model.opset();
-    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| {
-        let module = source.node().and_then(|node| prepared.modules.get(node));
-        TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
-    })?;
+    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
     let (mut trained, mut unused) = (Vec::new(), Vec::new());
     for (name, grad) in names.iter().zip(grads) {
@@ -99,20 +111,23 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     }
     let train = finish(f.b.finish(), "train")?;
     check_in_place(&train, &pairs(&moving))?;
-    let optimizer = optimizer(&train, &trained, options.optimizer)?;
+    let updated: Vec<Parameter> = updated.into_iter().filter(|own| trained.contains(&own.name)).collect();
+    let optimizer = optimizer(&updated, options.optimizer)?;
     let eval = eval(prepared, options.loss, options.output)?;
+    let given = terms::reserved(graph, options.loss, options.output);
+    let given: HashSet<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+    let describe = |part: &Graph, optimizer| describe(part, graph, &parameters, &statistics, &given, optimizer);
     let contract = Contract {
         format: FORMAT.into(),
         frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
         unused,
-        train: describe(&train, &parameters, &statistics, false),
-        optimizer: optimizer.as_ref().map_or_else(Default::default, |g| describe(g, &parameters, &statistics, true)),
-        eval: describe(&eval.graph, &parameters, &statistics, false),
+        train: describe(&train, false),
+        optimizer: optimizer.as_ref().map_or_else(Default::default, |graph| describe(graph, true)),
+        eval: describe(&eval.graph, false),
     };
-    let facts = trained.iter().map(|name| (name.clone(), fact(&train, name)));
-    let slots = facts.clone().flat_map(|(name, fact)| slots(options.optimizer, &name, &fact)).collect::<Vec<Slot>>();
+    let slots = updated.iter().flat_map(|own| slots(options.optimizer, own)).collect::<Vec<Slot>>();
+    let passed = updated.iter().map(|own| (names::grad(&own.name), own.fact.clone())).collect();
     let updated = trained.iter().cloned().chain(slots.iter().map(|slot| slot.name.clone())).collect();
-    let passed = facts.map(|(name, fact)| (names::grad(&name), fact)).collect();
     let model = |graph: Graph| as_model(&prepared.model, graph);
     Ok(TrainStep {
         train: model(train),
@@ -125,21 +140,30 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         passed,
         updated,
         copied: Vec::new(),
+        accumulates: false,
     })
 }
 
-fn slots(optimizer: &OptimizerSpec, parameter: &str, fact: &Fact) -> Vec<Slot> {
-    let slot = |slot: crate::optim::SlotSpec| {
-        let shape = if slot.scalar { Vec::new() } else { fact.sizes().unwrap_or_default() };
-        let dtype = if slot.scalar { DType::F32 } else { fact.dtype.unwrap_or(DType::F32) };
-        let initial = Tensor::float_full(dtype, &shape, slot.initial);
-        Slot { name: names::slot(parameter, slot.name), initial }
-    };
-    optimizer.slots().into_iter().map(slot).collect()
+/// Returns the graph with what depends on one of the named initializers in a form that has
+/// gradients, and short ones: operators that the model wrote as primitives are one node again. The
+/// rest of the graph stays as it is.
+pub(super) fn differentiable(prepared: &Prepared, graph: &Graph, names: &[&str]) -> Result<Graph, TrainingError> {
+    let moving = dependents(graph, names.iter().filter_map(|name| graph.find(name)));
+    let wanted = |node: &Node| reads(graph, node, &moving);
+    let graph = decompose(graph, &prepared.model.opsets, wanted).map_err(|source| prepared.at(source))?;
+    let moving = dependents(&graph, names.iter().filter_map(|name| graph.find(name)));
+    let variable: HashSet<&str> = prepared.trainable().into_iter().chain(prepared.statistics()).collect();
+    Ok(recognise(&graph, prepared.model.opset(), &variable, &moving))
 }
 
-fn fact(graph: &Graph, name: &str) -> Fact {
-    graph.find(name).map_or_else(Fact::default, |id| graph.fact(id).clone())
+fn slots(optimizer: &OptimizerSpec, own: &Parameter) -> Vec<Slot> {
+    let slot = |slot: crate::optim::SlotSpec| {
+        let shape = if slot.scalar { Vec::new() } else { own.fact.sizes().unwrap_or_default() };
+        let dtype = if slot.scalar { DType::F32 } else { own.fact.dtype.unwrap_or(DType::F32) };
+        let initial = Tensor::float_full(dtype, &shape, slot.initial);
+        Slot { name: names::slot(&own.name, slot.name), initial }
+    };
+    optimizer.slots_of(own).into_iter().map(slot).collect()
 }
 
 /// Builds the eval graph: the model in inference form with its loss, parameters and statistics
@@ -149,10 +173,7 @@ fn fact(graph: &Graph, name: &str) -> Fact {
 /// The loss does not fit the output.
 pub fn eval(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Result<Model, TrainingError> {
     let graph = &prepared.model.graph;
-    let fixed = [(names::LOSS, "the loss"), (names::TARGET, "the target")];
-    if let Some((name, meaning)) = fixed.into_iter().find(|(name, _)| graph.find(name).is_some()) {
-        return Err(TrainingError::Collision { name: name.into(), meaning: meaning.into() });
-    }
+    free(graph, terms::reserved(graph, loss, output))?;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     let mut f = forward(graph, "eval", &Mode::Eval, &statistics, &parameters)?;
@@ -161,50 +182,19 @@ pub fn eval(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Resul
     Ok(as_model(&prepared.model, finish(f.b.finish(), "eval")?))
 }
 
-/// Returns the fact that the target must have.
+/// Returns the fact that the target without a name must have; nothing is known of one that is not there.
 ///
 /// # Errors
 /// The loss does not fit the output.
 pub fn target_fact(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Result<Fact, TrainingError> {
-    let graph = &prepared.model.graph;
-    Ok(loss.target_fact(graph.fact(prediction(graph, output)?))?)
+    let found = targets(prepared, loss, output)?.into_iter().find(|target| target.name.is_none());
+    Ok(found.map(|target| target.fact).unwrap_or_default())
 }
 
-/// Returns the model output that the loss compares with the target.
-///
-/// # Errors
-/// The model has no such output.
-pub fn prediction(graph: &Graph, output: Option<&str>) -> Result<ValueId, TrainingError> {
-    match output {
-        None => graph.outputs().first().copied().ok_or(TrainingError::NoOutput),
-        Some(name) => {
-            let found = graph.outputs().iter().find(|id| graph.value_name(**id) == name);
-            found.copied().ok_or_else(|| TrainingError::UnknownOutput {
-                name: name.to_string(),
-                known: graph.outputs().iter().map(|id| graph.value_name(*id)).collect::<Vec<_>>().join(", "),
-            })
-        }
-    }
-}
-
-pub(super) fn add_loss(
-    f: &mut Forward,
-    graph: &Graph,
-    loss: &LossSpec,
-    output: Option<&str>,
-) -> Result<ValueId, TrainingError> {
-    let old = prediction(graph, output)?;
-    let prediction = f.map[&old];
-    f.b.refine(prediction, graph.fact(old));
-    let fact = loss.target_fact(f.b.fact(prediction))?;
-    let target = f.b.input(names::TARGET, fact);
-    f.b.enter(Origin::Loss, "loss");
-    Ok(loss.build(&mut f.b, prediction, target)?)
-}
-
+/// Makes the loss and the model's outputs outputs; the loss may be one of them.
 fn finish_outputs(f: &mut Forward, graph: &Graph, loss: ValueId) {
-    f.b.output(loss, names::LOSS);
-    for output in graph.outputs() {
+    let loss = f.b.output(loss, names::LOSS);
+    for output in graph.outputs().iter().filter(|output| f.map[output] != loss) {
         let value = f.map[output];
         f.b.output(value, graph.value_name(*output));
     }
@@ -216,16 +206,16 @@ pub(super) fn finish(graph: Graph, name: &'static str) -> Result<Graph, Training
     Ok(graph)
 }
 
-fn optimizer(train: &Graph, trained: &[String], spec: &OptimizerSpec) -> Result<Option<Graph>, TrainingError> {
-    if trained.is_empty() {
+fn optimizer(updated: &[Parameter], spec: &OptimizerSpec) -> Result<Option<Graph>, TrainingError> {
+    if updated.is_empty() {
         return Ok(None);
     }
-    let parameters: Vec<(String, Fact)> = trained.iter().map(|name| (name.clone(), fact(train, name))).collect();
-    let graph = spec.graph(&parameters)?;
+    let graph = spec.graph(updated)?;
     check(&graph).map_err(|source| TrainingError::Check { graph: "optimizer", source })?;
-    let mut state: Vec<String> = trained.to_vec();
-    for slot in spec.slots() {
-        state.extend(trained.iter().map(|name| names::slot(name, slot.name)));
+    let mut state = Vec::new();
+    for own in updated {
+        state.push(own.name.clone());
+        state.extend(spec.slots_of(own).iter().map(|slot| names::slot(&own.name, slot.name)));
     }
     check_in_place(&graph, &pairs(&state))?;
     Ok(Some(graph))
@@ -251,20 +241,29 @@ pub(super) fn as_model(source: &Model, graph: Graph) -> Model {
     }
 }
 
-fn refuse_collisions(prepared: &Prepared, optimizer: &OptimizerSpec) -> Result<(), TrainingError> {
+fn refuse_collisions(
+    prepared: &Prepared,
+    options: &PhaseOptions<'_>,
+    updated: &[Parameter],
+) -> Result<(), TrainingError> {
     let graph = &prepared.model.graph;
-    let mut reserved: Vec<(String, String)> =
-        vec![(names::LOSS.into(), "the loss".into()), (names::TARGET.into(), "the target".into())];
-    for name in prepared.trainable() {
+    let mut reserved = terms::reserved(graph, options.loss, options.output);
+    for own in updated {
+        let name = own.name.as_str();
         reserved.push((names::grad(name), format!("the gradient of \"{name}\"")));
         reserved.push((names::next(name), format!("the next value of \"{name}\"")));
-        for slot in optimizer.slots() {
+        for slot in options.optimizer.slots_of(own) {
             reserved.push((names::slot(name, slot.name), format!("a slot of \"{name}\"")));
         }
     }
     for name in prepared.statistics() {
         reserved.push((names::next(name), format!("the next value of \"{name}\"")));
     }
+    free(graph, reserved)
+}
+
+/// Refuses names that the model has.
+fn free(graph: &Graph, reserved: Vec<(String, String)>) -> Result<(), TrainingError> {
     match reserved.into_iter().find(|(name, _)| graph.find(name).is_some()) {
         Some((name, meaning)) => Err(TrainingError::Collision { name, meaning }),
         None => Ok(()),

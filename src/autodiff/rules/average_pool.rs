@@ -4,17 +4,17 @@
 //! Backward: `dx = ConvTranspose(dy / count, ones)` on a `[N C, 1, O..]` view; where every window
 //!           has the same count, it is part of the kernel.
 //! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols.
-//! Opsets:   10 to 24.
+//! Opsets:   7 to 24 (`ceil_mode` from 10, `dilations` from 19).
 //! Counts:   without `count_include_pad` the elements of x in the window, with it also the
 //!           padding, but never what `ceil_mode` lets hang over the padding, as PyTorch.
 //! <https://onnx.ai/onnx/operators/onnx__AveragePool.html>
 
-use super::shared::{Window, shaped_like};
+use super::shared::{Window, float_constant, shaped_like};
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
 use crate::graph::{Tensor, ValueId};
 
 pub static RULE: Rule =
-    Rule { domain: "", op: "AveragePool", opsets: 10..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
+    Rule { domain: "", op: "AveragePool", opsets: 7..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
 
 fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x, y) = (ctx.dy()?, ctx.x(0)?, ctx.y(0)?);
@@ -28,19 +28,35 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let window = Window::read(ctx.attributes(), kernel, &plane)?;
     let padded = ctx.attributes().int("count_include_pad", 0)? == 1;
     let counts = counts(&window, &plane, &pooled, padded);
-    let dtype = ctx.dtype(dy);
     let even = counts.iter().all(|count| *count == counts[0]);
-    let mut grads = ctx.b.reshape(dy, &[&[-1, 1], pooled.as_slice()].concat());
     let mut weight = 1.0;
+    let mut grads = dy;
     if even {
         weight = 1.0 / counts[0].max(1) as f64;
     } else {
         let shape: Vec<usize> = [1, 1].into_iter().chain(pooled.iter().map(|size| *size as usize)).collect();
-        let inverse = counts.iter().map(|count| 1.0 / (*count).max(1) as f32).collect();
-        let inverse = ctx.b.constant("inverse_count", Tensor::from_vec::<f32>(&shape, inverse));
-        let inverse = if dtype == ctx.dtype(inverse) { inverse } else { ctx.b.cast(inverse, dtype) };
+        let inverse: Vec<f64> = counts.iter().map(|count| 1.0 / (*count).max(1) as f64).collect();
+        let dtype = ctx.dtype(dy);
+        let inverse = float_constant(ctx, "inverse_count", &shape, &inverse, dtype);
         grads = ctx.b.mul(grads, inverse);
     }
+    let dx = spread(ctx, grads, &window, &plane, &pooled, weight);
+    let dx = ctx.b.reshape_like(dx, x);
+    Ok(shaped_like(ctx, dx, x))
+}
+
+/// Adds every element of `grads`, times `weight`, to all elements of its window in planes of sizes
+/// `plane`. The result is `[N C, 1, D..]`.
+pub(super) fn spread(
+    ctx: &mut Ctx<'_>,
+    grads: ValueId,
+    window: &Window,
+    plane: &[usize],
+    pooled: &[i64],
+    weight: f64,
+) -> ValueId {
+    let dtype = ctx.dtype(grads);
+    let grads = ctx.b.reshape(grads, &[&[-1, 1], pooled].concat());
     let shape: Vec<usize> = [1, 1].into_iter().chain(window.kernel.iter().map(|size| *size as usize)).collect();
     let kernel = ctx.b.constant("kernel", Tensor::float_full(dtype, &shape, weight));
     let mut end = Vec::new();
@@ -51,10 +67,9 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
         end.push(beyond.max(0));
         output_padding.push((-beyond).max(0));
     }
-    let attributes = Window { end, ..window }.attributes().with("group", 1).with("output_padding", output_padding);
-    let spread = ctx.b.op("ConvTranspose", &[grads, kernel], attributes);
-    let dx = ctx.b.reshape_like(spread, x);
-    Ok(shaped_like(ctx, dx, x))
+    let attributes =
+        Window { end, ..window.clone() }.attributes().with("group", 1).with("output_padding", output_padding);
+    ctx.b.op("ConvTranspose", &[grads, kernel], attributes)
 }
 
 /// The number of elements that each window is divided by, in row-major order.
@@ -113,6 +128,21 @@ mod tests {
             pool("same lower", &[2, 2]).input(&[1, 2, 5, 6]).text("auto_pad", "SAME_LOWER"),
             pool("valid", &[2, 2]).input(&[1, 2, 5, 7]).ints("strides", &[2, 2]).text("auto_pad", "VALID"),
             pool("symbolic batch", &[2, 2]).input(&[5, 3, 4, 6]).batch(),
+            pool("3d, ceil, uneven pads", &[2, 3, 2])
+                .opset(21)
+                .input(&[1, 2, 4, 5, 6])
+                .ints("strides", &[2, 2, 3])
+                .ints("pads", &[1, 0, 1, 0, 1, 0])
+                .int("count_include_pad", 1)
+                .int("ceil_mode", 1),
+            pool("more left over than a stride", &[2]).input(&[1, 1, 9]).ints("strides", &[5]),
+            pool("as PyTorch", &[3])
+                .input(&[1, 1, 6])
+                .ints("strides", &[2])
+                .ints("pads", &[1, 1])
+                .int("ceil_mode", 1)
+                .int("count_include_pad", 1)
+                .expect(0, &[1.0 / 3.0, 2.0 / 3.0, 1.0 / 3.0, 2.0 / 3.0, 1.0 / 3.0, 5.0 / 6.0]),
         ]);
     }
 }

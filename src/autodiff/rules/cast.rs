@@ -1,7 +1,8 @@
 //! Cast
 //!
 //! Forward:  `y = x` in dtype `to`.
-//! Backward: `dx = dy` in the dtype of x. A cast to integers passes no gradient: the driver never asks.
+//! Backward: `dx = dy` in the dtype of x, where x is not floating-point but quantized in that of y. A
+//!           cast to integers passes no gradient: the driver never asks.
 //! Shapes:   any.
 //! Opsets:   6 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__Cast.html>
@@ -18,7 +19,7 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let Some(dtype) = ctx.b.fact(x).dtype else {
         return Err(RuleError::Unsupported(format!("the dtype of \"{}\" is unknown", ctx.name(x))));
     };
-    Ok(cast_to(ctx, dy, dtype))
+    Ok(if dtype.is_float() { cast_to(ctx, dy, dtype) } else { dy })
 }
 
 #[cfg(all(test, feature = "runner"))]

@@ -6,6 +6,7 @@
 //! Opsets:   15 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__CastLike.html>
 
+use super::shared::cast_to;
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
 use crate::graph::ValueId;
 
@@ -18,8 +19,10 @@ pub static RULE: Rule = Rule {
 
 fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x) = (ctx.dy()?, ctx.x(0)?);
-    let dtype = ctx.dtype(x);
-    Ok(if ctx.dtype(dy) == dtype { dy } else { ctx.b.cast(dy, dtype) })
+    let Some(dtype) = ctx.b.fact(x).dtype else {
+        return Err(RuleError::Unsupported(format!("the dtype of \"{}\" is unknown", ctx.name(x))));
+    };
+    Ok(cast_to(ctx, dy, dtype))
 }
 
 #[cfg(all(test, feature = "runner"))]
@@ -29,6 +32,10 @@ mod tests {
 
     #[test]
     fn gradients() {
-        check(&[Case::new("same", "CastLike").linear().input(&[2, 3]).fixed(Tensor::scalar(1f32))]);
+        let cast = |name| Case::new(name, "CastLike").linear().input(&[2, 3]);
+        check(&[
+            cast("same").fixed(Tensor::scalar(1f32)),
+            cast("to float64, symbolic batch").fixed(Tensor::scalar(1f64)).batch(),
+        ]);
     }
 }

@@ -70,6 +70,14 @@ mod tests {
             concat("channels", 1).input(&[2, 3, 4]).input(&[2, 1, 4]).input(&[2, 2, 4]),
             concat("from the end", -1).input(&[2, 3]).input(&[2, 4]),
             concat("symbolic batch", 1).input(&[2, 3]).input(&[2, 4]).batch(),
+            concat("symbols", 1).input(&[2, 3, 4]).input(&[2, 1, 4]).input(&[2, 2, 4]).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (1, 0, "a"),
+                (1, 1, "c"),
+                (2, 1, "d"),
+                (2, 2, "e"),
+            ]),
             concat("along a symbol", 0).input(&[2, 3]).input(&[4, 3]).input(&[1, 3]).batch(),
         ]);
     }

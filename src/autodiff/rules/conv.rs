@@ -151,6 +151,31 @@ mod tests {
                 .ints("strides", &[2, 2]),
             conv("same lower").input(&[1, 2, 6, 6]).input(&[2, 2, 4, 4]).text("auto_pad", "SAME_LOWER"),
             conv("valid").input(&[1, 2, 6, 6]).input(&[2, 2, 4, 4]).text("auto_pad", "VALID"),
+            conv("symbolic batch")
+                .input(&[3, 4, 7, 6])
+                .input(&[6, 2, 3, 2])
+                .input(&[6])
+                .int("group", 2)
+                .ints("strides", &[3, 2])
+                .ints("dilations", &[1, 2])
+                .ints("pads", &[1, 0, 2, 1])
+                .batch(),
+            conv("3d, depthwise, dilated")
+                .input(&[2, 2, 4, 5, 4])
+                .input(&[4, 1, 2, 2, 3])
+                .int("group", 2)
+                .ints("dilations", &[1, 2, 1])
+                .ints("strides", &[2, 1, 1])
+                .ints("pads", &[1, 0, 1, 0, 1, 1])
+                .batch(),
+            conv("1d, as PyTorch")
+                .opset(21)
+                .values(&[1, 1, 5], &[1.0, -2.0, 3.0, 0.5, 4.0])
+                .values(&[1, 1, 2], &[0.5, -1.5])
+                .ints("strides", &[2])
+                .ints("pads", &[1, 0])
+                .expect(0, &[-1.5, 0.5, -1.5, 0.5, -1.5])
+                .expect(1, &[-1.5, 8.0]),
         ]);
     }
 }

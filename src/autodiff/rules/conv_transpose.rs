@@ -26,15 +26,22 @@ fn geometry(ctx: &Ctx<'_>) -> Result<Geometry, RuleError> {
         Ok(ctx.sizes_from(value, from)?.iter().map(|size| *size as i64).collect())
     };
     let (small, large, weight) = (sizes(ctx.x(0)?, 2)?, sizes(ctx.y(0)?, 2)?, sizes(ctx.x(1)?, 0)?);
+    if small.len() != large.len() || weight.len() != small.len() + 2 {
+        let text = format!("the weight has rank {}, the input {}", weight.len(), small.len() + 2);
+        return Err(RuleError::Unsupported(text));
+    }
     let attributes = ctx.attributes();
     let mode = attributes.text("auto_pad", "NOTSET")?;
     let mut explicit = attributes.clone();
     explicit.remove("auto_pad");
-    let mut window = Window::read(&explicit, weight[2..].to_vec(), &[])?;
+    let mut window = Window::read(&explicit, weight.get(2..).unwrap_or_default().to_vec(), &[])?;
     if mode == "VALID" {
         window = Window { begin: vec![0; small.len()], end: vec![0; small.len()], ..window };
     } else if mode != "NOTSET" || attributes.ints("output_shape")?.is_some() {
         let more = attributes.ints("output_padding")?.unwrap_or_else(|| vec![0; small.len()]);
+        if more.len() != small.len() {
+            return Err(RuleError::Unsupported(format!("output_padding has {} entries", more.len())));
+        }
         for axis in 0..small.len() {
             let full = window.strides[axis] * (small[axis] - 1) + more[axis] + window.extent(axis);
             let total = (full - large[axis]).max(0);
@@ -110,6 +117,27 @@ mod tests {
                 .text("auto_pad", "SAME_LOWER")
                 .not_embedded("tract panics: it knows no such padding here"),
             square("valid").ints("strides", &[2, 2]).text("auto_pad", "VALID"),
+            square("everything")
+                .batch()
+                .ints("strides", &[3, 2])
+                .ints("dilations", &[2, 3])
+                .ints("pads", &[1, 2, 0, 1])
+                .ints("output_padding", &[2, 1]),
+            conv("3d, grouped, output padding")
+                .input(&[2, 4, 2, 3, 2])
+                .input(&[4, 1, 2, 1, 3])
+                .input(&[2])
+                .int("group", 2)
+                .ints("strides", &[2, 1, 2])
+                .ints("output_padding", &[1, 0, 1])
+                .batch(),
+            conv("1d, output shape")
+                .input(&[1, 2, 5])
+                .input(&[2, 3, 4])
+                .ints("strides", &[3])
+                .ints("output_shape", &[14])
+                .not_embedded("tract panics: it takes no pads from output_shape"),
+            square("newest").ints("strides", &[2, 2]).opset(21),
         ]);
     }
 }

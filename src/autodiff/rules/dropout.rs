@@ -3,7 +3,7 @@
 //! Forward:  `y = x`, or in training `y = x * mask / (1 - ratio)` with the boolean mask of output 1.
 //! Backward: `dx = dy`, or in training `dx = mask ? dy / (1 - ratio) : 0`.
 //! Shapes:   ratio and training mode constant scalars or absent.
-//! Opsets:   12 to 24.
+//! Opsets:   7 to 24; below 12 without the mask.
 //! <https://onnx.ai/onnx/operators/onnx__Dropout.html>
 
 use super::shared::{constant_number, masked};
@@ -13,7 +13,7 @@ use crate::graph::ValueId;
 pub static RULE: Rule = Rule {
     domain: "",
     op: "Dropout",
-    opsets: 12..=24,
+    opsets: 7..=24,
     inputs: Inputs::Fixed(&[InputRule::Gradient(input), InputRule::Constant, InputRule::Constant]),
 };
 
@@ -53,6 +53,7 @@ mod tests {
             dropout("inference"),
             dropout("inference with mask").fixed(Tensor::scalar(0.5_f32)).outputs(2),
             dropout("mode false").fixed(Tensor::scalar(0.5_f32)).fixed(Tensor::scalar(false)).batch(),
+            dropout("ratio as attribute").opset(7).float("ratio", 0.25).batch(),
             training("ratio 0", 0.0),
             training("training", 0.25).outputs(2).batch().not_embedded("tract has no dropout in training form"),
         ]);

@@ -29,6 +29,8 @@ mod tests {
             flatten("axis 0").int("axis", 0),
             flatten("from the end").int("axis", -1),
             flatten("symbolic batch").batch(),
+            flatten("symbols").int("axis", 2).symbols(&[(0, 0, "batch"), (0, 1, "tokens")]),
+            flatten("axis is the rank").int("axis", 3),
         ]);
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! Forward:  `y` = the slices of x at `indices` along `axis`.
 //! Backward: `dx[.., indices[q], ..] += dy[.., q, ..]`, by ScatterElements on a flat list of
-//!           indices; for one constant index, dy padded with zeros.
-//! Shapes:   x `[.., D, E..]`, indices any, repeated and negative ones too; E is fixed unless
-//!           indices have rank 0 or 1.
+//!           indices, expanded as int32 to halve what they take; for one constant index, dy padded
+//!           with zeros.
+//! Shapes:   x and indices any, repeated and negative indices too; dimensions may be symbols.
 //! Opsets:   1 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__Gather.html>
 
-use super::shared::{shaped_like, zeros_like};
+use super::shared::{Part, reshape_to, shaped_like, zeros_like};
 use crate::autodiff::rule::axis;
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
-use crate::graph::{Attributes, ValueId};
+use crate::graph::{Attributes, DType, ValueId};
 
 pub static RULE: Rule = Rule {
     domain: "",
@@ -28,11 +28,10 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
         0 => ctx.b.unsqueeze(dy, &[along as i64]),
         1 => dy,
         _ => {
-            let after = ctx.sizes_from(x, along + 1)?;
-            let mut shape = vec![0; along];
-            shape.push(-1);
-            shape.extend(after.iter().map(|size| *size as i64));
-            ctx.b.reshape(dy, &shape)
+            let mut parts = vec![Part::Fixed(0); along];
+            parts.push(Part::Fixed(-1));
+            parts.extend((along + 1..rank).map(|axis| Part::Axis(x, axis)));
+            reshape_to(ctx, dy, &parts)?
         }
     };
     if let Some(dx) = one_place(ctx, updates, along)? {
@@ -40,6 +39,7 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     }
     let mut shape = vec![1; rank];
     shape[along] = -1;
+    let indices = ctx.b.cast(indices, DType::I32);
     let places = ctx.b.reshape(indices, &shape);
     let places = ctx.b.expand_like(places, updates);
     let zeros = zeros_like(ctx, x);
@@ -81,6 +81,18 @@ mod tests {
             gather("one of a symbolic axis", 0).fixed(Tensor::scalar(2_i64)).batch(),
             gather("symbolic batch", 1).fixed(matrix(vec![0, 3, 3, -4, 1, 0])).batch(),
             gather("symbolic batch, one", 1).fixed(Tensor::scalar(0_i64)).batch(),
+            gather("indices that the model computes", 1).fed(matrix(vec![0, 3, 3, -4, 1, 0])).symbols(&[
+                (0, 0, "batch"),
+                (0, 1, "tokens"),
+                (0, 2, "width"),
+                (1, 0, "rows"),
+                (1, 1, "columns"),
+            ]),
+            gather("tokens, symbolic batch and length", 0)
+                .fed(matrix(vec![0, 3, 3, -4, 1, 0]))
+                .symbols(&[(1, 0, "batch"), (1, 1, "tokens")]),
+            gather("row of indices, symbolic length", 1).fed(Tensor::ints(&[2, 2, 0])).symbols(&[(1, 0, "tokens")]),
+            gather("one that the model computes", 2).fed(Tensor::scalar(1_i64)).symbols(&[(0, 1, "tokens")]),
             gather("along a symbol", 0).fixed(matrix(vec![0, 3, 3, -4, 1, 0])).batch(),
         ]);
     }

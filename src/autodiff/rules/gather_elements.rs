@@ -37,6 +37,12 @@ mod tests {
         check(&[
             gather("columns, repeated and negative", 1).fixed(matrix(&[3, 2], vec![0, 0, -1, 3, 2, -4])),
             gather("rows, repeated", 0).fixed(matrix(&[2, 4], vec![2, 2, 0, 1, 2, 1, 0, -1])),
+            gather("symbols", 1).fed(matrix(&[2, 3], vec![0, 0, -1, 3, 2, -4])).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (1, 0, "c"),
+                (1, 1, "d"),
+            ]),
             gather("more than there are", -1).fixed(matrix(&[3, 5], vec![0, 1, 2, 3, 0, 3, 3, 3, 3, 3, 1, 1, 0, 0, 2])),
             gather("fewer rows", 1).fixed(matrix(&[2, 2], vec![0, 0, 3, 1])),
             gather("symbolic batch", 1).fixed(matrix(&[3, 2], vec![0, 0, 1, 3, 2, 2])).batch(),

@@ -65,6 +65,28 @@ mod tests {
             gemm("transB, symbolic batch").input(&[3, 4]).input(&[2, 4]).input(&[2]).int("transB", 1).batch(),
             gemm("both, scalar").input(&[4, 3]).input(&[2, 4]).input(&[]).int("transA", 1).int("transB", 1),
             gemm("full").input(&[3, 4]).input(&[4, 2]).input(&[3, 2]).float("beta", -1.5),
+            gemm("one element").input(&[3, 4]).input(&[4, 2]).input(&[1]).float("beta", 0.5),
+            gemm("one element, both axes").input(&[3, 4]).input(&[4, 2]).input(&[1, 1]),
+            gemm("column, symbols").input(&[3, 4]).input(&[2, 4]).input(&[3, 1]).int("transB", 1).symbols(&[
+                (0, 0, "rows"),
+                (0, 1, "depth"),
+                (1, 1, "depth"),
+                (2, 0, "rows"),
+            ]),
+            gemm("addend that may be 1")
+                .input(&[3, 4])
+                .input(&[4, 2])
+                .input(&[1, 2])
+                .symbols(&[(0, 0, "rows"), (2, 0, "one")]),
+            gemm("both turned, symbolic width, scaled")
+                .input(&[4, 3])
+                .input(&[2, 4])
+                .input(&[2])
+                .int("transA", 1)
+                .int("transB", 1)
+                .float("alpha", -2.0)
+                .symbols(&[(0, 1, "rows"), (1, 0, "width"), (2, 0, "width")]),
+            gemm("addend counts nothing").input(&[3, 4]).input(&[4, 2]).input(&[2]).float("beta", 0.0),
             gemm("one row of full width").input(&[3, 4]).input(&[4, 2]).input(&[1, 2]),
         ]);
     }

@@ -3,7 +3,8 @@
 //! Forward:  `y = n * scale + b`, `n = (x - mean) * inv_std` over the axes from `axis` on.
 //! Backward: `g = dy * scale`, `dx = inv_std * (g - mean(g) - n * mean(g * n))`,
 //!           `dscale = sum_to(scale, dy * n)`, `db = sum_to(b, dy)`; for the outputs mean and inv_std in
-//!           addition `dx += dmean / count` and `dx -= dinv_std * inv_std^2 * n / count`.
+//!           addition `dx += dmean / count` and `dx -= dinv_std * inv_std^2 * n / count`. The node gives
+//!           mean and inv_std where it can, so that nothing is computed twice.
 //! Shapes:   x `[.., D..]`; scale and b broadcast to x.
 //! Opsets:   17 to 24.
 //! At kinks: where x is constant, `inv_std = 1 / sqrt(epsilon)`.
@@ -12,7 +13,7 @@
 use super::shared::{cast_to, unbroadcast};
 use crate::autodiff::rule::axis;
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
-use crate::graph::{DType, Fact, ValueId};
+use crate::graph::{DType, Dim, Fact, ValueId};
 
 pub static RULE: Rule = Rule {
     domain: "",
@@ -34,12 +35,27 @@ fn layout(ctx: &Ctx<'_>) -> Result<(Vec<i64>, DType), RuleError> {
     Ok(((first as i64..rank as i64).collect(), work))
 }
 
+/// The mean (1) or the inverse deviation (2) that the node gives, or can give: kernels of ONNX
+/// Runtime give it in the input's dtype or in float32, which is one for float32 alone.
+fn statistic(ctx: &mut Ctx<'_>, index: usize) -> Result<Option<ValueId>, RuleError> {
+    if let Some(given) = ctx.node().output(index) {
+        return Ok(Some(given));
+    }
+    let (x, (axes, _)) = (ctx.x(0)?, layout(ctx)?);
+    if ctx.dtype(x) != DType::F32 {
+        return Ok(None);
+    }
+    let mut dims = ctx.dims(x)?;
+    dims[axes[0] as usize..].fill(Dim::Known(1));
+    Ok(Some(ctx.exposed(index, Fact::new(DType::F32, dims))))
+}
+
 fn centered(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     ctx.once("centered", |ctx| {
         let (axes, work) = layout(ctx)?;
         let input = ctx.x(0)?;
         let x = cast_to(ctx, input, work);
-        let mean = match ctx.node().output(1) {
+        let mean = match statistic(ctx, 1)? {
             Some(mean) => cast_to(ctx, mean, work),
             None => ctx.b.reduce("ReduceMean", x, &axes, true),
         };
@@ -53,7 +69,7 @@ fn centered(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
 fn inv_std(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     ctx.once("inv_std", |ctx| {
         let (axes, work) = layout(ctx)?;
-        if let Some(given) = ctx.node().output(2) {
+        if let Some(given) = statistic(ctx, 2)? {
             return Ok(cast_to(ctx, given, work));
         }
         let epsilon = ctx.attributes().float("epsilon", 1e-5)?;

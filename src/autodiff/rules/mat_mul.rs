@@ -3,13 +3,13 @@
 //! Forward:  `y = a b` over the last two dimensions, broadcasting the others.
 //! Backward: `da = sum_to(a, dy b^T)`, `db = sum_to(b, a^T dy)`; where b is a matrix, db is one
 //!           Gemm over all rows of a.
-//! Shapes:   a `[.., M, K]` or `[K]`, b `[.., K, N]` or `[K]`; leading dimensions may be symbols.
+//! Shapes:   a `[.., M, K]` or `[K]`, b `[.., K, N]` or `[K]`; dimensions may be symbols.
 //! Opsets:   1 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__MatMul.html>
 
-use super::shared::{shaped_like, unbroadcast};
+use super::shared::{Part, reshape_to, shaped_like, unbroadcast};
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
-use crate::graph::{Attributes, Dim, ValueId};
+use crate::graph::{Attributes, ValueId};
 
 pub static RULE: Rule = Rule {
     domain: "",
@@ -55,13 +55,11 @@ fn left(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
 
 fn right(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let Matrices { a, b, dy } = matrices(ctx)?;
-    let (depth, width) = (last(ctx, a)?, last(ctx, dy)?);
-    let (rank_a, rank_b) = (ctx.rank(a)?, ctx.rank(b)?);
-    let db = match (rank_a, rank_b, depth, width) {
-        (2, 2, ..) => ctx.b.op("Gemm", &[a, dy], Attributes::none().with("transA", 1)),
-        (_, 2, Some(depth), Some(width)) => {
-            let rows = ctx.b.reshape(a, &[-1, depth]);
-            let grads = ctx.b.reshape(dy, &[-1, width]);
+    let db = match (ctx.rank(a)?, ctx.rank(b)?) {
+        (2, 2) => ctx.b.op("Gemm", &[a, dy], Attributes::none().with("transA", 1)),
+        (_, 2) => {
+            let rows = reshape_to(ctx, a, &[Part::Fixed(-1), Part::Axis(b, 0)])?;
+            let grads = reshape_to(ctx, dy, &[Part::Fixed(-1), Part::Axis(b, 1)])?;
             ctx.b.op("Gemm", &[rows, grads], Attributes::none().with("transA", 1))
         }
         _ => {
@@ -82,10 +80,6 @@ fn turned(ctx: &mut Ctx<'_>, value: ValueId) -> Result<ValueId, RuleError> {
     Ok(ctx.b.transpose(value, &perm))
 }
 
-fn last(ctx: &Ctx<'_>, value: ValueId) -> Result<Option<i64>, RuleError> {
-    Ok(ctx.dims(value)?.last().and_then(Dim::known).map(|size| size as i64))
-}
-
 #[cfg(all(test, feature = "runner"))]
 mod tests {
     use crate::autodiff::harness::{Case, check};
@@ -104,6 +98,32 @@ mod tests {
             product("matrix, batch").input(&[3, 4]).input(&[2, 4, 2]),
             product("batches").input(&[2, 3, 4]).input(&[2, 4, 5]),
             product("broadcast batches").input(&[2, 1, 3, 4]).input(&[3, 4, 2]),
+            product("vector, wide batch").input(&[4]).input(&[3, 2, 4, 3]),
+            product("wide batch, vector").input(&[3, 2, 5, 4]).input(&[4]),
+            product("both broadcast").input(&[3, 1, 5, 4]).input(&[1, 2, 4, 2]),
+            product("batch, wider batch").input(&[2, 5, 4]).input(&[3, 2, 4, 2]),
+            product("one row, batch of one").input(&[1, 4]).input(&[1, 4, 1]),
+            product("tokens, weight").input(&[2, 3, 4]).input(&[4, 5]).symbols(&[(0, 0, "batch"), (0, 1, "tokens")]),
+            product("scores").input(&[2, 3, 4, 5]).input(&[2, 3, 5, 4]).symbols(&[
+                (0, 0, "batch"),
+                (0, 2, "tokens"),
+                (1, 0, "batch"),
+                (1, 3, "tokens"),
+            ]),
+            product("everything a symbol").input(&[2, 3, 4]).input(&[4, 5]).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (0, 2, "c"),
+                (1, 0, "c"),
+                (1, 1, "d"),
+            ]),
+            product("batches that may be 1")
+                .input(&[2, 3, 4])
+                .input(&[1, 4, 5])
+                .symbols(&[(0, 0, "a"), (1, 0, "b")])
+                .not_embedded("tract wants the size of every input"),
+            product("vector, batch that may be 1").input(&[4]).input(&[2, 4, 3]).symbols(&[(1, 0, "b"), (1, 2, "d")]),
+            product("batch, vector, symbols").input(&[2, 3, 4]).input(&[4]).symbols(&[(0, 0, "a"), (0, 1, "b")]),
             product("symbolic rows").input(&[3, 4]).input(&[4, 2]).batch(),
             product("symbolic batch, matrix").input(&[5, 3, 4]).input(&[4, 2]).batch(),
             product("symbolic batch, broadcast").input(&[5, 3, 4]).input(&[1, 4, 2]).batch(),

@@ -4,7 +4,7 @@
 //! Backward: `dx[argmax(o)] += dy[o]`, the positions from the Indices output, which the
 //!           node gets, modulo the plane (engines count from the tensor's or the plane's start).
 //! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols.
-//! Opsets:   10 to 24.
+//! Opsets:   7 to 24.
 //! At kinks: the first maximum of a window takes all, as PyTorch.
 //! <https://onnx.ai/onnx/operators/onnx__MaxPool.html>
 
@@ -13,7 +13,7 @@ use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
 use crate::graph::{Attributes, DType, Dim, Fact, OpId, ValueId};
 
 pub static RULE: Rule =
-    Rule { domain: "", op: "MaxPool", opsets: 10..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
+    Rule { domain: "", op: "MaxPool", opsets: 7..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
 
 fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x, y) = (ctx.dy()?, ctx.x(0)?, ctx.y(0)?);
@@ -95,6 +95,14 @@ mod tests {
             pool("same lower", &[2, 2]).distinct(&[1, 2, 5, 6]).text("auto_pad", "SAME_LOWER"),
             pool("valid", &[2, 2]).distinct(&[1, 2, 5, 6]).ints("strides", &[2, 2]).text("auto_pad", "VALID"),
             pool("symbolic batch", &[2, 2]).distinct(&[5, 3, 4, 6]).batch(),
+            pool("with indices", &[3, 3]).distinct(&[2, 2, 6, 7]).ints("strides", &[2, 2]).outputs(2).batch(),
+            pool("with indices by columns", &[2, 3])
+                .distinct(&[2, 2, 6, 7])
+                .outputs(2)
+                .int("storage_order", 1)
+                .not_embedded("tract knows no other order"),
+            pool("newest", &[2, 2]).opset(21).distinct(&[2, 3, 4, 6]).ints("dilations", &[2, 1]).int("ceil_mode", 1),
+            pool("a kernel wider than x", &[5, 3]).distinct(&[1, 2, 4, 4]).ints("pads", &[2, 1, 2, 1]),
             pool("by column", &[2, 2]).distinct(&[1, 2, 4, 6]).int("storage_order", 1),
             pool("ties", &[1, 3])
                 .values(&[1, 2, 1, 4], &[1.0, 1.0, 1.0, 0.0, -1.0, 2.0, 2.0, 2.0])

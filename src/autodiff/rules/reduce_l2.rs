@@ -3,7 +3,7 @@
 //! Forward:  `y = sqrt(sum of x^2 over axes)`.
 //! Backward: `dx = x * dy / y`, 0 where `y = 0`.
 //! Shapes:   x any; axes a constant input or absent (all axes).
-//! Opsets:   18 to 24.
+//! Opsets:   1 to 24.
 //! At kinks: 0 at `y = 0`, as PyTorch.
 //! <https://onnx.ai/onnx/operators/onnx__ReduceL2.html>
 
@@ -15,7 +15,7 @@ use crate::graph::ValueId;
 pub static RULE: Rule = Rule {
     domain: "",
     op: "ReduceL2",
-    opsets: 18..=24,
+    opsets: 1..=24,
     inputs: Inputs::Fixed(&[InputRule::Gradient(input), InputRule::Constant]),
 };
 
@@ -43,6 +43,7 @@ mod tests {
             case("some").fixed(Tensor::ints(&[0, -1])),
             case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
             case("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
+            case("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),
             Case::new("zero and large", "ReduceL2")
                 .values(&[3, 2], &[0.0, 0.0, 3.0, 4.0, 3e15, 4e15])
                 .fixed(Tensor::ints(&[1]))

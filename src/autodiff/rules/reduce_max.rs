@@ -3,7 +3,7 @@
 //! Forward:  `y = maximum of x over axes`.
 //! Backward: `dx = x = y ? dy / (how many elements equal y) : 0`.
 //! Shapes:   x any; axes a constant input or absent (all axes, or none with `noop_with_empty_axes`).
-//! Opsets:   18 to 24.
+//! Opsets:   1 to 24.
 //! At kinks: elements that tie share equally, as PyTorch's `amax`.
 //! <https://onnx.ai/onnx/operators/onnx__ReduceMax.html>
 
@@ -14,11 +14,12 @@ use crate::graph::{Attributes, ValueId};
 pub static RULE: Rule = Rule {
     domain: "",
     op: "ReduceMax",
-    opsets: 18..=24,
-    inputs: Inputs::Fixed(&[InputRule::Gradient(input), InputRule::Constant]),
+    opsets: 1..=24,
+    inputs: Inputs::Fixed(&[InputRule::Gradient(shares), InputRule::Constant]),
 };
 
-fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
+/// Shares a gradient equally among the elements that equal the output.
+pub fn shares(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x, y) = (ctx.dy()?, ctx.x(0)?, ctx.y(0)?);
     let axes = reduced_axes(ctx)?;
     if axes.is_empty() {
@@ -48,6 +49,7 @@ mod tests {
             case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
             case("noop").int("noop_with_empty_axes", 1),
             case("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
+            case("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),
             Case::new("ties and large", "ReduceMax")
                 .values(&[2, 3], &[1.0, 3.0, 3.0, 1e30, 1e30, 1e30])
                 .fixed(Tensor::ints(&[1]))

@@ -4,7 +4,7 @@
 //! Backward: `dx = dy / count`, expanded over the reduced axes; the count is computed while the model runs
 //!           where a reduced size is not fixed.
 //! Shapes:   x any; axes a constant input or absent (all axes, or none with `noop_with_empty_axes`).
-//! Opsets:   18 to 24.
+//! Opsets:   1 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__ReduceMean.html>
 
 use super::shared::{expand_reduced, reduced_axes};
@@ -14,7 +14,7 @@ use crate::graph::{Attributes, ValueId};
 pub static RULE: Rule = Rule {
     domain: "",
     op: "ReduceMean",
-    opsets: 18..=24,
+    opsets: 1..=24,
     inputs: Inputs::Fixed(&[InputRule::Gradient(input), InputRule::Constant]),
 };
 
@@ -55,6 +55,7 @@ mod tests {
             case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
             case("noop").int("noop_with_empty_axes", 1),
             case("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
+            case("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),
             case("over the symbolic batch").fixed(Tensor::ints(&[0, 2])).batch(),
         ]);
     }

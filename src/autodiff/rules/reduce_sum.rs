@@ -3,7 +3,7 @@
 //! Forward:  `y = sum of x over axes`.
 //! Backward: `dx = dy`, expanded over the reduced axes.
 //! Shapes:   x any; axes a constant input or absent (all axes, or none with `noop_with_empty_axes`).
-//! Opsets:   13 to 24.
+//! Opsets:   1 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__ReduceSum.html>
 
 use super::shared::expand_reduced;
@@ -13,7 +13,7 @@ use crate::graph::ValueId;
 pub static RULE: Rule = Rule {
     domain: "",
     op: "ReduceSum",
-    opsets: 13..=24,
+    opsets: 1..=24,
     inputs: Inputs::Fixed(&[InputRule::Gradient(input), InputRule::Constant]),
 };
 
@@ -37,6 +37,7 @@ mod tests {
             sum("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
             sum("noop").int("noop_with_empty_axes", 1),
             sum("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
+            sum("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),
         ]);
     }
 }

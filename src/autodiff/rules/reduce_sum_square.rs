@@ -3,7 +3,7 @@
 //! Forward:  `y = sum of x^2 over axes`.
 //! Backward: `dx = 2 * x * dy`.
 //! Shapes:   x any; axes a constant input or absent (all axes).
-//! Opsets:   18 to 24.
+//! Opsets:   1 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__ReduceSumSquare.html>
 
 use super::shared::{keep_reduced, reduced_axes};
@@ -13,7 +13,7 @@ use crate::graph::ValueId;
 pub static RULE: Rule = Rule {
     domain: "",
     op: "ReduceSumSquare",
-    opsets: 18..=24,
+    opsets: 1..=24,
     inputs: Inputs::Fixed(&[InputRule::Gradient(input), InputRule::Constant]),
 };
 
@@ -50,6 +50,7 @@ mod tests {
             case("some").fixed(Tensor::ints(&[0, -1])),
             case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
             case("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
+            case("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),
             Case::new("zero and large", "ReduceSumSquare")
                 .values(&[3], &[0.0, 1e15, -1e15])
                 .expect(0, &[0.0, 2e15, -2e15]),

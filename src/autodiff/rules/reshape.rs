@@ -29,11 +29,30 @@ mod tests {
     #[test]
     fn gradients() {
         let reshape = |name, to: &[i64]| Case::new(name, "Reshape").linear().input(&[2, 3, 4]).fixed(Tensor::ints(to));
+        let computed = |name| {
+            Case::new(name, "Reshape")
+                .linear()
+                .input(&[2, 3, 4])
+                .fed(Tensor::ints(&[-1, 0, 2]))
+                .not_embedded("tract takes only constant shapes")
+        };
         check(&[
             reshape("fixed", &[6, 4]),
             reshape("rest", &[0, -1]),
             reshape("flat, symbolic batch", &[-1]).batch(),
             reshape("symbolic batch", &[0, 2, 6]).batch(),
+            reshape("heads, symbols", &[0, 0, 2, 2]).symbols(&[(0, 0, "batch"), (0, 1, "tokens")]),
+            reshape("rows, symbols", &[-1, 4]).symbols(&[(0, 0, "batch"), (0, 1, "tokens")]),
+            reshape("0 that is a size", &[2, -1, 4]).int("allowzero", 1),
+            Case::new("nothing in it", "Reshape")
+                .linear()
+                .input(&[2, 0, 3])
+                .fixed(Tensor::ints(&[0, 6]))
+                .int("allowzero", 1)
+                .expect(0, &[])
+                .not_embedded("tract takes a 0 for the size of the axis"),
+            computed("computed"),
+            computed("computed, symbols").symbols(&[(0, 0, "batch"), (0, 1, "tokens")]),
         ]);
     }
 }

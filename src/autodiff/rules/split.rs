@@ -25,15 +25,25 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     for index in 0..ctx.node().outputs.len() {
         let part = match ctx.grad(index) {
             Some(grad) => grad,
-            None => {
-                let y = ctx.y(index)?;
-                zeros_like(ctx, y)
-            }
+            None => match ctx.node().output(index) {
+                Some(y) => zeros_like(ctx, y),
+                None => unnamed(ctx, index)?,
+            },
         };
         parts.push(part);
     }
     let dx = ctx.b.op("Concat", &parts, Attributes::none().with("axis", along as i64));
     Ok(shaped_like(ctx, dx, x))
+}
+
+/// Zeros in place of an output that the node leaves out: the same part of zeros like x.
+fn unnamed(ctx: &mut Ctx<'_>, index: usize) -> Result<ValueId, RuleError> {
+    let (x, node) = (ctx.x(0)?, ctx.node());
+    let zeros = zeros_like(ctx, x);
+    let inputs = [Some(zeros), node.input(1)];
+    let inputs = if inputs[1].is_some() { &inputs[..] } else { &inputs[..1] };
+    let parts = ctx.b.ops(&node.op, inputs, node.attributes.clone(), node.outputs.len());
+    parts.get(index).copied().ok_or_else(|| RuleError::Unsupported(format!("output {index} is missing")))
 }
 
 #[cfg(all(test, feature = "runner"))]
@@ -50,6 +60,25 @@ mod tests {
             split("unused").int("axis", 1).fixed(Tensor::ints(&[2, 4, 1])).outputs(3).in_loss(1),
             split("symbolic batch, unused").int("axis", 1).fixed(Tensor::ints(&[2, 5])).outputs(2).in_loss(1).batch(),
             split("one").int("num_outputs", 1),
+            split("symbols")
+                .int("axis", 1)
+                .fixed(Tensor::ints(&[2, 4, 1]))
+                .outputs(3)
+                .symbols(&[(0, 0, "a"), (0, 2, "b")]),
+            split("along a symbol, by number")
+                .int("axis", 1)
+                .int("num_outputs", 3)
+                .outputs(3)
+                .symbols(&[(0, 1, "b")])
+                .not_embedded("tract wants the size of every input"),
+            split("computed sizes, unused")
+                .int("axis", 1)
+                .fed(Tensor::ints(&[1, 4, 2]))
+                .outputs(3)
+                .in_loss(2)
+                .symbols(&[(0, 0, "a"), (0, 1, "b")])
+                .not_embedded("tract takes only constant sizes"),
+            split("an empty part").int("axis", 1).fixed(Tensor::ints(&[0, 7])).outputs(2),
         ]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Forward:  `y` = x without the given axes of size 1, or without all such axes.
 //! Backward: `dx` = dy in x's shape.
-//! Shapes:   x any; dimensions may be symbols.
+//! Shapes:   x any; dimensions may be symbols, the axes may be computed.
 //! Opsets:   13 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__Squeeze.html>
 
@@ -20,8 +20,7 @@ pub static RULE: Rule = Rule {
 
 fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x) = (ctx.dy()?, ctx.x(0)?);
-    let Some(axes) = ctx.constant_ints(1)? else { return Ok(ctx.b.reshape_like(dy, x)) };
-    let rank = ctx.rank(x)?;
+    let (Ok(Some(axes)), Ok(rank)) = (ctx.constant_ints(1), ctx.rank(x)) else { return Ok(ctx.b.reshape_like(dy, x)) };
     let mut axes = axes.iter().map(|a| Ok(axis(*a, rank)? as i64)).collect::<Result<Vec<_>, RuleError>>()?;
     axes.sort_unstable();
     let dx = ctx.b.unsqueeze(dy, &axes);
@@ -40,6 +39,11 @@ mod tests {
             squeeze("all"),
             squeeze("one").fixed(Tensor::ints(&[1])),
             squeeze("from the end, symbolic batch").fixed(Tensor::ints(&[-3, -1])).batch(),
+            squeeze("symbols").fixed(Tensor::ints(&[1])).symbols(&[(0, 0, "batch"), (0, 2, "tokens")]),
+            squeeze("all, symbols")
+                .symbols(&[(0, 0, "batch"), (0, 2, "tokens")])
+                .not_embedded("tract wants the size of every input"),
+            squeeze("computed axes").fed(Tensor::ints(&[-1])).not_embedded("tract takes only constant axes"),
         ]);
     }
 }

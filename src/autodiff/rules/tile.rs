@@ -2,13 +2,13 @@
 //!
 //! Forward:  `y` = x repeated along each axis.
 //! Backward: `dx` = sum of dy over the repetitions: an axis of size `r d` is read as `[r, d]`.
-//! Shapes:   x with at most one symbolic dimension; the repeats are constant.
+//! Shapes:   x of known rank; dimensions may be symbols, the repeats may be computed.
 //! Opsets:   6 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__Tile.html>
 
-use super::shared::shaped_like;
+use super::shared::{Part, reshape_to, shaped_like, zeros_like};
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
-use crate::graph::ValueId;
+use crate::graph::{Attributes, ValueId};
 
 pub static RULE: Rule = Rule {
     domain: "",
@@ -19,27 +19,40 @@ pub static RULE: Rule = Rule {
 
 fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x) = (ctx.dy()?, ctx.x(0)?);
-    let dims = ctx.dims(x)?;
-    let repeats = ctx.constant_ints(1)?.unwrap_or_default();
-    if repeats.len() != dims.len() || repeats.contains(&0) {
-        return Err(RuleError::Unsupported(format!("repeats {repeats:?} for a value of rank {}", dims.len())));
+    let rank = ctx.rank(x)?;
+    let Ok(repeats) = ctx.constant_ints(1) else { return computed(ctx, rank) };
+    let repeats = repeats.unwrap_or_default();
+    if repeats.len() != rank {
+        return Err(RuleError::Unsupported(format!("repeats {repeats:?} for a value of rank {rank}")));
     }
-    if dims.iter().filter(|dim| dim.known().is_none()).count() > 1 {
-        let (value, found) = (ctx.name(x), ctx.b.fact(x).to_string());
-        return Err(RuleError::NoShape { value, dims: "all but one".into(), found });
+    if repeats.contains(&0) {
+        return Ok(zeros_like(ctx, x));
     }
     let (mut split, mut summed) = (Vec::new(), Vec::new());
-    for (dim, repeat) in dims.iter().zip(&repeats) {
+    for (axis, repeat) in repeats.iter().enumerate() {
         if *repeat != 1 {
             summed.push(split.len() as i64);
-            split.push(*repeat);
+            split.push(Part::Fixed(*repeat));
         }
-        split.push(dim.known().map_or(-1, |size| size as i64));
+        split.push(Part::Axis(x, axis));
     }
     if summed.is_empty() {
         return Ok(dy);
     }
-    let parts = ctx.b.reshape(dy, &split);
+    let parts = reshape_to(ctx, dy, &split)?;
+    let dx = ctx.b.reduce("ReduceSum", parts, &summed, false);
+    Ok(shaped_like(ctx, dx, x))
+}
+
+/// The same for repeats that the model computes: their list and x's shape, one number of each in turn.
+fn computed(ctx: &mut Ctx<'_>, rank: usize) -> Result<ValueId, RuleError> {
+    let (dy, x, repeats) = (ctx.dy()?, ctx.x(0)?, ctx.x(1)?);
+    let sizes = ctx.b.shape_of(x);
+    let columns = [repeats, sizes].map(|list| ctx.b.unsqueeze(list, &[1]));
+    let pairs = ctx.b.op("Concat", &columns, Attributes::none().with("axis", 1));
+    let split = ctx.b.reshape(pairs, &[-1]);
+    let parts = ctx.b.op("Reshape", &[dy, split], Attributes::none().with("allowzero", 1));
+    let summed: Vec<i64> = (0..rank as i64).map(|axis| 2 * axis).collect();
     let dx = ctx.b.reduce("ReduceSum", parts, &summed, false);
     Ok(shaped_like(ctx, dx, x))
 }
@@ -57,6 +70,18 @@ mod tests {
             tile("none", &[1, 1, 1]),
             tile("symbolic batch", &[1, 2, 1]).batch(),
             tile("along a symbol", &[3, 1, 1]).batch(),
+            tile("several symbols", &[3, 2, 1]).symbols(&[(0, 0, "batch"), (0, 1, "tokens")]),
+            Case::new("computed repeats", "Tile")
+                .linear()
+                .input(&[2, 3])
+                .fed(Tensor::ints(&[3, 2]))
+                .not_embedded("tract takes only constant repeats"),
+            Case::new("computed repeats, symbols", "Tile")
+                .linear()
+                .input(&[2, 3])
+                .fed(Tensor::ints(&[1, 4]))
+                .symbols(&[(0, 0, "batch"), (0, 1, "tokens")])
+                .not_embedded("tract takes only constant repeats"),
         ]);
     }
 }

@@ -38,6 +38,7 @@ mod tests {
             transpose("cycle").ints("perm", &[1, 2, 3, 0]),
             transpose("heads").ints("perm", &[0, 2, 1, 3]),
             transpose("symbolic batch").ints("perm", &[0, 2, 3, 1]).batch(),
+            transpose("symbols").ints("perm", &[2, 0, 3, 1]).symbols(&[(0, 0, "batch"), (0, 2, "tokens")]),
         ]);
     }
 }

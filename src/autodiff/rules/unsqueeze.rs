@@ -2,7 +2,7 @@
 //!
 //! Forward:  `y` = x with axes of size 1 inserted.
 //! Backward: `dx` = dy without them.
-//! Shapes:   x any; dimensions may be symbols; the axes are constant.
+//! Shapes:   x any; dimensions may be symbols, the axes may be computed.
 //! Opsets:   13 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__Unsqueeze.html>
 
@@ -20,8 +20,8 @@ pub static RULE: Rule = Rule {
 
 fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x) = (ctx.dy()?, ctx.x(0)?);
-    let axes = ctx.constant_ints(1)?.unwrap_or_default();
-    let rank = ctx.rank(x)? + axes.len();
+    let (Ok(Some(axes)), Ok(rank)) = (ctx.constant_ints(1), ctx.rank(x)) else { return Ok(ctx.b.reshape_like(dy, x)) };
+    let rank = rank + axes.len();
     let mut axes = axes.iter().map(|a| Ok(axis(*a, rank)? as i64)).collect::<Result<Vec<_>, RuleError>>()?;
     axes.sort_unstable();
     let dx = ctx.b.squeeze(dy, &axes);
@@ -40,6 +40,12 @@ mod tests {
             unsqueeze("front", &[0]),
             unsqueeze("both ends", &[-1, 0]),
             unsqueeze("symbolic batch", &[1, 2]).batch(),
+            unsqueeze("symbols", &[1, -1]).symbols(&[(0, 0, "batch"), (0, 1, "tokens")]),
+            Case::new("computed axes", "Unsqueeze")
+                .linear()
+                .input(&[2, 3])
+                .fed(Tensor::ints(&[-1, 0]))
+                .not_embedded("tract takes only constant axes"),
         ]);
     }
 }

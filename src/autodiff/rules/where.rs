@@ -42,6 +42,18 @@ mod tests {
             choose("row condition").input(&[2, 3]).input(&[2, 3]),
             choose("broadcast values").input(&[2, 1]).input(&[]),
             choose("condition broadcasts").input(&[3]).input(&[2, 1, 3]),
+            Case::new("computed condition, symbols", "Where")
+                .linear()
+                .fed(Tensor::from_vec(&[2, 1, 3], vec![true, false, true, false, false, true]))
+                .input(&[2, 4, 3])
+                .input(&[1])
+                .symbols(&[(0, 0, "batch"), (0, 2, "tokens"), (1, 0, "batch"), (1, 1, "rows"), (1, 2, "tokens")]),
+            Case::new("sizes that may be 1", "Where")
+                .linear()
+                .fed(Tensor::from_vec(&[2, 1, 3], vec![true, false, true, false, false, true]))
+                .input(&[1, 4, 3])
+                .input(&[2, 4, 1])
+                .symbols(&[(1, 0, "a"), (1, 1, "rows"), (1, 2, "b"), (2, 0, "c"), (2, 1, "rows"), (2, 2, "d")]),
             choose("special")
                 .values(&[3], &[1e30, 1e30, 0.0])
                 .values(&[3], &[0.0, -1e30, 1.0])

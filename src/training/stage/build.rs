@@ -7,7 +7,7 @@ use crate::autodiff::gradients;
 use crate::graph::{DType, Fact, Graph, Model, Origin, ValueId, prune};
 use crate::training::contract::{Contract, FORMAT, Role, ports};
 use crate::training::forward::{Forward, Mode, fixed_statistics, forward};
-use crate::training::step::{as_model, finish};
+use crate::training::step::{as_model, differentiable, finish};
 use crate::training::{BatchNorm, Prepared, Slot, TrainStep, TrainingError, check_in_place, names};
 use std::collections::{HashMap, HashSet};
 
@@ -39,7 +39,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
     let mode =
-        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: true };
+        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: Some(options.seed), as_written: true };
     let still = fixed_statistics(graph, &mode, &parameters);
     let active = active(graph, stage, options, &still);
     let trained: Vec<String> = names_of(graph, &active, Holder::Parameter);
@@ -52,7 +52,9 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
     let shown: Vec<ValueId> =
         model_outputs(graph, stage).filter(|id| before.contains(id) && *id != stage.loss()).collect();
     outputs.extend(&shown);
-    let step = part(graph, stage, &outputs);
+    let xs = demand.gradients.iter().filter_map(|(gradient, x)| stage.gradients.get(*gradient)?.xs.get(*x));
+    let xs: Vec<&str> = xs.map(|x| graph.value_name(*x)).collect();
+    let step = differentiable(prepared, &part(graph, stage, &outputs), &xs)?;
     let mut f = forward(&step, "train", &mode, &statistics, &parameters)?;
     let at = |f: &Forward, id: ValueId| f.map[&step.find(graph.value_name(id)).expect("invariant: the part has it")];
     let loss = at(&f, stage.loss());
@@ -119,6 +121,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
         slots,
         passed: given.list.into_iter().map(|port| (port.name, port.fact)).collect(),
         copied,
+        accumulates: false,
     })
 }
 
@@ -261,10 +264,8 @@ fn differentiate(
         let wrt: Vec<ValueId> = positions.iter().map(|position| at(f, of(position))).collect();
         let value = if y == stage.loss() { loss } else { at(f, y) };
         let value = scalar(f, value);
-        let grads = gradients(&mut f.b, prepared.model.opset(), value, &wrt).map_err(|source| {
-            let module = source.node().and_then(|node| prepared.modules.get(node));
-            TrainingError::Gradient { module: module.cloned().unwrap_or_default(), source }
-        })?;
+        let grads = gradients(&mut f.b, prepared.model.opset(), value, &wrt);
+        let grads = grads.map_err(|source| prepared.at(source))?;
         for ((position, grad), x) in positions.into_iter().zip(grads).zip(wrt) {
             let grad = grad.unwrap_or_else(|| {
                 let zero = f.b.like(x, 0.0);
@@ -300,6 +301,7 @@ fn described(graph: &Graph, prepared: &Prepared, stage: &Stage, given: &Ports) -
         Some(Holder::Statistic) => Role::Statistic,
         Some(Holder::Slot) => Role::Slot,
         None if name == names::LR => Role::LearningRate,
+        None if name == names::STEP && prepared.model.graph.find(name).is_none() => Role::Step,
         None if name == names::TARGET && stage.target.is_some() => Role::Target,
         None => passed(name).unwrap_or(Role::Data),
     };

@@ -6,7 +6,7 @@ use super::{Binding, Gradient, Holder, PREVIEW, Stage, StageError, StageSlot, lo
 use crate::facts;
 use crate::graph::{Attribute, Builder, Fact, Graph, Model, NodeId, ValueId, prune, upgrade};
 use crate::losses::{LossKind, LossSpec};
-use crate::modules::{Param, Role};
+use crate::modules::{Param, Role, UnitKind, units};
 use crate::onnx::OnnxFile;
 use crate::planner::Analysis;
 use crate::training::{Prepared, TrainingError, names};
@@ -47,7 +47,8 @@ pub fn prepare(file: &OnnxFile, analysis: &Analysis, number: usize) -> Result<(P
     let tree = &analysis.tree;
     let nodes = analysis.model.graph.node_ids();
     let modules = nodes.map(|(id, node)| (node.name.clone(), tree.module(tree.module_of_node(id)).path.clone()));
-    let prepared = Prepared { modules: modules.collect(), parameters, model };
+    let units = units(tree, UnitKind::Leaf);
+    let prepared = Prepared { modules: modules.collect(), parameters, model, units };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

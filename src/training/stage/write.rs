@@ -15,7 +15,8 @@ use crate::graph::{Attribute, Attributes, Builder, DType, Fact, Graph, Model, No
 use crate::onnx::NewTrainingInfo;
 use crate::optim::OptimizerKind;
 use crate::training::forward::{Mode, forward};
-use crate::training::step::{add_loss, finish};
+use crate::training::step::finish;
+use crate::training::terms::add_loss;
 use crate::training::{PhaseOptions, Prepared, TrainStep, TrainingError, names};
 use std::collections::{HashMap, HashSet};
 
@@ -48,13 +49,14 @@ pub fn training_info(
     let mut initialization_binding = Vec::new();
     if !step.trained.is_empty() {
         w.gradient(&forward, &step.trained, &loss)?;
-        w.constant(names::LR, Tensor::scalar(options.optimizer.lr as f32), "the learning rate")?;
+        w.constant(names::LR, Tensor::scalar(options.optimizer.lr() as f32), "the learning rate")?;
         for slot in &step.slots {
             w.constant(&slot.name, slot.initial.clone(), "a slot")?;
             initialization_binding.push((slot.name.clone(), start(&mut starts, &slot.name, &slot.initial)));
         }
         let spec = options.optimizer;
-        let velocity = spec.kind == OptimizerKind::Sgd && !step.slots.is_empty() && spec.clip_norm.is_none();
+        let plain = spec.uniform() && spec.clip_norm.is_none() && spec.dampening.is_none();
+        let velocity = spec.kind == OptimizerKind::Sgd && !step.slots.is_empty() && plain;
         if velocity {
             let first = Tensor::scalar(0i64);
             w.constant(STEP, first.clone(), "the step count")?;
@@ -84,8 +86,7 @@ fn forward_part(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<Graph
     let graph = &prepared.model.graph;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
-    let mode =
-        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: options.seed, as_written: false };
+    let mode = Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: None, as_written: false };
     let mut f = forward(graph, "algorithm", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     f.b.output(loss, names::LOSS);

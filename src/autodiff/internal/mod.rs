@@ -1,0 +1,74 @@
+//! Operators that exist only while gradients are built.
+//!
+//! Each is one node of the domain `ai.freeze-plan` until the gradients exist, so that its gradient
+//! is one short formula and its forward part has few readers; [`lower`] then replaces it by
+//! operators of the default domain. None of them is ever in a file. One operator a file: what it
+//! means, a function that appends it, and how it is lowered. Its rule lies in `rules/` like any
+//! other.
+
+mod batch_normalization;
+mod gelu;
+mod rms_normalization;
+mod safe_softmax;
+mod steps_first;
+mod swish;
+
+pub use batch_normalization::{batch_norm_node, batch_norm_op};
+pub use gelu::{gelu_node, gelu_op};
+pub use rms_normalization::{rms_norm_node, rms_norm_op};
+pub use safe_softmax::safe_softmax_op;
+pub use swish::{swish_node, swish_op};
+
+use steps_first::{is_batch_first, steps_first};
+
+use crate::graph::{Builder, Graph, INTERNAL_DOMAIN, Node, Replaced, ValueId, prune, rebuild};
+
+/// An internal operator.
+pub struct Internal {
+    /// Operator type in the domain `ai.freeze-plan`.
+    pub op: &'static str,
+    /// Appends what the node means, in operators of opset 18, and returns every output of the
+    /// operator that the node may have.
+    lower: fn(&mut Builder, &Node, &[Option<ValueId>]) -> Vec<ValueId>,
+}
+
+/// Every internal operator.
+pub static INTERNALS: &[&Internal] = &[
+    &batch_normalization::INTERNAL,
+    &gelu::INTERNAL,
+    &rms_normalization::INTERNAL,
+    &safe_softmax::INTERNAL,
+    &swish::INTERNAL,
+];
+
+/// Returns the graph with every internal operator replaced, and recurrent layers in the layout that
+/// engines run.
+pub fn lower(graph: &Graph) -> Graph {
+    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN || is_batch_first(node)) {
+        return graph.clone();
+    }
+    prune(&rebuild(graph, |b, node, inputs| {
+        if is_batch_first(node) {
+            return Some(steps_first(b, graph, node, inputs));
+        }
+        let internal =
+            INTERNALS.iter().find(|internal| node.op.domain == INTERNAL_DOMAIN && internal.op == node.op.name)?;
+        b.enter(node.origin.clone(), &node.name);
+        let outputs = (internal.lower)(b, node, inputs);
+        Some(in_place_of(b, graph, node, &outputs))
+    }))
+}
+
+/// Gives values the names and facts of a node's outputs, whose place they take.
+pub(super) fn in_place_of(b: &mut Builder, graph: &Graph, node: &Node, outputs: &[ValueId]) -> Replaced {
+    let mut replaced = Vec::new();
+    for (index, old) in node.outputs.iter().enumerate() {
+        let new = outputs.get(index).copied();
+        replaced.push(old.zip(new).map(|(old, new)| {
+            b.refine(new, graph.fact(old));
+            b.rename(new, graph.value_name(old));
+            new
+        }));
+    }
+    replaced
+}

@@ -1,0 +1,55 @@
+//! `[data] target`: one column, or a named column for each of several losses.
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The columns that losses compare with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Targets {
+    /// The column of the one target, which has no name.
+    One(String),
+    /// The column of each target that a loss names.
+    Named(BTreeMap<String, String>),
+}
+
+impl Targets {
+    /// Returns the column of a target.
+    pub fn column(&self, name: Option<&str>) -> Option<&str> {
+        match (self, name) {
+            (Targets::One(column), None) => Some(column),
+            (Targets::Named(columns), Some(name)) => columns.get(name).map(String::as_str),
+            _ => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Targets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Targets, D::Error> {
+        deserializer.deserialize_any(Read)
+    }
+}
+
+struct Read;
+
+impl<'de> Visitor<'de> for Read {
+    type Value = Targets;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a column, or a table of a column for each target")
+    }
+
+    fn visit_str<E>(self, column: &str) -> Result<Targets, E> {
+        Ok(Targets::One(column.to_string()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Targets, A::Error> {
+        let mut columns = BTreeMap::new();
+        while let Some((name, column)) = map.next_entry()? {
+            columns.insert(name, column);
+        }
+        Ok(Targets::Named(columns))
+    }
+}
