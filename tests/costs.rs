@@ -9,7 +9,7 @@ use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::modules::recover;
 use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
-use freeze_plan::planner::Analysis;
+use freeze_plan::planner::{Analysis, wholes};
 use freeze_plan::training::{BatchNorm, PhaseOptions, Prepared, build, prepare};
 use std::collections::{HashMap, HashSet};
 
@@ -184,7 +184,9 @@ fn activation_bytes_are_those_that_the_train_graph_reads() {
         let prepared = prepare(&analysis).unwrap();
         let sized = with_sizes(&prepared.model);
         for policy in [BatchNorm::Train, BatchNorm::Frozen] {
-            let costs = CostModel::new(&sized, &recover(&sized), 0).with_frozen_batch_norm(policy == BatchNorm::Frozen);
+            let wholes = wholes(&sized, &prepared.parameters);
+            let costs = CostModel::with_wholes(&sized, &recover(&sized), 0, &wholes);
+            let costs = costs.with_frozen_batch_norm(policy == BatchNorm::Frozen);
             let order = costs.trainable().to_vec();
             let parameters: HashSet<&str> = order.iter().map(String::as_str).collect();
             for count in [0, order.len() / 2, order.len() - 1] {

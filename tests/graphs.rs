@@ -244,10 +244,8 @@ loss/ReduceMean/grad/ReduceProd:0 = ReduceProd(loss/ReduceMean/grad/Gather:0) {k
 loss/ReduceMean/grad/Cast:0 = Cast(loss/ReduceMean/grad/ReduceProd:0) {to=1}
 loss/ReduceMean/grad/Div:0 = Div(loss/grad/const, loss/ReduceMean/grad/Cast:0)
 loss/ReduceMean/grad/Unsqueeze:0 = Unsqueeze(loss/ReduceMean/grad/Div:0, loss/ReduceMean/grad/axes_1)
-loss/ReduceMean/grad/Shape_1:0 = Shape(loss/Mul:0)
-loss/ReduceMean/grad/Expand:0 = Expand(loss/ReduceMean/grad/Unsqueeze:0, loss/ReduceMean/grad/Shape_1:0)
-loss/Mul/grad/Mul:0 = Mul(loss/ReduceMean/grad/Expand:0, loss/Sub:0)
-loss/Mul/grad/Mul_1:0 = Mul(loss/ReduceMean/grad/Expand:0, loss/Sub:0)
+loss/Mul/grad/Mul:0 = Mul(loss/ReduceMean/grad/Unsqueeze:0, loss/Sub:0)
+loss/Mul/grad/Mul_1:0 = Mul(loss/ReduceMean/grad/Unsqueeze:0, loss/Sub:0)
 loss/Sub/grad/Sum:0 = Sum(loss/Mul/grad/Mul:0, loss/Mul/grad/Mul_1:0)
 fc2.weight.grad = Gemm(loss/Sub/grad/Sum:0, Relu:0) {alpha=1, transA=1, transB=0}
 out loss float32[]

@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("modules", &["graph", "error"]),
     ("cost", &["graph", "modules", "error"]),
     ("plan", &["modules", "cost", "onnx", "error"]),
-    ("planner", &["graph", "onnx", "facts", "modules", "cost", "plan", "error"]),
+    ("planner", &["graph", "onnx", "facts", "modules", "cost", "plan", "autodiff", "error"]),
     ("training", &["graph", "modules", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"]),
     ("data", &["graph", "error"]),
     ("checkpoint", &["graph", "data", "error"]),
@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "artifacts",
+            "autodiff",
             "graph",
             "onnx",
             "facts",

@@ -22,35 +22,7 @@ const SAME: f64 = 1e-5;
 const NOISE: f64 = 5e-7;
 
 /// Files that cannot be trained, with a part of the reason.
-const REFUSED: &[(&str, &str)] = &[
-    ("vit.dynamo_23", "operator Attention of opset 23"),
-    ("swin.dynamo", "GatherND"),
-    ("swin_v2.torchscript", "ScatterND"),
-    ("swin_v2.dynamo", "GatherND"),
-    ("unet.torchscript", "Resize"),
-    ("unet.dynamo", "Resize"),
-    ("pyramid.torchscript", "Resize"),
-    ("pyramid.dynamo", "Resize"),
-    ("pyramid.dynamo_default", "Resize"),
-    ("bert.dynamo", "must be fixed in dimensions 1"),
-    ("bert.dynamo_default", "must be fixed in dimensions 1"),
-    ("bert.dynamo_23", "must be fixed in dimensions 1"),
-    ("distilbert.dynamo", "must be fixed in dimensions 1"),
-    ("distilbert.dynamo_default", "must be fixed in dimensions 1"),
-    ("whisper.dynamo", "GatherND"),
-    ("lstm.torchscript", "LSTM"),
-    ("lstm.dynamo", "LSTM"),
-    ("lstm.dynamo_default", "LSTM"),
-    ("gru.torchscript", "GRU"),
-    ("gru.dynamo", "GRU"),
-    ("gru.dynamo_default", "GRU"),
-    ("rnn.torchscript", "RNN"),
-    ("recommender.dynamo", "GatherND"),
-    ("recommender.dynamo_default", "GatherND"),
-    ("graph.dynamo", "Einsum"),
-    ("graph.dynamo_default", "Einsum"),
-    ("graph.dynamo_23", "operator RMSNormalization of opset 23"),
-];
+const REFUSED: &[(&str, &str)] = &[];
 
 /// Parameters that are taken for constants of the exporter: tables to which it gives names of its own, read by `Add` and
 /// `GatherND`.
@@ -315,7 +287,7 @@ fn check(ways: &[&str]) {
 
 #[test]
 fn files_of_the_torchscript_exporter_train_as_in_pytorch() {
-    check(&["torchscript"]);
+    check(&["torchscript", "torchscript_11", "torchscript_default"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //!
 //! What this module does not do: choose what is trained (`training`), or run anything.
 
+pub mod coverage;
 mod decompose;
 #[cfg(all(test, feature = "runner"))]
 mod harness;
@@ -17,6 +18,7 @@ mod recurrent;
 mod rule;
 mod rules;
 mod scan;
+mod simplify;
 mod steps;
 #[cfg(all(test, feature = "runner"))]
 mod testing;
@@ -26,12 +28,13 @@ pub use internal::{
     INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, rms_norm_node, rms_norm_op,
     safe_softmax_op, swish_node, swish_op,
 };
-pub use recognise::recognise;
+pub use recognise::{Group, patterns, recognise};
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
 pub use rules::{RULES, find};
+pub use simplify::simplify;
 
 use crate::error::ErrorKind;
-use crate::graph::{Attributes, Builder, Node, NodeId, OpId, Origin, ValueId};
+use crate::graph::{Attributes, Builder, DType, Graph, Node, NodeId, OpId, Origin, ValueId};
 use std::collections::{HashMap, HashSet};
 
 /// A gradient that cannot be built.
@@ -183,7 +186,14 @@ fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<Valu
         let captured = || node.captured().filter_map(|name| graph.find(name)).find_map(|id| active.get(&id).copied());
         let Some(source) = source.or_else(captured) else { continue };
         for output in node.outputs.iter().flatten() {
-            if graph.fact(*output).dtype.is_none_or(|dtype| dtype.is_float()) || carries(node) {
+            let dtype = graph.fact(*output).dtype;
+            let quantized = |input: &ValueId| {
+                active.contains_key(input)
+                    && is_quantized(graph, *input)
+                    && (node.op.is("Cast") || graph.fact(*input).dtype == dtype)
+            };
+            let carries = || quantizes(node) || node.inputs.iter().flatten().any(quantized);
+            if dtype.is_none_or(DType::is_float) || carries() {
                 active.insert(*output, source);
             }
         }
@@ -191,15 +201,32 @@ fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<Valu
     active
 }
 
-/// Operators whose integer outputs stand for floating-point values, so that a gradient, which is
-/// floating-point, passes them or fails at them; besides those that begin with `QLinear`.
-const QUANTIZED: &[&str] = &["ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QGemm", "QuantizeLinear"];
-/// Operators that only move elements, quantized ones too.
-const MOVES: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+/// Operators besides those that begin with `QLinear` whose integer outputs stand for floating-point
+/// values, so that a gradient, which is floating-point, passes them or fails at them.
+const QUANTIZING: &[&str] = &["ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QGemm", "QuantizeLinear"];
 
-fn carries(node: &Node) -> bool {
-    let name = node.op.name.as_str();
-    QUANTIZED.contains(&name) || MOVES.contains(&name) || name.starts_with("QLinear")
+/// Operators whose rules take a quantized value as they take a floating-point one.
+const MOVES: &[&str] = &[
+    "Cast",
+    "Concat",
+    "DequantizeLinear",
+    "Expand",
+    "Flatten",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+];
+
+fn quantizes(node: &Node) -> bool {
+    QUANTIZING.contains(&node.op.name.as_str()) || node.op.name.starts_with("QLinear")
+}
+
+fn is_quantized(graph: &Graph, value: ValueId) -> bool {
+    graph.fact(value).dtype.is_some_and(|dtype| !dtype.is_float() && dtype != DType::Bool)
 }
 
 fn nodes_on_path(builder: &Builder, active: &HashMap<ValueId, ValueId>, from: &[ValueId]) -> Vec<NodeId> {
@@ -267,8 +294,13 @@ fn backward(
     for (index, input) in node.inputs.iter().enumerate() {
         let Some(input) = input.filter(|input| active.contains_key(input)) else { continue };
         let Some(rule) = rule.inputs.at(index) else { continue };
+        let moves = MOVES.contains(&node.op.name.as_str());
         let gradient = match rule {
             InputRule::Constant => continue,
+            InputRule::Gradient(_) | InputRule::Each(_) if !moves && is_quantized(ctx.b.graph(), input) => {
+                let reason = "it computes with quantized values".to_string();
+                return Err(AutodiffError::NotImplemented { node: name(), op: op(), input: index, reason });
+            }
             InputRule::Missing(reason) => {
                 let reason = reason.to_string();
                 return Err(AutodiffError::NotImplemented { node: name(), op: op(), input: index, reason });
@@ -311,7 +343,7 @@ pub fn is_differentiable(op: &OpId, opset: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{DType, Fact, check};
+    use crate::graph::{Fact, check};
 
     /// `loss = sum(tanh(w x))`, differentiated with respect to what the letters say.
     #[test]

@@ -8,6 +8,7 @@ mod failure;
 mod feeds;
 mod graph;
 mod model;
+mod operators;
 mod options;
 mod output;
 mod preview;
@@ -48,6 +49,7 @@ enum Command {
     Train(train::Args),
     Report(report::Args),
     Doctor(doctor::Args),
+    Operators(operators::Args),
     #[command(name = probe::COMMAND, hide = true)]
     Probe(probe::Args),
 }
@@ -100,6 +102,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Probe(args)) => probe::run(&args),
     };
     match result {

@@ -8,7 +8,8 @@
 //! One file per question: `flops` with `operators` (how often an operator counts) and `products`
 //! (operators with products); `stash` (what a gradient reads of the forward pass); `step`
 //! (reachability); `prefix` (what a cache can hold); `alive` (who keeps the backward pass
-//! running); `units` (which node counts for which unit).
+//! running); `units` (which node counts for which unit); `whole`
+//! (nodes that are one operator).
 //!
 //! What this module does not do: measure time, count the loss or the optimizer's arithmetic, read
 //! a weight, or complete shapes (`facts`).
@@ -24,9 +25,11 @@ mod stash;
 mod step;
 mod subgraphs;
 mod units;
+mod whole;
 
 pub use flops::{NodeFlops, Uncounted, node_flops};
 pub use model::CostModel;
+pub use whole::Whole;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::flops::{NodeFlops, Uncounted};
 use super::reader::{Reader, batch, edges};
+use super::whole::Whole;
 use super::{Flops, StepCost};
 use crate::graph::{Model, Node, ValueId};
 use crate::modules::ModuleTree;
@@ -120,6 +121,11 @@ impl CostModel {
     /// Returns the costs of a model whose optimizer keeps `slots` tensors for each parameter (SGD 0, with
     /// momentum 1, Adam 2).
     pub fn new(model: &Model, tree: &ModuleTree, slots: u64) -> CostModel {
+        CostModel::with_wholes(model, tree, slots, &[])
+    }
+
+    /// As [`CostModel::new`], where groups of nodes are one operator when gradients are built.
+    pub fn with_wholes(model: &Model, tree: &ModuleTree, slots: u64, wholes: &[Whole]) -> CostModel {
         let graph = &model.graph;
         let mut costs = CostModel {
             nodes: Vec::with_capacity(graph.nodes().len()),
@@ -148,7 +154,7 @@ impl CostModel {
         let statistics = tree.iter().flat_map(|(_, module)| &module.statistics).filter_map(|name| graph.find(name));
         let known = tree.registration().into_iter().filter(|name| costs.by_name.contains_key(*name));
         costs.order = known.map(String::from).collect();
-        Reader::new(graph, statistics.collect(), &of_value).read(&mut costs);
+        Reader::new(graph, statistics.collect(), &of_value).with_wholes(wholes).read(&mut costs);
         costs.edges = edges(graph);
         costs
     }

@@ -4,6 +4,7 @@ use super::flops::{NodeFlops, Uncounted, node_counts, node_flops};
 use super::model::{CostModel, Edge, Fixed, Form, Input, Keeps, NodeCost, Source, Varies};
 use super::products::{Shapes, batch_norm_of};
 use super::stash::{self, Keep};
+use super::whole::Whole;
 use crate::graph::{DType, Graph, Node, NodeId, ValueId};
 use crate::modules::uses::carries_gradient;
 use std::collections::{HashMap, HashSet};
@@ -27,6 +28,8 @@ pub(super) struct Reader<'a> {
     views: HashMap<ValueId, ValueId>,
     /// The tensors that may be kept.
     kept: HashMap<ValueId, usize>,
+    /// The group that a node is a part of.
+    wholes: HashMap<NodeId, &'a Whole>,
 }
 
 impl<'a> Reader<'a> {
@@ -45,7 +48,14 @@ impl<'a> Reader<'a> {
             of_weights: vec![false; graph.nodes().len()],
             views: HashMap::new(),
             kept: HashMap::new(),
+            wholes: HashMap::new(),
         }
+    }
+
+    /// Returns the reader with the groups of nodes that are one operator.
+    pub(super) fn with_wholes(mut self, wholes: &'a [Whole]) -> Reader<'a> {
+        self.wholes = wholes.iter().flat_map(|whole| whole.parts.iter().map(move |part| (*part, whole))).collect();
+        self
     }
 
     /// Appends the nodes to `costs`.
@@ -61,7 +71,11 @@ impl<'a> Reader<'a> {
                 costs.miss(node, reason);
                 NodeFlops::none(node.inputs.len())
             });
-            let keeps = self.keeps(node, costs, None);
+            let keeps = match self.wholes.get(&id).copied() {
+                Some(whole) if whole.root == id => self.keeps_of_whole(whole, node, costs),
+                Some(_) => Vec::new(),
+                None => self.keeps(node, costs, None),
+            };
             let mut form = Form { flops, keeps };
             let mut fixed = None;
             let mut varies = match counted {
@@ -147,6 +161,24 @@ impl<'a> Reader<'a> {
         keeps
     }
 
+    /// Returns what the gradients of a group keep, by the inputs of the node that gives its result.
+    fn keeps_of_whole(&mut self, whole: &Whole, node: &Node, costs: &mut CostModel) -> Vec<Keeps> {
+        let reads = whole.reads();
+        let x = whole.inputs.first().copied().flatten();
+        let own = x.and_then(|x| stash::bytes(self.graph, x));
+        let rows = x.zip(whole.axis).and_then(|(x, axis)| stash::row_bytes(self.graph, x, axis));
+        let mut tensors: Vec<usize> = (0..reads.own).map(|_| costs.keep(own)).collect();
+        tensors.extend((0..reads.rows).map(|_| costs.keep(rows)));
+        let values = [x.filter(|_| reads.input), node.output(0).filter(|_| reads.output)];
+        tensors.extend(values.into_iter().flatten().filter_map(|value| self.tensor(value, costs)));
+        let bias = |index: &usize| {
+            let value = node.input(*index);
+            value.is_some() && whole.inputs.get(2).copied().flatten() == value
+        };
+        let read = (0..node.inputs.len()).filter(|index| !bias(index));
+        read.map(|index| Keeps { inputs: index..index + 1, tensors: tensors.clone() }).collect()
+    }
+
     /// Returns the tensors that one thing which a gradient reads is; `own` are those of the node itself.
     fn tensors(
         &mut self,
@@ -159,6 +191,12 @@ impl<'a> Reader<'a> {
             Keep::Input(input) => node.input(input).into_iter().collect(),
             Keep::Output(output) => node.output(output).into_iter().collect(),
             Keep::Inputs => node.inputs.iter().flatten().copied().collect(),
+            Keep::Rows(output) if node.output(output).is_some() => node.output(output).into_iter().collect(),
+            Keep::Rows(_) => {
+                let float32 = node.input(0).is_some_and(|x| self.graph.fact(x).dtype == Some(DType::F32));
+                let bytes = stash::statistic_bytes(self.graph, node);
+                return float32.then(|| *own.entry(keep).or_insert_with(|| costs.keep(bytes))).into_iter().collect();
+            }
             Keep::Like(_) | Keep::Mask | Keep::Positions => {
                 let elements = || node.output(0).and_then(|value| stash::elements(self.graph, value));
                 let bytes = match keep {

@@ -25,11 +25,14 @@ pub(super) enum Keep {
     Like(usize),
     /// The positions of a pool's maxima: eight bytes for each element of the output.
     Positions,
+    /// An output, which the node gives for its gradient where it is float32: the mean or the inverse
+    /// deviation of a layer normalization, with one element for each row.
+    Rows(usize),
     /// The mask of a dropout: a byte for each element of the output.
     Mask,
 }
 
-use Keep::{Input, Inputs, Like, Mask, Output, Positions};
+use Keep::{Input, Inputs, Like, Mask, Output, Positions, Rows};
 
 /// What the gradient with respect to each input reads, by position; the last entry stands for all
 /// further inputs.
@@ -81,7 +84,7 @@ static TABLE: &[(&str, Reads)] = &[
     ("Identity", NOTHING),
     ("InstanceNormalization", &[&[Input(0)], &[Input(0)], &[]]),
     ("LSTM", RECURRENT),
-    ("LayerNormalization", &[&[Input(0), Output(1), Output(2)], &[Input(0), Output(1), Output(2)], &[]]),
+    ("LayerNormalization", &[&[Input(0), Rows(1), Rows(2)], &[Input(0), Rows(1), Rows(2)], &[]]),
     ("LeakyRelu", INPUT),
     ("Log", INPUT),
     ("LogSoftmax", OUTPUT),
@@ -170,6 +173,21 @@ pub(super) fn viewed(graph: &Graph, node: &Node) -> Option<ValueId> {
 /// Returns the bytes of a value; `None` where its shape is not fixed.
 pub(super) fn bytes(graph: &Graph, value: ValueId) -> Option<u64> {
     elements(graph, value)?.checked_mul(graph.fact(value).dtype?.size() as u64)
+}
+
+/// Returns the bytes of a value of which the dimensions from `axis` on have size 1.
+pub(super) fn row_bytes(graph: &Graph, value: ValueId, axis: usize) -> Option<u64> {
+    let fact = graph.fact(value);
+    let outer = fact.sizes()?.into_iter().take(axis);
+    let rows = outer.map(u64::try_from).try_fold(1u64, |product, size| product.checked_mul(size.ok()?))?;
+    rows.checked_mul(fact.dtype?.size() as u64)
+}
+
+/// Returns the bytes of a statistic of each row of a layer normalization.
+pub(super) fn statistic_bytes(graph: &Graph, node: &Node) -> Option<u64> {
+    let x = node.input(0)?;
+    let (axis, rank) = (node.attributes.int("axis", -1).ok()?, i64::try_from(graph.fact(x).rank()?).ok()?);
+    row_bytes(graph, x, usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?)
 }
 
 /// Returns the elements of a value; `None` where its shape is not fixed.

@@ -1,6 +1,6 @@
 //! Evaluates shape arithmetic, sequences and known branches away.
 
-use super::sequences::{From, Sequences, makes_sequence, part_sizes};
+use super::sequences::{From, PASSES, Sequences, makes_sequence, part_sizes};
 use super::small::Small;
 use super::walk::Known;
 use crate::graph::{
@@ -241,7 +241,7 @@ fn unread_sequences(graph: &Graph, known: &Known, named: &HashSet<ValueId>) -> H
             "SequenceAt" => known.sequences.at(node, &small).is_some(),
             "ConcatFromSequence" => node.input(0).and_then(sequence).is_some_and(|items| !items.is_empty()),
             "SequenceLength" => true,
-            "SequenceInsert" | "SequenceErase" | "Identity" => {
+            name if name == "SequenceInsert" || name == "SequenceErase" || PASSES.contains(&name) => {
                 node.output(0).is_some_and(|output| sequence(output).is_some() && !stays.contains(&output))
             }
             _ => false,
@@ -249,7 +249,7 @@ fn unread_sequences(graph: &Graph, known: &Known, named: &HashSet<ValueId>) -> H
         if !known_reader || !node.op.domain.is_empty() {
             stays.extend(node.inputs.iter().flatten().filter(|id| sequence(**id).is_some()));
         }
-        let makes = makes_sequence(node) || node.op.is("Identity");
+        let makes = makes_sequence(node) || PASSES.contains(&node.op.name.as_str());
         made.extend(node.output(0).filter(|output| makes && sequence(*output).is_some()));
     }
     // A sequence goes only with all that it is made of: nodes come in evaluation order here.

@@ -30,6 +30,9 @@ pub(super) enum From {
 #[derive(Debug, Default)]
 pub(super) struct Sequences(HashMap<ValueId, Vec<Rc<Item>>>);
 
+/// Operators of which the output is the same sequence as the input.
+pub(super) const PASSES: [&str; 3] = ["Identity", "Optional", "OptionalGetElement"];
+
 /// What a node on sequences gives.
 pub(super) enum Given {
     /// A sequence, which has no fact.
@@ -86,7 +89,7 @@ impl Sequences {
                 items
             }
             "SplitToSequence" => split(id, node, &fact(node.input(0)?), small)?,
-            "Identity" => self.0.get(&node.input(0)?)?.clone(),
+            name if PASSES.contains(&name) => self.0.get(&node.input(0)?)?.clone(),
             _ => return self.tensor(node, small),
         };
         if made.len() <= LIMIT {

@@ -191,6 +191,27 @@ fn sequences_are_taken_apart() {
 }
 
 #[test]
+fn what_is_in_an_optional_value_is_known() {
+    let mut b = Builder::new("optional");
+    let x = b.input("x", Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(6)]));
+    let maybe = b.op("Optional", &[x], Attributes::none());
+    let y = b.op("OptionalGetElement", &[maybe], Attributes::none());
+    let list = b.op("SequenceConstruct", &[x, y], Attributes::none());
+    let maybe = b.op("Optional", &[list], Attributes::none());
+    let list = b.op("OptionalGetElement", &[maybe], Attributes::none());
+    let index = b.constant("index", Tensor::scalar(1i64));
+    let z = b.op("SequenceAt", &[list, index], Attributes::none());
+    let z = b.unary("Neg", z);
+    b.mark_output(z);
+    let completed = complete(&model_of(b));
+    let facts = [y, z].map(|value| completed.model.graph.fact(value).to_string());
+    assert_eq!(facts, ["float32[batch,6]", "float32[batch,6]"]);
+    let folded = fold(&completed.model, &HashSet::new()).graph;
+    let ops: Vec<&str> = folded.nodes().iter().map(|node| node.op.name.as_str()).collect();
+    assert_eq!(ops, ["Optional", "OptionalGetElement", "Neg"]);
+}
+
+#[test]
 fn sequences_of_unknown_length_stay() {
     let mut b = Builder::new("sequences");
     let x = b.input("x", Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(6)]));

@@ -143,6 +143,9 @@ impl Known {
     }
 
     fn infer(&self, graph: &Graph, node: &Node) -> Vec<Fact> {
+        if node.op.is("OptionalGetElement") {
+            return node.input(0).map(|input| self.facts[held(graph, input).0].clone()).into_iter().collect();
+        }
         let numbers = |index: usize| {
             let small = self.small(graph, node.input(index)?)?;
             Some(small.data().to_vec())
@@ -188,6 +191,13 @@ impl Known {
             small: &|index| self.small(graph, node.input(index)?),
         })
     }
+}
+
+/// Returns the tensor that is in an optional value; a tensor is itself.
+fn held(graph: &Graph, value: ValueId) -> ValueId {
+    let maker = graph.producer(value).map(|id| graph.node(id));
+    let input = maker.filter(|node| node.op.is("Optional")).and_then(|node| node.input(0));
+    input.unwrap_or(value)
 }
 
 /// Returns a fact with expressions in their normal form.

@@ -27,7 +27,7 @@ pub use check::{CheckError, check};
 pub use dump::dump;
 pub use fact::{Dim, Fact};
 pub use function::{Function, FunctionId};
-pub(crate) use infer::{Call, Number, infer, join, sliced, small_numbers};
+pub(crate) use infer::{Call, Number, broadcast, infer, join, sliced, small_numbers};
 pub use inline::{FUNCTION_PATH, InlineError, Inlined, inline};
 pub use prune::prune;
 pub use rebuild::{Replaced, rebuild};

@@ -213,7 +213,19 @@ impl<'a> Roles<'a> {
             let Some(producer) = value.and_then(|value| self.graph.producer(value)) else { return false };
             let node = self.graph.node(producer);
             let op = node.op.name.as_str();
-            if matches!(op, "Conv" | "ConvTranspose" | "Gemm" | "MatMul" | "Einsum") || op.ends_with("Normalization") {
+            let linear = matches!(
+                op,
+                "Conv"
+                    | "ConvTranspose"
+                    | "Gemm"
+                    | "MatMul"
+                    | "Einsum"
+                    | "FusedMatMul"
+                    | "TransposeMatMul"
+                    | "FusedConv"
+                    | "FusedGemm"
+            );
+            if linear || op.ends_with("Normalization") {
                 return true;
             }
             let fixed = |input: usize| {
@@ -235,6 +247,14 @@ fn is_structural(node: &Node, input: usize, tensor: &Tensor, named: bool) -> boo
     let rank = tensor.shape().len();
     let structural = match (node.op.name.as_str(), input) {
         ("Conv" | "ConvTranspose" | "FusedConv", 1 | 2) | ("Gemm" | "MatMul" | "Einsum", _) => true,
+        ("FusedMatMul" | "TransposeMatMul" | "FusedGemm", _) | ("MultiHeadAttention", 3) => true,
+        ("BiasGelu" | "FastGelu" | "BiasAdd", 1) => true,
+        ("Attention", 1 | 2) => !node.op.domain.is_empty(),
+        ("EmbedLayerNormalization", 2..=4) => true,
+        ("EmbedLayerNormalization", 5 | 6) => named || !hints::is_filled(tensor, f64::from(input == 5)),
+        ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization", 2..) => {
+            named || !hints::is_filled(tensor, f64::from(input == 2))
+        }
         ("PRelu", 1) | ("LSTM" | "GRU" | "RNN", 1..=3 | 7) => true,
         ("Gather", 0) => rank >= 2,
         (name, 1 | 2) if name.ends_with("Normalization") => {
@@ -271,12 +291,14 @@ fn ordinal(input: usize) -> String {
 /// Returns what an input of an operator is called.
 fn part(op: &str, input: usize) -> &'static str {
     match (op, input) {
-        ("Gather", _) => "table",
+        ("Gather", _) | ("EmbedLayerNormalization", 2..=4) => "table",
         ("LSTM" | "GRU" | "RNN", 2) => "recurrence",
         ("LSTM" | "GRU" | "RNN", 3) => "bias",
         ("PRelu", _) => "slope",
-        ("Gemm", 2) => "bias",
-        ("Gemm" | "MatMul" | "Einsum", _) => "operand",
+        ("Gemm" | "FusedGemm", 2) | ("BiasGelu" | "FastGelu" | "BiasAdd", _) | ("MultiHeadAttention", _) => "bias",
+        ("Gemm" | "MatMul" | "Einsum" | "FusedMatMul" | "TransposeMatMul" | "FusedGemm", _) => "operand",
+        ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization", 2) | ("EmbedLayerNormalization", 5) => "scale",
+        ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" | "EmbedLayerNormalization", _) => "bias",
         (_, 2) => "bias",
         (name, 1) if name.ends_with("Normalization") => "scale",
         _ => "weight",

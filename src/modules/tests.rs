@@ -1,7 +1,7 @@
 //! Trees of real exports against what PyTorch says of the same models.
 
 use super::*;
-use crate::graph::{Attributes, Builder, DType, Fact, Model, Tensor};
+use crate::graph::{Attributes, Builder, DType, Fact, Model, OpId, Tensor};
 use crate::onnx::read;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -390,7 +390,7 @@ fn functions_that_nodes_were_inlined_from_are_modules() {
         let weight = b.initializer(&format!("onnx::{weight}"), ones(&[4, 4]));
         let node = crate::graph::Node {
             name: b.unique("MatMul"),
-            op: crate::graph::OpId::standard("MatMul"),
+            op: OpId::standard("MatMul"),
             overload: String::new(),
             inputs: vec![Some(y), Some(weight)],
             outputs: Vec::new(),
@@ -408,6 +408,35 @@ fn functions_that_nodes_were_inlined_from_are_modules() {
     let found: Vec<_> = units(&tree, UnitKind::Leaf).into_iter().map(|unit| (unit.path, unit.class)).collect();
     let pair = |path: &str| (path.to_string(), "Linear".to_string());
     assert_eq!(found, [pair("Block_0.fc"), pair("Block_1.fc")]);
+}
+
+#[test]
+fn operands_of_fused_operators_are_parameters_and_rotary_tables_are_none() {
+    let fused = |name: &str| OpId { domain: "com.microsoft".into(), name: name.into() };
+    let mut b = Builder::new("fused");
+    let x = b.input("x", Fact::fixed(DType::F32, &[2, 3, 4]));
+    let places = b.input("places", Fact::fixed(DType::I64, &[2, 3]));
+    let held = |b: &mut Builder, number: usize, shape: &[usize]| b.initializer(&format!("val_{number}"), ones(shape));
+    let weight = held(&mut b, 0, &[4, 4]);
+    let y = b.ops(&fused("FusedMatMul"), &[Some(x), Some(weight)], Attributes::none(), 1)[0];
+    let bias = held(&mut b, 1, &[4]);
+    let y = b.ops(&fused("BiasGelu"), &[Some(y), Some(bias)], Attributes::none(), 1)[0];
+    let (gamma, beta, more) = (held(&mut b, 2, &[4]), held(&mut b, 3, &[4]), held(&mut b, 4, &[4]));
+    let inputs = [x, y, gamma, beta, more].map(Some);
+    let y = b.ops(&fused("SkipLayerNormalization"), &inputs, Attributes::none(), 1)[0];
+    let (packed, bias) = (held(&mut b, 5, &[4, 12]), held(&mut b, 6, &[12]));
+    let heads = Attributes::none().with("num_heads", 2i64);
+    let y = b.ops(&fused("Attention"), &[Some(y), Some(packed), Some(bias)], heads, 1)[0];
+    let (cos, sin) = (b.initializer("rope.cos", ones(&[8, 1])), b.initializer("rope.sin", ones(&[8, 1])));
+    let inputs = [y, places, cos, sin].map(Some);
+    let y = b.ops(&fused("RotaryEmbedding"), &inputs, Attributes::none().with("num_heads", 2i64), 1)[0];
+    b.mark_output(y);
+    let found = parameters(&model(b));
+    let names = |role: Role| -> Vec<&str> {
+        found.iter().filter(|param| param.role == role).map(|param| param.name.as_str()).collect()
+    };
+    assert_eq!(names(Role::Trainable), ["val_0", "val_1", "val_2", "val_3", "val_4", "val_5", "val_6"]);
+    assert_eq!(names(Role::Buffer), ["rope.cos", "rope.sin"]);
 }
 
 #[test]

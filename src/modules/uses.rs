@@ -105,6 +105,9 @@ pub fn carries_gradient(node: &Node, input: usize) -> bool {
         "LSTM" | "GRU" | "RNN" => input != 4,
         "Where" => input != 0,
         "ScatterElements" | "ScatterND" | "Scatter" => input != 1,
+        // Tables of cosines and sines.
+        "RotaryEmbedding" => input == 0,
+        "GroupQueryAttention" => !matches!(input, 7 | 8),
         "CastLike" | "Clip" | "Dropout" | "Pad" | "Resize" | "Upsample" | "Reshape" | "Expand" | "Slice" | "Tile"
         | "TopK" | "Unsqueeze" | "Squeeze" | "Split" | "CumSum" | "Gather" | "GatherElements" | "GatherND"
         | "Compress" | "Trilu" => input == 0,

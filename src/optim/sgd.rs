@@ -69,7 +69,7 @@ mod tests {
         let g = grad + spec.weight_decay.unwrap_or(0.0) * p;
         let mut u = g;
         if let [v, count @ ..] = slots {
-            let first = count.iter().any(|count| *count == 0.0);
+            let first = count.contains(&0.0);
             *v = momentum * *v + if first { g } else { (1.0 - spec.dampening.unwrap_or(0.0)) * g };
             count.iter_mut().for_each(|count| *count += 1.0);
             u = if spec.nesterov == Some(true) { g + momentum * *v } else { *v };

@@ -8,7 +8,8 @@
 
 mod exports;
 
-use crate::cost::CostModel;
+use crate::autodiff;
+use crate::cost::{CostModel, Whole};
 use crate::error::ErrorKind;
 use crate::facts;
 use crate::graph::{Dim, Fact, Graph, Model, ValueId};
@@ -130,6 +131,24 @@ impl PlannerError {
     }
 }
 
+/// Returns the groups of nodes that are one operator when gradients are built.
+pub fn wholes(model: &Model, parameters: &[Param]) -> Vec<Whole> {
+    let graph = &model.graph;
+    let named = |role: Role| parameters.iter().filter(move |parameter| parameter.role == role);
+    let trainable = named(Role::Trainable).filter_map(|parameter| graph.find(&parameter.name));
+    let moving = autodiff::dependents(graph, trainable);
+    let variable = named(Role::Trainable).chain(named(Role::Statistic)).map(|parameter| parameter.name.as_str());
+    let groups = autodiff::patterns(graph, model.opset(), &variable.collect(), &moving);
+    let whole = |group: autodiff::Group| Whole {
+        root: group.root,
+        axis: group.attributes.int("axis", -1).ok().and_then(|axis| usize::try_from(axis).ok()),
+        parts: group.parts,
+        op: group.op.name,
+        inputs: group.inputs,
+    };
+    groups.into_iter().map(whole).collect()
+}
+
 /// Plans a run of a model read from `file`. No weight is read; [`identify`] adds the digest of the
 /// file that a plan file holds.
 ///
@@ -142,7 +161,8 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     }
     let sized = facts::with_sizes(&analysis.model, &request.sizes);
     let units = units(&analysis.tree, request.options.unit);
-    let steps = CostModel::new(&sized, &analysis.tree, request.slots);
+    let wholes = wholes(&sized, &analysis.parameters);
+    let steps = CostModel::with_wholes(&sized, &analysis.tree, request.slots, &wholes);
     let mut steps = steps.with_frozen_batch_norm(request.options.batch_norm == BatchNorm::Frozen);
     let costs = steps.units(&analysis.tree, &units);
     let model = model_info(file, analysis);

@@ -168,7 +168,7 @@ impl Engine for Tract {
             }
             order.push(buffer.0);
         }
-        if let Some(reason) = refused(graph) {
+        if let Some(reason) = refused(graph, model.opset()) {
             return Err(fail(reason));
         }
         let plan = prepare(model, &symbols).map_err(|error| fail(format!("{error:#}")))?;

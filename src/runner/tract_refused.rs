@@ -5,10 +5,11 @@
 
 use crate::graph::{Dim, Graph, Node};
 
-/// Returns why tract must not run the graph.
-pub(super) fn refused(graph: &Graph) -> Option<String> {
+/// Returns why tract must not run the graph, whose operators are those of an opset.
+pub(super) fn refused(graph: &Graph, opset: i64) -> Option<String> {
     graph.nodes().iter().filter(|node| node.op.domain.is_empty()).find_map(|node| {
         let reason = match node.op.name.as_str() {
+            "DFT" if opset >= 20 => dft(graph, node),
             "GlobalLpPool" => Some("it takes the root of the mean instead of the sum"),
             "GridSample" => grid_sample(node),
             "Resize" => resize(graph, node),
@@ -16,6 +17,11 @@ pub(super) fn refused(graph: &Graph) -> Option<String> {
         }?;
         Some(format!("node \"{}\": operator {}: {reason}", node.name, node.op))
     })
+}
+
+fn dft(graph: &Graph, node: &Node) -> Option<&'static str> {
+    let rank = graph.fact(node.input(0)?).rank();
+    (node.input(2).is_none() && rank != Some(3)).then_some("it takes axis 1 where none is given")
 }
 
 fn grid_sample(node: &Node) -> Option<&'static str> {
@@ -70,6 +76,7 @@ mod tests {
         const HALF: (&str, &str) = ("coordinate_transformation_mode", "pytorch_half_pixel");
         let cases = [
             Case { op: "GlobalLpPool", attributes: &[], scales: &[], refused: true },
+            Case { op: "DFT", attributes: &[], scales: &[], refused: true },
             Case { op: "GlobalMaxPool", attributes: &[], scales: &[], refused: false },
             sample(&[("padding_mode", "border")], false),
             sample(&[("padding_mode", "border"), ("mode", "cubic")], true),
@@ -93,7 +100,7 @@ mod tests {
                 case.attributes.iter().fold(Attributes::none(), |all, (name, value)| all.with(name, *value));
             let y = b.ops(&OpId::standard(case.op), &inputs, attributes, 1)[0];
             b.mark_output(y);
-            assert_eq!(refused(&b.finish()).is_some(), case.refused, "case {index}, {}", case.op);
+            assert_eq!(refused(&b.finish(), 20).is_some(), case.refused, "case {index}, {}", case.op);
         }
     }
 }

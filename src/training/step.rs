@@ -4,7 +4,7 @@ use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
 use super::terms::{self, add_loss, targets};
 use super::{BatchNorm, Prepared, TrainingError, check_in_place, groups, names};
-use crate::autodiff::{decompose, dependents, gradients, lower, reads, recognise};
+use crate::autodiff::{decompose, dependents, gradients, lower, reads, recognise, simplify};
 use crate::graph::{DType, Fact, Graph, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::{OptimizerSpec, Parameter};
@@ -201,7 +201,7 @@ fn finish_outputs(f: &mut Forward, graph: &Graph, loss: ValueId) {
 }
 
 pub(super) fn finish(graph: Graph, name: &'static str) -> Result<Graph, TrainingError> {
-    let graph = lower(&prune(&graph));
+    let graph = lower(&simplify(&prune(&graph)));
     check(&graph).map_err(|source| TrainingError::Check { graph: name, source })?;
     Ok(graph)
 }

@@ -56,7 +56,7 @@ fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
         given = sum(parts, given, Some(causal));
     }
     let softcap = f64::from(parts.attributes().float("softcap", 0.0)?);
-    let how = Attend { scale: scale(parts, q)?, softcap, bias: given, empty_rows };
+    let how = Attend { scale: scale(parts, q)?, softcap, bias: given, empty_rows, sink: None };
     let made = attend(parts, [q, k, v], &how)?;
     let output = if flat { join_heads(parts, made.output)? } else { made.output };
     let shown = match parts.attributes().int("qk_matmul_output_mode", 0)? {

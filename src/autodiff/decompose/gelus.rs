@@ -6,9 +6,9 @@
 //! Shapes:   x `[.., D]`, bias `[D]`.
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.Gelu>
 
-use super::shared::{gelu, swish};
 use super::{Decomposition, Parts};
 use crate::autodiff::RuleError;
+use crate::autodiff::internal::{gelu_node, swish_node};
 use crate::graph::ValueId;
 
 pub static GELU: Decomposition = of("Gelu", exact);
@@ -30,25 +30,17 @@ fn biased(parts: &mut Parts<'_>) -> Result<ValueId, RuleError> {
 
 fn exact(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     let x = biased(parts)?;
-    Ok(vec![gelu(parts, x)])
+    Ok(vec![gelu_node(parts.b, x, "none")])
 }
 
 fn fast(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     let x = biased(parts)?;
-    let square = parts.b.mul(x, x);
-    let cubic = parts.b.scale(square, 0.044_715);
-    let factor = parts.b.shift(cubic, 1.0);
-    let inner = parts.b.mul(x, factor);
-    let inner = parts.b.scale(inner, (2.0 / std::f64::consts::PI).sqrt());
-    let flat = parts.b.unary("Tanh", inner);
-    let gate = parts.b.shift(flat, 1.0);
-    let half = parts.b.scale(x, 0.5);
-    Ok(vec![parts.b.mul(half, gate)])
+    Ok(vec![gelu_node(parts.b, x, "tanh")])
 }
 
 fn quick(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     let (x, alpha) = (parts.x(0)?, parts.attributes().float("alpha", 1.702)?);
-    Ok(vec![swish(parts, x, f64::from(alpha))])
+    Ok(vec![swish_node(parts.b, x, alpha)])
 }
 
 #[cfg(all(test, feature = "runner"))]

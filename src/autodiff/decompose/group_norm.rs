@@ -7,9 +7,10 @@
 //!           like x, `[N, 1, 1, C]` or `[N, C]`. C is fixed.
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.GroupNorm>
 
-use super::shared::{copy, size, swish};
+use super::shared::{copy, size};
 use super::{Decomposition, Parts};
 use crate::autodiff::RuleError;
+use crate::autodiff::internal::swish_node;
 use crate::graph::ValueId;
 
 pub static GROUP: Decomposition =
@@ -73,7 +74,7 @@ fn normalized(parts: &mut Parts<'_>, x: ValueId) -> Result<ValueId, RuleError> {
     let y = parts.b.add(scaled, beta);
     match activation {
         0 => Ok(y),
-        1 => Ok(swish(parts, y, 1.0)),
+        1 => Ok(swish_node(parts.b, y, 1.0)),
         other => Err(RuleError::Unsupported(format!("activation {other} is not known"))),
     }
 }

@@ -18,6 +18,8 @@ pub struct Attend {
     pub bias: Option<ValueId>,
     /// Gives a row of which everything is masked by minus infinity the probability 0 everywhere.
     pub empty_rows: bool,
+    /// One more score for each head, `[1, N, 1, 1]`, whose probability is dropped.
+    pub sink: Option<ValueId>,
 }
 
 /// The steps of attention, `[B, N, S, T]`, and its output `[B, N, S, V]`.
@@ -113,7 +115,10 @@ pub fn attend(parts: &mut Parts<'_>, [q, k, v]: [ValueId; 3], how: &Attend) -> R
             let some = parts.b.op("Softmax", &[safe], softmax);
             parts.b.select(empty, zero, some)
         }
-        None => parts.b.op("Softmax", &[biased], softmax),
+        None => match how.sink {
+            Some(sink) => beside(parts, biased, sink)?,
+            None => parts.b.op("Softmax", &[biased], softmax),
+        },
     };
     parts.b.refine(probabilities, &fact);
     let output = parts.b.op("MatMul", &[probabilities, v], Attributes::none());
@@ -121,6 +126,22 @@ pub fn attend(parts: &mut Parts<'_>, [q, k, v]: [ValueId; 3], how: &Attend) -> R
     let shape = vec![batch.clone(), count.clone(), rows.clone(), width];
     parts.b.refine(output, &Fact::new(parts.dtype(q), shape));
     Ok(Attended { scores, capped, biased, probabilities, output })
+}
+
+/// Softmax of scores and one more number of each head, without the probability of the latter.
+fn beside(parts: &mut Parts<'_>, scores: ValueId, sink: ValueId) -> Result<ValueId, RuleError> {
+    let mut dims = parts.dims(scores)?;
+    let rows = parts.b.op("Shape", &[scores], Attributes::none().with("start", 0_i64).with("end", 3_i64));
+    let one = parts.b.ints("one", &[1]);
+    let shape = concat(parts, &[rows, one], 0);
+    let column = parts.b.op("Expand", &[sink, shape], Attributes::none());
+    dims[3] = Dim::Known(1);
+    let fact = Fact::new(parts.dtype(scores), dims);
+    parts.b.refine(column, &fact);
+    let all = concat(parts, &[column, scores], 3);
+    let all = parts.b.op("Softmax", &[all], Attributes::none().with("axis", -1_i64));
+    let [start, end, axis] = [1, i64::MAX, 3].map(|number| parts.b.ints("part", &[number]));
+    Ok(parts.b.op("Slice", &[all, start, end, axis], Attributes::none()))
 }
 
 /// Returns the default factor of the scores, `1 / sqrt(H)`, where the attribute gives none.
@@ -189,7 +210,7 @@ pub fn sum(parts: &mut Parts<'_>, a: Option<ValueId>, b: Option<ValueId>) -> Opt
 }
 
 /// Adds the padding mask of the `com.microsoft` operators and, with `unidirectional`, the causal
-/// one to the bias of the scores. The mask is int32: `[B]` the length of each row, `[2 B]` the ends and
+/// one, at an offset of the queries, to the bias of the scores. The mask is int32: `[B]` the length of each row, `[2 B]` the ends and
 /// then the starts, or 1 where attention is allowed as `[B, T]` or `[B, S, T]`.
 ///
 /// # Errors
@@ -199,6 +220,7 @@ pub fn masked_bias(
     bias: Option<ValueId>,
     mask: Option<ValueId>,
     [q, k]: [ValueId; 2],
+    offset: Option<ValueId>,
 ) -> Result<Option<ValueId>, RuleError> {
     let dtype = parts.dtype(q);
     let filter = f64::from(parts.attributes().float("mask_filter_value", -10000.0)?);
@@ -213,7 +235,7 @@ pub fn masked_bias(
     if parts.attributes().int("unidirectional", 0)? == 0 {
         return Ok(bias);
     }
-    let before = at_or_before(parts, q, k, None)?;
+    let before = at_or_before(parts, q, k, offset)?;
     let causal = additive(parts, before, dtype, filter);
     Ok(sum(parts, bias, Some(causal)))
 }

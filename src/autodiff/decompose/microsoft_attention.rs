@@ -1,13 +1,15 @@
 //! Attention of `com.microsoft`
 //!
 //! `Q, K, V = input W + bias`, then `y = softmax(scale * Q K' + attention_bias + mask) V` for each head. What
-//! is masked gets `mask_filter_value`, not minus infinity. The second output is K and V, stacked.
+//! is masked gets `mask_filter_value`, not minus infinity. Past keys and values stand before K and V; the
+//! second output is both with the past, stacked.
 //! Shapes:   input `[B, S, D]`, W `[D, 2 N * H + N * V]`, bias `[2 N * H + N * V]`; the mask as
-//!           lengths `[B]`, ends and starts `[2 B]`, `[B, T]` or `[B, S, T]`.
+//!           lengths `[B]`, ends and starts `[2 B]`, `[B, T]` or `[B, S, T]`; the past
+//!           `[2, B, N, P, H]`.
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.Attention>
 
 use super::heads::{Attend, attend, join_heads, masked_bias, scale, split_heads};
-use super::shared::{concat, size, split};
+use super::shared::{concat, length, size, split};
 use super::{Decomposition, Parts};
 use crate::autodiff::RuleError;
 use crate::graph::{Attributes, ValueId};
@@ -16,9 +18,7 @@ pub static DECOMPOSITION: Decomposition =
     Decomposition { domain: "com.microsoft", op: "Attention", opsets: 1..=1, build };
 
 fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
-    if parts.input(4).is_some() || parts.input(6).is_some() {
-        return Err(RuleError::Unsupported("a cache of keys and values is not supported".into()));
-    }
+    parts.refuse_inputs(6, "a cache that is written in place")?;
     if parts.attributes().int("do_rotary", 0)? != 0 {
         return Err(RuleError::Unsupported("do_rotary is not supported".into()));
     }
@@ -40,10 +40,17 @@ fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     for value in &mut qkv {
         *value = split_heads(parts, *value, heads)?;
     }
-    let [q, k, v] = qkv;
-    let bias = masked_bias(parts, parts.input(5), parts.input(3), [q, k])?;
-    let how = Attend { scale: scale(parts, q)?, softcap: 0.0, bias, empty_rows: false };
-    let made = attend(parts, qkv, &how)?;
+    let [q, mut k, mut v] = qkv;
+    let mut offset = None;
+    if let Some(past) = parts.input(4) {
+        offset = Some(length(parts, past, 3)?);
+        let both = split(parts, past, 0, &[1, 1]);
+        let [past_k, past_v] = [both[0], both[1]].map(|past| parts.b.squeeze(past, &[0]));
+        (k, v) = (concat(parts, &[past_k, k], 2), concat(parts, &[past_v, v], 2));
+    }
+    let bias = masked_bias(parts, parts.input(5), parts.input(3), [q, k], offset)?;
+    let how = Attend { scale: scale(parts, q)?, softcap: 0.0, bias, empty_rows: false, sink: None };
+    let made = attend(parts, [q, k, v], &how)?;
     let output = join_heads(parts, made.output)?;
     if !parts.has_output(1) {
         return Ok(vec![output]);
@@ -84,6 +91,7 @@ mod tests {
                 ))
                 .missing()
                 .input(&[2, 2, 4, 4]),
+            attention("past, unidirectional").int("unidirectional", 1).missing().input(&[2, 2, 2, 3, 2]).outputs(2),
             of("three sizes").input(&[2, 4, 4]).input(&[4, 14]).input(&[14]).ints("qkv_hidden_sizes", &[4, 4, 6]),
         ]);
     }

@@ -19,6 +19,7 @@ mod gelus;
 mod group_norm;
 mod group_query_attention;
 mod heads;
+mod layouts;
 mod microsoft_attention;
 mod microsoft_rotary_embedding;
 mod microsoft_trilu;
@@ -71,6 +72,17 @@ pub static DECOMPOSITIONS: &[&Decomposition] = &[
     &group_norm::GROUP,
     &group_norm::SKIP,
     &group_query_attention::DECOMPOSITION,
+    &layouts::AVERAGE_POOL,
+    &layouts::CONV,
+    &layouts::GLOBAL_AVERAGE_POOL,
+    &layouts::GLOBAL_MAX_POOL,
+    &layouts::MAX_POOL,
+    &layouts::NHWC_CONV,
+    &layouts::NHWC_FUSED_CONV,
+    &layouts::NHWC_MAX_POOL,
+    &layouts::REORDER_INPUT,
+    &layouts::REORDER_OUTPUT,
+    &layouts::UPSAMPLE,
     &microsoft_attention::DECOMPOSITION,
     &microsoft_rotary_embedding::DECOMPOSITION,
     &microsoft_trilu::DECOMPOSITION,
@@ -152,7 +164,8 @@ pub fn reads(graph: &Graph, node: &Node, values: &HashSet<ValueId>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::DECOMPOSITIONS;
+    use super::{DECOMPOSITIONS, decompose};
+    use crate::graph::{Attributes, Builder, DType, Fact, OpId};
 
     #[test]
     fn every_file_is_in_the_list() {
@@ -172,6 +185,20 @@ mod tests {
             list.split('&').filter_map(|part| part.split_once("::")).map(|(name, _)| name).collect();
         listed.dedup();
         assert_eq!(listed, files, "the list names every file, in alphabetical order");
+    }
+
+    #[test]
+    fn a_model_for_another_memory_layout_is_refused_with_a_remedy() {
+        let mut b = Builder::new("case");
+        let fact = Fact::fixed(DType::F32, &[1, 8, 4, 4]);
+        let (x, w) = (b.input("x", fact.clone()), b.input("w", fact));
+        let op = OpId { domain: "com.microsoft.nchwc".into(), name: "Conv".into() };
+        let y = b.ops(&op, &[Some(x), Some(w)], Attributes::none(), 1)[0];
+        b.mark_output(y);
+        let opsets = [("com.microsoft.nchwc".to_string(), 1)].into_iter().collect();
+        let error = decompose(&b.finish(), &opsets, |_| true).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("optimize it at level extended at most"), "{source}");
     }
 
     #[test]

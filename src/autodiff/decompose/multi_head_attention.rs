@@ -1,13 +1,14 @@
 //! MultiHeadAttention of `com.microsoft`
 //!
 //! `y = softmax(scale * Q K' + attention_bias + mask) V` for each head, Q, K and V after adding their part
-//! of `bias`. What is masked gets `mask_filter_value`, not minus infinity.
+//! of `bias`; past keys and values stand before K and V. What is masked gets `mask_filter_value`, not
+//! minus infinity. The further outputs are K and V with the past, and the scores.
 //! Shapes:   query `[B, S, N * H]`, key `[B, T, N * H]`, value `[B, T, N * V]`; or key and value
 //!           `[B, N, T, H]`; or packed key and value `[B, T, N, 2, H]`, all three `[B, S, N, 3, H]`.
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MultiHeadAttention>
 
 use super::heads::{Attend, attend, join_heads, masked_bias, scale, split_heads};
-use super::shared::{copy, size, split};
+use super::shared::{concat, copy, length, size, split};
 use super::{Decomposition, Parts};
 use crate::autodiff::RuleError;
 use crate::graph::ValueId;
@@ -16,11 +17,16 @@ pub static DECOMPOSITION: Decomposition =
     Decomposition { domain: "com.microsoft", op: "MultiHeadAttention", opsets: 1..=1, build };
 
 fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
-    parts.refuse_inputs(6, "a cache of keys and values")?;
+    parts.refuse_inputs(8, "a cache that is written in place")?;
     let heads = parts.attributes().int("num_heads", 0)?;
-    let [q, k, v] = projections(parts, heads)?;
-    let bias = masked_bias(parts, parts.input(5), parts.input(4), [q, k])?;
-    let how = Attend { scale: scale(parts, q)?, softcap: 0.0, bias, empty_rows: false };
+    let [q, mut k, mut v] = projections(parts, heads)?;
+    let mut offset = None;
+    if let (Some(past_k), Some(past_v)) = (parts.input(6), parts.input(7)) {
+        offset = Some(length(parts, past_k, 2)?);
+        (k, v) = (concat(parts, &[past_k, k], 2), concat(parts, &[past_v, v], 2));
+    }
+    let bias = masked_bias(parts, parts.input(5), parts.input(4), [q, k], offset)?;
+    let how = Attend { scale: scale(parts, q)?, softcap: 0.0, bias, empty_rows: false, sink: None };
     let made = attend(parts, [q, k, v], &how)?;
     let mut outputs = vec![join_heads(parts, made.output)?];
     for (index, value) in [k, v, made.biased].into_iter().enumerate() {
@@ -95,6 +101,11 @@ mod tests {
         attention(name).input(&[2, 3, 4]).input(&[2, 5, 4]).input(&[2, 5, 6])
     }
 
+    fn past(name: &'static str) -> Case {
+        let case = attention(name).input(&[2, 3, 4]).input(&[2, 3, 4]).input(&[2, 3, 4]).missing().missing().missing();
+        case.input(&[2, 2, 2, 2]).input(&[2, 2, 2, 2])
+    }
+
     fn mask(shape: &[usize], values: &[i32]) -> Tensor {
         Tensor::from_vec(shape, values.to_vec())
     }
@@ -112,6 +123,9 @@ mod tests {
                 .input(&[2, 4, 4])
                 .batches(&[0, 1, 2]),
             qkv("keys and values are outputs").outputs(3),
+            past("past").outputs(3),
+            past("past, unidirectional").int("unidirectional", 1).outputs(3),
+            qkv("scores are an output").outputs(4),
         ]);
     }
 

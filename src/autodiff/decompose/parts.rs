@@ -50,6 +50,11 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// Appends the node itself, with `count` outputs: for an output that no gradient reaches.
+    pub fn again(&mut self, count: usize) -> Vec<ValueId> {
+        self.b.ops(&self.node.op, self.inputs, self.node.attributes.clone(), count)
+    }
+
     /// Returns the dtype of a value.
     pub fn dtype(&self, value: ValueId) -> DType {
         self.b.dtype(value)

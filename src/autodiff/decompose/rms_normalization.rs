@@ -15,9 +15,9 @@ pub static DECOMPOSITION: Decomposition = Decomposition { domain: "", op: "RMSNo
 fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     let (x, scale) = (parts.x(0)?, parts.x(1)?);
     let axis = parts.attributes().int("axis", -1)?;
-    let epsilon = f64::from(parts.attributes().float("epsilon", 1e-5)?);
+    let epsilon = parts.attributes().float("epsilon", 1e-5)?;
     stash_type(parts)?;
-    Ok(vec![rms_normalization(parts, x, scale, axis, epsilon)?.0])
+    Ok(vec![rms_normalization(parts, x, scale, axis, epsilon)?[0]])
 }
 
 /// Refuses a first stage in less than float32.

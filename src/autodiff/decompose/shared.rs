@@ -2,6 +2,7 @@
 
 use super::Parts;
 use crate::autodiff::RuleError;
+use crate::autodiff::internal::rms_norm_node;
 use crate::graph::{Attribute, Attributes, DType, Dim, Fact, OpId, ValueId};
 
 /// Returns the size of a dimension, which must be fixed.
@@ -63,7 +64,7 @@ pub fn positions(parts: &mut Parts<'_>, value: ValueId, axis: usize) -> Result<V
 }
 
 /// `y = x * inv_rms * scale` with `inv_rms = 1 / sqrt(mean(x^2) + epsilon)` over the axes from
-/// `axis` on; returns y and inv_rms, the latter in the dtype of the computation.
+/// `axis` on; returns y and inv_rms, the latter in float32 where x is of half precision.
 ///
 /// # Errors
 /// The rank of x is unknown, or the axis lies outside it.
@@ -72,38 +73,17 @@ pub fn rms_normalization(
     x: ValueId,
     scale: ValueId,
     axis: i64,
-    epsilon: f64,
-) -> Result<(ValueId, ValueId), RuleError> {
-    let rank = parts.rank(x)?;
-    let first = crate::autodiff::rule::axis(axis, rank)? as i64;
-    let axes: Vec<i64> = (first..rank as i64).collect();
+    epsilon: f32,
+) -> Result<[ValueId; 2], RuleError> {
+    let first = crate::autodiff::rule::axis(axis, parts.rank(x)?)? as i64;
     let dtype = parts.dtype(x);
-    let half = matches!(dtype, DType::F16 | DType::BF16);
-    let work = if half { parts.b.cast(x, DType::F32) } else { x };
-    let square = parts.b.mul(work, work);
-    let mean = parts.b.reduce("ReduceMean", square, &axes, true);
-    let shifted = parts.b.shift(mean, epsilon);
-    let root = parts.b.unary("Sqrt", shifted);
-    let inverse = parts.b.unary("Reciprocal", root);
-    let normal = parts.b.mul(work, inverse);
-    let normal = if half { parts.b.cast(normal, dtype) } else { normal };
-    Ok((parts.b.mul(normal, scale), inverse))
-}
-
-/// `y = 0.5 x (1 + erf(x / sqrt(2)))`
-pub fn gelu(parts: &mut Parts<'_>, x: ValueId) -> ValueId {
-    let scaled = parts.b.scale(x, std::f64::consts::FRAC_1_SQRT_2);
-    let erf = parts.b.unary("Erf", scaled);
-    let gate = parts.b.shift(erf, 1.0);
-    let half = parts.b.scale(x, 0.5);
-    parts.b.mul(half, gate)
-}
-
-/// `y = x * sigmoid(alpha * x)`
-pub fn swish(parts: &mut Parts<'_>, x: ValueId, alpha: f64) -> ValueId {
-    let scaled = if alpha == 1.0 { x } else { parts.b.scale(x, alpha) };
-    let gate = parts.b.unary("Sigmoid", scaled);
-    parts.b.mul(x, gate)
+    if !matches!(dtype, DType::F16 | DType::BF16) {
+        return Ok(rms_norm_node(parts.b, x, Some(scale), first, epsilon));
+    }
+    let wide = parts.b.cast(x, DType::F32);
+    let [normal, inverse] = rms_norm_node(parts.b, wide, None, first, epsilon);
+    let normal = parts.b.cast(normal, dtype);
+    Ok([parts.b.mul(normal, scale), inverse])
 }
 
 /// Returns a list of floats; empty where the attribute is absent.

@@ -20,8 +20,8 @@ fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     }
     let sum = skipped(parts, 3)?;
     let gamma = parts.x(2)?;
-    let epsilon = f64::from(parts.attributes().float("epsilon", 1e-12)?);
-    let (y, inverse) = rms_normalization(parts, sum, gamma, -1, epsilon)?;
+    let epsilon = parts.attributes().float("epsilon", 1e-12)?;
+    let [y, inverse] = rms_normalization(parts, sum, gamma, -1, epsilon)?;
     Ok(vec![y, inverse, inverse, sum])
 }
 

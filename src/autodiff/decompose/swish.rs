@@ -5,9 +5,9 @@
 //! Opsets:   24.
 //! <https://onnx.ai/onnx/operators/onnx__Swish.html>
 
-use super::shared::swish;
 use super::{Decomposition, Parts};
 use crate::autodiff::RuleError;
+use crate::autodiff::internal::swish_node;
 use crate::graph::ValueId;
 
 pub static DECOMPOSITION: Decomposition = Decomposition { domain: "", op: "Swish", opsets: 24..=24, build };
@@ -15,7 +15,7 @@ pub static DECOMPOSITION: Decomposition = Decomposition { domain: "", op: "Swish
 fn build(parts: &mut Parts<'_>) -> Result<Vec<ValueId>, RuleError> {
     let x = parts.x(0)?;
     let alpha = parts.attributes().float("alpha", 1.0)?;
-    Ok(vec![swish(parts, x, f64::from(alpha))])
+    Ok(vec![swish_node(parts.b, x, alpha)])
 }
 
 #[cfg(all(test, feature = "runner"))]

@@ -74,53 +74,71 @@ static PATTERNS: &[&Pattern] = &[
     &swish::PATTERN,
 ];
 
+/// Nodes that are one operator.
+pub struct Group {
+    /// The node that gives the result.
+    pub root: NodeId,
+    /// The nodes of the group, this one included.
+    pub parts: HashSet<NodeId>,
+    /// The operator.
+    pub op: OpId,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Its inputs; `None` where it is given a constant of its own.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Name of the pattern.
+    pub pattern: &'static str,
+    found: Found,
+}
+
 /// Returns the graph, of an opset from 18 to 21, with every pattern that reads a value of `moving`
 /// as one node. `variable` names the initializers whose elements may change; no other initializer
 /// is taken for a number.
 pub fn recognise(graph: &Graph, opset: i64, variable: &HashSet<&str>, moving: &HashSet<ValueId>) -> Graph {
-    recognise_counting(graph, opset, variable, moving).0
+    rewrite(graph, &patterns(graph, opset, variable, moving))
 }
 
-/// As [`recognise`], with the names of the patterns that were found, from the last one to the first.
-fn recognise_counting(
-    graph: &Graph,
-    opset: i64,
-    variable: &HashSet<&str>,
-    moving: &HashSet<ValueId>,
-) -> (Graph, Vec<&'static str>) {
+/// Returns the groups of nodes that [`recognise`] would make one node, from the last one to the
+/// first. Here the graph may have an older opset too.
+pub fn patterns(graph: &Graph, opset: i64, variable: &HashSet<&str>, moving: &HashSet<ValueId>) -> Vec<Group> {
     let view = View::new(graph, opset, variable);
     let mut taken: HashSet<NodeId> = HashSet::new();
-    let mut found: HashMap<NodeId, Found> = HashMap::new();
-    let mut names = Vec::new();
-    for (id, node) in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
+    let mut groups = Vec::new();
+    for (root, node) in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
         let plain = node.op.domain.is_empty() && node.outputs.len() == 1;
         let moves = node.inputs.iter().flatten().any(|input| moving.contains(input));
-        if !plain || !moves || taken.contains(&id) {
+        if !plain || !moves || taken.contains(&root) {
             continue;
         }
         let matches = PATTERNS.iter().filter_map(|pattern| Some((pattern.name, (pattern.find)(&view, node)?)));
-        for (name, operator) in matches {
-            let inputs: Vec<ValueId> = operator.inputs.iter().filter_map(Source::value).collect();
-            let Some(parts) = view.parts(id, &inputs).filter(|parts| parts.is_disjoint(&taken)) else { continue };
-            taken.extend(parts);
-            found.insert(id, operator);
-            names.push(name);
+        for (pattern, found) in matches {
+            let inputs: Vec<Option<ValueId>> = found.inputs.iter().map(Source::value).collect();
+            let values: Vec<ValueId> = inputs.iter().copied().flatten().collect();
+            let Some(parts) = view.parts(root, &values).filter(|parts| parts.is_disjoint(&taken)) else { continue };
+            taken.extend(&parts);
+            let (op, attributes) = (found.op.clone(), found.attributes.clone());
+            groups.push(Group { root, parts, op, attributes, inputs, pattern, found });
             break;
         }
     }
-    if found.is_empty() {
-        return (graph.clone(), names);
+    groups
+}
+
+fn rewrite(graph: &Graph, groups: &[Group]) -> Graph {
+    if groups.is_empty() {
+        return graph.clone();
     }
+    let roots: HashMap<NodeId, &Group> = groups.iter().map(|group| (group.root, group)).collect();
+    let gone: HashSet<NodeId> = groups.iter().flat_map(|group| group.parts.iter().copied()).collect();
     let mut position = 0;
-    let result = rebuild(graph, |b, node, _| {
+    rebuild(graph, |b, node, _| {
         let id = NodeId(position);
         position += 1;
-        match found.get(&id) {
-            Some(operator) => Some(one_node(b, graph, node, operator)),
-            None => taken.contains(&id).then(|| vec![None; node.outputs.len()]),
+        match roots.get(&id) {
+            Some(group) => Some(one_node(b, graph, node, &group.found)),
+            None => gone.contains(&id).then(|| vec![None; node.outputs.len()]),
         }
-    });
-    (result, names)
+    })
 }
 
 impl Source {

@@ -111,7 +111,10 @@ impl<'a> View<'a> {
         if node.attributes.int("keepdims", 1) != Ok(1) {
             return None;
         }
-        let axes = self.graph.constant(node.input(1)?)?.to_ints()?;
+        let axes = match node.attributes.ints("axes").ok()? {
+            Some(axes) => axes,
+            None => self.graph.constant(node.input(1)?)?.to_ints()?,
+        };
         let mut axes: Vec<i64> = axes.iter().map(|axis| if *axis < 0 { axis + rank as i64 } else { *axis }).collect();
         axes.sort_unstable();
         let first = usize::try_from(*axes.first()?).ok()?;

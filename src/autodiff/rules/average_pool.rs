@@ -3,7 +3,7 @@
 //! Forward:  `y[o] = sum of x over window o / count(o)`.
 //! Backward: `dx = ConvTranspose(dy / count, ones)` on a `[N C, 1, O..]` view; where every window
 //!           has the same count, it is part of the kernel.
-//! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols.
+//! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols, D and O are fixed.
 //! Opsets:   7 to 24 (`ceil_mode` from 10, `dilations` from 19).
 //! Counts:   without `count_include_pad` the elements of x in the window, with it also the
 //!           padding, but never what `ceil_mode` lets hang over the padding, as PyTorch.

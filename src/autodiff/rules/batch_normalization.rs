@@ -4,7 +4,7 @@
 //! Backward: `dx = dy * scale * r`, `db = sum(dy)`, `dscale = r * sum(dy * (x - mean))`,
 //!           `dmean = -scale * r * db`, `dvar = -scale * r^2 * dscale / 2`.
 //! Shapes:   x `[N, C, D..]`, the others `[C]`; N and D may be symbols.
-//! Opsets:   14 to 24; `training_mode = 1` is replaced by the training pass.
+//! Opsets:   7 to 24; `training_mode = 1` is replaced by the training pass.
 //! <https://onnx.ai/onnx/operators/onnx__BatchNormalization.html>
 
 use crate::autodiff::{Ctx, InputRule, Inputs, Rule, RuleError};
@@ -13,7 +13,7 @@ use crate::graph::ValueId;
 pub static RULE: Rule = Rule {
     domain: "",
     op: "BatchNormalization",
-    opsets: 14..=24,
+    opsets: 7..=24,
     inputs: Inputs::Fixed(&[
         InputRule::Gradient(input),
         InputRule::Gradient(scale),

@@ -133,6 +133,11 @@ mod tests {
                 .values(&[], &[-0.35])
                 .values(&[], &[0.5])
                 .batch(),
+            Case::new("symbols", "Clip")
+                .values(&[3, 1], &[-0.7, 0.1, 0.9])
+                .values(&[], &[0.3])
+                .missing()
+                .symbols(&[(0, 0, "a"), (0, 1, "b")]),
             Case::new("computed low", "Clip").values(&[3], &[-0.7, 0.1, 0.9]).values(&[], &[0.3]),
             Case::new("computed high", "Clip").values(&[3], &[-0.7, 0.1, 0.9]).missing().values(&[], &[0.3]),
             Case::new("ties with computed bounds", "Clip")

@@ -31,7 +31,7 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
         return Err(RuleError::Unsupported(format!("a block {block:?} does not fit an image {image:?}")));
     };
     let window = Window::read(ctx.attributes(), block, &image)?;
-    let one = |at: usize| if at % (count + 1) == 0 { 1.0 } else { 0.0 };
+    let one = |at: usize| if at.is_multiple_of(count + 1) { 1.0 } else { 0.0 };
     let elements: Vec<f64> = (0..count * count).map(one).collect();
     let dtype = ctx.dtype(dy);
     let shape: Vec<usize> = [count, 1].into_iter().chain(sizes).collect();

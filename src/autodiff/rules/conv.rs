@@ -4,7 +4,8 @@
 //! Backward: `dx = ConvTranspose(dy, w)`; `dw` = convolution of the inputs, with batch and channels
 //!           exchanged, by `dy` (strides and dilations exchanged, cropped to the kernel);
 //!           `db = sum of dy over batch and space`.
-//! Shapes:   x `[N, C, D..]`, w `[M, C/group, k..]`, b `[M]`, y `[N, M, O..]`; N may be a symbol.
+//! Shapes:   x `[N, C, D..]`, w `[M, C/group, k..]`, b `[M]`, y `[N, M, O..]`; N may be a symbol, D and O are
+//!           fixed.
 //! Opsets:   1 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__Conv.html>
 

@@ -4,7 +4,8 @@
 //!           gradient x; plus b.
 //! Backward: `dx = C(dy)`; `dw` = the gradient to the weights of C for the input dy and the output
 //!           gradient x; `db = sum of dy over batch and space`.
-//! Shapes:   x `[N, C, D..]`, w `[C, M/group, k..]`, b `[M]`, y `[N, M, O..]`; N may be a symbol.
+//! Shapes:   x `[N, C, D..]`, w `[C, M/group, k..]`, b `[M]`, y `[N, M, O..]`; N may be a symbol, D and O are
+//!           fixed.
 //! Opsets:   1 to 24; `pads`, `output_padding`, `output_shape` and `auto_pad`.
 //! <https://onnx.ai/onnx/operators/onnx__ConvTranspose.html>
 

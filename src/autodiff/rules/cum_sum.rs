@@ -32,6 +32,7 @@ mod tests {
 
     #[test]
     fn gradients() {
+        let constant = "tract takes a constant axis";
         let sum = |name, axis: i64| {
             let case = Case::new(name, "CumSum").linear().input(&[2, 3, 4]);
             case.fixed(Tensor::scalar(axis))
@@ -39,6 +40,11 @@ mod tests {
         check(&[
             sum("middle", 1),
             sum("last, negative", -1).batch(),
+            Case::new("computed axis", "CumSum")
+                .linear()
+                .input(&[2, 3])
+                .fed(Tensor::scalar(1_i64))
+                .not_embedded(constant),
             sum("batch axis", 0).batch(),
             sum("exclusive", 1).int("exclusive", 1),
             sum("reverse", 2).int("reverse", 1),

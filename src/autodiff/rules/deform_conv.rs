@@ -125,16 +125,7 @@ fn samples(ctx: &mut Ctx<'_>, g: &Geometry) -> Result<Samples, RuleError> {
 fn picked(ctx: &mut Ctx<'_>, g: &Geometry) -> Result<ValueId, RuleError> {
     ctx.once("picked", |ctx| {
         let samples = samples(ctx, g)?;
-        let dtype = ctx.dtype(samples.grid);
-        let [height, width] = g.space.map(|size| size as f64);
-        let scale = float_constant(ctx, "scale", &[2], &[2.0 / width, 2.0 / height], dtype);
-        let shift = float_constant(ctx, "shift", &[2], &[1.0 / width - 1.0, 1.0 / height - 1.0], dtype);
-        let scaled = ctx.b.mul(samples.grid, scale);
-        let places = ctx.b.add(scaled, shift);
-        let places = ctx.b.unsqueeze(places, &[1]);
-        let attributes = Attributes::none().with("align_corners", 0).with("padding_mode", "zeros");
-        let picked = ctx.b.op("GridSample", &[samples.image, places], attributes);
-        Ok(ctx.b.reshape(picked, &[0, 0, -1]))
+        samples.values(ctx)
     })
 }
 
@@ -223,7 +214,9 @@ mod tests {
 
     #[test]
     fn gradients() {
-        let conv = |name| Case::new(name, "DeformConv").opset(19).not_embedded("tract has no DeformConv");
+        let conv = |name| {
+            Case::new(name, "DeformConv").opset(19).not_embedded("tract has no DeformConv").only_float32("GridSample")
+        };
         check(&[
             conv("plain").input(&[2, 2, 4, 5]).input(&[3, 2, 2, 2]).range(&[2, 8, 3, 4], 0.1, 0.9),
             conv("bias and mask")

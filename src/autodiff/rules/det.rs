@@ -67,6 +67,7 @@ mod tests {
             det("one").input(&[1, 1]),
             det("two").input(&[2, 2]),
             det("batch of three").input(&[4, 3, 3]).batch(),
+            det("symbols").input(&[2, 3, 2, 2]).symbols(&[(0, 0, "a"), (0, 1, "b")]),
             det("two batch dimensions").input(&[2, 2, 4, 4]),
             det("singular").values(&[2, 2], &[1.0, 2.0, 2.0, 4.0]).expect(0, &[4.0, -2.0, -2.0, 1.0]),
             det("zero and large")

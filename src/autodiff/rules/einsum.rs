@@ -208,6 +208,18 @@ mod tests {
                 .input(&[2, 1])
                 .input(&[3, 2])
                 .not_embedded("tract broadcasts nothing"),
+            einsum("attention, symbols", "bhqd,bhkd->bhqk").input(&[2, 2, 3, 4]).input(&[2, 2, 5, 4]).symbols(&[
+                (0, 0, "batch"),
+                (1, 0, "batch"),
+                (0, 2, "queries"),
+                (1, 2, "keys"),
+            ]),
+            einsum("dots, symbols", "...ij,...jk->...ik")
+                .input(&[4, 2, 2, 3])
+                .input(&[4, 2, 3, 2])
+                .symbols(&[(0, 0, "batch"), (1, 0, "batch")]),
+            einsum("diagonal, symbols", "bii->bi").input(&[2, 3, 3]).symbols(&[(0, 0, "b"), (0, 1, "n"), (0, 2, "n")]),
+            einsum("scalar operand", ",ij->ij").input(&[]).input(&[2, 3]),
             einsum("constant", "ij,jk->ik").input(&[2, 3]).fixed(Tensor::from_vec(&[3, 1], vec![1.0_f32, -2.0, 0.5])),
             einsum("large", "ij,j->i")
                 .values(&[1, 2], &[1e30, 0.0])

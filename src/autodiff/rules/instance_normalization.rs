@@ -103,6 +103,19 @@ mod tests {
         check(&[
             norm("2d").input(&[2, 3, 4, 5]).input(&[3]).input(&[3]),
             norm("1d, large epsilon").input(&[2, 3, 6]).input(&[3]).input(&[3]).float("epsilon", 0.1),
+            norm("3d").input(&[1, 2, 2, 3, 2]).input(&[2]).input(&[2]),
+            norm("constant plane")
+                .values(&[1, 2, 2], &[5.0, 5.0, 1.0, -1.0])
+                .values(&[2], &[1.0, 1.0])
+                .values(&[2], &[0.0, 0.0])
+                .expect(0, &[0.0; 4])
+                .expect(1, &[0.0; 2])
+                .expect(2, &[2.0; 2]),
+            norm("symbols").input(&[2, 3, 4, 5]).input(&[3]).input(&[3]).symbols(&[
+                (0, 0, "batch"),
+                (0, 2, "height"),
+                (0, 3, "width"),
+            ]),
             norm("symbolic batch").input(&[2, 3, 4, 5]).input(&[3]).input(&[3]).batch(),
         ]);
     }

@@ -51,6 +51,29 @@ mod tests {
     }
 
     #[test]
+    fn arithmetic_between_quantization_and_its_inverse_is_named() {
+        let quantized = |b: &mut Builder, x: ValueId| {
+            let scale = b.initializer("scale", Tensor::scalar(0.1_f32));
+            let zero = b.initializer("zero", Tensor::scalar(3_i8));
+            (b.op("QuantizeLinear", &[x, scale, zero], Attributes::none()), zero)
+        };
+        let found = error(|b, x| {
+            let (q, zero) = quantized(b, x);
+            let [q, zero] = [q, zero].map(|value| b.cast(value, DType::I32));
+            b.sub(q, zero)
+        });
+        assert_eq!(
+            found,
+            "node \"Sub\": the gradient of Sub to input 0 is not implemented: it computes with quantized values"
+        );
+        let found = error(|b, x| {
+            let (q, _) = quantized(b, x);
+            b.unary("Relu", q)
+        });
+        assert!(found.starts_with("node \"Relu\": the gradient of Relu to input 0"), "{found}");
+    }
+
+    #[test]
     fn integers_on_the_way_are_named() {
         let product = |b: &mut Builder, x: ValueId| {
             let parts = b.ops(&OpId::standard("DynamicQuantizeLinear"), &[Some(x)], Attributes::none(), 3);

@@ -30,6 +30,11 @@ mod tests {
         check(&[
             Case::new("last", "LogSoftmax").input(&[2, 3]),
             Case::new("middle, symbolic batch", "LogSoftmax").input(&[2, 3, 4]).int("axis", 1).batch(),
+            Case::new("symbols", "LogSoftmax").input(&[2, 3, 4]).int("axis", 1).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (0, 2, "c"),
+            ]),
             Case::new("flattened", "LogSoftmax").opset(7).input(&[2, 3, 4]).int("axis", 1).batch(),
             Case::new("default axis", "LogSoftmax").opset(7).input(&[2, 3, 1]).batch(),
             Case::new("negative axis", "LogSoftmax").opset(12).input(&[2, 3, 4]).int("axis", -2),

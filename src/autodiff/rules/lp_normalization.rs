@@ -43,6 +43,7 @@ mod tests {
         check(&[
             Case::new("defaults", "LpNormalization").away_from_zero(&[2, 3], 0.3).batch(),
             norm("2, middle", 2).away_from_zero(&[2, 3, 4], 0.3).int("axis", 1).batch(),
+            norm("2, symbols", 2).away_from_zero(&[2, 3], 0.3).symbols(&[(0, 0, "a"), (0, 1, "b")]),
             norm("1, last", 1).away_from_zero(&[2, 3, 4], 0.3).batch(),
             norm("1, first", 1).away_from_zero(&[4, 3], 0.3).int("axis", 0).batch(),
             norm("2, zero vector", 2).values(&[2, 2], &[0.0, 0.0, 3.0, 4.0]).expect(0, &[0.0, 0.0, 0.032, -0.024]),

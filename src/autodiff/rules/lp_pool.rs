@@ -2,7 +2,7 @@
 //!
 //! Forward:  `y[o] = (sum of |x|^p over window o)^(1/p)`.
 //! Backward: `dx = sign(x) |x|^(p-1) (dy y^(1-p) added to all elements of its window)`.
-//! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols.
+//! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols, D and O are fixed.
 //! Opsets:   7 to 24 (`dilations` and `ceil_mode` from 18).
 //! At kinks: 0 where a window holds only zeros, and for p = 1 where x is 0.
 //! <https://onnx.ai/onnx/operators/onnx__LpPool.html>

@@ -61,6 +61,7 @@ mod tests {
         let lrn = |name, size: i64| Case::new(name, "LRN").int("size", size).float("alpha", 0.5);
         check(&[
             lrn("odd window", 3).input(&[2, 5, 2, 3]).batch(),
+            lrn("symbols", 3).input(&[2, 5, 2, 3]).symbols(&[(0, 0, "batch"), (0, 1, "channels"), (0, 2, "height")]),
             lrn("beta and bias", 3).input(&[2, 6, 3, 2]).float("beta", 0.5).float("bias", 2.0),
             lrn("even window", 4)
                 .float("alpha", 4.0)

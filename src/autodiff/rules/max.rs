@@ -46,6 +46,11 @@ mod tests {
         check(&[
             Case::new("same shape", "Max").distinct(&[2, 3]).range(&[2, 3], 0.02, 0.03),
             Case::new("row, symbolic batch", "Max").distinct(&[4, 3]).range(&[3], 0.02, 0.03).batch(),
+            Case::new("symbols", "Max").distinct(&[4, 3]).range(&[3], 0.02, 0.03).symbols(&[
+                (0, 0, "batch"),
+                (0, 1, "width"),
+                (1, 0, "width"),
+            ]),
             Case::new("three, broadcast", "Max")
                 .values(&[2, 3], &[0.5, -0.5, 0.1, -0.1, 0.3, -0.4])
                 .values(&[3], &[0.2, -0.2, 0.6])

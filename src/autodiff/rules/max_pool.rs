@@ -3,7 +3,7 @@
 //! Forward:  `y[o]` = maximum of x over window o; padding never wins.
 //! Backward: `dx[argmax(o)] += dy[o]`, the positions from the Indices output, which the
 //!           node gets, modulo the plane (engines count from the tensor's or the plane's start).
-//! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols.
+//! Shapes:   x `[N, C, D..]`, y `[N, C, O..]`; N and C may be symbols, D and O are fixed.
 //! Opsets:   7 to 24.
 //! At kinks: the first maximum of a window takes all, as PyTorch.
 //! <https://onnx.ai/onnx/operators/onnx__MaxPool.html>

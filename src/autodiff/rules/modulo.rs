@@ -45,6 +45,11 @@ mod tests {
         check(&[
             float("same shape").values(&[2, 2], &[5.0, -5.0, 7.3, 0.5]).values(&[2, 2], &[3.0, 3.0, -2.1, 2.0]),
             float("row divisor").values(&[2, 3], &six).values(&[3], &[3.0, 2.1, -2.1]).batch(),
+            float("symbols").values(&[2, 3], &six).values(&[3], &[3.0, 2.1, -2.1]).symbols(&[
+                (0, 0, "batch"),
+                (0, 1, "width"),
+                (1, 0, "width"),
+            ]),
             float("scalar dividend")
                 .values(&[], &[5.3])
                 .values(&[2], &[3.0, -2.1])

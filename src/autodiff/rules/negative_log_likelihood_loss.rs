@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn gradients() {
         let loss = |name, reduction: &str| {
-            let case = Case::new(name, "NegativeLogLikelihoodLoss").linear().not_embedded("tract lacks it");
+            let case = Case::new(name, "NegativeLogLikelihoodLoss").linear().not_embedded("tract has no losses");
             case.text("reduction", reduction)
         };
         let targets = |shape: &[usize], values: &[i64]| Tensor::from_vec(shape, values.to_vec());
@@ -154,6 +154,11 @@ mod tests {
         cases.push(
             loss("symbolic batch", "mean").input(&[4, 3, 2]).fixed(targets(&[4, 2], &[0, 1, 2, 0, 1, 2, 0, 1])).batch(),
         );
+        let symbols = [(0, 0, "batch"), (0, 1, "classes"), (0, 2, "length"), (1, 0, "batch"), (1, 1, "length")];
+        for reduction in ["none", "mean"] {
+            let case = loss("symbols", reduction).input(&[4, 3, 2]).fed(targets(&[4, 2], &[0, 1, 2, 0, 1, 2, 0, 1]));
+            cases.push(case.symbols(&symbols));
+        }
         let two = || loss("expected", "mean").values(&[2, 2], &[1.0, 2.0, 2.0, 4.0]);
         cases.push(two().fixed(targets(&[2], &[-100, -100])).int("ignore_index", -100).expect(0, &[0.0; 4]));
         cases.push(two().fixed(targets(&[2], &[-100, 1])).int("ignore_index", -100).expect(0, &[0.0, 0.0, 0.0, -1.0]));

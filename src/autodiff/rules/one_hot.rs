@@ -19,7 +19,9 @@ pub static RULE: Rule = Rule {
 
 fn values(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, indices, depth, values) = (ctx.dy()?, ctx.x(0)?, ctx.x(1)?, ctx.x(2)?);
-    let flags = ctx.b.constant("flags", Tensor::from_vec(&[2], vec![0_i64, 1]));
+    let [off, on] = [0.0, 1.0].map(|number| Tensor::float_full(ctx.dtype(values), &[1], number));
+    let flags = [ctx.b.constant("off", off), ctx.b.constant("on", on)];
+    let flags = ctx.b.op("Concat", &flags, Attributes::none().with("axis", 0));
     let hot = ctx.b.ops(&ctx.node().op, &[Some(indices), Some(depth), Some(flags)], ctx.attributes().clone(), 1);
     let hot = ctx.b.compare("Equal", hot[0], 1.0);
     let cold = ctx.b.unary("Not", hot);
@@ -49,6 +51,12 @@ mod tests {
             hot("last axis"),
             hot("first axis").int("axis", 0),
             hot("middle axis").int("axis", -2),
+            Case::new("floating-point indices and depth", "OneHot")
+                .linear()
+                .fixed(Tensor::from_vec(&[3], vec![1f32, -2.0, 5.0]))
+                .fixed(Tensor::scalar(4f32))
+                .input(&[2])
+                .not_embedded("tract's OneHot takes only constant values"),
             Case::new("symbols", "OneHot")
                 .linear()
                 .fed(Tensor::from_vec(&[2, 3], vec![0_i64, 3, -1, 2, 2, 7]))

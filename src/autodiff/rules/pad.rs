@@ -220,6 +220,12 @@ mod tests {
         Case::new(name, "Pad").linear().input(&[2, 4, 5]).fixed(Tensor::ints(pads))
     }
 
+    /// The form of opset 7.
+    fn oldest() -> Case {
+        let case = Case::new("oldest", "Pad").opset(7).linear().input(&[2, 4]).ints("pads", &[1, 0, 0, 2]);
+        case.not_embedded("tested in the newer form")
+    }
+
     fn computed(name: &'static str) -> Case {
         Case::new(name, "Pad").linear().input(&[2, 4, 5]).not_embedded("tract takes only constant pads")
     }
@@ -227,10 +233,17 @@ mod tests {
     #[test]
     fn a_number() {
         check(&[
+            oldest().float("value", 1.5),
             pad("all sides", &[1, 2, 3, 0, 1, 2]),
             pad("with a trained value", &[0, 2, 1, 1, 0, 2])
                 .values(&[], &[0.5])
                 .not_embedded("tract takes only a constant value"),
+            Case::new("attributes", "Pad")
+                .opset(7)
+                .linear()
+                .input(&[2, 3])
+                .ints("pads", &[0, 1, 2, 0])
+                .float("value", 0.5),
             pad("some axes", &[1, 0, 2, 1]).missing().fixed(Tensor::ints(&[-1, 1])),
             pad("nothing", &[0, 0, 0, 0, 0, 0]),
             pad("removing", &[0, -1, 1, 0, 0, -2]).not_embedded(REFUSED),
@@ -248,7 +261,7 @@ mod tests {
 
     #[test]
     fn elements_again() {
-        let mut cases = Vec::new();
+        let mut cases = vec![oldest().text("mode", "edge")];
         for mode in ["reflect", "edge", "wrap"] {
             let pad = |name, pads: &[i64]| {
                 let case = pad(name, pads).text("mode", mode).opset(19);

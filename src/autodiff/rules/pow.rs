@@ -6,7 +6,7 @@
 //! Shapes:   numpy broadcasting.
 //! Opsets:   7 to 24.
 //! At kinks: at `x = 0`, dx is 0 for `p = 0` and `p > 1`, 1 for `p = 1` and infinite for other p, as PyTorch;
-//!           dp is 0 at `x <= 0`, where PyTorch has NaN for `x < 0`.
+//!           dp is 0 at `x <= 0`, where PyTorch has NaN for `x < 0`, and -inf for `x = 0` and `p < 0`.
 //! <https://onnx.ai/onnx/operators/onnx__Pow.html>
 
 use super::shared::{cast_to, constant_number, masked, unbroadcast, zeros};
@@ -74,6 +74,11 @@ mod tests {
         check(&[
             Case::new("same shape", "Pow").range(&[2, 3], 0.5, 2.0).range(&[2, 3], -1.0, 2.0),
             Case::new("row of exponents, symbolic batch", "Pow").range(&[2, 3], 0.5, 2.0).range(&[3], 1.0, 3.0).batch(),
+            Case::new("symbols", "Pow").range(&[2, 3], 0.5, 2.0).range(&[3], 1.0, 3.0).symbols(&[
+                (0, 0, "batch"),
+                (0, 1, "width"),
+                (1, 0, "width"),
+            ]),
             Case::new("scalar base", "Pow").range(&[], 0.5, 2.0).input(&[2, 3]),
             constant("0", 0.0),
             constant("1", 1.0),
@@ -95,6 +100,15 @@ mod tests {
                 .values(&[5], &[0.0, 1.0, 2.0, 3.0, 2.0])
                 .expect(0, &[0.0, 1.0, 0.0, 12.0, -4.0])
                 .expect(1, &[0.0, 0.0, 0.0, 5.545_177, 0.0]),
+            Case::new("poles and negative bases", "Pow")
+                .values(&[5], &[0.0, 0.0, -2.0, -2.0, -2.0])
+                .values(&[5], &[0.5, -1.0, 3.0, -1.0, 0.0])
+                .expect(0, &[f32::INFINITY, f32::NEG_INFINITY, 12.0, -0.25, 0.0])
+                .expect(1, &[0.0; 5]),
+            Case::new("negative bases, integer exponents", "Pow")
+                .values(&[4], &[-2.0, -2.0, 0.0, 0.0])
+                .fixed(Tensor::ints(&[3, 0, 1, 0]))
+                .expect(0, &[12.0, 0.0, 1.0, 0.0]),
         ]);
     }
 }

@@ -39,6 +39,11 @@ mod tests {
         let case = |name| Case::new(name, "ReduceL2").range(&[2, 3, 4], 0.5, 2.0);
         check(&[
             case("all"),
+            case("symbols, dropped").fixed(Tensor::ints(&[1, -1])).int("keepdims", 0).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (0, 2, "c"),
+            ]),
             case("all, dropped").int("keepdims", 0),
             case("some").fixed(Tensor::ints(&[0, -1])),
             case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),

@@ -44,9 +44,15 @@ mod tests {
         let case = |name| Case::new(name, "ReduceMax").distinct(&[2, 3, 4]);
         check(&[
             case("all"),
+            case("symbols, dropped").fixed(Tensor::ints(&[1, -1])).int("keepdims", 0).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (0, 2, "c"),
+            ]),
             case("all, dropped").int("keepdims", 0),
             case("some").fixed(Tensor::ints(&[0, -1])),
             case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
+            case("empty axes").fixed(Tensor::ints(&[])).int("keepdims", 0),
             case("noop").int("noop_with_empty_axes", 1),
             case("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
             case("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),

@@ -32,9 +32,16 @@ mod tests {
         let sum = |name| Case::new(name, "ReduceSum").linear().input(&[2, 3, 4]);
         check(&[
             sum("all"),
+            sum("symbols, dropped").fixed(Tensor::ints(&[1, -1])).int("keepdims", 0).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (0, 2, "c"),
+            ]),
             sum("all, dropped").int("keepdims", 0),
             sum("some").fixed(Tensor::ints(&[0, -1])),
             sum("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
+            sum("empty axes").fixed(Tensor::ints(&[])),
+            sum("noop with empty axes").fixed(Tensor::ints(&[])).int("noop_with_empty_axes", 1),
             sum("noop").int("noop_with_empty_axes", 1),
             sum("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
             sum("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),

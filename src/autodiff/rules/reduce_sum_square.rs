@@ -46,6 +46,11 @@ mod tests {
         let case = |name| Case::new(name, "ReduceSumSquare").input(&[2, 3, 4]);
         check(&[
             case("all"),
+            case("symbols, dropped").fixed(Tensor::ints(&[1, -1])).int("keepdims", 0).symbols(&[
+                (0, 0, "a"),
+                (0, 1, "b"),
+                (0, 2, "c"),
+            ]),
             case("all, dropped").int("keepdims", 0),
             case("some").fixed(Tensor::ints(&[0, -1])),
             case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),

@@ -42,6 +42,7 @@ mod tests {
     }
 
     /// Every operator on lists: the loss is `sum(c * y)` of what comes out of them.
+    #[cfg(feature = "runner")]
     fn plumbing() -> Model {
         let mut b = Builder::new("sequences");
         let x = b.input("x", Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(3)]));

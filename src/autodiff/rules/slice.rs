@@ -6,7 +6,8 @@
 //!           Where bounds or sizes are known only while the model runs, the same with places that are
 //!           the slice of `0, 1, ..`; with step 1 and one bound a constant distance from its end of
 //!           the axis, padding suffices.
-//! Shapes:   x any of known rank, dimensions may be symbols; the axes are constant.
+//!           Where not even the axes are known, the places of all elements are such a slice.
+//! Shapes:   x any of known rank, dimensions may be symbols.
 //! Opsets:   10 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__Slice.html>
 
@@ -52,7 +53,7 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let x = ctx.x(0)?;
     let dims = ctx.dims(x)?;
     let rank = dims.len();
-    let cuts = cuts(ctx, rank)?;
+    let Some(cuts) = cuts(ctx, rank)? else { return by_numbers(ctx) };
     let mut margins = vec![Margin { front: Some(0), back: Some(0) }; rank];
     let mut maps = Vec::new();
     let mut computed = Vec::new();
@@ -94,15 +95,13 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     Ok(shaped_like(ctx, dx, x))
 }
 
-fn cuts(ctx: &Ctx<'_>, rank: usize) -> Result<Vec<Cut>, RuleError> {
+/// `None` where it is not known which axes are cut.
+fn cuts(ctx: &Ctx<'_>, rank: usize) -> Result<Option<Vec<Cut>>, RuleError> {
     let list = |index: usize| ctx.constant_ints(index).ok().flatten();
     let (starts, ends, steps) = (list(1), list(2), list(4));
     let length = |index: usize| ctx.dims(ctx.x(index)?).map(|dims| dims.first().and_then(Dim::known));
-    let count = match length(1)?.or(length(2)?) {
-        Some(count) => count,
-        None => return Err(RuleError::NotConstant { value: ctx.name(ctx.x(1)?) }),
-    };
-    let axes = ctx.constant_ints(3)?.unwrap_or_else(|| (0..count as i64).collect());
+    let (Some(count), Ok(axes)) = (length(1)?.or(length(2)?), ctx.constant_ints(3)) else { return Ok(None) };
+    let axes = axes.unwrap_or_else(|| (0..count as i64).collect());
     let given = [&starts, &ends, &steps].into_iter().flatten();
     if given.map(Vec::len).chain([axes.len()]).any(|length| length != count) {
         return Err(RuleError::Unsupported("starts, ends, axes and steps differ in length".into()));
@@ -114,7 +113,23 @@ fn cuts(ctx: &Ctx<'_>, rank: usize) -> Result<Vec<Cut>, RuleError> {
         let (start, end) = (at(&starts, index), at(&ends, index));
         Ok(Cut { along: axis(*along, rank)?, index, start, end, step })
     };
-    axes.iter().enumerate().map(cut).collect()
+    axes.iter().enumerate().map(cut).collect::<Result<_, _>>().map(Some)
+}
+
+/// Puts the elements of dy where they came from, as the same slice of the numbers of x's elements says.
+fn by_numbers(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
+    let (dy, x) = (ctx.dy()?, ctx.x(0)?);
+    let size = ctx.b.unary("Size", x);
+    let size = ctx.b.unsqueeze(size, &[0]);
+    let numbers = counted(ctx, size);
+    let numbers = ctx.b.reshape_like(numbers, x);
+    let inputs: Vec<Option<ValueId>> =
+        [Some(numbers)].into_iter().chain(ctx.node().inputs.iter().skip(1).copied()).collect();
+    let places = ctx.b.ops(&ctx.node().op, &inputs, Attributes::none(), 1)[0];
+    let places = ctx.b.reshape(places, &[-1]);
+    let flat = ctx.b.reshape(dy, &[-1]);
+    let dx = spread(ctx, flat, places, 0, size)?;
+    Ok(ctx.b.reshape_like(dx, x))
 }
 
 /// Puts dy's slices along one axis where they came from, as the slice of `0, 1, ..` says.
@@ -264,6 +279,15 @@ mod tests {
                 .fixed(Tensor::ints(&[-2, 3]))
                 .symbols(&symbols)
                 .not_embedded("tract wants the size of every input"),
+            Case::new("computed axes", "Slice")
+                .linear()
+                .input(&[3, 6, 7])
+                .fed(Tensor::ints(&[1, -3]))
+                .fed(Tensor::ints(&[5, 100]))
+                .fed(Tensor::ints(&[-2, 2]))
+                .fed(Tensor::ints(&[2, 1]))
+                .symbols(&symbols)
+                .not_embedded("tract takes only constant axes"),
             Case::new("int32 bounds", "Slice")
                 .linear()
                 .input(&[3, 6])

@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn gradients() {
         let loss = |name, reduction: &str| {
-            let case = Case::new(name, "SoftmaxCrossEntropyLoss").not_embedded("tract lacks it");
+            let case = Case::new(name, "SoftmaxCrossEntropyLoss").not_embedded("tract has no losses");
             case.text("reduction", reduction)
         };
         let targets = |shape: &[usize], values: &[i64]| Tensor::from_vec(shape, values.to_vec());
@@ -75,6 +75,11 @@ mod tests {
         }
         cases
             .push(loss("symbolic batch", "mean").input(&[4, 3]).fixed(targets(&[4], &[0, 1, 2, 0])).outputs(2).batch());
+        let symbols = [(0, 0, "batch"), (0, 1, "classes"), (0, 2, "length"), (1, 0, "batch"), (1, 1, "length")];
+        for reduction in ["none", "mean"] {
+            let case = loss("symbols", reduction).input(&[4, 3, 2]).fed(targets(&[4, 2], &[0, 1, 2, 0, 1, 2, 0, 1]));
+            cases.push(case.symbols(&symbols).outputs(2).int("ignore_index", 1));
+        }
         let two = || loss("expected", "mean").values(&[2, 2], &[0.0, 0.0, 1000.0, 0.0]);
         cases.push(two().fixed(targets(&[2], &[-100, -100])).int("ignore_index", -100).expect(0, &[0.0; 4]));
         cases.push(two().fixed(targets(&[2], &[0, 1])).expect(0, &[-0.25, 0.25, 0.5, -0.5]));

@@ -25,25 +25,15 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     for index in 0..ctx.node().outputs.len() {
         let part = match ctx.grad(index) {
             Some(grad) => grad,
-            None => match ctx.node().output(index) {
-                Some(y) => zeros_like(ctx, y),
-                None => unnamed(ctx, index)?,
-            },
+            None => {
+                let y = ctx.y(index)?;
+                zeros_like(ctx, y)
+            }
         };
         parts.push(part);
     }
     let dx = ctx.b.op("Concat", &parts, Attributes::none().with("axis", along as i64));
     Ok(shaped_like(ctx, dx, x))
-}
-
-/// Zeros in place of an output that the node leaves out: the same part of zeros like x.
-fn unnamed(ctx: &mut Ctx<'_>, index: usize) -> Result<ValueId, RuleError> {
-    let (x, node) = (ctx.x(0)?, ctx.node());
-    let zeros = zeros_like(ctx, x);
-    let inputs = [Some(zeros), node.input(1)];
-    let inputs = if inputs[1].is_some() { &inputs[..] } else { &inputs[..1] };
-    let parts = ctx.b.ops(&node.op, inputs, node.attributes.clone(), node.outputs.len());
-    parts.get(index).copied().ok_or_else(|| RuleError::Unsupported(format!("output {index} is missing")))
 }
 
 #[cfg(all(test, feature = "runner"))]

@@ -26,6 +26,7 @@ mod tests {
     fn gradients() {
         check(&[
             Case::new("one", "Sum").linear().input(&[2, 3]),
+            Case::new("row, symbolic batch", "Sum").linear().input(&[2, 3]).input(&[3]).batch(),
             Case::new("three, broadcast", "Sum").linear().input(&[2, 3]).input(&[3]).input(&[2, 1]),
         ]);
     }

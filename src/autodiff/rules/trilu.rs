@@ -36,6 +36,7 @@ mod tests {
             case("upper").batch(),
             case("lower").int("upper", 0),
             case("above the diagonal").fixed(k(1)).batch(),
+            case("computed diagonal").fed(k(1)).symbols(&[(0, 0, "batch"), (0, 1, "rows")]),
             case("below the diagonal").fixed(k(-1)),
             case("lower and above").fixed(k(2)).int("upper", 0),
             Case::new("nothing left, large", "Trilu").values(&[2, 2], &[1e30; 4]).fixed(k(2)).expect(0, &[0.0; 4]),

@@ -1,6 +1,6 @@
 //! ONNX Runtime's own operators (`com.microsoft`) that its optimizers and model builders write.
 
-use super::{Call, DType, Dim, Fact, Size, broadcast, known, layers, linear};
+use super::{Call, DType, Dim, Fact, attention, broadcast, known, layers, linear};
 
 pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
     let shaped = |index: usize, shape| call.give([Fact { dtype: call.dtype(index), shape }]);
@@ -9,6 +9,7 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
         | "FastGelu"
         | "BiasGelu"
         | "QuickGelu"
+        | "BiasAdd"
         | "BiasSoftmax"
         | "GroupNorm"
         | "Inverse"
@@ -30,6 +31,7 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
             let [mean, deviation] = statistics;
             call.give([call.fact(0).clone(), mean, deviation, call.fact(0).clone()])
         }
+        "SkipGroupNorm" => call.give([call.fact(0).clone(), call.fact(0).clone()]),
         "EmbedLayerNormalization" => {
             let hidden = call.shape(2).and_then(|shape| shape.get(1));
             let shape = call.shape(0).zip(hidden).map(|(ids, hidden)| [ids, std::slice::from_ref(hidden)].concat());
@@ -38,10 +40,7 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
             call.give([embedded.clone(), Fact { dtype: Some(DType::I32), shape: batch }, embedded])
         }
         "FusedMatMul" | "TransposeMatMul" => {
-            if call.int("transBatchA", 0)? != 0 || call.int("transBatchB", 0)? != 0 {
-                return None;
-            }
-            let (a, b) = (turned(call, 0, "transA")?, turned(call, 1, "transB")?);
+            let (a, b) = (turned(call, 0, "transBatchA", "transA")?, turned(call, 1, "transBatchB", "transB")?);
             shaped(0, linear::matmul(a.as_deref(), b.as_deref()))
         }
         "FusedGemm" => shaped(0, linear::gemm(call, 1)),
@@ -79,10 +78,10 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
             call.give([Fact { dtype, shape: call.fact(0).shape.clone() }])
         }
         "DequantizeLinear" => call.give([Fact { dtype: call.dtype(1), shape: call.fact(0).shape.clone() }]),
-        "Attention" => shaped(0, attention(call)),
-        "QAttention" => shaped(3, attention(call)),
-        "MultiHeadAttention" => shaped(0, multi_head(call)),
-        "GroupQueryAttention" => shaped(0, grouped(call)),
+        "Attention" => attention::packed(call, 0),
+        "QAttention" => attention::packed(call, 3),
+        "MultiHeadAttention" => attention::multi_head(call),
+        "GroupQueryAttention" => attention::grouped(call),
         "CDist" => {
             let rows =
                 |index: usize| call.shape(index).and_then(|shape| shape.first()).cloned().unwrap_or(Dim::Unknown);
@@ -92,53 +91,18 @@ pub(super) fn infer(call: &Call) -> Option<Vec<Fact>> {
     }
 }
 
-/// Returns a shape with its last two axes swapped where the attribute says so.
-fn turned(call: &Call, index: usize, attribute: &str) -> Option<Option<Vec<Dim>>> {
-    let turn = call.int(attribute, 0)? != 0;
+/// Returns a shape with its first axis moved behind the other batch axes, and then its last two axes
+/// swapped, where the attributes say so.
+fn turned(call: &Call, index: usize, batch: &str, last: &str) -> Option<Option<Vec<Dim>>> {
+    let (batch, last) = (call.int(batch, 0)? != 0, call.int(last, 0)? != 0);
     Some(call.shape(index).map(|shape| {
         let mut shape = shape.to_vec();
-        if let (true, [.., a, b]) = (turn, shape.as_mut_slice()) {
+        if let (true, [rest @ .., _]) = (batch && shape.len() > 2, shape.as_mut_slice()) {
+            rest.rotate_left(1);
+        }
+        if let (true, [.., a, b]) = (last, shape.as_mut_slice()) {
             std::mem::swap(a, b);
         }
         shape
     }))
-}
-
-/// `[batch, length, hidden]` from packed weights `[in, 3 * hidden]`.
-fn attention(call: &Call) -> Option<Vec<Dim>> {
-    let [batch, length, _] = call.shape(0)? else { return None };
-    let hidden = match call.ints("qkv_hidden_sizes")? {
-        Some(sizes) => known(*sizes.get(2)?),
-        None => {
-            let packed = call.shape(1).and_then(|weights| weights.get(1)?.size());
-            Dim::from(packed.and_then(|packed| packed.exactly_by(&Size::from(3))))
-        }
-    };
-    Some(vec![batch.clone(), length.clone(), hidden])
-}
-
-fn multi_head(call: &Call) -> Option<Vec<Dim>> {
-    let times = |a: &Dim, b: &Dim| Dim::from(a.size().zip(b.size()).and_then(|(a, b)| a.times(&b)));
-    match (call.shape(0)?, call.shape(2)) {
-        ([batch, length, heads, _, size], _) => Some(vec![batch.clone(), length.clone(), times(heads, size)]),
-        ([batch, length, _], Some([_, _, hidden])) => Some(vec![batch.clone(), length.clone(), hidden.clone()]),
-        ([batch, length, _], Some([_, heads, _, size])) => {
-            Some(vec![batch.clone(), length.clone(), times(heads, size)])
-        }
-        ([batch, length, hidden], None) if !call.has(2) => Some(vec![batch.clone(), length.clone(), hidden.clone()]),
-        ([batch, length, _], _) => Some(vec![batch.clone(), length.clone(), Dim::Unknown]),
-        _ => None,
-    }
-}
-
-fn grouped(call: &Call) -> Option<Vec<Dim>> {
-    let [batch, length, hidden] = call.shape(0)? else { return None };
-    if call.has(1) {
-        return Some(vec![batch.clone(), length.clone(), hidden.clone()]);
-    }
-    // Queries, keys and values lie beside each other.
-    let (heads, groups) = (call.int("num_heads", 0)?, call.int("kv_num_heads", 0)?);
-    let all = heads.checked_add(groups.checked_mul(2)?)?;
-    let size = hidden.size().and_then(|hidden| hidden.exactly_by(&Size::from(all))?.times(&Size::from(heads)));
-    Some(vec![batch.clone(), length.clone(), Dim::from(size)])
 }

@@ -134,9 +134,17 @@ fn named_sizes_pass_through() {
             "com.microsoft::GroupQueryAttention",
             &["f N T 96", "-", "-"],
             "num_heads=4 kv_num_heads=1",
-            "float32[N,T,64]",
+            "float32[N,T,64] float32[N,1,T,16]",
         ),
-        ("com.microsoft::Attention", &["f N T 64", "f 64 192"], "num_heads=4", "float32[N,T,64]"),
+        ("com.microsoft::Attention", &["f N T 64", "f 64 192"], "num_heads=4", "float32[N,T,64] float32[2,N,4,T,16]"),
+        (
+            "com.microsoft::MultiHeadAttention",
+            &["f N T 64", "f N S 64", "f N S 32", "-", "-", "-", "f N 4 P 16", "f N 4 P 8"],
+            "num_heads=4",
+            "float32[N,T,32] float32[N,4,P + S,16] float32[N,4,P + S,8] float32[N,4,T,P + S]",
+        ),
+        ("com.microsoft::MultiHeadAttention", &["f N T 4 3 16"], "num_heads=4", "float32[N,T,64] float32[N,4,T,16]"),
+        ("com.microsoft::FusedMatMul", &["f 4 N 3 T", "f N 3 T 5"], "transBatchA=1", "float32[N,3,4,5]"),
         ("org.example::Mystery", &["f N"], "", "?[..]"),
     ];
     let failures: Vec<String> = cases

@@ -1,7 +1,9 @@
 //! What is known of the operators of the default domain between opset 7 and 24.
 //!
 //! From the schemas of onnx 1.23: an operator is listed where later versions only add dtypes,
-//! attributes, inputs or outputs whose absence means what it did before.
+//! attributes, inputs or outputs whose absence means what it did before. ONNX Runtime's optimizer
+//! writes LayerNormalization below opset 17 too, where only ONNX Runtime has it, and
+//! SimplifiedLayerNormalization at every opset.
 
 /// Operators that mean the same from the given opset to 18, or to 24 where 18 or later is given.
 #[rustfmt::skip]
@@ -83,7 +85,7 @@ const UNCHANGED: &[(&str, i64)] = &[
     ("IsNaN", 9),
     ("LRN", 7),
     ("LSTM", 7),
-    ("LayerNormalization", 17),
+    ("LayerNormalization", 7),
     ("LeakyRelu", 7),
     ("Less", 7),
     ("LessOrEqual", 12),
@@ -147,6 +149,7 @@ const UNCHANGED: &[(&str, i64)] = &[
     ("Shrink", 9),
     ("Sigmoid", 7),
     ("Sign", 9),
+    ("SimplifiedLayerNormalization", 7),
     ("Sin", 7),
     ("Sinh", 9),
     ("Size", 7),

@@ -153,6 +153,8 @@ fn upgraded_models_give_the_same_numbers() {
         Case::new(14, "Trilu", &[4, 4]).with("upper", 0),
         Case::new(16, "GridSample", &[1, 1, 3, 3]).floats(&[1, 1, 2, 2], &[0.1, -0.5, 0.9, 0.3]),
         Case::new(17, "LayerNormalization", &[2, 3]).floats(&[3], &[1.0, 2.0, 0.5]),
+        Case::new(12, "LayerNormalization", &[2, 3]).floats(&[3], &[1.0, 2.0, 0.5]),
+        Case::new(17, "SimplifiedLayerNormalization", &[2, 3]).floats(&[3], &[1.0, 2.0, 0.5]),
     ];
     for opset in [7, 11, 17] {
         for op in [

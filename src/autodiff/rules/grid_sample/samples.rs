@@ -280,18 +280,38 @@ impl Samples {
         Ok(ctx.b.op("ScatterElements", &[zeros, positions, shares], add))
     }
 
+    /// The pixels that the taps read, `[N, P, T^d, C]`.
+    fn read(&self, ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
+        ctx.once("read", |ctx| {
+            let channels = ctx.sizes_from(self.image, 1)?.first().copied().unwrap_or(1) as i64;
+            let positions = self.positions(ctx)?;
+            let flat = ctx.b.reshape(self.image, &[0, 0, -1]);
+            let rows = ctx.b.transpose(flat, &[0, 2, 1]);
+            let places = ctx.b.reshape(positions, &[0, -1, 1]);
+            let pixels = ctx.b.op("GatherND", &[rows, places], Attributes::none().with("batch_dims", 1));
+            Ok(ctx.b.reshape(pixels, &[0, -1, self.taps_of_all(), channels]))
+        })
+    }
+
+    /// Returns the samples, `[N, C, P]`.
+    pub fn values(&self, ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
+        let mut pixels = self.read(ctx)?;
+        if let Some(weights) = self.products(ctx, None)? {
+            let dtype = ctx.dtype(pixels);
+            let weights = cast_to(ctx, weights, dtype);
+            let weights = ctx.b.unsqueeze(weights, &[3]);
+            pixels = ctx.b.mul(pixels, weights);
+        }
+        let sums = ctx.b.reduce("ReduceSum", pixels, &[2], false);
+        Ok(ctx.b.transpose(sums, &[0, 2, 1]))
+    }
+
     /// Returns the gradient of the grid, `[N, P, d]`, for that of the samples, `[N, C, P]`.
     pub fn grid_gradient(&self, ctx: &mut Ctx<'_>, dy: ValueId) -> Result<ValueId, RuleError> {
         if self.filter == Filter::Nearest {
             return Ok(zeros_like(ctx, self.grid));
         }
-        let channels = ctx.sizes_from(self.image, 1)?.first().copied().unwrap_or(1) as i64;
-        let (positions, count) = (self.positions(ctx)?, self.taps_of_all());
-        let flat = ctx.b.reshape(self.image, &[0, 0, -1]);
-        let rows = ctx.b.transpose(flat, &[0, 2, 1]);
-        let places = ctx.b.reshape(positions, &[0, -1, 1]);
-        let pixels = ctx.b.op("GatherND", &[rows, places], Attributes::none().with("batch_dims", 1));
-        let pixels = ctx.b.reshape(pixels, &[0, -1, count, channels]);
+        let pixels = self.read(ctx)?;
         let turned = ctx.b.transpose(dy, &[0, 2, 1]);
         let turned = ctx.b.unsqueeze(turned, &[2]);
         let felt = ctx.b.mul(pixels, turned);

@@ -58,12 +58,15 @@ fn volumes_at_places() {
     check(&cases);
 }
 
+/// Mode, padding, corners, and the gradients of image and grid.
+type Golden = (&'static str, &'static str, i64, [f32; 9], [f32; 12]);
+
 /// Places at corners, at pixels and beyond the edges.
 #[test]
 fn as_pytorch() {
     const IMAGE: [f32; 9] = [0.5, -1.0, 2.0, 1.5, 0.25, -0.75, 3.0, 1.0, -2.0];
     const PLACES: [f32; 12] = [-1.0, -1.0, 1.0, 1.0, 0.0, 0.0, -1.5, 0.3, 0.25, 1.75, 1.0, -0.4];
-    let golden: &[(&'static str, &str, i64, [f32; 9], [f32; 12])] = &[
+    let golden: &[Golden] = &[
         (
             "bilinear",
             "zeros",
@@ -155,7 +158,7 @@ fn as_pytorch() {
             [0.0, 0.0, 0.0, 0.0, -1.6875, 1.5, 1.53307, 1.892461, -2.661713, -0.218903, 0.0, -3.599998],
         ),
     ];
-    let case = |(mode, padding, corners, image, grid): &(&'static str, &str, i64, [f32; 9], [f32; 12])| {
+    let case = |(mode, padding, corners, image, grid): &Golden| {
         let case = sample(mode, mode, padding, *corners).values(&[1, 1, 3, 3], &IMAGE);
         case.values(&[1, 1, 6, 2], &PLACES).expect(0, image).expect(1, grid)
     };

@@ -16,13 +16,21 @@ fn sized(name: &'static str, shape: &[usize], sizes: &[i64]) -> Case {
     Case::new(name, "Resize").linear().input(shape).missing().missing().fixed(Tensor::ints(sizes))
 }
 
+/// The form of opset 10.
+fn oldest() -> Case {
+    let case = Case::new("oldest", "Resize").opset(10).linear().input(&[1, 2, 2, 3]);
+    case.fixed(floats(&[1.0, 1.0, 2.0, 1.5])).not_embedded("tested in the newer form")
+}
+
 #[test]
 fn nearest_pixels() {
     let mut cases = vec![
+        oldest(),
         scaled("twice", &[2, 3, 3, 4], &[1.0, 1.0, 2.0, 2.0])
             .text("coordinate_transformation_mode", "asymmetric")
             .text("nearest_mode", "floor"),
         scaled("twice, half pixel", &[2, 3, 3, 4], &[1.0, 1.0, 2.0, 3.0]),
+        Case::new("oldest form", "Resize").opset(10).linear().input(&[1, 2, 3, 2]).fixed(floats(&[1.0, 1.0, 2.0, 1.5])),
         scaled("1d", &[2, 3, 4], &[1.0, 1.0, 4.0]),
         scaled("3d", &[1, 2, 2, 3, 2], &[1.0, 1.0, 2.0, 1.0, 3.0]),
         scaled("channels last", &[2, 3, 4, 2], &[1.0, 2.0, 2.0, 1.0]),
@@ -50,7 +58,7 @@ fn nearest_pixels() {
 
 #[test]
 fn interpolated_pixels() {
-    let mut cases = Vec::new();
+    let mut cases = vec![oldest().text("mode", "linear")];
     for mode in ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"] {
         for (name, scales) in
             [("up", [1.6, 2.0]), ("down", [0.8, 0.5]), ("one axis", [1.0, 1.5]), ("to one", [0.2, 0.3])]
@@ -80,6 +88,7 @@ fn shapes_and_policies() {
         sized(name, &[1, 2, 6, 4], sizes).ints("axes", axes).text("keep_aspect_ratio_policy", policy)
     };
     check(&[
+        linear(oldest()),
         linear(scaled("3d", &[1, 2, 3, 4, 3], &[1.0, 1.0, 2.0, 1.5, 2.4]).batch()),
         linear(scaled("3d, smooth", &[1, 2, 5, 4, 6], &[1.0, 1.0, 0.6, 1.5, 0.5]).int("antialias", 1)),
         linear(scaled("3 axes", &[2, 3, 4], &[1.0, 1.0, 1.5])),
@@ -117,7 +126,7 @@ fn shapes_and_policies() {
 
 #[test]
 fn regions() {
-    let mut cases = Vec::new();
+    let mut cases = vec![oldest()];
     for mode in ["nearest", "linear", "cubic"] {
         for (name, region) in [("inside", [0.1, 0.2, 0.9, 0.7]), ("beyond", [-0.2, 0.3, 0.8, 1.3])] {
             let [top, left, bottom, right] = region;
