@@ -55,10 +55,7 @@ const WITHOUT_GRADIENT: &[(&str, &str)] = &[
 const REPLACED: &[(&str, &str)] = &[
     ("becomes ScatterElements when the model is brought to opset 18", "Scatter"),
     ("becomes Resize when the model is brought to opset 18", "Upsample"),
-    (
-        "plumbing of known length is taken apart before gradients are built",
-        "ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SplitToSequence",
-    ),
+    ("plumbing of known length is taken apart before gradients are built", "SequenceEmpty"),
 ];
 
 /// One line of the table.
