@@ -101,7 +101,10 @@ fn rows(domain: &str) -> BTreeMap<String, Row> {
 fn row(domain: &str, op: &str) -> Row {
     let none = |status: String| Row { opsets: "-".into(), status };
     if let Some(entry) = DECOMPOSITIONS.iter().find(|entry| (entry.domain, entry.op) == (domain, op)) {
-        return Row { opsets: range(domain, &[entry.opsets.clone()]), status: "by way of other operators".into() };
+        return Row {
+            opsets: range(domain, std::slice::from_ref(&entry.opsets)),
+            status: "by way of other operators".into(),
+        };
     }
     let rules: Vec<_> = RULES.iter().filter(|rule| (rule.domain, rule.op) == (domain, op)).collect();
     let Some(newest) = rules.last() else {
