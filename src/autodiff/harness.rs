@@ -18,7 +18,7 @@ use crate::graph::{
     check as check_graph, prune, upgrade,
 };
 use crate::runner::{Engine, evaluate, testing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Step of the central difference for operators that are not linear in their inputs.
 const STEP: f64 = 1e-2;
@@ -281,7 +281,24 @@ pub fn check(cases: &[Case]) {
             }
         }
     }
+    println!("{}", covered(cases));
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// Says how many cases each operator has here, and at which opsets they are tested.
+fn covered(cases: &[Case]) -> String {
+    let mut counts: BTreeMap<String, (usize, BTreeSet<i64>)> = BTreeMap::new();
+    for case in cases {
+        let (count, opsets) = counts.entry(case.op.to_string()).or_default();
+        *count += 1;
+        opsets.insert(case.opset);
+        opsets.extend(ends::ends(&case.op));
+    }
+    let line = |(op, (count, opsets)): (&String, &(usize, BTreeSet<i64>))| {
+        let opsets: Vec<String> = opsets.iter().map(i64::to_string).collect();
+        format!("{op}: {count} cases at opsets {}", opsets.join(", "))
+    };
+    counts.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A case's gradients with what they were computed from.
