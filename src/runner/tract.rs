@@ -259,8 +259,8 @@ fn prepare(
     model: &Model,
     symbols: &HashMap<String, usize>,
 ) -> tract_onnx::prelude::TractResult<Arc<TypedRunnableModel>> {
-    let graph = if model.opset() >= 18 { stable(&model.graph) } else { model.graph.clone() };
-    let fixed = model.with_graph(graph.with_sizes(symbols));
+    let sized = model.graph.with_sizes(symbols);
+    let fixed = model.with_graph(if model.opset() >= 18 { stable(&sized) } else { sized });
     let bytes = to_bytes(&fixed);
     let read = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let typed = read.model_for_read(&mut bytes.as_slice())?.into_typed()?;
