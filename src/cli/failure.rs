@@ -28,6 +28,16 @@ impl Failure {
         self
     }
 
+    /// Returns the group it belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Prints the failure as the reason of what is done instead.
+    pub fn note(self, instead: &str) {
+        eprintln!("note: {}", line(&format!("{}{instead}", self.message)));
+    }
+
     /// Prints the failure to stderr and returns its exit code.
     pub fn print(self) -> ExitCode {
         eprintln!("error: {}", line(&self.message));

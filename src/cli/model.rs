@@ -1,8 +1,8 @@
 //! A model as the commands need it.
 
 use super::failure::Failure;
-use super::options::ShapeArgs;
 use super::probe::ChildProbe;
+use super::sizes::Sizes;
 use crate::artifacts::{self, Artifacts};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
@@ -10,7 +10,7 @@ use crate::modules::units;
 use crate::onnx::{OnnxFile, read};
 use crate::optim::OptimizerSpec;
 use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
-use crate::planner::{self, Analysis, Request, sizes};
+use crate::planner::{self, Analysis, Request};
 use crate::training::{Dropout, Prepared, TrainingError, prepare, stage};
 use std::path::Path;
 
@@ -38,14 +38,14 @@ pub type Roles<'a> = (&'a [String], &'a [String]);
 
 /// Loads a model with these roles, or the one that training artifacts were made from.
 pub fn load(path: &Path, roles: Roles<'_>) -> Result<Loaded, Failure> {
-    load_as(path, &ShapeArgs { batch: 1, shape: Vec::new() }, None, roles)
+    load_as(path, &Sizes::default(), None, roles)
 }
 
 /// Loads a model that is used with these sizes and these roles. `runtime` is the library that the command
 /// runs models with, where one was named.
 pub fn load_as(
     path: &Path,
-    shape: &ShapeArgs,
+    sizes: &Sizes,
     runtime: Option<&Path>,
     (parameter, buffer): Roles<'_>,
 ) -> Result<Loaded, Failure> {
@@ -55,7 +55,7 @@ pub fn load_as(
         None => read(path)?,
     };
     let graph = &file.model.graph;
-    let sizes = shapes(shape).ok().and_then(|shapes| sizes(graph, shape.batch, &shapes).ok()).unwrap_or_default();
+    let sizes = sizes.of(graph).unwrap_or_default();
     let mut probe = ChildProbe { runtime };
     // Bindings of training information name initializers as the file has them.
     let analysis = match file.training.is_empty() {
@@ -86,18 +86,19 @@ pub fn plan(
     options: &PlanOptions,
     epochs: usize,
     slots: u64,
-    shape: &ShapeArgs,
+    sizes: &Sizes,
 ) -> Result<FreezePlan, Failure> {
-    let sizes = sizes(&loaded.analysis.model.graph, shape.batch, &shapes(shape)?)?;
+    let graph = &loaded.analysis.model.graph;
+    let numbers = sizes.of(graph)?;
     let mut options = options.clone();
     let frozen = loaded.frozen();
     let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit), &frozen, &options.keep)?;
     let note = from_the_start(&frozen, patterns.len());
     options.freeze.extend(patterns);
-    let request = Request { epochs, options: &options, slots, sizes };
+    let request = Request { epochs, options: &options, slots, sizes: numbers };
     let mut plan = planner::plan(&loaded.file, &loaded.analysis, &request)?;
     let notes = loaded.artifacts.iter().flat_map(|artifacts| artifacts.notes.iter().cloned());
-    let batch = fixed_batch(&loaded.analysis.model.graph, shape.batch);
+    let batch = fixed_batch(graph, sizes.batch());
     plan.summary.notes.extend(notes.chain(note).chain(batch));
     Ok(plan)
 }
@@ -156,25 +157,14 @@ impl Staged {
         loaded: &Loaded,
         options: &PlanOptions,
         epochs: usize,
-        shape: &ShapeArgs,
+        sizes: &Sizes,
     ) -> Result<FreezePlan, Failure> {
         let trainable = self.prepared.trainable();
         let stays = loaded.analysis.trainable().into_iter().filter(|name| !trainable.contains(name));
         let mut options = options.clone();
         options.freeze.extend(stays.map(globset::escape));
-        let mut plan = plan(loaded, &options, epochs, self.stage.slots_per_parameter(), shape)?;
+        let mut plan = plan(loaded, &options, epochs, self.stage.slots_per_parameter(), sizes)?;
         plan.summary.notes.push(self.stage.describe());
         Ok(plan)
     }
-}
-
-fn shapes(shape: &ShapeArgs) -> Result<Vec<(String, Vec<usize>)>, Failure> {
-    shape.shape.iter().map(|text| shape_of(text)).collect()
-}
-
-fn shape_of(text: &str) -> Result<(String, Vec<usize>), Failure> {
-    let wrong = || Failure::new(ErrorKind::Usage, format!("--shape \"{text}\" is not NAME=D,D,.."));
-    let (name, dims) = text.split_once('=').ok_or_else(wrong)?;
-    let dims = dims.split(',').map(|dim| dim.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
-    Ok((name.to_string(), dims))
 }

@@ -84,6 +84,12 @@ impl Analysis {
         Ok(self)
     }
 
+    /// Returns the analysis of the model with these shapes of its inputs; `None` is a size that stays
+    /// as it is.
+    pub fn with_shapes(self, shapes: &[(String, Vec<Option<usize>>)]) -> Analysis {
+        Analysis { model: facts::with_shapes(&self.model, shapes), ..self }
+    }
+
     /// Returns the names of the trainable parameters, in file order.
     pub fn trainable(&self) -> Vec<&str> {
         let trainable = self.parameters.iter().filter(|parameter| parameter.role == Role::Trainable);

@@ -76,6 +76,16 @@ pub enum TrainingError {
 }
 
 impl TrainingError {
+    /// Returns true when sizes that the model leaves open may be why.
+    pub fn is_open_size(&self) -> bool {
+        use crate::losses::LossError;
+        match self {
+            TrainingError::Gradient { source, .. } => source.is_open_size(),
+            TrainingError::Loss(error) => matches!(error, LossError::Prediction { .. } | LossError::Shapes { .. }),
+            _ => false,
+        }
+    }
+
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
