@@ -42,7 +42,13 @@ fn plan(
 ) -> FreezePlan {
     let options = PlanOptions { policy: "none".into(), ..PlanOptions::default() };
     let epochs = golden["epochs"].as_u64().unwrap() as usize;
-    let request = Request { epochs, options: &options, slots: 1, sizes: HashMap::from([("N".into(), 8)]) };
+    let request = Request {
+        epochs,
+        options: &options,
+        slots: 1,
+        own_slots: Default::default(),
+        sizes: HashMap::from([("N".into(), 8)]),
+    };
     let mut plan = planner::plan(file, analysis, &request).unwrap();
     if freezing {
         let from = golden["freeze_from"].as_u64().unwrap() as usize;

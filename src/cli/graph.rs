@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> CommandResult {
         (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
         (_, _, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.epochs, &sizes)?,
         _ => {
-            let slots = model::slots(&optimizer);
+            let slots = model::slots(&loaded, &optimizer)?;
             model::plan(&loaded, &args.plan.options()?, args.plan.epochs, slots, &sizes)?
         }
     };
@@ -221,9 +221,8 @@ fn stage(args: &Args, loaded: &model::Loaded, dropout: Dropout) -> Result<Option
 
 /// Returns the failure with how to give the sizes that are open, where that is what it is about.
 fn with_sizes(error: TrainingError, graph: &Graph) -> Failure {
-    let hint = how_to_give(graph).filter(|_| error.is_open_size());
     let failure = Failure::from(error);
-    match hint {
+    match how_to_give(graph).filter(|_| failure.is_open_size()) {
         Some(hint) => failure.hint(hint),
         None => failure,
     }

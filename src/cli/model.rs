@@ -6,12 +6,13 @@ use super::sizes::Sizes;
 use crate::artifacts::{self, Artifacts};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
-use crate::modules::units;
+use crate::modules::{UnitKind, units};
 use crate::onnx::{OnnxFile, read};
-use crate::optim::OptimizerSpec;
+use crate::optim::{OptimizerSpec, SlotSpec};
 use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
 use crate::planner::{self, Analysis, Request};
-use crate::training::{Dropout, Prepared, TrainingError, prepare, stage};
+use crate::training::{Dropout, Prepared, TrainingError, grouped, prepare, stage};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// A loaded and analysed model.
@@ -85,7 +86,7 @@ pub fn plan(
     loaded: &Loaded,
     options: &PlanOptions,
     epochs: usize,
-    slots: u64,
+    slots: Slots,
     sizes: &Sizes,
 ) -> Result<FreezePlan, Failure> {
     let graph = &loaded.analysis.model.graph;
@@ -95,7 +96,7 @@ pub fn plan(
     let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit), &frozen, &options.keep)?;
     let note = from_the_start(&frozen, patterns.len());
     options.freeze.extend(patterns);
-    let request = Request { epochs, options: &options, slots, sizes: numbers };
+    let request = Request { epochs, options: &options, slots: slots.each, own_slots: slots.own, sizes: numbers };
     let mut plan = planner::plan(&loaded.file, &loaded.analysis, &request)?;
     let notes = loaded.artifacts.iter().flat_map(|artifacts| artifacts.notes.iter().cloned());
     let batch = fixed_batch(graph, sizes.batch());
@@ -127,9 +128,29 @@ fn from_the_start(names: &[String], frozen: usize) -> Option<String> {
     })
 }
 
-/// Returns the tensors that an optimizer keeps for each parameter.
-pub fn slots(optimizer: &OptimizerSpec) -> u64 {
-    optimizer.slots().iter().filter(|slot| !slot.scalar).count() as u64
+/// The tensors that an optimizer keeps for each parameter.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    each: u64,
+    own: HashMap<String, u64>,
+}
+
+/// Returns the tensors that an optimizer keeps for the parameters of the model.
+pub fn slots(loaded: &Loaded, optimizer: &OptimizerSpec) -> Result<Slots, Failure> {
+    let analysis = &loaded.analysis;
+    let count = |slots: Vec<SlotSpec>| slots.iter().filter(|slot| !slot.scalar).count() as u64;
+    let each = count(optimizer.slots());
+    let leaves = units(&analysis.tree, UnitKind::Leaf);
+    let parameters = grouped(&analysis.model.graph, &leaves, &analysis.trainable(), optimizer)?;
+    if !parameters.is_empty() && parameters.iter().all(|own| optimizer.falls_back(own)) {
+        eprintln!(
+            "note: {} updates matrices, and no parameter is left to it: its fallback updates all",
+            optimizer.kind
+        );
+    }
+    let own = parameters.into_iter().map(|own| (count(optimizer.slots_of(&own)), own.name));
+    let own = own.filter(|(slots, _)| *slots != each).map(|(slots, name)| (name, slots)).collect();
+    Ok(Slots { each, own })
 }
 
 /// A training step that the model carries.
@@ -163,7 +184,8 @@ impl Staged {
         let stays = loaded.analysis.trainable().into_iter().filter(|name| !trainable.contains(name));
         let mut options = options.clone();
         options.freeze.extend(stays.map(globset::escape));
-        let mut plan = plan(loaded, &options, epochs, self.stage.slots_per_parameter(), sizes)?;
+        let slots = Slots { each: self.stage.slots_per_parameter(), own: HashMap::new() };
+        let mut plan = plan(loaded, &options, epochs, slots, sizes)?;
         plan.summary.notes.push(self.stage.describe());
         Ok(plan)
     }

@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> CommandResult {
     };
     let mut plan = match stage {
         Some(stage) => stage.plan(&loaded, &options, args.plan.epochs, &sizes)?,
-        None => model::plan(&loaded, &options, args.plan.epochs, model::slots(&optimizer), &sizes)?,
+        None => model::plan(&loaded, &options, args.plan.epochs, model::slots(&loaded, &optimizer)?, &sizes)?,
     };
     let text = match args.format {
         Format::Table => lines(&report::plan_table(&plan)).into_owned(),

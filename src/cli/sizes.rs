@@ -3,7 +3,6 @@
 
 use super::failure::Failure;
 use super::model::Loaded;
-use crate::error::ErrorKind;
 use crate::graph::{Dim, Graph, ValueId};
 use crate::planner::{self, PlannerError};
 use std::collections::HashMap;
@@ -66,7 +65,7 @@ impl Sizes {
         levels
     }
 
-    /// Calls `attempt` with the model as it is and, where that is not supported, with sizes fixed: all
+    /// Calls `attempt` with the model as it is and, where that needs sizes, with them fixed: all
     /// but the batch, then all. Says which were, `whose` they are, and why.
     pub fn fixed_where_needed<T>(
         &self,
@@ -75,26 +74,25 @@ impl Sizes {
         attempt: impl Fn(&Loaded) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let levels = self.levels(&loaded.analysis.model.graph);
-        let mut result = attempt(loaded);
-        let mut reason = None;
+        let first = match attempt(loaded) {
+            Err(failure) if failure.is_open_size() => failure,
+            result => return result,
+        };
         for level in levels {
-            match result {
-                Err(failure) if failure.kind() == ErrorKind::Unsupported => {
-                    reason.get_or_insert(failure);
-                }
-                _ => break,
-            }
             loaded.analysis = loaded.analysis.clone().with_shapes(&level);
-            result = attempt(loaded);
+            match attempt(loaded) {
+                Err(failure) if failure.is_open_size() => {}
+                result => {
+                    let graph = &loaded.analysis.model.graph;
+                    let inputs = graph.inputs().iter();
+                    let inputs = inputs.map(|id| format!("{} {}", graph.value_name(*id), graph.fact(*id)));
+                    let inputs = inputs.collect::<Vec<_>>().join(", ");
+                    first.note(&format!("; so the graphs are for the sizes {whose}: {inputs}"));
+                    return result;
+                }
+            }
         }
-        let unsupported = result.as_ref().is_err_and(|failure| failure.kind() == ErrorKind::Unsupported);
-        if let Some(reason) = reason.filter(|_| !unsupported) {
-            let graph = &loaded.analysis.model.graph;
-            let inputs = graph.inputs().iter().map(|id| format!("{} {}", graph.value_name(*id), graph.fact(*id)));
-            let inputs = inputs.collect::<Vec<_>>().join(", ");
-            reason.note(&format!("; so the graphs are for the sizes {whose}: {inputs}"));
-        }
-        result
+        Err(first)
     }
 }
 

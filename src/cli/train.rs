@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let mut plan = match (&stage, &job.optimizer) {
         (Some(staged), _) => staged.plan(&loaded, &options, epochs, &sizes)?,
-        (None, Some(optimizer)) => model::plan(&loaded, &options, epochs, model::slots(optimizer), &sizes)?,
+        (None, Some(optimizer)) => model::plan(&loaded, &options, epochs, model::slots(&loaded, optimizer)?, &sizes)?,
         _ => unreachable!("invariant: without a stage the job has both sections"),
     };
     identify(&mut plan, &loaded.file);

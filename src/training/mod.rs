@@ -27,6 +27,7 @@ pub use crate::plan::BatchNorm;
 pub use contract::{Contract, GraphContract, Port, Role};
 pub use dropout::Dropout;
 pub use export::trained_edits;
+pub use groups::grouped;
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
