@@ -9,7 +9,7 @@ use freeze_plan::graph::{Attributes, Builder, DType, Model, Node, Origin, Tensor
 use freeze_plan::onnx::read_bytes;
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{OnnxRuntime, evaluate};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::error::Error;
 
 /// Cases that do not hold, with the reason.
@@ -89,6 +89,8 @@ type Tensors = BTreeMap<String, Tensor>;
 
 struct Case {
     model: Model,
+    /// The operator, and the opset at which the case was written.
+    of: (String, i64),
     /// Whether the operator is taken apart.
     apart: bool,
     inputs: Tensors,
@@ -122,10 +124,11 @@ fn case(parts: Vec<(String, Tensor)>) -> Result<Option<Case>, Failure> {
     if !apart && !read.graph.nodes().iter().any(has_rule) {
         return Ok(None);
     }
+    let of = read.graph.nodes().first().map(|node| (node.op.to_string(), version)).unwrap_or_default();
     let model = Analysis::as_written(&read).model;
     let graph = decompose(&model.graph, &model.opsets, |_| true)?;
     let model = fold(&upgrade(&model.with_graph(graph))?, &HashSet::new());
-    Ok(Some(Case { model, apart, inputs, outputs }))
+    Ok(Some(Case { model, of, apart, inputs, outputs }))
 }
 
 fn tolerance(dtype: DType) -> f64 {
@@ -317,10 +320,13 @@ fn chain(error: &dyn Error) -> String {
 #[test]
 fn operators_do_what_onnx_records_and_have_gradients() {
     let mut engine = onnxruntime();
-    let (mut failures, mut gradients) = (Vec::new(), 0);
+    let (mut failures, mut gradients, mut covered) = (Vec::new(), 0, BTreeMap::<String, BTreeSet<i64>>::new());
     let cases = cases();
     let count = cases.len();
     for (name, case) in cases {
+        if let Ok(case) = &case {
+            covered.entry(case.of.0.clone()).or_default().insert(case.of.1);
+        }
         let result = case.and_then(|case| {
             forward(&case, &mut engine).map_err(|error| format!("forward: {}", chain(error.as_ref())))?;
             backward(&case, &mut engine, AT_KINKS.contains(&name.as_str()))
@@ -332,7 +338,9 @@ fn operators_do_what_onnx_records_and_have_gradients() {
             (Err(error), None) => failures.push(format!("{name}: {}", chain(error.as_ref()).replace('\n', " "))),
         }
     }
-    println!("{count} cases, {gradients} gradients");
+    let opsets: BTreeSet<i64> = covered.values().flatten().copied().collect();
+    let opsets: Vec<String> = opsets.iter().map(i64::to_string).collect();
+    println!("{} operators, {count} cases at opsets {}, {gradients} gradients", covered.len(), opsets.join(", "));
     assert!(failures.is_empty(), "{} of {count}\n{}", failures.len(), failures.join("\n"));
     assert!(gradients > 400, "{gradients}");
 }

@@ -349,24 +349,27 @@ fn wrong_data() {
 fn an_operator_without_a_rule_is_named_with_its_module() {
     use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, OpId, Tensor};
     let folder = tempfile::tempdir().unwrap();
-    let mut b = Builder::new("det");
+    let mut b = Builder::new("inverse");
     let x = b.input("x", Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(4)]));
     let w = b.initializer("head.weight", Tensor::from_vec(&[4, 4], vec![0.1f32; 16]));
     let y = b.op("MatMul", &[x, w], Attributes::none());
     let shape = b.ints("shape", &[-1, 2, 2]);
     let square = b.op("Reshape", &[y, shape], Attributes::none());
-    let det = b.ops(&OpId::standard("Det"), &[Some(square)], Attributes::none(), 1)[0];
-    b.rename(det, "y");
-    b.refine(det, &Fact::new(DType::F32, vec![Dim::Symbol("batch".into())]));
-    b.mark_output(det);
-    let opsets = [(String::new(), 18)].into_iter().collect();
+    let op = OpId { domain: "com.microsoft".into(), name: "Inverse".into() };
+    let inverse = b.ops(&op, &[Some(square)], Attributes::none(), 1)[0];
+    b.rename(inverse, "y");
+    b.mark_output(inverse);
+    let opsets = [(String::new(), 18), ("com.microsoft".into(), 1)].into_iter().collect();
     let model = Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() };
-    let file = folder.path().join("det.onnx");
+    let file = folder.path().join("inverse.onnx");
     std::fs::write(&file, freeze_plan::onnx::to_bytes(&model)).unwrap();
     assert!(freeze_plan(&[path(&file)]).status.success(), "it can be planned");
     let line = fails(&["graph", path(&file), "--out", path(&folder.path().join("out")), "--loss", "mse"], 3);
     assert!(
-        line.contains("Det") && line.contains("18") && !line.contains("Reshape") && line.contains("head.weight"),
+        line.contains("com.microsoft.Inverse")
+            && line.contains("18")
+            && !line.contains("Reshape")
+            && line.contains("head.weight"),
         "{line}"
     );
     assert!(!folder.path().join("out").exists(), "nothing is written");

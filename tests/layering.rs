@@ -67,6 +67,7 @@ fn all() -> Vec<(String, PathBuf)> {
     let mut files = Vec::new();
     sources(&root, &mut files);
     let test_only = ["harness.rs", "testing.rs", "tests.rs", "main.rs", "lib.rs"];
+    files.retain(|path| !path.starts_with(root.join("autodiff/harness")));
     files.retain(|path| !test_only.contains(&path.file_name().unwrap().to_str().unwrap()));
     let folder = |path: &PathBuf| {
         let relative = path.strip_prefix(&root).unwrap();

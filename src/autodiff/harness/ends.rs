@@ -7,7 +7,7 @@
 
 use super::{Case, check_case, feeds, forward_model, run, upgraded};
 use crate::autodiff::RULES;
-use crate::graph::{READABLE_OPSETS, Tensor, dump};
+use crate::graph::{OpId, READABLE_OPSETS, Tensor, dump};
 use crate::runner::Engine;
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(super) fn failures(cases: &[Case], file: &str, engine: &mut dyn Engine) -> V
         cases.iter().filter(|case| case.op.domain.is_empty()).map(|case| case.op.name.as_str()).collect();
     let mut failures = Vec::new();
     for op in ops {
-        for end in ends(op) {
+        for end in ends(&OpId::standard(op)) {
             let mut reached = false;
             for case in cases.iter().filter(|case| case.runtime && case.op.is(op)) {
                 match test(case, end, engine) {
@@ -43,8 +43,9 @@ fn names(file: &str, opset: i64) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.contains(&format!(".opset({opset})")))
 }
 
-fn ends(op: &str) -> BTreeSet<i64> {
-    let rules = RULES.iter().filter(|rule| rule.domain.is_empty() && rule.op == op);
+/// Returns the ends of the opset ranges of an operator's rules, as far as models can be read.
+pub(super) fn ends(op: &OpId) -> BTreeSet<i64> {
+    let rules = RULES.iter().filter(|rule| op.domain.is_empty() && op.is(rule.op) && rule.domain.is_empty());
     let (first, last) = READABLE_OPSETS;
     rules.flat_map(|rule| [*rule.opsets.start(), *rule.opsets.end()]).map(|end| end.clamp(first, last)).collect()
 }
