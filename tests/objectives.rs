@@ -527,7 +527,7 @@ fn mistakes_in_losses_targets_and_groups_are_named() {
             1,
             "a loss has the target \"a\": data.target needs a table such as { a = \"column\" }",
         ),
-        (&[("b = \"scores\"", "b = \"labels\"")], 1, "column \"labels\" does not fit model input \"target.b\""),
+        (&[("b = \"scores\"", "b = \"labels\"")], 1, "column \"labels\" does not fit the target \"b\": expected"),
         (
             &[("output = \"logits\"", "output = \"logit\"")],
             1,
@@ -586,7 +586,7 @@ fn what_does_not_fit_is_said_before_the_run_s_folder_is_touched() {
         (("log_every = 1", "recompute = [\"bodies.*\"]"), 1, "the pattern \"bodies.*\" of modules to recompute"),
         (("lr = 0.01", "lr = -0.01"), 2, "job.toml: key `optimizer` at line 17: the optimizer adamw needs lr"),
         (("weight = 0.25", "weight = -1"), 2, "job.toml: key `losses` at line 8: the loss smooth-l1 needs weight"),
-        (("b = \"scores\"", "b = \"labels\""), 1, "column \"labels\" does not fit the target of the loss: expected"),
+        (("b = \"scores\"", "b = \"labels\""), 1, "column \"labels\" does not fit the target \"b\": expected"),
     ];
     for (edit, code, expected) in cases {
         let output = job(folder.path(), &[edit]);

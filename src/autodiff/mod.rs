@@ -75,6 +75,8 @@ impl AutodiffError {
     /// Returns true when a size is why that the model leaves open.
     pub fn is_open_size(&self) -> bool {
         match self {
+            // Sequences of known length are taken apart.
+            AutodiffError::NotImplemented { op, .. } => op.contains("Sequence"),
             AutodiffError::Rule { source, .. }
             | AutodiffError::Decompose { source, .. }
             | AutodiffError::Whole { source, .. } => match source {

@@ -75,10 +75,11 @@ fn labels(prepared: &Prepared, objective: &Objective<'_>) -> Result<Vec<(String,
 fn named(error: DataError, prepared: &Prepared) -> Failure {
     let graph = &prepared.model.graph;
     match &error {
-        DataError::Fit { path, column, input, expected, found } if graph.find(input).is_none() => bad(format!(
-            "{}: column \"{column}\" does not fit the target of the loss: expected {expected}, found {found}",
-            path.display()
-        )),
+        DataError::Fit { path, column, input, expected, found } if graph.find(input).is_none() => {
+            let name = input.split_once('.').map_or_else(|| "of the loss".into(), |(_, name)| format!("\"{name}\""));
+            let text = format!("does not fit the target {name}: expected {expected}, found {found}");
+            bad(format!("{}: column \"{column}\" {text}", path.display()))
+        }
         _ => error.into(),
     }
 }

@@ -56,7 +56,7 @@ pub enum TrainingError {
     NoDropout,
     #[error("the pattern \"{pattern}\" of modules to recompute: {reason}")]
     Recompute { pattern: String, reason: String },
-    #[error("module \"{module}\"")]
+    #[error("{}", if .module.is_empty() { "the root module".into() } else { format!("module \"{module}\"") })]
     Gradient { module: String, source: AutodiffError },
     #[error(transparent)]
     Loss(#[from] crate::losses::LossError),
