@@ -87,7 +87,11 @@ fn preview(path: &Path, json: bool) -> Result<(OnnxFile, usize), Failure> {
     let analysis = Analysis::of(&file.model);
     let options = PlanOptions::default();
     let sizes = sizes(&analysis.model.graph, 1, &[])?;
-    let plan = plan(&file, &analysis, &Request { epochs: 10, options: &options, slots: 1, sizes })?;
+    let plan = plan(
+        &file,
+        &analysis,
+        &Request { epochs: 10, options: &options, slots: 1, own_slots: Default::default(), sizes },
+    )?;
     black_box(if json { plan.to_json() } else { report::plan_table(&plan) });
     let nodes = analysis.model.graph.nodes().len();
     Ok((file, nodes))

@@ -24,7 +24,7 @@
 //! let analysis = Analysis::of(&file.model);
 //! let options = PlanOptions { freeze_start: 0.25, ..PlanOptions::default() };
 //! let sizes = sizes(&analysis.model.graph, 64, &[])?;
-//! let plan = plan(&file, &analysis, &Request { epochs: 10, options: &options, slots: 1, sizes })?;
+//! let plan = plan(&file, &analysis, &Request { epochs: 10, options: &options, slots: 1, own_slots: Default::default(), sizes })?;
 //! for epoch in &plan.epochs {
 //!     println!("{}: {} units, {:?}", epoch.epoch, epoch.frozen_units, epoch.frozen);
 //! }

@@ -527,7 +527,7 @@ fn mistakes_in_losses_targets_and_groups_are_named() {
             1,
             "a loss has the target \"a\": data.target needs a table such as { a = \"column\" }",
         ),
-        (&[("b = \"scores\"", "b = \"labels\"")], 1, "column \"labels\" does not fit model input \"target.b\""),
+        (&[("b = \"scores\"", "b = \"labels\"")], 1, "column \"labels\" does not fit the target \"b\": expected"),
         (
             &[("output = \"logits\"", "output = \"logit\"")],
             1,
@@ -557,4 +557,69 @@ fn mistakes_in_losses_targets_and_groups_are_named() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(code) && stderr.contains(expected), "{edits:?}\n{stderr}");
     }
+}
+
+#[test]
+fn the_plan_counts_the_slots_that_muon_and_its_fallback_keep() {
+    let folder = tempfile::tempdir().unwrap();
+    let groups = &JOB[JOB.find("[[optimizer.groups]]").unwrap()..JOB.find("[freeze]").unwrap()];
+    let plan = |groups_of_muon: &str| {
+        let output = job(folder.path(), &[("adamw", "muon"), (groups, groups_of_muon)]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        let plan = std::fs::read_to_string(folder.path().join("run/plan.json")).unwrap();
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        (plan["epochs"][0]["predicted"]["slot_bytes"].as_u64().unwrap(), stderr.contains("its fallback updates all"))
+    };
+    let (matrices, biases) = (8 * 6 + 3 * 8 + 8, 8 + 3 + 1);
+    assert_eq!(plan(""), (4 * (matrices + 2 * biases), false));
+    let classes = "[[optimizer.groups]]\nparameters = [\"classes.*\"]\nfallback = true\n";
+    assert_eq!(plan(classes), (4 * (matrices + 3 * 8 + 2 * biases), false));
+    let all = "[[optimizer.groups]]\nparameters = [\"*\"]\nfallback = true\n";
+    assert_eq!(plan(all), (4 * 2 * (matrices + biases), true));
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_the_run_s_folder_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = [
+        (("log_every = 1", "recompute = [\"bodies.*\"]"), 1, "the pattern \"bodies.*\" of modules to recompute"),
+        (("lr = 0.01", "lr = -0.01"), 2, "job.toml: key `optimizer` at line 17: the optimizer adamw needs lr"),
+        (("weight = 0.25", "weight = -1"), 2, "job.toml: key `losses` at line 8: the loss smooth-l1 needs weight"),
+        (("b = \"scores\"", "b = \"labels\""), 1, "column \"labels\" does not fit the target \"b\": expected"),
+    ];
+    for (edit, code, expected) in cases {
+        let output = job(folder.path(), &[edit]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(code), 1), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+        assert!(!folder.path().join("run").exists());
+    }
+}
+
+#[test]
+fn a_model_whose_output_is_called_target_trains_with_a_named_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut b = Builder::new("names");
+    let x = b.input("step", Fact::new(DType::F32, vec![Dim::Symbol("N".into()), Dim::Known(6)]));
+    let weight = b.initializer("fc.weight", wave(&[6, 1], 2));
+    let y = b.op("MatMul", &[x, weight], Attributes::none());
+    b.output(y, "target");
+    let opsets = BTreeMap::from([(String::new(), 18)]);
+    let names = Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() };
+    std::fs::write(folder.path().join("model.onnx"), to_bytes(&names)).unwrap();
+    let losses = &JOB[JOB.find("[[losses]]").unwrap()..JOB.find("[optimizer]").unwrap()];
+    let groups = &JOB[JOB.find("[[optimizer.groups]]").unwrap()..JOB.find("[freeze]").unwrap()];
+    let input = ("{ x = \"x\" }", "{ step = \"x\" }");
+    let plain = ("target = { a = \"labels\", b = \"scores\" }", "target = \"scores\"");
+    let output = job_of_model(folder.path(), &[input, plain, (losses, "[loss]\nkind = \"mse\"\n"), (groups, "")]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(3) && stderr.contains("hint: ") && stderr.contains("target = \"y\""),
+        "{stderr}"
+    );
+    let named = (plain.0, "target = { y = \"scores\" }");
+    let loss = (losses, "[loss]\nkind = \"mse\"\ntarget = \"y\"\n");
+    let output = job_of_model(folder.path(), &[input, named, loss, (groups, "")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

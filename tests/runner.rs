@@ -17,4 +17,5 @@ mod parity;
 mod plans;
 mod proto;
 mod recompute;
+mod sizes;
 mod stages;

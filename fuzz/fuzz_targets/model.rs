@@ -48,7 +48,7 @@ fn preview(data: &[u8]) {
     let Ok(sizes) = sizes(&analysis.model.graph, 2, &[]) else { return };
     for unit in [UnitKind::Leaf, UnitKind::Composer, UnitKind::Block, UnitKind::Parameter] {
         let options = PlanOptions { unit, freeze_start: 0.2, ..PlanOptions::default() };
-        let request = Request { epochs: 4, options: &options, slots: 1, sizes: sizes.clone() };
+        let request = Request { epochs: 4, options: &options, slots: 1, own_slots: Default::default(), sizes: sizes.clone() };
         let Ok(plan) = plan(&file, &analysis, &request) else { continue };
         plan.to_json();
         report::plan_csv(&plan);

@@ -72,6 +72,22 @@ impl AutodiffError {
         }
     }
 
+    /// Returns true when a size is why that the model leaves open.
+    pub fn is_open_size(&self) -> bool {
+        match self {
+            // Sequences of known length are taken apart.
+            AutodiffError::NotImplemented { op, .. } => op.contains("Sequence"),
+            AutodiffError::Rule { source, .. }
+            | AutodiffError::Decompose { source, .. }
+            | AutodiffError::Whole { source, .. } => match source {
+                RuleError::NoShape { .. } | RuleError::Unknown(_) => true,
+                RuleError::Inside(error) => error.is_open_size(),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Returns the name of the forward node at which it failed.
     pub fn node(&self) -> Option<&str> {
         match self {

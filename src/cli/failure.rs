@@ -2,6 +2,7 @@
 
 use super::printable::line;
 use crate::error::ErrorKind;
+use crate::training::{TrainingError, names};
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ pub struct Failure {
     kind: ErrorKind,
     message: String,
     hint: Option<String>,
+    open_size: bool,
 }
 
 /// What a command gives back.
@@ -19,13 +21,23 @@ pub type CommandResult = Result<ExitCode, Failure>;
 impl Failure {
     /// Returns a failure with a text of its own.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: None }
+        Failure { kind, message: message.into(), hint: None, open_size: false }
     }
 
     /// Adds what to do.
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Returns true when sizes that the model leaves open may be why.
+    pub fn is_open_size(&self) -> bool {
+        self.open_size
+    }
+
+    /// Prints the failure as the reason of what is done instead.
+    pub fn note(self, instead: &str) {
+        eprintln!("note: {}", line(&format!("{}{instead}", self.message)));
     }
 
     /// Prints the failure to stderr and returns its exit code.
@@ -72,10 +84,25 @@ failures! {
     crate::onnx::OnnxError,
     crate::plan::PlanError,
     crate::planner::PlannerError,
-    crate::training::TrainingError,
     crate::runner::EngineError,
     crate::runner::JobError,
     crate::data::DataError,
+}
+
+impl From<TrainingError> for Failure {
+    fn from(error: TrainingError) -> Failure {
+        let failure = Failure { open_size: error.is_open_size(), ..Failure::of(error.kind(), &error) };
+        match &error {
+            TrainingError::Collision { name, .. } if name == names::TARGET => failure.hint(
+                "rename it in the model, or let the loss of a job name its target: target = \"y\" in [loss] and \
+                 target = { y = \"column\" } in [data]",
+            ),
+            TrainingError::Collision { .. } => {
+                failure.hint("rename it in the model (an exporter lets you choose the names of inputs and outputs)")
+            }
+            _ => failure,
+        }
+    }
 }
 
 impl From<crate::runner::LocateError> for Failure {

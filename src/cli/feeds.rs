@@ -1,7 +1,7 @@
 //! The data of a job as batches of what its graphs read.
 
 use super::failure::Failure;
-use crate::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
+use crate::data::{self, BatchOptions, Batches, DataError, Dataset, LastBatch, Wanted};
 use crate::error::{ErrorKind, nearest};
 use crate::losses::IGNORE_INDEX;
 use crate::runner::{Job, Targets};
@@ -23,7 +23,7 @@ pub fn batches(
     };
     let columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
     let dataset = Dataset::open(path, Some(&columns))?;
-    let feeds = data::check(&dataset, &wanted)?;
+    let feeds = data::check(&dataset, &wanted).map_err(|error| named(error, prepared))?;
     for (input, classes, ignored) in labels(prepared, objective)? {
         let Some(target) = wanted.iter().find(|wanted| wanted.input == input) else { continue };
         data::check_labels(&target.column, dataset.column(&target.column)?, classes, Some(ignored))
@@ -68,6 +68,19 @@ fn labels(prepared: &Prepared, objective: &Objective<'_>) -> Result<Vec<(String,
             let ignored = stage.metrics.ignore_index.unwrap_or(IGNORE_INDEX);
             Ok(classes.map(|(_, classes)| (names::TARGET.to_string(), classes, ignored)).into_iter().collect())
         }
+    }
+}
+
+/// Says of a target that it is one: its input is none of the model's.
+fn named(error: DataError, prepared: &Prepared) -> Failure {
+    let graph = &prepared.model.graph;
+    match &error {
+        DataError::Fit { path, column, input, expected, found } if graph.find(input).is_none() => {
+            let name = input.split_once('.').map_or_else(|| "of the loss".into(), |(_, name)| format!("\"{name}\""));
+            let text = format!("does not fit the target {name}: expected {expected}, found {found}");
+            bad(format!("{}: column \"{column}\" {text}", path.display()))
+        }
+        _ => error.into(),
     }
 }
 

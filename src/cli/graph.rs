@@ -2,16 +2,16 @@
 
 use super::failure::{CommandResult, Failure};
 use super::options::{PlanArgs, ShapeArgs};
+use super::sizes::how_to_give;
 use super::{model, output};
 use crate::error::ErrorKind;
-use crate::graph::{Model, upgrade};
+use crate::graph::{Graph, Model, upgrade};
 use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
 use crate::training::stage::training_info;
 use crate::training::{BatchNorm, Dropout, Objective, PhaseOptions, Prepared, TrainStep, TrainingError, build};
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -95,7 +95,8 @@ pub fn run(args: &Args) -> CommandResult {
         return Err(Failure::new(ErrorKind::Usage, text));
     }
     let (parameter, buffer) = (patterns("parameter", &roles.parameter), patterns("buffer", &roles.buffer));
-    let loaded = model::load(&args.model, (&parameter, &buffer))?;
+    let sizes = args.shape.sizes()?;
+    let mut loaded = model::load(&args.model, (&parameter, &buffer))?;
     let stage = stage(args, &loaded, dropout)?;
     if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
@@ -103,10 +104,10 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let plan = match (planned, &args.plan_file, &stage) {
         (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
-        (_, _, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.epochs, &args.shape)?,
+        (_, _, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.epochs, &sizes)?,
         _ => {
-            let slots = model::slots(&optimizer);
-            model::plan(&loaded, &args.plan.options()?, args.plan.epochs, slots, &args.shape)?
+            let slots = model::slots(&loaded, &optimizer)?;
+            model::plan(&loaded, &args.plan.options()?, args.plan.epochs, slots, &sizes)?
         }
     };
     let planned = plan.policy.settings.get("batch_norm").and_then(|value| value.as_str()).unwrap_or("train");
@@ -126,11 +127,6 @@ pub fn run(args: &Args) -> CommandResult {
             }
         },
     };
-    let prepared = match &stage {
-        Some(stage) => stage.prepared.clone(),
-        None => model::prepared(&loaded, dropout)?,
-    };
-    let known: HashSet<&str> = prepared.trainable().into_iter().collect();
     let parameters = loaded.analysis.trainable();
     if let Some(stranger) = frozen.iter().find(|name| !parameters.contains(&name.as_str())) {
         let text = format!("the plan freezes \"{stranger}\", which is no parameter of {}", args.model.display());
@@ -155,13 +151,23 @@ pub fn run(args: &Args) -> CommandResult {
         output: None,
         seed: 0,
     };
-    let step = match &stage {
-        Some(model::Staged { stage, .. }) => {
-            let objective = Objective::Stage { stage, lr: None };
-            objective.build(&prepared, options.frozen.clone(), batch_norm, 0)?
-        }
-        None => build(&prepared, &options)?,
-    };
+    let (prepared, step) = sizes.fixed_where_needed(&mut loaded, "given", |loaded| {
+        let staged = stage.as_ref().map(|_| model::staged(loaded, args.stage.unwrap_or(1), dropout)).transpose()?;
+        let (prepared, built) = match staged {
+            Some(model::Staged { prepared, stage }) => {
+                let objective = Objective::Stage { stage: &stage, lr: None };
+                let built = objective.build(&prepared, options.frozen.clone(), batch_norm, 0);
+                (prepared, built)
+            }
+            None => {
+                let prepared = model::prepared(loaded, dropout)?;
+                let built = build(&prepared, &options);
+                (prepared, built)
+            }
+        };
+        Ok((prepared, built.map_err(|error| with_sizes(error, &loaded.analysis.model.graph))?))
+    })?;
+    let known = prepared.trainable().len();
     output::make_folder(&args.out)?;
     let mut written = vec!["train.onnx", "eval.onnx", "contract.json"];
     output::write_model(&args.out.join("train.onnx"), |data| Ok(encode(&step.train, data, LARGEST)))?;
@@ -186,7 +192,7 @@ pub fn run(args: &Args) -> CommandResult {
         "{}: {} of {} parameters train, {} frozen, {} nodes in train.onnx",
         args.out.display(),
         step.trained.len(),
-        known.len(),
+        known,
         frozen.len(),
         step.train.graph.nodes().len()
     );
@@ -211,6 +217,15 @@ fn stage(args: &Args, loaded: &model::Loaded, dropout: Dropout) -> Result<Option
     let staged = model::staged(loaded, args.stage.unwrap_or(1), dropout)?;
     eprintln!("{}", staged.stage.describe());
     Ok(Some(staged))
+}
+
+/// Returns the failure with how to give the sizes that are open, where that is what it is about.
+fn with_sizes(error: TrainingError, graph: &Graph) -> Failure {
+    let failure = Failure::from(error);
+    match how_to_give(graph).filter(|_| failure.is_open_size()) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// Writes the model with the phase as its training information. The file stays as it is where its

@@ -16,6 +16,7 @@ mod printable;
 mod probe;
 mod progress;
 mod report;
+mod sizes;
 mod train;
 mod tree;
 

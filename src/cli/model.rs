@@ -1,17 +1,18 @@
 //! A model as the commands need it.
 
 use super::failure::Failure;
-use super::options::ShapeArgs;
 use super::probe::ChildProbe;
+use super::sizes::Sizes;
 use crate::artifacts::{self, Artifacts};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
-use crate::modules::units;
+use crate::modules::{UnitKind, units};
 use crate::onnx::{OnnxFile, read};
-use crate::optim::OptimizerSpec;
+use crate::optim::{OptimizerSpec, SlotSpec};
 use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
-use crate::planner::{self, Analysis, Request, sizes};
-use crate::training::{Dropout, Prepared, TrainingError, prepare, stage};
+use crate::planner::{self, Analysis, Request};
+use crate::training::{Dropout, Prepared, TrainingError, grouped, prepare, stage};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// A loaded and analysed model.
@@ -38,14 +39,14 @@ pub type Roles<'a> = (&'a [String], &'a [String]);
 
 /// Loads a model with these roles, or the one that training artifacts were made from.
 pub fn load(path: &Path, roles: Roles<'_>) -> Result<Loaded, Failure> {
-    load_as(path, &ShapeArgs { batch: 1, shape: Vec::new() }, None, roles)
+    load_as(path, &Sizes::default(), None, roles)
 }
 
 /// Loads a model that is used with these sizes and these roles. `runtime` is the library that the command
 /// runs models with, where one was named.
 pub fn load_as(
     path: &Path,
-    shape: &ShapeArgs,
+    sizes: &Sizes,
     runtime: Option<&Path>,
     (parameter, buffer): Roles<'_>,
 ) -> Result<Loaded, Failure> {
@@ -55,7 +56,7 @@ pub fn load_as(
         None => read(path)?,
     };
     let graph = &file.model.graph;
-    let sizes = shapes(shape).ok().and_then(|shapes| sizes(graph, shape.batch, &shapes).ok()).unwrap_or_default();
+    let sizes = sizes.of(graph).unwrap_or_default();
     let mut probe = ChildProbe { runtime };
     // Bindings of training information name initializers as the file has them.
     let analysis = match file.training.is_empty() {
@@ -85,19 +86,20 @@ pub fn plan(
     loaded: &Loaded,
     options: &PlanOptions,
     epochs: usize,
-    slots: u64,
-    shape: &ShapeArgs,
+    slots: Slots,
+    sizes: &Sizes,
 ) -> Result<FreezePlan, Failure> {
-    let sizes = sizes(&loaded.analysis.model.graph, shape.batch, &shapes(shape)?)?;
+    let graph = &loaded.analysis.model.graph;
+    let numbers = sizes.of(graph)?;
     let mut options = options.clone();
     let frozen = loaded.frozen();
     let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit), &frozen, &options.keep)?;
     let note = from_the_start(&frozen, patterns.len());
     options.freeze.extend(patterns);
-    let request = Request { epochs, options: &options, slots, sizes };
+    let request = Request { epochs, options: &options, slots: slots.each, own_slots: slots.own, sizes: numbers };
     let mut plan = planner::plan(&loaded.file, &loaded.analysis, &request)?;
     let notes = loaded.artifacts.iter().flat_map(|artifacts| artifacts.notes.iter().cloned());
-    let batch = fixed_batch(&loaded.analysis.model.graph, shape.batch);
+    let batch = fixed_batch(graph, sizes.batch());
     plan.summary.notes.extend(notes.chain(note).chain(batch));
     Ok(plan)
 }
@@ -126,9 +128,29 @@ fn from_the_start(names: &[String], frozen: usize) -> Option<String> {
     })
 }
 
-/// Returns the tensors that an optimizer keeps for each parameter.
-pub fn slots(optimizer: &OptimizerSpec) -> u64 {
-    optimizer.slots().iter().filter(|slot| !slot.scalar).count() as u64
+/// The tensors that an optimizer keeps for each parameter.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    each: u64,
+    own: HashMap<String, u64>,
+}
+
+/// Returns the tensors that an optimizer keeps for the parameters of the model.
+pub fn slots(loaded: &Loaded, optimizer: &OptimizerSpec) -> Result<Slots, Failure> {
+    let analysis = &loaded.analysis;
+    let count = |slots: Vec<SlotSpec>| slots.iter().filter(|slot| !slot.scalar).count() as u64;
+    let each = count(optimizer.slots());
+    let leaves = units(&analysis.tree, UnitKind::Leaf);
+    let parameters = grouped(&analysis.model.graph, &leaves, &analysis.trainable(), optimizer)?;
+    if !parameters.is_empty() && parameters.iter().all(|own| optimizer.falls_back(own)) {
+        eprintln!(
+            "note: {} updates matrices, and no parameter is left to it: its fallback updates all",
+            optimizer.kind
+        );
+    }
+    let own = parameters.into_iter().map(|own| (count(optimizer.slots_of(&own)), own.name));
+    let own = own.filter(|(slots, _)| *slots != each).map(|(slots, name)| (name, slots)).collect();
+    Ok(Slots { each, own })
 }
 
 /// A training step that the model carries.
@@ -156,25 +178,15 @@ impl Staged {
         loaded: &Loaded,
         options: &PlanOptions,
         epochs: usize,
-        shape: &ShapeArgs,
+        sizes: &Sizes,
     ) -> Result<FreezePlan, Failure> {
         let trainable = self.prepared.trainable();
         let stays = loaded.analysis.trainable().into_iter().filter(|name| !trainable.contains(name));
         let mut options = options.clone();
         options.freeze.extend(stays.map(globset::escape));
-        let mut plan = plan(loaded, &options, epochs, self.stage.slots_per_parameter(), shape)?;
+        let slots = Slots { each: self.stage.slots_per_parameter(), own: HashMap::new() };
+        let mut plan = plan(loaded, &options, epochs, slots, sizes)?;
         plan.summary.notes.push(self.stage.describe());
         Ok(plan)
     }
-}
-
-fn shapes(shape: &ShapeArgs) -> Result<Vec<(String, Vec<usize>)>, Failure> {
-    shape.shape.iter().map(|text| shape_of(text)).collect()
-}
-
-fn shape_of(text: &str) -> Result<(String, Vec<usize>), Failure> {
-    let wrong = || Failure::new(ErrorKind::Usage, format!("--shape \"{text}\" is not NAME=D,D,.."));
-    let (name, dims) = text.split_once('=').ok_or_else(wrong)?;
-    let dims = dims.split(',').map(|dim| dim.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
-    Ok((name.to_string(), dims))
 }

@@ -1,6 +1,7 @@
 //! Options that several commands share.
 
 use super::failure::Failure;
+use super::sizes::Sizes;
 use crate::error::ErrorKind;
 use crate::plan::PlanOptions;
 use clap::{Args, ValueEnum};
@@ -82,15 +83,31 @@ pub(super) fn word<T: DeserializeOwned>(option: &str, value: &Option<String>) ->
     read.map(Some).map_err(|error| Failure::new(ErrorKind::Usage, format!("{option}: {error}")))
 }
 
-/// The sizes that costs are counted for.
+/// The sizes that costs are counted for, and graphs built for where they must be fixed.
 #[derive(Args, Clone, Debug)]
 pub struct ShapeArgs {
-    /// Batch size that costs are counted for
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub batch: usize,
-    /// Shape of an input, such as x=1,3,224,224; may be repeated
+    /// Batch size that costs are counted for, 1 by default; graphs are built for it where a gradient
+    /// needs a fixed one
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Shape of an input, such as x=1,3,224,224, for the same; may be repeated
     #[arg(long, value_name = "NAME=D,D,..")]
-    pub shape: Vec<String>,
+    shape: Vec<String>,
+}
+
+impl ShapeArgs {
+    /// Returns the sizes.
+    pub fn sizes(&self) -> Result<Sizes, Failure> {
+        let shapes = self.shape.iter().map(|text| shape_of(text)).collect::<Result<_, _>>()?;
+        Ok(Sizes { batch: self.batch, shapes })
+    }
+}
+
+fn shape_of(text: &str) -> Result<(String, Vec<usize>), Failure> {
+    let wrong = || Failure::new(ErrorKind::Usage, format!("--shape \"{text}\" is not NAME=D,D,.."));
+    let (name, dims) = text.split_once('=').ok_or_else(wrong)?;
+    let dims = dims.split(',').map(|dim| dim.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+    Ok((name.to_string(), dims))
 }
 
 /// Where ONNX Runtime is looked for.

@@ -39,7 +39,8 @@ pub fn run(args: &Args) -> CommandResult {
     let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
     let mut options = args.plan.options()?;
     options.batch_norm = word("--batch-norm", &args.batch_norm)?.unwrap_or(options.batch_norm);
-    let loaded = model::load_as(path, &args.shape, None, (&options.parameter, &options.buffer))?;
+    let sizes = args.shape.sizes()?;
+    let loaded = model::load_as(path, &sizes, None, (&options.parameter, &options.buffer))?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
     let stage = match loaded.file.training.is_empty() {
         true => None,
@@ -48,8 +49,8 @@ pub fn run(args: &Args) -> CommandResult {
             .ok(),
     };
     let mut plan = match stage {
-        Some(stage) => stage.plan(&loaded, &options, args.plan.epochs, &args.shape)?,
-        None => model::plan(&loaded, &options, args.plan.epochs, model::slots(&optimizer), &args.shape)?,
+        Some(stage) => stage.plan(&loaded, &options, args.plan.epochs, &sizes)?,
+        None => model::plan(&loaded, &options, args.plan.epochs, model::slots(&loaded, &optimizer)?, &sizes)?,
     };
     let text = match args.format {
         Format::Table => lines(&report::plan_table(&plan)).into_owned(),

@@ -2,12 +2,16 @@
 
 use super::failure::{CommandResult, Failure};
 use super::feeds::batches;
-use super::options::{RuntimeArgs, ShapeArgs};
+use super::model::Loaded;
+use super::options::RuntimeArgs;
 use super::printable::lines;
 use super::progress::{Progress, metric};
+use super::sizes::Sizes;
 use super::{STOPPED, model, output};
 use crate::artifacts;
+use crate::data::{Batches, Dataset};
 use crate::error::ErrorKind;
+use crate::graph::{Graph, ValueId};
 use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, segments};
@@ -16,7 +20,7 @@ use crate::report;
 use crate::runner::{
     Engine, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
 };
-use crate::training::stage::StageError;
+use crate::training::stage::{Stage, StageError};
 use crate::training::{Objective, Own, Prepared, TrainingError, trained_edits};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -47,10 +51,12 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let mut job = Job::load(&args.job, &settings(args)?)?;
-    let shape = ShapeArgs { batch: job.data.batch, shape: Vec::new() };
+    let mut sizes = Sizes { batch: Some(job.data.batch), shapes: Vec::new() };
     let options = job.freeze.clone();
     let roles = (options.parameter.as_slice(), options.buffer.as_slice());
-    let loaded = model::load_as(&job.model, &shape, args.runtime.runtime.as_deref(), roles)?;
+    let mut loaded = model::load_as(&job.model, &sizes, args.runtime.runtime.as_deref(), roles)?;
+    sizes.shapes = shapes(&job, &loaded.analysis.model.graph);
+    let sizes = sizes.that_fit(&loaded.analysis.model.graph);
     let epochs = job.run.epochs as usize;
     let loss = job.objective();
     let stage = stage(&args.job, &job, &loss, &loaded)?;
@@ -58,26 +64,15 @@ pub fn run(args: &Args) -> CommandResult {
     if stage.is_none() {
         job.schedule = Some(schedule.clone());
     }
-    let (mut plan, prepared, objective) = match (&stage, &loss, &job.optimizer) {
-        (Some(staged), ..) => {
-            let lr = match &job.schedule {
-                Some(_) => Some(staged.stage.rate.ok_or(StageError::Rate).map_err(TrainingError::from)?),
-                None => None,
-            };
-            let plan = staged.plan(&loaded, &options, epochs, &shape)?;
-            (plan, staged.prepared.clone(), Objective::Stage { stage: &staged.stage, lr })
-        }
-        (None, Some(loss), Some(optimizer)) => {
-            let plan = model::plan(&loaded, &options, epochs, model::slots(optimizer), &shape)?;
-            let own = Own { loss, output: job.output.as_deref(), optimizer };
-            (plan, model::prepared(&loaded, job.dropout)?, Objective::Own(own))
-        }
+    let mut plan = match (&stage, &job.optimizer) {
+        (Some(staged), _) => staged.plan(&loaded, &options, epochs, &sizes)?,
+        (None, Some(optimizer)) => model::plan(&loaded, &options, epochs, model::slots(&loaded, optimizer)?, &sizes)?,
         _ => unreachable!("invariant: without a stage the job has both sections"),
     };
     identify(&mut plan, &loaded.file);
-    let train_data = batches(&job, &prepared, &objective, &job.data.train, true)?;
-    let eval_data = job.data.eval.as_ref().map(|path| batches(&job, &prepared, &objective, path, false)).transpose()?;
-    try_graphs(&job, &prepared, &objective, &plan)?;
+    let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", |loaded| fit(&job, &loss, loaded, &plan))?;
+    let Fitted { prepared, stage, train: train_data, eval: eval_data } = fitted;
+    let objective = objective(&job, &loss, stage.as_ref())?;
     RunFolder::check(&job, args)?;
     if !args.no_plan {
         eprint!("{}", lines(&report::plan_table(&plan)));
@@ -141,6 +136,63 @@ fn settings(args: &Args) -> Result<Vec<String>, Failure> {
     Ok(settings)
 }
 
+/// Returns the shape of a batch of each input, from the columns of the training data; none where the
+/// model leaves no size open but the batch. What is wrong with the data is told later.
+fn shapes(job: &Job, graph: &Graph) -> Vec<(String, Vec<usize>)> {
+    let open = |id: &ValueId| match &graph.fact(*id).shape {
+        Some(shape) => shape.iter().skip(1).any(|dim| dim.known().is_none()),
+        None => true,
+    };
+    if !graph.inputs().iter().any(open) {
+        return Vec::new();
+    }
+    let columns: Vec<&str> = job.data.inputs.values().map(String::as_str).collect();
+    let Ok(data) = Dataset::open(&job.data.train, Some(&columns)) else { return Vec::new() };
+    let shape = |(input, column): (&String, &String)| {
+        let rest = data.column(column).ok()?.shape().get(1..)?;
+        Some((input.clone(), [&[job.data.batch], rest].concat()))
+    };
+    job.data.inputs.iter().filter_map(shape).collect()
+}
+
+/// What a job trains, with its data.
+struct Fitted {
+    prepared: Prepared,
+    stage: Option<Stage>,
+    train: Batches,
+    eval: Option<Batches>,
+}
+
+/// Prepares the model and reads the data. What cannot be trained is refused.
+fn fit(job: &Job, loss: &Option<LossSpec>, loaded: &Loaded, plan: &FreezePlan) -> Result<Fitted, Failure> {
+    let (prepared, stage) = match loss {
+        Some(_) => (model::prepared(loaded, job.dropout)?, None),
+        None => {
+            let staged = model::staged(loaded, job.stage.unwrap_or(1), job.dropout)?;
+            (staged.prepared, Some(staged.stage))
+        }
+    };
+    let objective = objective(job, loss, stage.as_ref())?;
+    let train = batches(job, &prepared, &objective, &job.data.train, true)?;
+    let eval = job.data.eval.as_ref().map(|path| batches(job, &prepared, &objective, path, false)).transpose()?;
+    try_graphs(job, &prepared, &objective, plan)?;
+    Ok(Fitted { prepared, stage, train, eval })
+}
+
+/// Returns what is minimized and how.
+fn objective<'a>(job: &'a Job, loss: &'a Option<LossSpec>, stage: Option<&'a Stage>) -> Result<Objective<'a>, Failure> {
+    match (stage, loss, &job.optimizer) {
+        (Some(stage), ..) => {
+            let rate = || stage.rate.ok_or(StageError::Rate).map_err(TrainingError::from);
+            Ok(Objective::Stage { stage, lr: job.schedule.as_ref().map(|_| rate()).transpose()? })
+        }
+        (None, Some(loss), Some(optimizer)) => {
+            Ok(Objective::Own(Own { loss, output: job.output.as_deref(), optimizer }))
+        }
+        _ => unreachable!("invariant: without a stage the job has both sections"),
+    }
+}
+
 /// Builds the graphs once with only that frozen which is frozen in every epoch: they need every
 /// gradient that some phase needs, so what cannot be trained is refused now.
 fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &FreezePlan) -> Result<(), Failure> {
@@ -152,7 +204,8 @@ fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &
     }
     let always = |name: &&str| parts.iter().all(|part| part.frozen.iter().any(|frozen| frozen == name));
     let frozen = trainable.iter().copied().filter(always).collect();
-    let step = objective.build(prepared, frozen, job.freeze.batch_norm, job.run.seed)?;
+    let mut step = objective.build(prepared, frozen, job.freeze.batch_norm, job.run.seed)?;
+    step.recompute(prepared, &job.run.recompute)?;
     if job.run.accumulate > 1 {
         objective.accumulating(step)?;
     }

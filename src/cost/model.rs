@@ -24,7 +24,6 @@ pub struct CostModel {
     pub(super) kept_bytes: Vec<Option<u64>>,
     /// Values that one node makes and another reads, or the model returns, with their bytes.
     pub(super) edges: Vec<Edge>,
-    pub(super) slots: u64,
     pub(super) batch: u64,
     pub(super) frozen_batch_norm: bool,
     pub(super) units: Vec<Option<usize>>,
@@ -115,6 +114,13 @@ pub(super) struct Edge {
 pub(super) struct ParameterCost {
     pub(super) elements: u64,
     pub(super) bytes: u64,
+    pub(super) slots: u64,
+}
+
+impl ParameterCost {
+    pub(super) fn slot_bytes(&self) -> u64 {
+        self.bytes.saturating_mul(self.slots)
+    }
 }
 
 impl CostModel {
@@ -132,7 +138,6 @@ impl CostModel {
             parameters: Vec::new(),
             kept_bytes: Vec::new(),
             edges: Vec::new(),
-            slots,
             batch: batch(graph),
             frozen_batch_norm: false,
             units: vec![None; graph.nodes().len()],
@@ -149,7 +154,7 @@ impl CostModel {
             let bytes = elements.saturating_mul(tensor.dtype().size() as u64);
             of_value.insert(id, costs.parameters.len());
             costs.by_name.insert(value.name.clone(), costs.parameters.len());
-            costs.parameters.push(ParameterCost { elements, bytes });
+            costs.parameters.push(ParameterCost { elements, bytes, slots });
         }
         let statistics = tree.iter().flat_map(|(_, module)| &module.statistics).filter_map(|name| graph.find(name));
         let known = tree.registration().into_iter().filter(|name| costs.by_name.contains_key(*name));
@@ -157,6 +162,15 @@ impl CostModel {
         Reader::new(graph, statistics.collect(), &of_value).with_wholes(wholes).read(&mut costs);
         costs.edges = edges(graph);
         costs
+    }
+
+    /// Returns these costs where the optimizer keeps another number of tensors for these parameters.
+    pub fn with_own_slots(mut self, own: &HashMap<String, u64>) -> CostModel {
+        for (name, slots) in own {
+            let parameter = self.by_name.get(name).and_then(|index| self.parameters.get_mut(*index));
+            parameter.into_iter().for_each(|parameter| parameter.slots = *slots);
+        }
+        self
     }
 
     /// Returns these costs where a `BatchNormalization` of which every parameter is frozen uses its

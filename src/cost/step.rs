@@ -14,10 +14,11 @@ impl CostModel {
     pub(super) fn step_of(&self, trains: &[bool]) -> StepCost {
         let flops = self.flops_of(trains).into_iter().fold(Flops::default(), Flops::plus);
         let trained = self.parameters.iter().zip(trains).filter(|(_, trains)| **trains);
-        let gradient_bytes = trained.fold(0u64, |sum, (parameter, _)| sum.saturating_add(parameter.bytes));
+        let (gradient_bytes, slot_bytes) = trained.fold((0u64, 0u64), |(gradients, slots), (parameter, _)| {
+            (gradients.saturating_add(parameter.bytes), slots.saturating_add(parameter.slot_bytes()))
+        });
         let activation_bytes = self.kept(trains).flatten().fold(0u64, u64::saturating_add);
         let (cacheable, cut_bytes) = self.cacheable(trains);
-        let slot_bytes = gradient_bytes.saturating_mul(self.slots);
         StepCost { flops, gradient_bytes, slot_bytes, activation_bytes, cacheable, cut_bytes }
     }
 

@@ -38,9 +38,9 @@ impl CostModel {
         for parameter in unit.parameters.iter().filter_map(|name| self.parameters.get(self.parameter(name)?)) {
             cost.elements = cost.elements.saturating_add(parameter.elements);
             cost.parameter_bytes = cost.parameter_bytes.saturating_add(parameter.bytes);
+            cost.slot_bytes = cost.slot_bytes.saturating_add(parameter.slot_bytes());
         }
         cost.gradient_bytes = cost.parameter_bytes;
-        cost.slot_bytes = cost.parameter_bytes.saturating_mul(self.slots);
         cost
     }
 

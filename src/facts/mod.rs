@@ -35,7 +35,7 @@ pub use probe::{MOST_WEIGHTS, Probe};
 #[cfg(feature = "tract")]
 pub use tract::THREAD as TRACT_THREAD;
 
-use crate::graph::{Model, ValueId};
+use crate::graph::{Dim, Fact, Model, ValueId};
 use std::collections::HashMap;
 use walk::{Evidence, Known};
 
@@ -124,6 +124,31 @@ pub fn with_sizes(model: &Model, sizes: &HashMap<String, usize>) -> Model {
         return Model { graph: sized.graph.with_facts(facts), ..sized };
     }
     model.with_graph(graph)
+}
+
+/// Returns a completed model whose inputs have these shapes, and what follows from them. What a shape
+/// leaves open stays as it is, as does an input of another rank.
+pub fn with_shapes(model: &Model, shapes: &[(String, Vec<Option<usize>>)]) -> Model {
+    let graph = &model.graph;
+    let mut sizes = HashMap::new();
+    let mut facts: Vec<Fact> = graph.values().map(|(_, value)| value.fact.clone()).collect();
+    for (name, shape) in shapes {
+        let Some(id) = graph.inputs().iter().find(|id| graph.value_name(**id) == name) else { continue };
+        let dims = facts[id.0].shape.get_or_insert_with(|| vec![Dim::Unknown; shape.len()]);
+        if dims.len() != shape.len() {
+            continue;
+        }
+        for (dim, size) in dims.iter_mut().zip(shape) {
+            match (&dim, size) {
+                (Dim::Symbol(symbol), Some(size)) => {
+                    sizes.insert(symbol.clone(), *size);
+                }
+                (Dim::Unknown, Some(size)) => *dim = Dim::Known(*size),
+                _ => {}
+            }
+        }
+    }
+    with_sizes(&model.with_graph(graph.with_facts(facts)), &sizes)
 }
 
 #[cfg(feature = "tract")]

@@ -123,10 +123,15 @@ impl OptimizerSpec {
         self.of(parameter).0.slots()
     }
 
+    /// Returns true when the fallback updates a parameter.
+    pub fn falls_back(&self, parameter: &Parameter) -> bool {
+        self.kind == OptimizerKind::Muon && (parameter.fallback || parameter.fact.rank() != Some(2))
+    }
+
     /// Returns the options that act on a parameter, and the factor of its learning rate.
     fn of(&self, parameter: &Parameter) -> (Cow<'_, OptimizerSpec>, f64) {
         let flat = parameter.fact.rank().is_some_and(|rank| rank < 2);
-        let falls = self.kind == OptimizerKind::Muon && (parameter.fallback || parameter.fact.rank() != Some(2));
+        let falls = self.falls_back(parameter);
         let (mut spec, mut scale) = (Cow::Borrowed(self), parameter.lr_scale);
         if falls {
             (spec, scale) = match &self.fallback {

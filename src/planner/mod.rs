@@ -84,6 +84,12 @@ impl Analysis {
         Ok(self)
     }
 
+    /// Returns the analysis of the model with these shapes of its inputs; `None` is a size that stays
+    /// as it is.
+    pub fn with_shapes(self, shapes: &[(String, Vec<Option<usize>>)]) -> Analysis {
+        Analysis { model: facts::with_shapes(&self.model, shapes), ..self }
+    }
+
     /// Returns the names of the trainable parameters, in file order.
     pub fn trainable(&self) -> Vec<&str> {
         let trainable = self.parameters.iter().filter(|parameter| parameter.role == Role::Trainable);
@@ -100,6 +106,8 @@ pub struct Request<'a> {
     pub options: &'a PlanOptions,
     /// Tensors that the optimizer keeps for each parameter: SGD 0, with momentum 1, Adam 2.
     pub slots: u64,
+    /// The number for parameters of which it keeps another, by name.
+    pub own_slots: HashMap<String, u64>,
     /// A number for each named size of the model, such as the batch; see [`sizes`].
     pub sizes: HashMap<String, usize>,
 }
@@ -162,7 +170,8 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     let sized = facts::with_sizes(&analysis.model, &request.sizes);
     let units = units(&analysis.tree, request.options.unit);
     let wholes = wholes(&sized, &analysis.parameters);
-    let steps = CostModel::with_wholes(&sized, &analysis.tree, request.slots, &wholes);
+    let steps =
+        CostModel::with_wholes(&sized, &analysis.tree, request.slots, &wholes).with_own_slots(&request.own_slots);
     let mut steps = steps.with_frozen_batch_norm(request.options.batch_norm == BatchNorm::Frozen);
     let costs = steps.units(&analysis.tree, &units);
     let model = model_info(file, analysis);

@@ -332,6 +332,15 @@ impl Job {
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
             .or_else(|| zero("run.accumulate", self.run.accumulate))
             .or_else(|| zero("run.log_every", self.run.log_every))
+            .or_else(|| self.loss.as_ref().and_then(|loss| Some(("loss", loss.validate().err()?.to_string()))))
+            .or_else(|| {
+                let error = self.losses.iter().find_map(|loss| loss.validate().err());
+                error.map(|error| ("losses", error.to_string()))
+            })
+            .or_else(|| {
+                let optimizer = self.optimizer.as_ref()?;
+                Some(("optimizer", optimizer.validate().err()?.to_string()))
+            })
     }
 }
 

@@ -196,6 +196,10 @@ impl<'a> Run<'a> {
             steps: steps * setup.plan.epochs.len(),
             samples: setup.train.rows(),
         });
+        if *setup.recompute != Recompute::None && !engine.info().recomputes {
+            let message = format!("the engine {} keeps all activations: nothing is recomputed", engine.info().name);
+            report(RunEvent::Warning { message });
+        }
         let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
         let state = State::new(engine, &prepared)?;
         Ok(Run { setup, prepared, initial, state, evaluator, evaluated: None, started: 0 })
@@ -216,10 +220,6 @@ impl<'a> Run<'a> {
         let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
         let Built { step, held, recomputed } = self.build(engine, frozen)?;
         self.state.set_slots(engine, &step.slots)?;
-        if *self.setup.recompute != Recompute::None && !engine.info().recomputes {
-            let message = format!("the engine {} keeps all activations: nothing is recomputed", engine.info().name);
-            report(RunEvent::Warning { message });
-        }
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let epoch = &self.setup.plan.epochs[segment.first_epoch - 1];
         report(RunEvent::Phase {

@@ -1,7 +1,8 @@
 //! The settings that the groups of an optimizer give each parameter.
 
 use super::{Prepared, TrainingError};
-use crate::graph::Fact;
+use crate::graph::{Fact, Graph};
+use crate::modules::Unit;
 use crate::optim::{OptimizerSpec, Parameter};
 use crate::plan::spoken_for;
 use std::collections::HashSet;
@@ -11,10 +12,22 @@ use std::collections::HashSet;
 /// # Errors
 /// A pattern of a group is no glob or matches nothing.
 pub(super) fn parameters(prepared: &Prepared, optimizer: &OptimizerSpec) -> Result<Vec<Parameter>, TrainingError> {
-    let graph = &prepared.model.graph;
+    grouped(&prepared.model.graph, &prepared.units, &prepared.trainable(), optimizer)
+}
+
+/// Returns parameters of a graph with their settings; `units` are its leaf units.
+///
+/// # Errors
+/// A pattern of a group is no glob or matches nothing.
+pub fn grouped(
+    graph: &Graph,
+    units: &[Unit],
+    trainable: &[&str],
+    optimizer: &OptimizerSpec,
+) -> Result<Vec<Parameter>, TrainingError> {
     let mut members: Vec<HashSet<String>> = Vec::with_capacity(optimizer.groups.len());
     for group in &optimizer.groups {
-        members.push(spoken_for(&prepared.units, "group", &group.parameters)?);
+        members.push(spoken_for(units, "group", &group.parameters)?);
     }
     let parameter = |name: &str| {
         let fact = graph.find(name).map_or_else(Fact::default, |id| graph.fact(id).clone());
@@ -26,5 +39,5 @@ pub(super) fn parameters(prepared: &Prepared, optimizer: &OptimizerSpec) -> Resu
         }
         parameter
     };
-    Ok(prepared.trainable().into_iter().map(parameter).collect())
+    Ok(trainable.iter().map(|name| parameter(name)).collect())
 }

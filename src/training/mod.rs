@@ -27,6 +27,7 @@ pub use crate::plan::BatchNorm;
 pub use contract::{Contract, GraphContract, Port, Role};
 pub use dropout::Dropout;
 pub use export::trained_edits;
+pub use groups::grouped;
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
@@ -55,7 +56,7 @@ pub enum TrainingError {
     NoDropout,
     #[error("the pattern \"{pattern}\" of modules to recompute: {reason}")]
     Recompute { pattern: String, reason: String },
-    #[error("module \"{module}\"")]
+    #[error("{}", if .module.is_empty() { "the root module".into() } else { format!("module \"{module}\"") })]
     Gradient { module: String, source: AutodiffError },
     #[error(transparent)]
     Loss(#[from] crate::losses::LossError),
@@ -76,6 +77,16 @@ pub enum TrainingError {
 }
 
 impl TrainingError {
+    /// Returns true when sizes that the model leaves open may be why.
+    pub fn is_open_size(&self) -> bool {
+        use crate::losses::LossError;
+        match self {
+            TrainingError::Gradient { source, .. } => source.is_open_size(),
+            TrainingError::Loss(error) => matches!(error, LossError::Prediction { .. } | LossError::Shapes { .. }),
+            _ => false,
+        }
+    }
+
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -34,7 +34,10 @@ pub(super) fn arrange(info: &TrainingInfo, inference: &Graph, analysis: &Analysi
         [one] => Some((*one).to_string()),
         _ => None,
     };
-    let reserved = reserved(&keys, &analysis.trainable());
+    let mut reserved = reserved(&keys, &analysis.trainable());
+    if target.is_none() {
+        reserved.remove(names::TARGET);
+    }
     let captured: HashSet<&str> = step.nodes().iter().flat_map(Node::captured).collect();
     let mut b = Builder::new(step.name());
     b.reserve(step.values().map(|(_, value)| value.name.clone()));

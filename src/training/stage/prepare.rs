@@ -23,7 +23,8 @@ pub fn prepare(file: &OnnxFile, analysis: &Analysis, number: usize) -> Result<(P
     let arranged = arrange(info, &file.model.graph, analysis)?;
     let model = file.model.with_graph(arranged.graph.clone());
     let model = upgrade(&with_facts(&model))?;
-    let metrics = metrics(&model.graph, &file.model.graph);
+    let target = arranged.target.as_ref().and_then(|_| model.graph.find(names::TARGET));
+    let metrics = metrics(&model.graph, &file.model.graph, target);
     let model = Model { graph: losses::expand(&model.graph)?, ..model };
     let changing = info.update_binding.iter().chain(&info.initialization_binding);
     let keep: HashSet<&str> = changing.map(|(key, _)| arranged.name(key)).collect();
@@ -78,11 +79,11 @@ fn with_facts(model: &Model) -> Model {
     model.with_graph(b.finish())
 }
 
-fn metrics(graph: &Graph, inference: &Graph) -> LossSpec {
+fn metrics(graph: &Graph, inference: &Graph, target: Option<ValueId>) -> LossSpec {
     let loss = graph.nodes().iter().find(|node| node.op.domain == PREVIEW && node.op.name == "Gradient");
     let loss = loss.and_then(|node| graph.find(&node.attributes.text("y", "").ok()?));
     let prediction = inference.outputs().first().and_then(|id| graph.find(inference.value_name(*id)));
-    match (loss, prediction, graph.find(names::TARGET)) {
+    match (loss, prediction, target) {
         (Some(loss), Some(prediction), Some(target)) => losses::metrics(graph, loss, prediction, target),
         _ => LossSpec::new(LossKind::Mse),
     }

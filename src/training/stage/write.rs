@@ -21,7 +21,7 @@ use crate::training::{PhaseOptions, Prepared, TrainStep, TrainingError, names};
 use std::collections::{HashMap, HashSet};
 
 /// Name of the step count.
-const STEP: &str = "step";
+const STEP: &str = "update.step";
 
 /// Returns the training information of a phase that [`build`](crate::training::build) has built. `base` is the model
 /// that the file will hold; its values are not repeated.
