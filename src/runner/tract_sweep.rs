@@ -289,6 +289,42 @@ fn mean_of_squares() {
     assert_eq!(sweep.compare(&mut onnxruntime()).unwrap(), [""; 0]);
 }
 
+/// Contractions that tract joins with what follows.
+#[test]
+fn after_a_product() {
+    let mut ort = onnxruntime();
+    let mut wrong = Vec::new();
+    const FIRST: [&str; 5] = ["Neg", "Abs", "Mul", "Add", "Sub"];
+    const SECOND: [&str; 8] = ["none", "Neg", "Abs", "Relu", "Mul", "Sub", "Div", "ReduceSum"];
+    for (dtype, first) in FLOATS.iter().flat_map(|dtype| FIRST.map(|first| (*dtype, first))) {
+        for (second, einsum) in SECOND.iter().flat_map(|second| [(*second, false), (*second, true)]) {
+            let mut sweep = Sweep::new();
+            let x = sweep.operand(Source::Input, dtype, &[5, 3], &SIGNED);
+            let w = sweep.operand(Source::Input, dtype, &[3, 4], &NO_ZERO);
+            let c = sweep.operand(Source::Input, dtype, &[5, 4], &NO_ZERO);
+            let mut y = match einsum {
+                true => sweep.b.op("Einsum", &[x, w], Attributes::none().with("equation", "ij,jk->ik")),
+                false => sweep.b.op("MatMul", &[x, w], Attributes::none()),
+            };
+            for op in [first, second] {
+                y = match op {
+                    "none" => y,
+                    "Mul" | "Add" | "Sub" | "Div" => sweep.b.op(op, &[y, c], Attributes::none()),
+                    "ReduceSum" => sweep.b.reduce(op, y, &[0], true),
+                    _ => sweep.b.unary(op, y),
+                };
+            }
+            sweep.b.output(y, "y");
+            let what = format!("{dtype} {first} {second} {einsum}");
+            match sweep.compare(&mut ort) {
+                Ok(all) => wrong.extend(all.into_iter().map(|reason| format!("{what} {reason}"))),
+                Err(error) => wrong.push(format!("{what} {error}")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 #[test]
 fn integer_products() {
     let mut sweep = Sweep::new();
