@@ -80,9 +80,9 @@ fn wrong_options_are_named() {
             "the loss cross-entropy needs class_axis in [-4, 3] for a prediction of float32[N,5,7,8], found 4",
         ),
         (
-            "{}",
+            r#"{"class_weights":[1,2]}"#,
             &batch_classes,
-            "the loss cross-entropy needs a prediction of a fixed number of classes, found float32[4,C] with the classes on axis 1",
+            "the loss cross-entropy needs a prediction of a fixed number of classes, which class_weights are for, found float32[4,C] with the classes on axis 1",
         ),
     ];
     for (text, prediction, expected) in cases {
