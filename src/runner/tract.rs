@@ -8,6 +8,7 @@ use super::tract_refused::refused;
 use super::tract_stable::stable;
 use crate::graph::{Attribute, DType, Dim, Model, Node, Tensor};
 use crate::onnx::to_bytes;
+use crate::training::stage::expand;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -259,8 +260,10 @@ fn prepare(
     model: &Model,
     symbols: &HashMap<String, usize>,
 ) -> tract_onnx::prelude::TractResult<Arc<TypedRunnableModel>> {
-    let graph = if model.opset() >= 18 { stable(&model.graph) } else { model.graph.clone() };
-    let fixed = model.with_graph(graph.with_sizes(symbols));
+    let graph = model.graph.with_sizes(symbols);
+    // It has no SoftmaxCrossEntropyLoss and no NegativeLogLikelihoodLoss.
+    let graph = expand(&graph).unwrap_or(graph);
+    let fixed = model.with_graph(if model.opset() >= 18 { stable(&graph) } else { graph });
     let bytes = to_bytes(&fixed);
     let read = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let typed = read.model_for_read(&mut bytes.as_slice())?.into_typed()?;
