@@ -59,6 +59,18 @@ pub(super) fn is_buffer_name(last: &str) -> bool {
     NAMES.contains(&last.as_str()) || ENDS.iter().any(|end| last.ends_with(end))
 }
 
+/// Returns the name of the weight whose spectral norm PyTorch estimates with a vector of this name.
+pub(super) fn spectral_original(name: &str) -> Option<String> {
+    let stem = name.strip_suffix("_u").or_else(|| name.strip_suffix("_v"))?;
+    match stem.strip_suffix('.') {
+        Some(step) => {
+            let (parametrization, _) = step.rsplit_once('.')?;
+            parametrization.contains("parametrizations.").then(|| format!("{parametrization}.original"))
+        }
+        None => Some(format!("{stem}_orig")),
+    }
+}
+
 /// Returns true for the last part of a name that tables of sines and learned positions share.
 pub(super) fn is_sine_name(last: &str) -> bool {
     matches!(last, "pe" | "pos_table" | "positional_encoding" | "pos_encoding")

@@ -17,6 +17,7 @@
 //!    also a weight elsewhere.
 //! 5. With a state name, it is a buffer by name and use: a name of buffers (`inv_freq`, `pos_encoder.pe`
 //!    with values of sines, `attn_mask`, `*_mask`, `position_ids`, `cos_cached`, `window`, `mel_basis`, ..);
+//!    `weight_u` and `weight_v` beside `weight_orig`, the vectors of spectral normalization;
 //!    a vector that shifts or scales a graph input (`pixel_mean`); the one number that `Where` fills in;
 //!    a square matrix of zeros and large negative numbers added before `Softmax`; frequencies multiplied
 //!    with positions and read only by `Cos` and `Sin`; scale and bias of a BatchNorm that was written out

@@ -55,9 +55,10 @@ impl<'a> Roles<'a> {
             return buffer(format!("{} has no gradient", tensor.dtype()).into());
         }
         let name = value.name.as_str();
-        let readers = self.uses.through_views(self.graph, id);
+        let (views, readers) = self.uses.views(self.graph, id);
+        let inside = readers_inside(self.graph, &views, &self.inside);
         if readers.is_empty() {
-            return self.of_captured(id, tensor);
+            return self.of_captured(id, tensor, &inside);
         }
         let op = |reader: &Use| self.graph.node(reader.node).op.name.as_str();
         if let Some(reader) = readers.iter().find(|reader| is_quantized(self.graph.node(reader.node))) {
@@ -69,6 +70,7 @@ impl<'a> Roles<'a> {
         let Some(first) = carried.first() else {
             return match statistic {
                 Some(reader) => (Role::Statistic, self.statistic_of(*reader)),
+                None if !inside.is_empty() => self.of_captured(id, tensor, &inside),
                 None => buffer(self.no_gradient(&readers)),
             };
         };
@@ -99,10 +101,12 @@ impl<'a> Roles<'a> {
         buffer("a constant of the exporter".into())
     }
 
-    /// Returns the role of an initializer that no node reads, unless inside of a subgraph.
-    fn of_captured(&self, id: ValueId, tensor: &Tensor) -> (Role, Reason) {
+    /// Returns the role of an initializer to which no gradient passes, unless from inside of a subgraph.
+    fn of_captured(&self, id: ValueId, tensor: &Tensor, readers: &[(&Node, usize)]) -> (Role, Reason) {
         let name = self.graph.value_name(id);
-        let Some(readers) = self.inside.get(name) else { return (Role::Buffer, "no node reads it".into()) };
+        if readers.is_empty() {
+            return (Role::Buffer, "no node reads it".into());
+        }
         let only = || (Role::Buffer, "only a subgraph reads it".into());
         if !self.live[id.0] {
             return (Role::Buffer, "no gradient of an output reaches it".into());
@@ -169,6 +173,9 @@ impl<'a> Roles<'a> {
         }
         if hints::is_sine_name(last) && tensor.len() <= PEEK {
             return hints::is_sine_table(tensor).then(|| format!("\"{last}\" with the values of sines").into());
+        }
+        if hints::spectral_original(name).is_some_and(|original| self.graph.find(&original).is_some()) {
+            return Some("a vector of spectral normalization".into());
         }
         if hints::is_buffer_name(last) {
             return Some(format!("\"{last}\" is a name of buffers").into());
@@ -270,14 +277,26 @@ fn read_inside<'a>(graph: &'a Graph, found: &mut HashMap<&'a str, Vec<(&'a Node,
     for (_, value) in graph.nodes().iter().flat_map(|node| node.attributes.iter()) {
         let Attribute::Graph(inner) = value else { continue };
         let uses = Uses::new(&inner.graph);
+        let mut deeper = HashMap::new();
+        read_inside(&inner.graph, &mut deeper);
         for name in &inner.captures {
             let Some(id) = inner.graph.find(name) else { continue };
-            let readers = uses.through_views(&inner.graph, id).into_iter();
-            let readers = readers.map(|reader| (inner.graph.node(reader.node), reader.input));
-            found.entry(name.as_str()).or_default().extend(readers);
+            let (views, readers) = uses.views(&inner.graph, id);
+            let readers = readers.into_iter().map(|reader| (inner.graph.node(reader.node), reader.input));
+            let found = found.entry(name.as_str()).or_default();
+            found.extend(readers);
+            found.extend(readers_inside(&inner.graph, &views, &deeper));
         }
-        read_inside(&inner.graph, found);
     }
+}
+
+/// Returns the slots inside of subgraphs that read one of the values.
+fn readers_inside<'a>(
+    graph: &Graph,
+    values: &[ValueId],
+    inside: &HashMap<&'a str, Vec<(&'a Node, usize)>>,
+) -> Vec<(&'a Node, usize)> {
+    values.iter().filter_map(|value| inside.get(graph.value_name(*value))).flatten().copied().collect()
 }
 
 fn is_vector(tensor: &Tensor) -> bool {

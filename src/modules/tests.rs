@@ -542,15 +542,34 @@ fn measure_50_000_nodes() {
 }
 
 #[test]
+fn vectors_of_spectral_normalization_are_buffers() {
+    let mut b = Builder::new("spectral");
+    let x = b.input("x", Fact::fixed(DType::F32, &[2, 3]));
+    let of = "a.parametrizations.weight";
+    let names = ["fc.weight_orig", "fc.weight_u", "a.weight_u", &format!("{of}.original"), &format!("{of}.0._v")];
+    let mut sum = x;
+    for name in names {
+        let value = b.initializer(name, Tensor::float_full(DType::F32, &[3, 3], 0.5));
+        sum = b.op("MatMul", &[sum, value], Attributes::none());
+    }
+    b.mark_output(sum);
+    let model = Model { graph: b.finish(), opsets: [(String::new(), 18)].into(), ir_version: 8, ..Model::default() };
+    let roles: Vec<Role> = parameters(&model).into_iter().map(|param| param.role).collect();
+    assert_eq!(roles, [Role::Trainable, Role::Buffer, Role::Trainable, Role::Trainable, Role::Buffer]);
+}
+
+#[test]
 fn what_only_a_subgraph_reads_can_be_a_parameter() {
     let branch = |op: &str| {
         let mut b = Builder::new(op);
-        let [x, weight, gain, code] = ["x", "fc.weight", "fc.gain", "val_3"].map(|name| b.input(name, Fact::default()));
+        let names = ["x", "fc.weight", "fc.gain", "val_3", "turned"];
+        let [x, weight, gain, code, turned] = names.map(|name| b.input(name, Fact::default()));
+        let x = b.op("MatMul", &[x, turned], Attributes::none());
         let product = b.op("MatMul", &[x, weight], Attributes::none());
         let scaled = b.mul(product, gain);
         let moved = b.op(op, &[scaled, code], Attributes::none());
         b.mark_output(moved);
-        let captures = ["x", "fc.weight", "fc.gain", "val_3"].map(Into::into).to_vec();
+        let captures = names.map(Into::into).to_vec();
         crate::graph::Subgraph { graph: b.finish(), captures }
     };
     let mut b = Builder::new("if");
@@ -559,6 +578,9 @@ fn what_only_a_subgraph_reads_can_be_a_parameter() {
     for (name, shape) in [("fc.weight", vec![3, 4]), ("fc.gain", vec![4]), ("val_3", vec![4]), ("unread", vec![4])] {
         b.initializer(name, Tensor::float_full(DType::F32, &shape, 0.5));
     }
+    let first = b.initializer("first.weight", Tensor::float_full(DType::F32, &[3, 3], 0.5));
+    let turned = b.op("Transpose", &[first], Attributes::none());
+    b.rename(turned, "turned");
     let branches = Attributes::none().with("then_branch", branch("Add")).with("else_branch", branch("Sub"));
     let y = b.op("If", &[condition], branches);
     b.mark_output(y);
@@ -570,6 +592,7 @@ fn what_only_a_subgraph_reads_can_be_a_parameter() {
         ("fc.gain", Role::Trainable, "named, and Mul in a subgraph passes a gradient to it"),
         ("val_3", Role::Buffer, "only a subgraph reads it"),
         ("unread", Role::Buffer, "no node reads it"),
+        ("first.weight", Role::Trainable, "operand of MatMul in a subgraph"),
     ];
     assert_eq!(roles, expected.map(|(name, role, reason)| (name.to_string(), role, reason.to_string())));
 }

@@ -37,18 +37,24 @@ impl Uses {
     /// Returns the slots that read a value or a view of it (`Identity`, `Transpose`, `Reshape`,
     /// ..), in evaluation order; the views themselves are not among them.
     pub fn through_views(&self, graph: &Graph, value: ValueId) -> Vec<Use> {
-        let (mut found, mut open) = (Vec::new(), vec![value]);
-        while let Some(value) = open.pop() {
+        self.views(graph, value).1
+    }
+
+    /// Returns a value with all views of it, and the slots that read one of these.
+    pub fn views(&self, graph: &Graph, value: ValueId) -> (Vec<ValueId>, Vec<Use>) {
+        let (mut found, mut views, mut next) = (Vec::new(), vec![value], 0);
+        while let Some(value) = views.get(next).copied() {
+            next += 1;
             for reader in self.direct(value) {
                 let node = graph.node(reader.node);
                 match view_output(node, reader.input) {
-                    Some(output) => open.push(output),
+                    Some(output) => views.push(output),
                     None => found.push(*reader),
                 }
             }
         }
         found.sort_by_key(|reader| (reader.node, reader.input));
-        found
+        (views, found)
     }
 }
 

@@ -21,9 +21,17 @@ pub mod testing;
 #[cfg(feature = "tract")]
 mod tract;
 #[cfg(feature = "tract")]
+mod tract_einsum;
+#[cfg(feature = "tract")]
+mod tract_integers;
+#[cfg(feature = "tract")]
 mod tract_refused;
 #[cfg(feature = "tract")]
+mod tract_special;
+#[cfg(feature = "tract")]
 mod tract_stable;
+#[cfg(all(test, feature = "tract"))]
+mod tract_sweep;
 mod train;
 
 pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};

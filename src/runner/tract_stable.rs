@@ -4,30 +4,68 @@
 //! becomes arithmetic. `Celu` leaves `alpha` out of account there. And tract takes `LogSoftmax` as `log(Softmax)`, which is -inf where
 //! a class is 104 below the largest, and `Softplus` as `log(1 + exp(x))`, which is inf from 89 on.
 
-use crate::graph::{Attributes, Builder, Graph, Node, ValueId, rebuild};
+use super::{tract_einsum::einsum, tract_integers as integers, tract_special as special};
+use crate::graph::{Attribute, Attributes, Builder, DType, Graph, Node, Subgraph, ValueId, rebuild};
 
-/// Returns the graph, of opset 18 or later, with those operators replaced.
+/// Returns the graph, of opset 18 or later and of fixed sizes, with those operators replaced, also
+/// in the graphs inside of it.
 pub(super) fn stable(graph: &Graph) -> Graph {
-    let concerned =
-        |node: &Node| ["BatchNormalization", "Celu", "LogSoftmax", "Softplus"].iter().any(|op| node.op.is(op));
-    if !graph.nodes().iter().any(concerned) {
-        return graph.clone();
-    }
     rebuild(graph, |b, node, inputs| {
         b.enter(node.origin.clone(), &format!("{}/stable", node.name));
-        let last = match (inputs, node.op.to_string().as_str()) {
-            (&[Some(x)], "LogSoftmax") => log_softmax(b, node, x),
-            (&[Some(x)], "Celu") => celu(b, node, x),
-            (&[Some(x)], "Softplus") => Some(softplus(b, node, x)),
-            (&[Some(x), Some(scale), Some(bias), Some(mean), Some(var)], "BatchNormalization")
-                if [scale, bias, mean, var].iter().any(|input| b.graph().constant(*input).is_none()) =>
-            {
-                batch_norm(b, node, x, [scale, bias, mean, var])
+        if let Some(last) = replaced(b, node, inputs) {
+            return Some(b.copy_node(graph, &last, &last.inputs));
+        }
+        node.attributes.iter().any(|(_, value)| matches!(value, Attribute::Graph(_))).then(|| {
+            let mut outer = node.clone();
+            for (_, value) in outer.attributes.iter_mut() {
+                if let Attribute::Graph(inner) = value {
+                    let captures = std::mem::take(&mut inner.captures);
+                    *inner = Box::new(Subgraph { graph: stable(&inner.graph), captures });
+                }
             }
-            _ => None,
-        }?;
-        Some(b.copy_node(graph, &last, &last.inputs))
+            b.copy_node(graph, &outer, inputs)
+        })
     })
+}
+
+/// Appends all nodes but the last one of those that take a node's place, and returns the last one.
+fn replaced(b: &mut Builder, node: &Node, inputs: &[Option<ValueId>]) -> Option<Node> {
+    if !node.op.domain.is_empty() {
+        return None;
+    }
+    let axes = inputs.get(1).copied().flatten();
+    match (inputs, node.op.name.as_str()) {
+        (&[Some(x)], "LogSoftmax") => log_softmax(b, node, x),
+        (&[Some(x)], "Celu") => celu(b, node, x),
+        (&[Some(x)], "Softplus") => Some(softplus(b, node, x)),
+        (&[Some(x), Some(scale), Some(bias), Some(mean), Some(var)], "BatchNormalization")
+            if [scale, bias, mean, var].iter().any(|input| b.graph().constant(*input).is_none()) =>
+        {
+            batch_norm(b, node, x, [scale, bias, mean, var])
+        }
+        (_, "Mean") => mean(b, node, inputs),
+        (_, "Einsum") => einsum(b, node, inputs),
+        (&[Some(x)], "Cast") => integers::cast(b, node, x),
+        (&[Some(x)], "Shape") => integers::shape(b, node, x),
+        (&[Some(x)], "Size") => integers::size(b, node, x),
+        (&[Some(x), Some(y)], "Mod") => integers::modulo(b, node, x, y),
+        (&[Some(x), Some(y)], "Mul") if x == y => integers::square(b, node, x),
+        (&[Some(x), Some(y)], "Pow") => integers::pow(b, node, x, y),
+        (&[Some(start), Some(limit), Some(step)], "Range") => integers::range(b, node, [start, limit, step]),
+        (&[Some(x), ..], "ReduceMean" | "ReduceSum") if b.dtype(x) == DType::F64 => special::double(b, node, x, axes),
+        (&[Some(x), ..], "ReduceSum" | "ReduceProd") => integers::reduce(b, node, x, axes),
+        (&[Some(x), ..], _) if !special::holds(b, x) => None,
+        (&[Some(x)], "IsNaN") => Some(special::is_nan(b, node, x)),
+        (&[Some(x)], "IsInf") => special::is_inf(b, node, x),
+        (&[Some(x)], "Relu") => Some(special::relu(b, node, x)),
+        (&[Some(x), ..], "Clip") => Some(special::clip(b, node, x, [axes, inputs.get(2).copied().flatten()])),
+        (&[Some(x)], "Sigmoid") => Some(special::sigmoid(b, node, x)),
+        (&[Some(x)], "Tanh") => Some(special::tanh(b, node, x)),
+        (_, "Max" | "Min") => special::extremum(b, node, inputs),
+        (&[Some(x), ..], "ReduceMax" | "ReduceMin") => special::reduced_extremum(b, node, x, axes),
+        (&[Some(x), ..], "ReduceLogSumExp") => special::log_sum_exp(b, node, x, axes),
+        _ => None,
+    }
 }
 
 /// `z - log(sum(exp(z)))` of `z = x - max(x)`; the last node is returned, not appended.
@@ -46,20 +84,26 @@ fn softplus(b: &mut Builder, node: &Node, x: ValueId) -> Node {
     let magnitude = b.unary("Abs", x);
     let negative = b.unary("Neg", magnitude);
     let small = b.unary("Softplus", negative);
-    let large = b.unary("Relu", x);
+    let large = positive(b, x);
     last(node, "Add", &[large, small])
+}
+
+/// `max(x, 0)`, NaN where x is.
+fn positive(b: &mut Builder, x: ValueId) -> ValueId {
+    let zero = b.like(x, 0.0);
+    let below = b.op("Less", &[x, zero], Attributes::none());
+    b.select(below, zero, x)
 }
 
 /// `max(x, 0) + alpha * (exp(min(x, 0) / alpha) - 1)`; the last node is returned, not appended.
 fn celu(b: &mut Builder, node: &Node, x: ValueId) -> Option<Node> {
     let alpha = f64::from(node.attributes.float("alpha", 1.0).ok()?);
-    let zero = b.like(x, 0.0);
-    let negative = b.op("Min", &[x, zero], Attributes::none());
+    let above = positive(b, x);
+    let negative = b.sub(x, above);
     let scaled = b.scale(negative, 1.0 / alpha);
     let exp = b.unary("Exp", scaled);
     let below = b.shift(exp, -1.0);
     let below = b.scale(below, alpha);
-    let above = b.unary("Relu", x);
     Some(last(node, "Add", &[above, below]))
 }
 
@@ -79,7 +123,16 @@ fn batch_norm(b: &mut Builder, node: &Node, x: ValueId, channel: [ValueId; 4]) -
     Some(last(node, "Add", &[product, offset]))
 }
 
-fn last(node: &Node, op: &str, inputs: &[ValueId]) -> Node {
+/// The sum of the values by their number; the last node is returned, not appended.
+fn mean(b: &mut Builder, node: &Node, inputs: &[Option<ValueId>]) -> Option<Node> {
+    let values: Vec<ValueId> = inputs.iter().copied().collect::<Option<_>>()?;
+    let sum = b.op("Sum", &values, Attributes::none());
+    let number = b.like(sum, values.len() as f64);
+    Some(last(node, "Div", &[sum, number]))
+}
+
+/// Returns a standard operator of one output in the place of a node.
+pub(super) fn last(node: &Node, op: &str, inputs: &[ValueId]) -> Node {
     let op = crate::graph::OpId::standard(op);
     Node { op, inputs: inputs.iter().copied().map(Some).collect(), attributes: Attributes::none(), ..node.clone() }
 }

@@ -89,20 +89,18 @@ impl TrainStep {
             Recompute::Modules(patterns) => matching(prepared, patterns)?,
         };
         let graph = &self.train.graph;
+        let modules = node_modules(prepared, graph);
         let segment = |name: &str| {
-            let module = module_of(prepared, name)?;
+            let module = modules.get(name).copied().or_else(|| module_of(prepared, name))?;
             let own = |path: &&String| module == path.as_str() || module.starts_with(&format!("{path}."));
             paths.iter().filter(own).min_by_key(|path| path.len())
         };
-        let places: Vec<Option<(&String, bool)>> = graph
-            .nodes()
-            .iter()
-            .map(|node| match &node.origin {
-                Origin::Forward => Some((segment(&node.name)?, true)),
-                Origin::Backward(of) => Some((segment(of)?, false)),
-                _ => None,
-            })
-            .collect();
+        let places = graph.nodes().iter().map(|node| match &node.origin {
+            Origin::Forward => Some((segment(&node.name)?, true)),
+            Origin::Backward(of) => Some((segment(of)?, false)),
+            _ => None,
+        });
+        let places: Vec<Option<(&String, bool)>> = places.collect();
         let plans: Vec<Plan> = paths.iter().filter_map(|path| Plan::of(graph, path, &places)).collect();
         let done = plans.iter().map(|plan| plan.path.clone()).collect();
         self.train.graph = rewrite(graph, &plans, &places);
@@ -125,6 +123,22 @@ fn module_of<'a>(prepared: &'a Prepared, name: &str) -> Option<&'a str> {
         }
         name = name.rsplit_once('/')?.0;
     }
+}
+
+/// Returns the module of each node of the forward pass by its name. A node that came with a pass over
+/// the model is of the module that makes its first input.
+fn node_modules<'a>(prepared: &'a Prepared, graph: &'a Graph) -> HashMap<&'a str, &'a str> {
+    let mut modules: HashMap<&str, &str> = HashMap::new();
+    for node in graph.nodes().iter().filter(|node| node.origin == Origin::Forward) {
+        let inherited = || {
+            let maker = node.inputs.iter().flatten().find_map(|input| graph.producer(*input))?;
+            modules.get(graph.node(maker).name.as_str()).copied()
+        };
+        if let Some(module) = module_of(prepared, &node.name).or_else(inherited) {
+            modules.insert(&node.name, module);
+        }
+    }
+    modules
 }
 
 /// Returns the outermost module paths that match a pattern.

@@ -11,6 +11,7 @@ mod gelu;
 mod rms_normalization;
 mod safe_softmax;
 mod steps_first;
+mod summed_slices;
 mod swish;
 
 pub use batch_normalization::{batch_norm_node, batch_norm_op};
@@ -20,6 +21,7 @@ pub use safe_softmax::safe_softmax_op;
 pub use swish::{swish_node, swish_op};
 
 use steps_first::{is_batch_first, steps_first};
+use summed_slices::{reduces, summed};
 
 use crate::graph::{Builder, Graph, INTERNAL_DOMAIN, Node, Replaced, ValueId, prune, rebuild};
 
@@ -41,15 +43,19 @@ pub static INTERNALS: &[&Internal] = &[
     &swish::INTERNAL,
 ];
 
-/// Returns the graph with every internal operator replaced, and recurrent layers in the layout that
-/// engines run.
+/// Returns the graph with every internal operator replaced, and with what engines cannot do or do
+/// wrong in a form that they do right.
 pub fn lower(graph: &Graph) -> Graph {
-    if !graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN || is_batch_first(node)) {
+    let concerned = |node: &Node| node.op.domain == INTERNAL_DOMAIN || is_batch_first(node) || reduces(node);
+    if !graph.nodes().iter().any(concerned) {
         return graph.clone();
     }
     prune(&rebuild(graph, |b, node, inputs| {
         if is_batch_first(node) {
             return Some(steps_first(b, graph, node, inputs));
+        }
+        if reduces(node) {
+            return summed(b, graph, node, inputs);
         }
         let internal =
             INTERNALS.iter().find(|internal| node.op.domain == INTERNAL_DOMAIN && internal.op == node.op.name)?;

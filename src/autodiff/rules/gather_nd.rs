@@ -106,6 +106,22 @@ pub fn flat(
     Ok((ctx.b.expand_like(places, values), values))
 }
 
+/// Returns data in its view for indices without batch axes, the places of the indices in it, the
+/// values that belong there, and the axis of the places.
+///
+/// # Errors
+/// Those of [`Flat::parts`].
+pub fn flattened(
+    ctx: &mut Ctx<'_>,
+    data: ValueId,
+    indices: ValueId,
+    values: ValueId,
+) -> Result<(ValueId, ValueId, ValueId, i64), RuleError> {
+    let Flat { parts, axis, .. } = Flat::parts(ctx, data, indices, 0)?;
+    let (places, values) = flat(ctx, data, indices, values, 0)?;
+    Ok((reshape_to(ctx, data, &parts)?, places, values, axis))
+}
+
 /// The strides of axes whose sizes are read while the model runs.
 fn strides(ctx: &mut Ctx<'_>, x: ValueId, batch: usize, depth: usize) -> ValueId {
     let mut strides = Vec::with_capacity(depth);

@@ -139,6 +139,7 @@ mod r#where;
 
 use super::Rule;
 use crate::graph::OpId;
+pub(super) use gather_nd::flattened;
 
 /// Every rule, by operator.
 pub static RULES: &[&Rule] = &[
