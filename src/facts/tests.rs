@@ -358,3 +358,24 @@ fn bodies_are_folded() {
     assert_eq!(ops(&["gain"]), (kept.to_string(), "gain".to_string()));
     assert_eq!(ops(&[]), (kept.replace("Sqrt ", ""), String::new()));
 }
+
+#[test]
+fn shapes_of_inputs_fix_what_they_say() {
+    let mut b = Builder::new("open");
+    let dims = vec![Dim::Symbol("batch".into()), Dim::Unknown, Dim::Symbol("width".into())];
+    let x = b.input("x", Fact::new(DType::F32, dims));
+    let free = b.input("free", Fact { dtype: Some(DType::F32), shape: None });
+    let y = b.unary("Relu", x);
+    let z = b.unary("Relu", free);
+    [y, z].into_iter().for_each(|id| b.mark_output(id));
+    let model = complete(&model_of(b)).model;
+    let facts = |shapes: &[(&str, &[Option<usize>])]| {
+        let shapes: Vec<_> = shapes.iter().map(|(name, shape)| (name.to_string(), shape.to_vec())).collect();
+        let graph = with_shapes(&model, &shapes).graph;
+        [y, z].map(|id| graph.fact(id).to_string())
+    };
+    assert_eq!(facts(&[("x", &[None, Some(5), Some(7)])]), ["float32[batch,5,7]", "float32[..]"]);
+    assert_eq!(facts(&[("x", &[Some(2), None, None]), ("free", &[Some(3), None])])[0], "float32[2,x.1,width]");
+    assert_eq!(facts(&[("free", &[Some(3), None])]), ["float32[batch,x.1,width]", "float32[3,free.1]"]);
+    assert_eq!(facts(&[("x", &[Some(2)]), ("other", &[])]), ["float32[batch,x.1,width]", "float32[..]"]);
+}

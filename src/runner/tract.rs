@@ -8,6 +8,7 @@ use super::tract_refused::refused;
 use super::tract_stable::stable;
 use crate::graph::{Attribute, DType, Dim, Graph, Model, Node, Tensor};
 use crate::onnx::to_bytes;
+use crate::training::stage::expand;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -260,6 +261,8 @@ fn prepare(
     symbols: &HashMap<String, usize>,
 ) -> tract_onnx::prelude::TractResult<Arc<TypedRunnableModel>> {
     let sized = model.graph.with_sizes(symbols);
+    // It has no SoftmaxCrossEntropyLoss and no NegativeLogLikelihoodLoss.
+    let sized = expand(&sized).unwrap_or(sized);
     let read = |graph: Graph| {
         let bytes = to_bytes(&model.with_graph(graph));
         let read = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);

@@ -14,7 +14,10 @@ const SOFTMAX: &str = "SoftmaxCrossEntropyLoss";
 const NEGATIVE: &str = "NegativeLogLikelihoodLoss";
 
 /// Returns the graph without the two operators.
-pub(super) fn expand(graph: &Graph) -> Result<Graph, StageError> {
+///
+/// # Errors
+/// A node has a form that is not known.
+pub fn expand(graph: &Graph) -> Result<Graph, StageError> {
     let mut failed = None;
     let expanded = rebuild(graph, |b, node, inputs| {
         if !(node.op.is(SOFTMAX) || node.op.is(NEGATIVE)) || failed.is_some() {

@@ -34,6 +34,7 @@ mod update;
 mod write;
 
 pub use build::{StageOptions, build, eval};
+pub use losses::expand;
 pub use prepare::prepare;
 pub use write::training_info;
 
