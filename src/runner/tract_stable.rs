@@ -21,7 +21,7 @@ pub(super) fn stable(graph: &Graph, shapes: bool) -> Graph {
             for (_, value) in outer.attributes.iter_mut() {
                 if let Attribute::Graph(inner) = value {
                     let captures = std::mem::take(&mut inner.captures);
-                    *inner = Box::new(Subgraph { graph: stable(&inner.graph, shapes), captures });
+                    **inner = Subgraph { graph: stable(&inner.graph, shapes), captures };
                 }
             }
             b.copy_node(graph, &outer, inputs)
