@@ -2,7 +2,8 @@
 //!
 //! tract takes the other operand of a minimum or maximum where one is NaN, so `Relu` and `Clip`
 //! would hide a loss that has become NaN. Its `Sigmoid` and `Tanh` of float32 hide NaN too, and
-//! `Sigmoid` stays above 4e-7.
+//! `Sigmoid` stays above 4e-7. `MaxPool` and `TopK` still pass over NaN there, as do the gates of
+//! recurrent layers.
 
 use super::tract_stable::last;
 use crate::graph::{Attributes, Builder, DType, Node, ValueId};
@@ -54,6 +55,16 @@ pub(super) fn sigmoid(b: &mut Builder, node: &Node, x: ValueId) -> Node {
     let exp = b.unary("Exp", negative);
     let sum = b.shift(exp, 1.0);
     last(node, "Reciprocal", &[sum])
+}
+
+/// `alpha * x + beta` within 0 and 1; the last node is returned, not appended.
+pub(super) fn hard_sigmoid(b: &mut Builder, node: &Node, x: ValueId) -> Option<Node> {
+    let alpha = f64::from(node.attributes.float("alpha", 0.2).ok()?);
+    let beta = f64::from(node.attributes.float("beta", 0.5).ok()?);
+    let scaled = b.scale(x, alpha);
+    let line = b.shift(scaled, beta);
+    let bounds = [0.0, 1.0].map(|bound| Some(b.scalar(b.dtype(x), bound)));
+    Some(clip(b, node, line, bounds))
 }
 
 /// `Tanh` where `x` is a number; the last node is returned, not appended.

@@ -1,8 +1,9 @@
 //! Operators that tract lacks in the form we need, in forms that it has.
 //!
 //! BatchNormalization in inference form takes only constants there; with parameters as inputs it
-//! becomes arithmetic. `Celu` leaves `alpha` out of account there. And tract takes `LogSoftmax` as `log(Softmax)`, which is -inf where
-//! a class is 104 below the largest, and `Softplus` as `log(1 + exp(x))`, which is inf from 89 on.
+//! becomes arithmetic. `Celu` leaves `alpha` out of account there, and `Mean` takes only operands of
+//! one rank. tract takes `LogSoftmax` as `log(Softmax)`, which is -inf where a class is 104 below
+//! the largest, and `Softplus` as `log(1 + exp(x))`, which is inf from 89 on.
 
 use super::{tract_einsum::einsum, tract_integers as integers, tract_special as special};
 use crate::graph::{Attribute, Attributes, Builder, DType, Graph, Node, Subgraph, ValueId, rebuild};
@@ -60,6 +61,7 @@ fn replaced(b: &mut Builder, node: &Node, inputs: &[Option<ValueId>], shapes: bo
         (&[Some(x)], "Relu") => Some(special::relu(b, node, x)),
         (&[Some(x), ..], "Clip") => Some(special::clip(b, node, x, [axes, inputs.get(2).copied().flatten()])),
         (&[Some(x)], "Sigmoid") => Some(special::sigmoid(b, node, x)),
+        (&[Some(x)], "HardSigmoid") => special::hard_sigmoid(b, node, x),
         (&[Some(x)], "Tanh") => Some(special::tanh(b, node, x)),
         (_, "Max" | "Min") => special::extremum(b, node, inputs),
         (&[Some(x), ..], "ReduceMax" | "ReduceMin") => special::reduced_extremum(b, node, x, axes),
@@ -84,22 +86,19 @@ fn softplus(b: &mut Builder, node: &Node, x: ValueId) -> Node {
     let magnitude = b.unary("Abs", x);
     let negative = b.unary("Neg", magnitude);
     let small = b.unary("Softplus", negative);
-    let large = positive(b, x);
-    last(node, "Add", &[large, small])
-}
-
-/// `max(x, 0)`, NaN where x is.
-fn positive(b: &mut Builder, x: ValueId) -> ValueId {
     let zero = b.like(x, 0.0);
-    let below = b.op("Less", &[x, zero], Attributes::none());
-    b.select(below, zero, x)
+    let below_zero = b.op("Less", &[x, zero], Attributes::none());
+    let large = b.select(below_zero, zero, x);
+    last(node, "Add", &[large, small])
 }
 
 /// `max(x, 0) + alpha * (exp(min(x, 0) / alpha) - 1)`; the last node is returned, not appended.
 fn celu(b: &mut Builder, node: &Node, x: ValueId) -> Option<Node> {
     let alpha = f64::from(node.attributes.float("alpha", 1.0).ok()?);
-    let above = positive(b, x);
-    let negative = b.sub(x, above);
+    let zero = b.like(x, 0.0);
+    let below_zero = b.op("Less", &[x, zero], Attributes::none());
+    let above = b.select(below_zero, zero, x);
+    let negative = b.select(below_zero, x, zero);
     let scaled = b.scale(negative, 1.0 / alpha);
     let exp = b.unary("Exp", scaled);
     let below = b.shift(exp, -1.0);
