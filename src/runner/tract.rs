@@ -262,7 +262,7 @@ fn prepare(
 ) -> tract_onnx::prelude::TractResult<Arc<TypedRunnableModel>> {
     let graph = model.graph.with_sizes(symbols);
     // It has no SoftmaxCrossEntropyLoss and no NegativeLogLikelihoodLoss.
-    let graph = expand(&graph).unwrap_or(graph);
+    let graph = expand(&graph).map_or(graph, |expanded| expanded.with_sizes(symbols));
     let fixed = model.with_graph(if model.opset() >= 18 { stable(&graph) } else { graph });
     let bytes = to_bytes(&fixed);
     let read = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
