@@ -7,8 +7,8 @@
 //!            is neither a class nor `ignore_index` makes the loss NaN.
 //! Reduction: weighted mean; NaN when no sample counts, as PyTorch.
 //!
-//! The target selects by comparison with the constant `0..C`, so that neither the loss nor its
-//! gradient gathers or scatters.
+//! The target selects by comparison with `0..C`, a constant where `C` is fixed, so that neither the
+//! loss nor its gradient gathers or scatters.
 //! <https://pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html>
 
 use super::{IGNORE_INDEX, LossError, LossSpec, floats, sum};
@@ -40,13 +40,15 @@ pub(super) fn of_logs(spec: &LossSpec, b: &mut Builder, logs: ValueId, target: V
     let (dtype, rank) = (b.dtype(logs), b.fact(logs).rank().unwrap_or(0));
     let along = Along { axis, trailing: vec![1; rank - axis - 1] };
     let target = b.unsqueeze(target, &[along.axis()]);
-    let indices = (0..count).map(|class| class as i64).collect();
-    let classes = b.constant("classes", Tensor::from_vec(&along.shape(count), indices));
+    let count = along.count(b, logs, count);
+    let classes = along.classes(b, &count);
     let hit = b.op("Equal", &[target, classes], Attributes::none());
+    let shape = b.fact(logs).shape.clone();
+    b.refine(hit, &Fact { dtype: Some(DType::Bool), shape });
 
     let weights = spec.class_weights.as_ref().map(|weights| {
         let weights: Vec<f64> = weights.iter().map(|weight| f64::from(*weight)).collect();
-        b.constant("class_weights", floats(dtype, &along.shape(count), &weights))
+        b.constant("class_weights", floats(dtype, &along.shape(weights.len()), &weights))
     });
     let zero = b.scalar(dtype, 0.0);
     let own = match weights {
@@ -58,7 +60,9 @@ pub(super) fn of_logs(spec: &LossSpec, b: &mut Builder, logs: ValueId, target: V
     };
     let ignored = b.constant("ignore_index", Tensor::scalar(spec.ignore_index.unwrap_or(IGNORE_INDEX)));
     let ignored = b.op("Equal", &[target, ignored], Attributes::none());
-    let (below, above) = (b.compare("Less", target, 0.0), b.compare("Greater", target, count as f64 - 1.0));
+    let below = b.compare("Less", target, 0.0);
+    let size = count.value(b);
+    let above = b.op("GreaterOrEqual", &[target, size], Attributes::none());
     let outside = b.op("Or", &[below, above], Attributes::none());
     let nan = b.scalar(dtype, f64::NAN);
     let weight = b.select(outside, nan, own);
@@ -75,7 +79,14 @@ pub(super) fn of_logs(spec: &LossSpec, b: &mut Builder, logs: ValueId, target: V
         let spread = b.reduce("ReduceSum", weighted, &[along.axis()], true);
         let spread = b.select(ignored, zero, spread);
         let spread = sum(b, spread);
-        let spread = b.scale(spread, smoothing / count as f64);
+        let spread = match count {
+            Count::Fixed(count) => b.scale(spread, smoothing / count as f64),
+            Count::Computed(size) => {
+                let size = b.cast(size, dtype);
+                let spread = b.scale(spread, smoothing);
+                b.div(spread, size)
+            }
+        };
         score = b.scale(score, 1.0 - smoothing);
         score = b.add(score, spread);
     }
@@ -94,29 +105,73 @@ impl Along {
         self.axis as i64
     }
 
+    /// The number of classes, computed where it is not fixed.
+    fn count(&self, b: &mut Builder, logs: ValueId, fixed: Option<usize>) -> Count {
+        if let Some(count) = fixed {
+            return Count::Fixed(count);
+        }
+        let shape = b.shape_of(logs);
+        let axis = b.constant("class_axis", Tensor::scalar(self.axis()));
+        Count::Computed(b.op("Gather", &[shape, axis], Attributes::none().with("axis", 0)))
+    }
+
+    /// `0..C` along the axis.
+    fn classes(&self, b: &mut Builder, count: &Count) -> ValueId {
+        match count {
+            Count::Fixed(count) => {
+                let indices = (0..*count).map(|class| class as i64).collect();
+                b.constant("classes", Tensor::from_vec(&self.shape(*count), indices))
+            }
+            Count::Computed(size) => {
+                let [first, step] = [0_i64, 1].map(|number| b.constant("number", Tensor::scalar(number)));
+                let numbers = b.op("Range", &[first, *size, step], Attributes::none());
+                let trailing: Vec<i64> = (1..).take(self.trailing.len()).collect();
+                if trailing.is_empty() { numbers } else { b.unsqueeze(numbers, &trailing) }
+            }
+        }
+    }
+
     /// The shape of a constant of one entry per class that broadcasts along the axis.
     fn shape(&self, count: usize) -> Vec<usize> {
         [&[count], self.trailing.as_slice()].concat()
     }
 }
 
-/// Returns the class axis and the number of classes, after checking the weights against it.
-fn classes(spec: &LossSpec, prediction: &Fact) -> Result<(usize, usize), LossError> {
+/// The number of classes.
+enum Count {
+    Fixed(usize),
+    Computed(ValueId),
+}
+
+impl Count {
+    fn value(&self, b: &mut Builder) -> ValueId {
+        match self {
+            Count::Fixed(count) => b.constant("count", Tensor::scalar(*count as i64)),
+            Count::Computed(size) => *size,
+        }
+    }
+}
+
+/// Returns the class axis and the number of classes where it is fixed, after checking the weights
+/// against it.
+fn classes(spec: &LossSpec, prediction: &Fact) -> Result<(usize, Option<usize>), LossError> {
     let axis = spec.axis(prediction)?;
     let dim = prediction.shape.as_ref().and_then(|shape| shape.get(axis));
-    let count = dim.and_then(Dim::known).filter(|count| *count > 0).ok_or_else(|| LossError::Prediction {
+    let needs = |expected| LossError::Prediction {
         kind: spec.kind,
-        expected: "a fixed number of classes",
+        expected,
         found: format!("{prediction} with the classes on axis {axis}"),
-    })?;
-    match &spec.class_weights {
-        Some(weights) if weights.len() != count => Err(LossError::Count {
+    };
+    match (dim.and_then(Dim::known), &spec.class_weights) {
+        (Some(0), _) => Err(needs("at least one class")),
+        (Some(count), Some(weights)) if weights.len() != count => Err(LossError::Count {
             kind: spec.kind,
             option: "class_weights",
             expected: count.to_string(),
             found: weights.len(),
         }),
-        _ => Ok((axis, count)),
+        (None, Some(_)) => Err(needs("a fixed number of classes, which class_weights are for")),
+        (count, _) => Ok((axis, count)),
     }
 }
 
@@ -181,6 +236,22 @@ mod tests {
             case("pixels, weights", &weighted, &[2, 5, 3, 2], 1, &pixels),
             case("large", &spec, &[6, 5], 1, &six).scaled(80.0),
             case("huge, all", &all, &[6, 5], 1, &six).scaled(1e4),
+        ]);
+    }
+
+    #[test]
+    fn as_many_classes_as_the_batch_says() {
+        let spec = LossSpec::new(LossKind::CrossEntropy);
+        let smooth = LossSpec { label_smoothing: 0.1, ignore_index: Some(2), ..spec.clone() };
+        let six = [4, 2, 3, 0, 2, 4];
+        let pixels = [0, 1, 2, 3, 4, 0, -100, 2, 3, 4, 4, 0];
+        check(&[
+            case("logits of all pairs", &spec, &[3, 3], 1, &[0, 1, 2]).symbol(1, "batch"),
+            case("plain", &spec, &[6, 5], 1, &six).symbol(1, "classes"),
+            case("smoothing and ignored", &smooth, &[6, 5], 1, &six).symbol(1, "classes"),
+            case("tokens", &smooth, &[2, 3, 5], 2, &six).symbol(2, "classes").symbol(1, "length"),
+            case("pixels", &spec, &[2, 5, 3, 2], 1, &pixels).symbol(1, "classes"),
+            Case::classes("above", &spec, &[2, 3], &[0, 3], |_, _| f64::NAN).symbol(1, "classes"),
         ]);
     }
 

@@ -16,6 +16,8 @@ pub struct Case {
     pub spec: LossSpec,
     pub predictions: Vec<Tensor>,
     pub target: Option<Tensor>,
+    /// Axes of the predictions, beside the batch, whose size is a symbol.
+    symbols: Vec<(usize, &'static str)>,
     formula: Formula,
 }
 
@@ -28,7 +30,14 @@ impl Case {
         target: Option<Tensor>,
         value: f64,
     ) -> Case {
-        Case { name: name.to_string(), spec: spec.clone(), predictions, target, formula: Box::new(move |_, _| value) }
+        Case {
+            name: name.to_string(),
+            spec: spec.clone(),
+            predictions,
+            target,
+            symbols: Vec::new(),
+            formula: Box::new(move |_, _| value),
+        }
     }
 
     /// Returns a case of the predictions of the kind, with signs as the target where there are any.
@@ -45,6 +54,7 @@ impl Case {
         Case {
             name: name.to_string(),
             spec: spec.clone(),
+            symbols: Vec::new(),
             predictions: (0..count).map(|at| wave(shape, 3 + 2 * at, 2.0)).collect(),
             target: target.zip(signs).map(|(shape, signs)| Tensor::from_vec(&shape, signs.to_vec())),
             formula: Box::new(formula),
@@ -86,6 +96,7 @@ impl Case {
         Case {
             name: name.to_string(),
             spec: spec.clone(),
+            symbols: Vec::new(),
             predictions: vec![wave(shape, 3, 2.0)],
             target: Some(target),
             formula: Box::new(move |x, t| formula(&x[0], t)),
@@ -105,6 +116,7 @@ impl Case {
         Case {
             name: name.to_string(),
             spec: spec.clone(),
+            symbols: Vec::new(),
             predictions: vec![wave(shape, 3, 2.0)],
             target: Some(target),
             formula: Box::new(move |x, t| formula(&x[0], t)),
@@ -121,6 +133,12 @@ impl Case {
         self
     }
 
+    /// Makes the size of an axis of the predictions a symbol.
+    pub fn symbol(mut self, axis: usize, name: &'static str) -> Case {
+        self.symbols.push((axis, name));
+        self
+    }
+
     /// Returns the loss of this case as a graph, its predictions and its value.
     pub fn build(&self) -> (Builder, Vec<ValueId>, ValueId) {
         let mut b = Builder::new("loss");
@@ -130,6 +148,9 @@ impl Case {
             let axis = usize::from(self.spec.time_axis == Some(0));
             if let Some(batch) = shape.and_then(|shape| shape.get_mut(axis)) {
                 *batch = Dim::Symbol("batch".into());
+            }
+            for (axis, name) in &self.symbols {
+                fact.shape.as_mut().unwrap()[*axis] = Dim::Symbol((*name).into());
             }
             fact
         };

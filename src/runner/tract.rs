@@ -6,7 +6,7 @@
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
 use super::tract_refused::refused;
 use super::tract_stable::stable;
-use crate::graph::{Attribute, DType, Dim, Model, Node, Tensor};
+use crate::graph::{Attribute, DType, Dim, Graph, Model, Node, Tensor};
 use crate::onnx::to_bytes;
 use crate::training::stage::expand;
 use bytes::Bytes;
@@ -260,13 +260,19 @@ fn prepare(
     model: &Model,
     symbols: &HashMap<String, usize>,
 ) -> tract_onnx::prelude::TractResult<Arc<TypedRunnableModel>> {
-    let graph = model.graph.with_sizes(symbols);
+    let sized = model.graph.with_sizes(symbols);
     // It has no SoftmaxCrossEntropyLoss and no NegativeLogLikelihoodLoss.
-    let graph = expand(&graph).map_or(graph, |expanded| expanded.with_sizes(symbols));
-    let fixed = model.with_graph(if model.opset() >= 18 { stable(&graph) } else { graph });
-    let bytes = to_bytes(&fixed);
-    let read = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-    let typed = read.model_for_read(&mut bytes.as_slice())?.into_typed()?;
+    let sized = expand(&sized).map_or(sized, |expanded| expanded.with_sizes(symbols));
+    let read = |graph: Graph| {
+        let bytes = to_bytes(&model.with_graph(graph));
+        let read = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        read.model_for_read(&mut bytes.as_slice())?.into_typed()
+    };
+    let typed = match model.opset() {
+        // It refuses to be told a size that it does not find itself.
+        18.. => read(stable(&sized, true)).or_else(|_| read(stable(&sized, false)))?,
+        _ => read(sized)?,
+    };
     // Its passes fail on some graphs, and leave a hole in others that would fail when run.
     let optimized = typed.clone().into_decluttered().and_then(|model| model.into_optimized());
     let whole = optimized.ok().filter(|model| model.nodes().iter().all(|node| node.op().name() != "Dummy"));

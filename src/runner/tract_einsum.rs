@@ -14,7 +14,7 @@ pub(super) fn einsum(b: &mut Builder, node: &Node, inputs: &[Option<ValueId>]) -
     let equation =
         |output: &str| Attributes::none().with("equation", format!("{}->{output}", terms.join(",")).as_str());
     if !output.is_empty() {
-        return Some(Node { attributes: equation(&output), ..node.clone() });
+        return Some(Node { inputs: inputs.to_vec(), attributes: equation(&output), ..node.clone() });
     }
     let kept = terms.iter().find_map(|term| term.chars().next())?.to_string();
     let sums = b.ops(&node.op, inputs, equation(&kept), 1);

@@ -8,11 +8,11 @@ use super::{tract_einsum::einsum, tract_integers as integers, tract_special as s
 use crate::graph::{Attribute, Attributes, Builder, DType, Graph, Node, Subgraph, ValueId, rebuild};
 
 /// Returns the graph, of opset 18 or later and of fixed sizes, with those operators replaced, also
-/// in the graphs inside of it.
-pub(super) fn stable(graph: &Graph) -> Graph {
+/// in the graphs inside of it. With `shapes`, sizes that are known become constants.
+pub(super) fn stable(graph: &Graph, shapes: bool) -> Graph {
     rebuild(graph, |b, node, inputs| {
         b.enter(node.origin.clone(), &format!("{}/stable", node.name));
-        if let Some(last) = replaced(b, node, inputs) {
+        if let Some(last) = replaced(b, node, inputs, shapes) {
             return Some(b.copy_node(graph, &last, &last.inputs));
         }
         node.attributes.iter().any(|(_, value)| matches!(value, Attribute::Graph(_))).then(|| {
@@ -20,7 +20,7 @@ pub(super) fn stable(graph: &Graph) -> Graph {
             for (_, value) in outer.attributes.iter_mut() {
                 if let Attribute::Graph(inner) = value {
                     let captures = std::mem::take(&mut inner.captures);
-                    *inner = Box::new(Subgraph { graph: stable(&inner.graph), captures });
+                    **inner = Subgraph { graph: stable(&inner.graph, shapes), captures };
                 }
             }
             b.copy_node(graph, &outer, inputs)
@@ -29,7 +29,7 @@ pub(super) fn stable(graph: &Graph) -> Graph {
 }
 
 /// Appends all nodes but the last one of those that take a node's place, and returns the last one.
-fn replaced(b: &mut Builder, node: &Node, inputs: &[Option<ValueId>]) -> Option<Node> {
+fn replaced(b: &mut Builder, node: &Node, inputs: &[Option<ValueId>], shapes: bool) -> Option<Node> {
     if !node.op.domain.is_empty() {
         return None;
     }
@@ -46,8 +46,8 @@ fn replaced(b: &mut Builder, node: &Node, inputs: &[Option<ValueId>]) -> Option<
         (_, "Mean") => mean(b, node, inputs),
         (_, "Einsum") => einsum(b, node, inputs),
         (&[Some(x)], "Cast") => integers::cast(b, node, x),
-        (&[Some(x)], "Shape") => integers::shape(b, node, x),
-        (&[Some(x)], "Size") => integers::size(b, node, x),
+        (&[Some(x)], "Shape") if shapes => integers::shape(b, node, x),
+        (&[Some(x)], "Size") if shapes => integers::size(b, node, x),
         (&[Some(x), Some(y)], "Mod") => integers::modulo(b, node, x, y),
         (&[Some(x), Some(y)], "Mul") if x == y => integers::square(b, node, x),
         (&[Some(x), Some(y)], "Pow") => integers::pow(b, node, x, y),

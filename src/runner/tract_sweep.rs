@@ -1,9 +1,9 @@
 //! Whether tract computes what ONNX Runtime computes, over many small graphs.
 //!
 //! tract picks its kernels by shape, by dtype and by where an operand comes from, and goes wrong
-//! in some of the combinations. What is not refused must agree.
+//! in some of the combinations. Each graph here must run on tract and agree.
 
-use super::testing::onnxruntime;
+use super::testing::engines;
 use super::{Engine, EngineError, Tract, evaluate};
 use crate::graph::{Attributes, Builder, DType, Fact, Model, OpId, Tensor, ValueId};
 use std::collections::BTreeMap;
@@ -107,6 +107,32 @@ impl Sweep {
         let names = model.graph.outputs().iter().map(|id| model.graph.value_name(*id));
         let pairs = names.zip(right.iter().zip(&found));
         Ok(pairs.filter_map(|(name, (right, found))| Some(format!("{name}: {}", difference(right, found)?))).collect())
+    }
+}
+
+/// What was found to differ. Without ONNX Runtime nothing is compared.
+struct Wrong {
+    ort: Option<Box<dyn Engine>>,
+    found: Vec<String>,
+}
+
+impl Default for Wrong {
+    fn default() -> Wrong {
+        Wrong { ort: engines().into_iter().find(|engine| engine.info().name != "tract"), found: Vec::new() }
+    }
+}
+
+impl Wrong {
+    fn compare(&mut self, sweep: Sweep, what: &str) {
+        let Some(ort) = &mut self.ort else { return };
+        match sweep.compare(ort.as_mut()) {
+            Ok(all) => self.found.extend(all.into_iter().map(|reason| format!("{what} {reason}"))),
+            Err(error) => self.found.push(format!("{what} {error}")),
+        }
+    }
+
+    fn none(self) {
+        assert!(self.found.is_empty(), "{} wrong:\n{}", self.found.len(), self.found.join("\n"));
     }
 }
 
@@ -215,8 +241,7 @@ fn special_values() {
         "Sqrt",
         "Tanh",
     ];
-    let mut ort = onnxruntime();
-    let mut wrong = Vec::new();
+    let mut wrong = Wrong::default();
     for (dtype, op) in FLOATS.iter().flat_map(|dtype| OPERATORS.map(|op| (*dtype, op))) {
         if dtype == DType::F64 && ["LogSoftmax", "ReduceMax", "ReduceMin", "Round"].contains(&op) {
             // ONNX Runtime takes NaN and inf there in its own ways; tract refuses Round.
@@ -236,19 +261,15 @@ fn special_values() {
             let y = sweep.b.op(op, &inputs, Attributes::none());
             sweep.b.output(y, "y");
             let what = format!("{op}({dtype} {values:?})");
-            match sweep.compare(&mut ort) {
-                Ok(all) => wrong.extend(all.into_iter().map(|reason| format!("{what} {reason}"))),
-                Err(error) => wrong.push(format!("{what} {error}")),
-            }
+            wrong.compare(sweep, &what);
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    wrong.none();
 }
 
 #[test]
 fn integers_beyond_32_bits() {
-    let mut ort = onnxruntime();
-    let mut wrong = Vec::new();
+    let mut wrong = Wrong::default();
     let large = [5e9, -7e9, 4_294_967_297.0, 3e9];
     let other = [5e9, 3e9, -4e9, 1_000_000_007.0];
     for (a, b) in SOURCES.iter().flat_map(|a| SOURCES.iter().map(move |b| (*a, *b))) {
@@ -264,13 +285,10 @@ fn integers_beyond_32_bits() {
             let z = sweep.b.op(op, &[x, y], Attributes::none());
             sweep.b.output(z, "z");
             let what = format!("{op}({a:?}, {b:?})");
-            match sweep.compare(&mut ort) {
-                Ok(all) => wrong.extend(all.into_iter().map(|reason| format!("{what} {reason}"))),
-                Err(error) => wrong.push(format!("{what} {error}")),
-            }
+            wrong.compare(sweep, &what);
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    wrong.none();
 }
 
 #[test]
@@ -286,7 +304,41 @@ fn mean_of_squares() {
     let axes = sweep.b.ints("axes", &[0]);
     let mean = sweep.b.op("ReduceMean", &[square, axes], Attributes::none());
     sweep.b.output(mean, "other mean");
-    assert_eq!(sweep.compare(&mut onnxruntime()).unwrap(), [""; 0]);
+    let mut wrong = Wrong::default();
+    wrong.compare(sweep, "all");
+    wrong.none();
+}
+
+/// Contractions that tract joins with what follows.
+#[test]
+fn after_a_product() {
+    let mut wrong = Wrong::default();
+    const FIRST: [&str; 5] = ["Neg", "Abs", "Mul", "Add", "Sub"];
+    const SECOND: [&str; 8] = ["none", "Neg", "Abs", "Relu", "Mul", "Sub", "Div", "ReduceSum"];
+    for (dtype, first) in FLOATS.iter().flat_map(|dtype| FIRST.map(|first| (*dtype, first))) {
+        for (second, einsum) in SECOND.iter().flat_map(|second| [(*second, false), (*second, true)]) {
+            let mut sweep = Sweep::new();
+            let x = sweep.operand(Source::Input, dtype, &[5, 3], &SIGNED);
+            let w = sweep.operand(Source::Input, dtype, &[3, 4], &NO_ZERO);
+            let c = sweep.operand(Source::Input, dtype, &[5, 4], &NO_ZERO);
+            let mut y = match einsum {
+                true => sweep.b.op("Einsum", &[x, w], Attributes::none().with("equation", "ij,jk->ik")),
+                false => sweep.b.op("MatMul", &[x, w], Attributes::none()),
+            };
+            for op in [first, second] {
+                y = match op {
+                    "none" => y,
+                    "Mul" | "Add" | "Sub" | "Div" => sweep.b.op(op, &[y, c], Attributes::none()),
+                    "ReduceSum" => sweep.b.reduce(op, y, &[0], true),
+                    _ => sweep.b.unary(op, y),
+                };
+            }
+            sweep.b.output(y, "y");
+            let what = format!("{dtype} {first} {second} {einsum}");
+            wrong.compare(sweep, &what);
+        }
+    }
+    wrong.none();
 }
 
 #[test]
@@ -300,13 +352,14 @@ fn integer_products() {
         let square = sweep.b.mul(x, x);
         sweep.b.output(square, &format!("square{dtype}"));
     }
-    assert_eq!(sweep.compare(&mut onnxruntime()).unwrap(), [""; 0]);
+    let mut wrong = Wrong::default();
+    wrong.compare(sweep, "all");
+    wrong.none();
 }
 
 #[test]
 fn selections_by_position() {
-    let mut ort = onnxruntime();
-    let mut wrong = Vec::new();
+    let mut wrong = Wrong::default();
     let comparisons = ["Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal"];
     for (op, from_shape, swapped, limit) in comparisons.iter().flat_map(|op| {
         let ways = [(false, false), (false, true), (true, false), (true, true)];
@@ -337,12 +390,9 @@ fn selections_by_position() {
             sweep.b.output(value, name);
         }
         let what = format!("{op}, {limit}, from shape {from_shape}, swapped {swapped}:");
-        match sweep.compare(&mut ort) {
-            Ok(all) => wrong.extend(all.into_iter().map(|reason| format!("{what} {reason}"))),
-            Err(error) => wrong.push(format!("{what} {error}")),
-        }
+        wrong.compare(sweep, &what);
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    wrong.none();
 }
 
 #[test]
@@ -368,8 +418,7 @@ fn einsum() {
         ("bij, bjk -> bik", &[&[5, 2, 3], &[5, 3, 4]]),
         ("i...->...", &[&[3, 2, 2]]),
     ];
-    let mut ort = onnxruntime();
-    let mut wrong = Vec::new();
+    let mut wrong = Wrong::default();
     for ((equation, shapes), dtype) in cases.iter().flat_map(|case| FLOATS.map(|dtype| (*case, dtype))) {
         let mut sweep = Sweep::new();
         let inputs: Vec<ValueId> =
@@ -377,18 +426,14 @@ fn einsum() {
         let y = sweep.b.op("Einsum", &inputs, Attributes::none().with("equation", equation));
         sweep.b.output(y, "y");
         let what = format!("{dtype} {equation} {shapes:?}:");
-        match sweep.compare(&mut ort) {
-            Ok(all) => wrong.extend(all.into_iter().map(|reason| format!("{what} {reason}"))),
-            Err(error) => wrong.push(format!("{what} {error}")),
-        }
+        wrong.compare(sweep, &what);
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    wrong.none();
 }
 
 #[test]
 fn binary_operators() {
-    let mut ort = onnxruntime();
-    let mut wrong = Vec::new();
+    let mut wrong = Wrong::default();
     for (a, b) in PAIRS {
         for case in binary() {
             for dtype in case.dtypes {
@@ -408,12 +453,9 @@ fn binary_operators() {
                     sweep.b.output(z, &format!("{first:?} {second:?}"));
                 }
                 let what = format!("{}({dtype} {a:?}, {b:?})", case.op);
-                match sweep.compare(&mut ort) {
-                    Ok(all) => wrong.extend(all.into_iter().map(|reason| format!("{what} {reason}"))),
-                    Err(error) => wrong.push(format!("{what} {error}")),
-                }
+                wrong.compare(sweep, &what);
             }
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    wrong.none();
 }

@@ -53,8 +53,7 @@ mod tests {
             Case::new("large and infinite", "ReduceLogSumExp")
                 .values(&[2, 2], &[1000.0, 1000.0, f32::NEG_INFINITY, 0.0])
                 .fixed(Tensor::ints(&[1]))
-                .expect(0, &[0.5, 0.5, 0.0, 1.0])
-                .not_embedded("tract does not subtract the maximum"),
+                .expect(0, &[0.5, 0.5, 0.0, 1.0]),
         ]);
     }
 }
