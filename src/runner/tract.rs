@@ -262,7 +262,7 @@ fn prepare(
 ) -> tract_onnx::prelude::TractResult<Arc<TypedRunnableModel>> {
     let sized = model.graph.with_sizes(symbols);
     // It has no SoftmaxCrossEntropyLoss and no NegativeLogLikelihoodLoss.
-    let sized = expand(&sized).unwrap_or(sized);
+    let sized = expand(&sized).map_or(sized, |expanded| expanded.with_sizes(symbols));
     let read = |graph: Graph| {
         let bytes = to_bytes(&model.with_graph(graph));
         let read = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);

@@ -18,9 +18,13 @@ const NEGATIVE: &str = "NegativeLogLikelihoodLoss";
 /// # Errors
 /// A node has a form that is not known.
 pub fn expand(graph: &Graph) -> Result<Graph, StageError> {
+    let concerned = |node: &Node| node.op.is(SOFTMAX) || node.op.is(NEGATIVE);
+    if !graph.nodes().iter().any(concerned) {
+        return Ok(graph.clone());
+    }
     let mut failed = None;
     let expanded = rebuild(graph, |b, node, inputs| {
-        if !(node.op.is(SOFTMAX) || node.op.is(NEGATIVE)) || failed.is_some() {
+        if !concerned(node) || failed.is_some() {
             return None;
         }
         match loss(b, graph, node, inputs) {
