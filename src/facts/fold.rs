@@ -11,11 +11,14 @@ use std::collections::{HashMap, HashSet};
 /// Returns the model in which every small value that follows from fixed shapes and constants is an
 /// initializer under its own name, and in which a tensor taken out of a sequence of known length is
 /// taken from where it was made: `SplitToSequence` becomes `Split`, `ConcatFromSequence` `Concat`.
-/// An `If` of a known condition becomes the branch that it takes.
+/// An `If` of a known condition becomes the branch that it takes, and a list that a `Loop` fills a scan
+/// output.
 ///
 /// What depends on a named size stays as it is, and so does what follows from an initializer in
 /// `keep`, which the caller wants to change. The model must have opset 18 or later.
 pub fn fold(model: &Model, keep: &HashSet<&str>) -> Model {
+    let listless = super::lists::stacked(model);
+    let model = listless.as_ref().unwrap_or(model);
     let graph = &model.graph;
     let known = Known::of(model, &[], &[]);
     let moving = moving(graph, keep.iter().filter_map(|name| graph.find(name)).collect());

@@ -19,6 +19,7 @@ mod agree;
 mod branch;
 mod fold;
 mod gaps;
+mod lists;
 mod probe;
 mod sequences;
 mod small;

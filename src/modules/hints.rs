@@ -11,7 +11,7 @@ const STEPS: usize = 32;
 
 /// Returns true for the last part of a name that authors give to buffers.
 pub(super) fn is_buffer_name(last: &str) -> bool {
-    const NAMES: [&str; 41] = [
+    const NAMES: [&str; 42] = [
         "inv_freq",
         "original_inv_freq",
         "freqs",
@@ -53,6 +53,7 @@ pub(super) fn is_buffer_name(last: &str) -> bool {
         "betas",
         "zero_point",
         "fake_quant_enabled",
+        "final_logits_bias",
     ];
     const ENDS: [&str; 6] = ["_mask", "_index", "_idx", "_indices", "_ids", "_inv_freq"];
     let last = last.trim_start_matches('_').to_ascii_lowercase();
@@ -198,6 +199,7 @@ mod tests {
             ("relative_position_index", true),
             ("relative_position_bias_table", false),
             ("mask_token", false),
+            ("final_logits_bias", true),
             ("pos_embed", false),
         ];
         for (name, expected) in cases {

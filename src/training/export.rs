@@ -1,5 +1,6 @@
 //! The edits that turn a loaded file into its trained model.
 
+use super::forward::is_computed;
 use crate::graph::{Graph, Node, Tensor};
 use crate::modules::{Shared, shared};
 use crate::onnx::{Edits, NodeEdit};
@@ -49,7 +50,8 @@ fn inference(graph: &Graph, node: &Node) -> Option<NodeEdit> {
                     || graph.nodes().iter().any(|other| other.inputs.contains(&Some(value)))
             })
         };
-        if read(1) || read(2) {
+        let no_statistic = node.input(3).is_some_and(|mean| is_computed(graph, mean));
+        if read(1) || read(2) || no_statistic {
             return None;
         }
         return Some(NodeEdit { attributes, outputs: Some(1), ..NodeEdit::default() });

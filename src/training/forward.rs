@@ -133,13 +133,15 @@ fn batch_norm(
         .ok_or_else(|| TrainingError::Node { node: node.name.clone(), reason: "has no output".into() })?;
     let was_training = node.attributes.int("training_mode", 0).map_err(|error| attribute(node, &error))? == 1;
     let as_written = matches!(mode, Mode::Train { as_written: true, .. });
-    let by_batch = if as_written { was_training } else { statistics.contains(graph.value_name(mean)) };
+    // No running statistic, as of weights that are standardized: the batch is all there is, also in evaluation.
+    let computed = was_training && is_computed(graph, mean);
+    let by_batch = computed || if as_written { was_training } else { statistics.contains(graph.value_name(mean)) };
     let moves = by_batch && !still.contains(graph.value_name(mean));
     if was_training && !moves && matches!(mode, Mode::Train { .. }) && !still.contains(graph.value_name(mean)) {
         let reason = format!("normalizes by the batch, but \"{}\" is no running statistic", graph.value_name(mean));
         return Err(TrainingError::Node { node: node.name.clone(), reason });
     }
-    if matches!(mode, Mode::Eval) || !moves {
+    if !computed && (matches!(mode, Mode::Eval) || !moves) {
         let mut attributes = node.attributes.clone();
         attributes.remove("training_mode");
         let inputs = [x, scale, bias, mean, var].map(|id| Some(f.map[&id]));
@@ -178,6 +180,11 @@ fn batch_norm(
         }
     }
     Ok(())
+}
+
+/// Returns true for what depends on an input or a parameter.
+pub(super) fn is_computed(graph: &Graph, value: ValueId) -> bool {
+    graph.producer(value).is_some() && graph.constant(value).is_none()
 }
 
 /// `var * n / (n - 1)`, with `n` the elements per channel, as PyTorch keeps it.
@@ -262,4 +269,73 @@ fn identity(f: &mut Forward, graph: &Graph, x: ValueId, y: ValueId) -> ValueId {
 
 fn attribute(node: &Node, error: &crate::graph::AttrError) -> TrainingError {
     TrainingError::Node { node: node.name.clone(), reason: error.to_string() }
+}
+
+#[cfg(all(test, feature = "runner"))]
+mod tests {
+    use crate::graph::{Attributes, Builder, DType, Dim, Fact, Model, OpId, Tensor};
+    use crate::losses::{LossKind, LossSpec};
+    use crate::optim::{OptimizerKind, OptimizerSpec};
+    use crate::planner::Analysis;
+    use crate::runner::{evaluate, testing};
+    use crate::training::{BatchNorm, PhaseOptions, build, prepare};
+    use std::collections::HashSet;
+
+    /// `y = x w^T` with the rows of w standardized, by BatchNormalization or written out.
+    fn standardized(by_operator: bool) -> Model {
+        let mut b = Builder::new("standardized");
+        let x = b.input("x", Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(3)]));
+        let values = vec![0.5_f32, -1.0, 2.0, 0.1, 0.9, -0.4];
+        let w = b.initializer("fc.weight", Tensor::from_vec(&[2, 3], values));
+        let mean = b.reduce("ReduceMean", w, &[1], false);
+        let column = b.unsqueeze(mean, &[1]);
+        let centered = b.sub(w, column);
+        let square = b.mul(centered, centered);
+        let var = b.reduce("ReduceMean", square, &[1], false);
+        let rows = if by_operator {
+            let row = b.unsqueeze(w, &[0]);
+            let all = |value| Tensor::float_full(DType::F32, &[2], value);
+            let (one, zero) = (b.initializer("val_1", all(1.0)), b.initializer("val_2", all(0.0)));
+            let attributes = Attributes::none().with("training_mode", 1).with("epsilon", 1e-3_f32);
+            let inputs = [row, one, zero, mean, var].map(Some);
+            let normal = b.ops(&OpId::standard("BatchNormalization"), &inputs, attributes, 3)[0];
+            b.squeeze(normal, &[0])
+        } else {
+            let var = b.shift(var, 1e-3);
+            let std = b.unary("Sqrt", var);
+            let std = b.unsqueeze(std, &[1]);
+            b.div(centered, std)
+        };
+        let y = b.op("Gemm", &[x, rows], Attributes::none().with("transB", 1));
+        b.output(y, "y");
+        Model { graph: b.finish(), opsets: [(String::new(), 18)].into(), ir_version: 8, ..Model::default() }
+    }
+
+    #[test]
+    fn what_no_statistic_belongs_to_is_normalized_by_itself() {
+        let [found, expected] = [true, false].map(|by_operator| {
+            let prepared = prepare(&Analysis::of(&standardized(by_operator))).unwrap();
+            let options = PhaseOptions {
+                frozen: HashSet::new(),
+                batch_norm: BatchNorm::Train,
+                loss: &LossSpec::new(LossKind::Mse),
+                optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),
+                output: None,
+                seed: 0,
+            };
+            let step = build(&prepared, &options).unwrap();
+            let x = Tensor::from_vec(&[2, 3], vec![0.3_f32, 1.0, -0.5, 0.2, -0.7, 0.6]);
+            let target = Tensor::from_vec(&[2, 2], vec![0.1_f32, 0.4, -0.2, 0.3]);
+            let w = prepared.model.graph.find("fc.weight").unwrap();
+            let w = prepared.model.graph.value(w).initializer.clone().unwrap();
+            let feeds = [("x", &x), ("target", &target), ("fc.weight", &w)];
+            let outputs = evaluate(&mut testing::onnxruntime(), &step.train, &feeds).unwrap();
+            let graph = &step.train.graph;
+            let at = |name: &str| graph.outputs().iter().position(|id| graph.value_name(*id) == name).unwrap();
+            outputs[at("fc.weight.grad")].to_f64s().unwrap()
+        });
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-5 && *expected != 0.0, "{found} and {expected}");
+        }
+    }
 }

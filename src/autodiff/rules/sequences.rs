@@ -3,7 +3,8 @@
 //!
 //! Forward:  tensors into a list and out of it.
 //! Backward: none here. Where the length of the list and the positions are known, the list is taken
-//!           apart before differentiation (`facts::fold`) and none of these operators is left.
+//!           apart before differentiation (`facts::fold`) and none of these operators is left. A list
+//!           that a `Loop` fills becomes a scan output there.
 //! Shapes:   any.
 //! Opsets:   11 to 24.
 //! <https://onnx.ai/onnx/operators/onnx__SequenceAt.html>
@@ -30,6 +31,8 @@ mod tests {
     use crate::autodiff::gradients;
     use crate::facts::fold;
     use crate::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor, ValueId};
+    #[cfg(feature = "runner")]
+    use crate::graph::{OpId, Origin, Subgraph};
     use std::collections::HashSet;
 
     fn model_of(b: Builder) -> Model {
@@ -39,6 +42,49 @@ mod tests {
     fn at(b: &mut Builder, sequence: ValueId, index: i64) -> ValueId {
         let index = b.constant("index", Tensor::scalar(index));
         b.op("SequenceAt", &[sequence, index], Attributes::none())
+    }
+
+    /// A loop over the rows of `x` that fills two lists: `states` are stacked, `parts` concatenated.
+    #[cfg(feature = "runner")]
+    fn filled() -> Model {
+        let mut b = Builder::new("filled");
+        let dims = vec![Dim::Symbol("steps".into()), Dim::Symbol("batch".into()), Dim::Known(3)];
+        let x = b.input("x", Fact::new(DType::F32, dims));
+        b.input("w", Fact::fixed(DType::F32, &[3]));
+        let size = b.op("Shape", &[x], Attributes::none().with("start", 0).with("end", 1));
+        let count = b.squeeze(size, &[0]);
+        let go = b.constant("go", Tensor::scalar(true));
+        let lists = [(); 2].map(|()| b.op("SequenceEmpty", &[], Attributes::none()));
+        let mut inner = Builder::new("body");
+        inner.enter(Origin::Forward, "body");
+        let step = inner.input("step", Fact::fixed(DType::I64, &[]));
+        let more = inner.input("more", Fact::fixed(DType::Bool, &[]));
+        let names = ["states", "state", "parts", "x", "w"];
+        let [states, state, parts, all, factor] = names.map(|name| inner.input(name, Fact::default()));
+        let row = inner.op("Gather", &[all, step], Attributes::none());
+        let next = inner.mul(state, factor);
+        let next = inner.add(next, row);
+        let part = inner.mul(next, next);
+        let states = inner.op("SequenceInsert", &[states, next], Attributes::none());
+        let parts = inner.op("SequenceInsert", &[parts, part], Attributes::none());
+        let more = inner.unary("Identity", more);
+        [more, states, next, parts].into_iter().for_each(|value| inner.mark_output(value));
+        let body = Subgraph { graph: inner.finish(), captures: vec!["x".into(), "w".into()] };
+        let zero = b.constant("zero", Tensor::scalar(0_i64));
+        let first = b.op("Gather", &[x, zero], Attributes::none());
+        let inputs = [count, go, lists[0], first, lists[1]].map(Some);
+        let attributes = Attributes::none().with("body", body);
+        let given = b.ops(&OpId::standard("Loop"), &inputs, attributes, 3);
+        let stacked = b.op("ConcatFromSequence", &[given[0]], Attributes::none().with("axis", -1).with("new_axis", 1));
+        let joined = b.op("ConcatFromSequence", &[given[2]], Attributes::none().with("axis", 1));
+        let last = at(&mut b, given[0], -1);
+        let sums = [(stacked, 3), (joined, 2), (last, 2), (given[1], 2)].map(|(value, rank)| {
+            let squared = b.mul(value, value);
+            b.reduce("ReduceSum", squared, &(0..rank).collect::<Vec<i64>>(), false)
+        });
+        let loss = b.op("Sum", &sums, Attributes::none());
+        b.output(loss, "loss");
+        model_of(b)
     }
 
     /// Every operator on lists: the loss is `sum(c * y)` of what comes out of them.
@@ -77,8 +123,22 @@ mod tests {
     #[cfg(feature = "runner")]
     #[test]
     fn gradients_pass_all_plumbing_of_known_length() {
+        let x = Tensor::from_vec(&[2, 3], vec![0.5_f32, -1.0, 2.0, 1.5, 0.25, -0.75]);
+        check(&plumbing, &x);
+    }
+
+    #[cfg(feature = "runner")]
+    #[test]
+    fn gradients_pass_lists_that_a_loop_fills() {
+        let x = Tensor::from_vec(&[3, 1, 3], vec![0.5_f32, -0.3, 0.2, 0.1, 0.25, -0.75, 0.4, 0.3, -0.2]);
+        check(&filled, &x);
+    }
+
+    /// Compares the gradients of the folded model with a difference of the model.
+    #[cfg(feature = "runner")]
+    fn check(make: &dyn Fn() -> Model, x: &Tensor) {
         use crate::runner::{evaluate, testing};
-        let model = crate::facts::complete(&plumbing()).model;
+        let model = crate::facts::complete(&make()).model;
         let model = fold(&model, &HashSet::new());
         assert!(!model.graph.nodes().iter().any(|node| node.op.name.contains("Sequence")));
         let ids = ["x", "w"].map(|name| model.graph.find(name).unwrap());
@@ -89,24 +149,24 @@ mod tests {
         b.output(dx, "dx");
         b.output(dw, "dw");
         let folded = model_of(b);
-        let x = Tensor::from_vec(&[2, 3], vec![0.5_f32, -1.0, 2.0, 1.5, 0.25, -0.75]);
         let w = Tensor::from_vec(&[3], vec![2.0_f32, -0.5, 1.25]);
         let mut engine = testing::onnxruntime();
-        let found = evaluate(&mut engine, &folded, &[("x", &x), ("w", &w)]).unwrap();
+        let found = evaluate(&mut engine, &folded, &[("x", x), ("w", &w)]).unwrap();
+        let direction = [1.0, -0.5, 0.25, 0.75, 1.0, -1.0, 0.5, 0.25, -0.5];
         let mut along = |step: f32| {
             let moved = |tensor: &Tensor, by: &[f32]| {
                 let values = tensor.to_vec::<f32>().unwrap();
                 let values = values.iter().zip(by).map(|(value, by)| value + step * by).collect();
                 Tensor::from_vec(tensor.shape(), values)
             };
-            let (x, w) = (moved(&x, &[1.0, -0.5, 0.25, 0.75, 1.0, -1.0]), moved(&w, &[0.5, 1.0, -0.75]));
-            evaluate(&mut engine, &plumbing(), &[("x", &x), ("w", &w)]).unwrap()[0].to_f64s().unwrap()[0]
+            let (x, w) = (moved(x, &direction), moved(&w, &[0.5, 1.0, -0.75]));
+            evaluate(&mut engine, &make(), &[("x", &x), ("w", &w)]).unwrap()[0].to_f64s().unwrap()[0]
         };
         let numeric = (along(1e-2) - along(-1e-2)) / 2e-2;
-        let dot = |grad: &Tensor, by: &[f64]| -> f64 {
-            grad.to_f64s().unwrap().iter().zip(by).map(|(grad, by)| grad * by).sum()
+        let dot = |grad: &Tensor, by: &[f32]| -> f64 {
+            grad.to_f64s().unwrap().iter().zip(by).map(|(grad, by)| grad * f64::from(*by)).sum()
         };
-        let analytic = dot(&found[1], &[1.0, -0.5, 0.25, 0.75, 1.0, -1.0]) + dot(&found[2], &[0.5, 1.0, -0.75]);
+        let analytic = dot(&found[1], &direction) + dot(&found[2], &[0.5, 1.0, -0.75]);
         assert!((numeric - analytic).abs() < 2e-3 * (1.0 + analytic.abs()), "{numeric} and {analytic}");
     }
 
