@@ -21,8 +21,6 @@ const SKIPPED: &[(&str, &str)] = &[
     ("dft", "ONNX Runtime's sums are further off than the tolerance"),
     ("dft_axis", "ONNX Runtime's sums are further off than the tolerance"),
     ("dft_axis_opset19", "ONNX Runtime's sums are further off than the tolerance"),
-    ("dft_irfft", "an inverse, one-sided transform has no gradient"),
-    ("dft_irfft_opset19", "an inverse, one-sided transform has no gradient"),
     ("dft_opset19", "ONNX Runtime's sums are further off than the tolerance"),
     ("dft_rfft", "ONNX Runtime's sums are further off than the tolerance"),
     ("dft_rfft_opset19", "ONNX Runtime's sums are further off than the tolerance"),
