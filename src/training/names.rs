@@ -4,7 +4,8 @@
 pub const LOSS: &str = "loss";
 /// Input of the train and eval graphs: what the prediction is compared with.
 pub const TARGET: &str = "target";
-/// Input of the train graph where something is random: the number of the step, an int64 scalar.
+/// Input of the train graph where something is random: the number of the batch over the run, from 1,
+/// an int64 scalar.
 pub const STEP: &str = "step";
 /// Input of the optimizer graph: the learning rate, a scalar.
 pub const LR: &str = "lr";
