@@ -13,7 +13,7 @@ use super::{Prepared, TrainStep, TrainingError};
 use crate::error::nearest;
 use crate::graph::{Attributes, Builder, DType, Graph, Node, Origin, Tensor, ValueId};
 use globset::GlobBuilder;
-use serde::de::{Error, SeqAccess, Visitor};
+use serde::de::{Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for Recompute {
                 match text {
                     "none" => Ok(Recompute::None),
                     "auto" => Ok(Recompute::Auto),
-                    _ => Err(E::unknown_variant(text, &WORDS)),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
                 }
             }
 
