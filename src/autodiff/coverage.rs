@@ -5,7 +5,6 @@
 //! the table as `freeze-plan operators` writes it.
 
 use super::{DECOMPOSITIONS, InputRule, Inputs, RULES};
-use crate::graph::INTERNAL_DOMAIN;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::ops::RangeInclusive;
@@ -172,13 +171,6 @@ fn range(domain: &str, ranges: &[RangeInclusive<i64>]) -> String {
     let first = ranges.iter().map(|range| *range.start()).min().unwrap_or(7).max(7);
     let last = ranges.iter().map(|range| *range.end()).max().unwrap_or(24).min(24);
     if first == last { first.to_string() } else { format!("{first}-{last}") }
-}
-
-/// Returns how many operators of each domain have a rule or a decomposition.
-pub fn counts() -> (usize, usize) {
-    let count = |domain: &str| rows(domain).values().filter(|row| row.opsets != "-").count();
-    debug_assert!(RULES.iter().all(|rule| ["", "com.microsoft", INTERNAL_DOMAIN].contains(&rule.domain)));
-    (count(""), count("com.microsoft"))
 }
 
 #[cfg(test)]

@@ -90,10 +90,10 @@ impl TrainStep {
         };
         let graph = &self.train.graph;
         let modules = node_modules(prepared, graph);
+        let known: HashMap<&str, &String> = paths.iter().map(|path| (path.as_str(), path)).collect();
         let segment = |name: &str| {
             let module = modules.get(name).copied().or_else(|| module_of(prepared, name))?;
-            let own = |path: &&String| module == path.as_str() || module.starts_with(&format!("{path}."));
-            paths.iter().filter(own).min_by_key(|path| path.len())
+            fronts(module).find_map(|front| known.get(front).copied())
         };
         let places = graph.nodes().iter().map(|node| match &node.origin {
             Origin::Forward => Some((segment(&node.name)?, true)),
@@ -101,7 +101,7 @@ impl TrainStep {
             _ => None,
         });
         let places: Vec<Option<(&String, bool)>> = places.collect();
-        let plans: Vec<Plan> = paths.iter().filter_map(|path| Plan::of(graph, path, &places)).collect();
+        let plans = plans(graph, &paths, &places);
         let done = plans.iter().map(|plan| plan.path.clone()).collect();
         self.train.graph = rewrite(graph, &plans, &places);
         super::check_in_place(&self.train.graph, &self.moving_pairs())?;
@@ -186,7 +186,8 @@ fn blocks(prepared: &Prepared, graph: &Graph) -> Vec<String> {
     }
     let is_block = |front: &str| counts.get(front).is_some_and(|(nodes, parts)| *nodes >= FEWEST && parts.len() > 1);
     let mut found: Vec<String> = Vec::new();
-    for path in &paths {
+    let mut seen: HashSet<&str> = HashSet::new();
+    for path in paths.iter().filter(|path| seen.insert(path)) {
         let mut numbered = fronts(path).filter(|front| is_block(front));
         let Some(mut block) = numbered.next() else { continue };
         for inner in numbered {
@@ -224,49 +225,78 @@ struct Plan {
     gradient: ValueId,
 }
 
-impl Plan {
-    /// Returns the plan of a module; `None` where nothing would be gained.
-    fn of(graph: &Graph, path: &String, places: &[Option<(&String, bool)>]) -> Option<Plan> {
-        let is = |at: usize, forward: bool| places[at] == Some((path, forward));
-        let varies = varying(graph);
-        let mut own: HashSet<ValueId> = HashSet::new();
-        for (_, node) in graph.nodes().iter().enumerate().filter(|(at, _)| is(*at, true)) {
-            own.extend(node.outputs.iter().flatten().filter(|output| varies.contains(output)));
+/// What is known of one module before its plan is made.
+#[derive(Default)]
+struct Segment {
+    /// Positions of its forward nodes.
+    forward: Vec<usize>,
+    /// Positions of its backward nodes, from the first that reads a value of its forward nodes.
+    backward: Vec<usize>,
+    /// Values of its forward nodes that its backward nodes read.
+    needed: BTreeSet<ValueId>,
+}
+
+/// Returns the plans of the modules for which something is gained, in time linear in the graph.
+fn plans(graph: &Graph, paths: &[String], places: &[Option<(&String, bool)>]) -> Vec<Plan> {
+    let varies = varying(graph);
+    let mut segments: HashMap<&String, Segment> = HashMap::new();
+    let mut owners: HashMap<ValueId, &String> = HashMap::new();
+    for (at, node) in graph.nodes().iter().enumerate() {
+        if let Some((path, true)) = places[at] {
+            segments.entry(path).or_default().forward.push(at);
+            owners.extend(node.outputs.iter().flatten().filter(|id| varies.contains(id)).map(|id| (*id, path)));
         }
-        let mut kept: HashSet<ValueId> = graph.outputs().iter().copied().collect();
-        let mut needed: BTreeSet<ValueId> = BTreeSet::new();
-        let mut first = None;
-        for (at, node) in graph.nodes().iter().enumerate() {
-            let read = || node.inputs.iter().copied().flatten().filter(|input| own.contains(input));
-            kept.extend(node.captured().filter_map(|name| graph.find(name)));
+    }
+    let mut kept: HashSet<ValueId> = graph.outputs().iter().copied().collect();
+    for (at, node) in graph.nodes().iter().enumerate() {
+        kept.extend(node.captured().filter_map(|name| graph.find(name)));
+        for input in node.inputs.iter().flatten() {
+            let Some(owner) = owners.get(input) else { continue };
             match places[at] {
-                Some((module, true)) if module == path => {}
-                Some((module, false)) if module == path => {
-                    let before = needed.len();
-                    needed.extend(read());
-                    if needed.len() > before {
-                        first.get_or_insert(at);
-                    }
+                Some((path, true)) if path == *owner => {}
+                Some((path, false)) if path == *owner => {
+                    segments.entry(path).or_default().needed.insert(*input);
                 }
-                _ => kept.extend(read()),
+                _ => {
+                    kept.insert(*input);
+                }
             }
         }
-        let before = first?;
-        let mut wanted: BTreeSet<ValueId> = needed.difference(&kept.iter().copied().collect()).copied().collect();
+        if let Some((path, false)) = places[at] {
+            let segment = segments.entry(path).or_default();
+            if !segment.needed.is_empty() {
+                segment.backward.push(at);
+            }
+        }
+    }
+    let stays = |id: &ValueId, path: &String| kept.contains(id) || owners.get(id) != Some(&path);
+    let plan = |path: &String| Plan::of(graph, path, segments.get(path)?, &varies, &|id| stays(id, path));
+    paths.iter().filter_map(plan).collect()
+}
+
+impl Plan {
+    /// Returns the plan of a module; `None` where nothing would be gained. `stays` tells the values
+    /// that are kept or made elsewhere.
+    fn of(
+        graph: &Graph,
+        path: &str,
+        segment: &Segment,
+        varies: &HashSet<ValueId>,
+        stays: &dyn Fn(&ValueId) -> bool,
+    ) -> Option<Plan> {
+        let before = *segment.backward.first()?;
+        let mut wanted: BTreeSet<ValueId> = segment.needed.iter().filter(|id| !stays(id)).copied().collect();
         let mut again = Vec::new();
         let mut entries = BTreeSet::new();
-        for (at, node) in graph.nodes().iter().enumerate().rev().filter(|(at, _)| is(*at, true)) {
+        for at in segment.forward.iter().rev() {
+            let node = &graph.nodes()[*at];
             if !node.outputs.iter().flatten().any(|output| wanted.contains(output)) {
                 continue;
             }
-            again.push(at);
+            again.push(*at);
             for input in node.inputs.iter().flatten().filter(|input| varies.contains(input)) {
-                let stays = kept.contains(input) || !own.contains(input);
-                if stays {
-                    entries.insert(*input)
-                } else {
-                    wanted.insert(*input)
-                };
+                let place = if stays(input) { &mut entries } else { &mut wanted };
+                place.insert(*input);
             }
         }
         again.reverse();
@@ -275,9 +305,9 @@ impl Plan {
             let back = made.is_some_and(|id| matches!(graph.node(id).origin, Origin::Backward(_)));
             back && graph.fact(*value).is_float()
         };
-        let mut backward = graph.nodes().iter().enumerate().skip(before).filter(|(at, _)| is(*at, false));
-        let gradient = backward.find_map(|(_, node)| node.inputs.iter().copied().flatten().find(arrived))?;
-        let plan = Plan { path: path.clone(), again, entries, before, gradient };
+        let mut read = segment.backward.iter().flat_map(|at| graph.nodes()[*at].inputs.iter().copied().flatten());
+        let gradient = read.find(arrived)?;
+        let plan = Plan { path: path.to_string(), again, entries, before, gradient };
         (!plan.again.is_empty() && !plan.entries.is_empty()).then_some(plan)
     }
 }
