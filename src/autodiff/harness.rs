@@ -12,8 +12,10 @@
 mod case;
 mod doubles;
 mod ends;
+mod reductions;
 
 pub use case::Case;
+pub use reductions::reductions;
 
 use super::gradients;
 use crate::graph::{

@@ -31,28 +31,17 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
 
 #[cfg(all(test, feature = "runner"))]
 mod tests {
-    use crate::autodiff::harness::{Case, check};
+    use crate::autodiff::harness::{Case, check, reductions};
     use crate::graph::Tensor;
 
     #[test]
     fn gradients() {
         let case = |name| Case::new(name, "ReduceL2").range(&[2, 3, 4], 0.5, 2.0);
-        check(&[
-            case("all"),
-            case("symbols, dropped").fixed(Tensor::ints(&[1, -1])).int("keepdims", 0).symbols(&[
-                (0, 0, "a"),
-                (0, 1, "b"),
-                (0, 2, "c"),
-            ]),
-            case("all, dropped").int("keepdims", 0),
-            case("some").fixed(Tensor::ints(&[0, -1])),
-            case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
-            case("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
-            case("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),
-            Case::new("zero and large", "ReduceL2")
-                .values(&[3, 2], &[0.0, 0.0, 3.0, 4.0, 3e15, 4e15])
-                .fixed(Tensor::ints(&[1]))
-                .expect(0, &[0.0, 0.0, 0.6, 0.8, 0.6, 0.8]),
-        ]);
+        let mut cases = reductions(&case);
+        cases.extend([Case::new("zero and large", "ReduceL2")
+            .values(&[3, 2], &[0.0, 0.0, 3.0, 4.0, 3e15, 4e15])
+            .fixed(Tensor::ints(&[1]))
+            .expect(0, &[0.0, 0.0, 0.6, 0.8, 0.6, 0.8])]);
+        check(&cases);
     }
 }

@@ -36,30 +36,21 @@ pub fn shares(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
 
 #[cfg(all(test, feature = "runner"))]
 mod tests {
-    use crate::autodiff::harness::{Case, check};
+    use crate::autodiff::harness::{Case, check, reductions};
     use crate::graph::Tensor;
 
     #[test]
     fn gradients() {
         let case = |name| Case::new(name, "ReduceMax").distinct(&[2, 3, 4]);
-        check(&[
-            case("all"),
-            case("symbols, dropped").fixed(Tensor::ints(&[1, -1])).int("keepdims", 0).symbols(&[
-                (0, 0, "a"),
-                (0, 1, "b"),
-                (0, 2, "c"),
-            ]),
-            case("all, dropped").int("keepdims", 0),
-            case("some").fixed(Tensor::ints(&[0, -1])),
-            case("some, dropped").fixed(Tensor::ints(&[1])).int("keepdims", 0),
+        let mut cases = reductions(&case);
+        cases.extend([
             case("empty axes").fixed(Tensor::ints(&[])).int("keepdims", 0),
             case("noop").int("noop_with_empty_axes", 1),
-            case("symbolic batch").fixed(Tensor::ints(&[1])).int("keepdims", 0).batch(),
-            case("axes as attribute").opset(7).ints("axes", &[-1]).int("keepdims", 0).batch(),
             Case::new("ties and large", "ReduceMax")
                 .values(&[2, 3], &[1.0, 3.0, 3.0, 1e30, 1e30, 1e30])
                 .fixed(Tensor::ints(&[1]))
                 .expect(0, &[0.0, 0.5, 0.5, 0.333_333_34, 0.333_333_34, 0.333_333_34]),
         ]);
+        check(&cases);
     }
 }
