@@ -30,12 +30,18 @@ impl Progress {
                 self.bar.set_length(*steps as u64);
                 self.bar.enable_steady_tick(Duration::from_millis(500));
             }
-            RunEvent::Phase { epoch, frozen, frozen_units, seconds, predicted_step_cost, .. } => self.line(&format!(
-                "epoch {epoch}: {} ({}) frozen, predicted step cost {:.1} % ({seconds:.2} s)",
-                count(*frozen_units, "unit"),
-                count(*frozen, "tensor"),
-                predicted_step_cost * 100.0
-            )),
+            RunEvent::Phase { epoch, frozen, frozen_units, seconds, predicted_step_cost, recomputed, .. } => {
+                let again = match recomputed.len() {
+                    0 => String::new(),
+                    modules => format!(", {} recomputed", count(modules, "module")),
+                };
+                self.line(&format!(
+                    "epoch {epoch}: {} ({}) frozen{again}, predicted step cost {:.1} % ({seconds:.2} s)",
+                    count(*frozen_units, "unit"),
+                    count(*frozen, "tensor"),
+                    predicted_step_cost * 100.0
+                ))
+            }
             RunEvent::Step { epoch, step, loss, .. } => {
                 self.bar.set_position(*step as u64);
                 let rate = self.bar.per_sec() * self.samples_per_step;

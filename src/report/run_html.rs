@@ -72,6 +72,13 @@ fn summary(body: &mut String, plan: &FreezePlan, events: &[Timed]) {
             _ => {}
         }
     }
+    let recomputed = events.iter().find_map(|timed| match &timed.event {
+        RunEvent::Phase { recomputed, .. } if !recomputed.is_empty() => Some(recomputed.join(", ")),
+        _ => None,
+    });
+    if let Some(modules) = recomputed {
+        row("Recomputed modules", modules);
+    }
     if !events.iter().any(|timed| matches!(timed.event, RunEvent::End { .. })) {
         row("Status", "did not end".into());
     }
