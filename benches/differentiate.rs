@@ -9,7 +9,7 @@
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
-use freeze_plan::training::{BatchNorm, PhaseOptions, build, prepare};
+use freeze_plan::training::{PhaseOptions, Rates, build, prepare};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -48,7 +48,7 @@ fn measure(path: &Path) -> Result<(), Failure> {
         preparing.push(clock.elapsed().as_secs_f64());
         let options = PhaseOptions {
             frozen: HashSet::new(),
-            batch_norm: BatchNorm::Train,
+            rates: Rates::new(),
             loss: &loss,
             optimizer: &optimizer,
             output: None,

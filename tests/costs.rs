@@ -9,8 +9,9 @@ use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::modules::recover;
 use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
+use freeze_plan::plan::BatchNorm;
 use freeze_plan::planner::{Analysis, wholes};
-use freeze_plan::training::{BatchNorm, PhaseOptions, Prepared, build, prepare};
+use freeze_plan::training::{PhaseOptions, Prepared, Rates, build, prepare, statistics_of_frozen};
 use std::collections::{HashMap, HashSet};
 
 const PRODUCTS: [&str; 8] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"];
@@ -168,8 +169,12 @@ fn read_backwards(graph: &Graph, parameters: &HashSet<&str>) -> HashMap<String, 
 
 fn train_graph(prepared: &Prepared, loss: LossKind, frozen: &[String], batch_norm: BatchNorm) -> Option<Graph> {
     let (loss, optimizer) = (LossSpec::new(loss), OptimizerSpec::new(OptimizerKind::Sgd));
-    let frozen = frozen.iter().map(String::as_str).collect();
-    let options = PhaseOptions { frozen, batch_norm, loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
+    let mut frozen: HashSet<&str> = frozen.iter().map(String::as_str).collect();
+    if batch_norm == BatchNorm::Frozen {
+        frozen.extend(statistics_of_frozen(prepared, &frozen));
+    }
+    let options =
+        PhaseOptions { frozen, rates: Rates::new(), loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
     let graph = build(prepared, &options).ok()?.train.graph;
     let known = Model { graph: graph.with_sizes(&sizes(&graph)), ..prepared.model.clone() };
     Some(facts::complete(&known).model.graph)

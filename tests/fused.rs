@@ -8,7 +8,7 @@ use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::evaluate;
-use freeze_plan::training::{BatchNorm, PhaseOptions, Prepared, TrainStep, build, prepare};
+use freeze_plan::training::{PhaseOptions, Prepared, Rates, TrainStep, build, prepare};
 use std::collections::HashSet;
 
 /// Relative to the largest gradient of the parameter; float32 sums over a whole model.
@@ -72,14 +72,8 @@ fn prepared(case: &Case) -> Prepared {
 fn step(case: &Case, prepared: &Prepared, frozen: HashSet<&str>) -> TrainStep {
     let loss = LossSpec { class_axis: Some(-1), ..LossSpec::new(LossKind::CrossEntropy) };
     let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
-    let options = PhaseOptions {
-        frozen,
-        batch_norm: BatchNorm::Train,
-        loss: &loss,
-        optimizer: &optimizer,
-        output: None,
-        seed: 0,
-    };
+    let options =
+        PhaseOptions { frozen, rates: Rates::new(), loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
     build(prepared, &options).unwrap_or_else(|error| panic!("{}: {error:?}", case.name))
 }
 

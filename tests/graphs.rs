@@ -8,7 +8,7 @@ use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, evaluate};
-use freeze_plan::training::{BatchNorm, PhaseOptions, Prepared, build, prepare};
+use freeze_plan::training::{PhaseOptions, Prepared, Rates, build, prepare, statistics_of_frozen};
 use std::collections::HashSet;
 
 /// Relative to the largest gradient of the parameter; float32 sums over a whole model.
@@ -38,7 +38,6 @@ struct Case {
     prepared: Prepared,
     loss: LossSpec,
     data: Columns,
-    policy: BatchNorm,
     all_frozen: bool,
 }
 
@@ -52,9 +51,8 @@ fn case(name: &str) -> Case {
     };
     let loss = LossSpec { class_axis: info["class_axis"].as_i64(), ..LossSpec::new(kind) };
     let all_frozen = info["batch_norm"].as_str() == Some("eval");
-    let policy = if all_frozen { BatchNorm::Frozen } else { BatchNorm::Train };
     let data = read_tensors(&fixture(&format!("graphs/{name}.npz")), None).unwrap();
-    Case { prepared, loss, data, policy, all_frozen }
+    Case { prepared, loss, data, all_frozen }
 }
 
 fn column<'a>(data: &'a Columns, name: &str) -> Option<&'a Tensor> {
@@ -64,14 +62,12 @@ fn column<'a>(data: &'a Columns, name: &str) -> Option<&'a Tensor> {
 /// Runs the train graph with `frozen` as constants and returns its outputs by name.
 fn run(case: &Case, engine: &mut dyn Engine, frozen: HashSet<&str>) -> Vec<(String, Tensor)> {
     let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
-    let options = PhaseOptions {
-        frozen,
-        batch_norm: case.policy,
-        loss: &case.loss,
-        optimizer: &optimizer,
-        output: None,
-        seed: 0,
-    };
+    let mut frozen = frozen;
+    if case.all_frozen {
+        frozen.extend(statistics_of_frozen(&case.prepared, &frozen));
+    }
+    let options =
+        PhaseOptions { frozen, rates: Rates::new(), loss: &case.loss, optimizer: &optimizer, output: None, seed: 0 };
     let step = build(&case.prepared, &options).unwrap();
     let graph = &step.train.graph;
     let feeds: Vec<(String, Tensor)> = graph
@@ -169,7 +165,7 @@ fn a_frozen_prefix_has_no_backward_node() {
         let frozen: HashSet<&str> = trainable[..count].iter().copied().collect();
         let options = PhaseOptions {
             frozen,
-            batch_norm: case.policy,
+            rates: Rates::new(),
             loss: &case.loss,
             optimizer: &optimizer,
             output: None,
@@ -210,14 +206,8 @@ fn the_train_graph_of_a_small_model_is_exactly_this() {
     let (loss, optimizer) = (LossSpec::new(LossKind::Mse), OptimizerSpec::new(OptimizerKind::Sgd));
     let dump = |frozen: &[&'static str]| {
         let frozen = frozen.iter().copied().collect();
-        let options = PhaseOptions {
-            frozen,
-            batch_norm: BatchNorm::Train,
-            loss: &loss,
-            optimizer: &optimizer,
-            output: None,
-            seed: 0,
-        };
+        let options =
+            PhaseOptions { frozen, rates: Rates::new(), loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
         freeze_plan::graph::dump(&build(&prepared, &options).unwrap().train.graph)
     };
     assert_eq!(dump(&["fc1.weight", "fc1.bias"]), FROZEN_FIRST_LAYER);
@@ -275,7 +265,7 @@ fn random_dropout_follows_seed_and_step_and_its_mask_goes_backward() {
         let mut run = |seed: u64, number: i64| -> (Vec<f64>, Vec<f64>) {
             let options = PhaseOptions {
                 frozen: HashSet::new(),
-                batch_norm: BatchNorm::Train,
+                rates: Rates::new(),
                 loss: &loss,
                 optimizer: &optimizer,
                 output: None,

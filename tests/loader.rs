@@ -9,7 +9,7 @@ use freeze_plan::onnx::{Edits, LARGEST, encode, read, to_bytes};
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, evaluate};
-use freeze_plan::training::{BatchNorm, PhaseOptions, TrainStep, build, prepare, trained_edits};
+use freeze_plan::training::{PhaseOptions, Rates, TrainStep, build, prepare, trained_edits};
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 
@@ -137,7 +137,7 @@ fn train_graph(name: &str, frozen: &[&str]) -> Result<TrainStep, String> {
     let prepared = prepare(&analysis).map_err(|error| error.to_string())?;
     let options = PhaseOptions {
         frozen: frozen.iter().copied().collect(),
-        batch_norm: BatchNorm::Train,
+        rates: Rates::new(),
         loss: &LossSpec::new(LossKind::Mse),
         optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),
         output: None,

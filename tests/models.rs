@@ -10,7 +10,7 @@ use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, OnnxRuntime, evaluate};
-use freeze_plan::training::{BatchNorm, PhaseOptions, Prepared, TrainStep, build, prepare};
+use freeze_plan::training::{PhaseOptions, Prepared, Rates, TrainStep, build, prepare};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::error::Error;
 
@@ -79,14 +79,8 @@ fn case(model: &str, way: &str, entry: &serde_json::Value, file: &serde_json::Va
 
 fn step(case: &Case, frozen: HashSet<&str>) -> Result<TrainStep, Failure> {
     let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
-    let options = PhaseOptions {
-        frozen,
-        batch_norm: BatchNorm::Train,
-        loss: &case.loss,
-        optimizer: &optimizer,
-        output: None,
-        seed: 0,
-    };
+    let options =
+        PhaseOptions { frozen, rates: Rates::new(), loss: &case.loss, optimizer: &optimizer, output: None, seed: 0 };
     Ok(build(&case.prepared, &options)?)
 }
 

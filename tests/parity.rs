@@ -7,10 +7,11 @@ use freeze_plan::graph::Tensor;
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::onnx::read;
 use freeze_plan::optim::OptimizerSpec;
+use freeze_plan::plan::BatchNorm;
 use freeze_plan::plan::{FreezePlan, segments};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, Run, RunEvent, Schedule, Setup};
-use freeze_plan::training::{BatchNorm, Objective, Own, Prepared, names, prepare, target_fact};
+use freeze_plan::training::{Objective, Own, Prepared, names, prepare, target_fact};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 

@@ -7,7 +7,7 @@ use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::evaluate;
-use freeze_plan::training::{BatchNorm, Dropout, PhaseOptions, Prepared, Recompute, TrainStep, build, prepare};
+use freeze_plan::training::{Dropout, PhaseOptions, Prepared, Rates, Recompute, TrainStep, build, prepare};
 use std::collections::HashSet;
 
 fn prepared(name: &str) -> Prepared {
@@ -18,7 +18,7 @@ fn prepared(name: &str) -> Prepared {
 fn step(prepared: &Prepared) -> TrainStep {
     let options = PhaseOptions {
         frozen: HashSet::new(),
-        batch_norm: BatchNorm::Train,
+        rates: Rates::new(),
         loss: &LossSpec::new(LossKind::Mse),
         optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),
         output: None,

@@ -4,11 +4,12 @@ use crate::engines::{engines, fixture, golden};
 use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor};
 use freeze_plan::onnx::read;
+use freeze_plan::plan::BatchNorm;
 use freeze_plan::plan::{FreezePlan, PlanOptions, segments};
 use freeze_plan::planner::{self, Analysis, Request};
 use freeze_plan::runner::{Engine, Run, RunEvent, Schedule, Setup};
 use freeze_plan::training::stage::{self, StageOptions};
-use freeze_plan::training::{BatchNorm, Objective, names};
+use freeze_plan::training::{Objective, names};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -188,7 +189,7 @@ fn what_is_frozen_is_in_no_graph_of_the_update() {
         let (prepared, stage) = stage::prepare(&file, &Analysis::as_written(&file.model), 1).unwrap();
         let frozen: HashSet<&str> = list(&golden["frozen"]).into_iter().collect();
         let of = |frozen: HashSet<&str>| {
-            let options = StageOptions { frozen, batch_norm: BatchNorm::Train, seed: 0, schedule: false };
+            let options = StageOptions { frozen, seed: 0, schedule: false };
             stage::build(&prepared, &stage, &options).unwrap()
         };
         let (whole, part) = (of(HashSet::new()), of(frozen.clone()));

@@ -9,9 +9,13 @@ use crate::graph::{Graph, Model, upgrade};
 use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
+use crate::plan::BatchNorm;
 use crate::plan::{self, FreezePlan};
 use crate::training::stage::training_info;
-use crate::training::{BatchNorm, Dropout, Objective, PhaseOptions, Prepared, TrainStep, TrainingError, build};
+use crate::training::{
+    Dropout, Objective, PhaseOptions, Prepared, Rates, TrainStep, TrainingError, build, statistics_of_frozen,
+};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -144,8 +148,8 @@ pub fn run(args: &Args) -> CommandResult {
         outputs => loss.outputs = Some(outputs.to_vec()),
     }
     let options = PhaseOptions {
-        frozen: frozen.iter().map(String::as_str).collect(),
-        batch_norm,
+        frozen: HashSet::new(),
+        rates: Rates::new(),
         loss: &loss,
         optimizer: &optimizer,
         output: None,
@@ -156,12 +160,13 @@ pub fn run(args: &Args) -> CommandResult {
         let (prepared, built) = match staged {
             Some(model::Staged { prepared, stage }) => {
                 let objective = Objective::Stage { stage: &stage, lr: None };
-                let built = objective.build(&prepared, options.frozen.clone(), batch_norm, 0);
+                let built = objective.build(&prepared, held(&prepared, &frozen, batch_norm), Rates::new(), 0);
                 (prepared, built)
             }
             None => {
                 let prepared = model::prepared(loaded, dropout)?;
-                let built = build(&prepared, &options);
+                let frozen = held(&prepared, &frozen, batch_norm);
+                let built = build(&prepared, &PhaseOptions { frozen, ..options.clone() });
                 (prepared, built)
             }
         };
@@ -183,7 +188,14 @@ pub fn run(args: &Args) -> CommandResult {
         }
     }
     if args.training_info {
-        write_training(&args.out.join("training.onnx"), &loaded, &prepared, &options, &step, args.epoch)?;
+        write_training(
+            &args.out.join("training.onnx"),
+            &loaded,
+            &prepared,
+            &PhaseOptions { frozen: held(&prepared, &frozen, batch_norm), ..options },
+            &step,
+            args.epoch,
+        )?;
         written.push("training.onnx");
     }
     let contract = serde_json::to_string_pretty(&step.contract).expect("invariant: plain data");
@@ -230,6 +242,15 @@ fn with_sizes(error: TrainingError, graph: &Graph) -> Failure {
 
 /// Writes the model with the phase as its training information. The file stays as it is where its
 /// operators allow that; otherwise it is written anew at an opset that the loss needs.
+/// Returns what the train graph holds: the frozen parameters, and the statistics that stay with them.
+fn held<'a>(prepared: &'a Prepared, frozen: &'a [String], batch_norm: BatchNorm) -> HashSet<&'a str> {
+    let mut held: HashSet<&str> = frozen.iter().map(String::as_str).collect();
+    if batch_norm == BatchNorm::Frozen {
+        held.extend(statistics_of_frozen(prepared, &held));
+    }
+    held
+}
+
 fn write_training(
     path: &Path,
     loaded: &model::Loaded,
@@ -255,7 +276,6 @@ fn write_training(
         "trained": step.trained,
         "loss": options.loss,
         "optimizer": options.optimizer,
-        "batch_norm": options.batch_norm,
     });
     info.metadata.push(("freeze-plan.phase".into(), phase.to_string()));
     output::write_model(path, |data| {

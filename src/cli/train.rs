@@ -14,14 +14,15 @@ use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
 use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
-use crate::plan::{FreezePlan, segments};
+use crate::plan::{BatchNorm, FreezePlan, segments};
 use crate::planner::identify;
 use crate::report;
 use crate::runner::{
     Engine, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
 };
 use crate::training::stage::{Stage, StageError};
-use crate::training::{Objective, Own, Prepared, TrainingError, trained_edits};
+use crate::training::{Objective, Own, Prepared, Rates, TrainingError, statistics_of_frozen, trained_edits};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -203,8 +204,11 @@ fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
     let always = |name: &&str| parts.iter().all(|part| part.frozen.iter().any(|frozen| frozen == name));
-    let frozen = trainable.iter().copied().filter(always).collect();
-    let mut step = objective.build(prepared, frozen, job.freeze.batch_norm, job.run.seed)?;
+    let mut frozen: HashSet<&str> = trainable.iter().copied().filter(always).collect();
+    if job.freeze.batch_norm == BatchNorm::Frozen {
+        frozen.extend(statistics_of_frozen(prepared, &frozen));
+    }
+    let mut step = objective.build(prepared, frozen, Rates::new(), job.run.seed)?;
     step.recompute(prepared, &job.run.recompute)?;
     if job.run.accumulate > 1 {
         objective.accumulating(step)?;

@@ -12,8 +12,8 @@ use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::data::Batches;
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
-use crate::plan::{FreezePlan, Segment, segments};
-use crate::training::{BatchNorm, Objective, Prepared, Recompute, TrainStep, TrainingError};
+use crate::plan::{BatchNorm, FreezePlan, Segment, segments};
+use crate::training::{Objective, Prepared, Rates, Recompute, TrainStep, TrainingError, statistics_of_frozen};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -286,7 +286,11 @@ impl<'a> Run<'a> {
             }
         }
         let objective = &self.setup.objective;
-        let mut step = objective.build(&prepared, frozen, self.setup.batch_norm, self.setup.seed)?;
+        let mut still = frozen.clone();
+        if self.setup.batch_norm == BatchNorm::Frozen {
+            still.extend(statistics_of_frozen(&prepared, &frozen));
+        }
+        let mut step = objective.build(&prepared, still, Rates::new(), self.setup.seed)?;
         let recomputed = match engine.info().recomputes {
             true => step.recompute(&prepared, self.setup.recompute)?,
             false => Vec::new(),

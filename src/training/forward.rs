@@ -2,7 +2,7 @@
 //! Dropout become.
 
 use super::random::{Random, is_random};
-use super::{BatchNorm, TrainingError};
+use super::{Prepared, TrainingError};
 use crate::autodiff::batch_norm_node;
 use crate::graph::{Attributes, Builder, Graph, Node, Origin, Tensor, ValueId};
 use std::collections::{HashMap, HashSet};
@@ -12,7 +12,7 @@ pub(super) enum Mode<'a> {
     /// Batch statistics, moving running statistics, dropout as exported. What is random follows from
     /// `seed` and the step; without one its nodes stay. `as_written` moves statistics
     /// only where BatchNormalization is in training form, with the operator's own arithmetic.
-    Train { frozen: &'a HashSet<&'a str>, policy: BatchNorm, seed: Option<u64>, as_written: bool },
+    Train { frozen: &'a HashSet<&'a str>, seed: Option<u64>, as_written: bool },
     /// Inference form.
     Eval,
 }
@@ -41,7 +41,7 @@ pub(super) fn forward(
         let input = f.b.input(graph.value_name(*id), graph.fact(*id).clone());
         f.map.insert(*id, input);
     }
-    let still = fixed_statistics(graph, mode, parameters);
+    let still = fixed_statistics(graph, mode, statistics);
     for (id, value, _) in graph.initializers() {
         let name = value.name.as_str();
         let trains = match mode {
@@ -94,25 +94,25 @@ fn copy(f: &mut Forward, graph: &Graph, node: &Node) {
     f.map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
 }
 
-/// Returns the statistics of the BatchNormalization nodes that run in inference form.
-pub(super) fn fixed_statistics<'a>(graph: &'a Graph, mode: &Mode<'_>, parameters: &HashSet<&str>) -> HashSet<&'a str> {
-    let Mode::Train { frozen, policy: BatchNorm::Frozen, .. } = mode else { return HashSet::new() };
-    let nodes = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization"));
-    let is_frozen = |node: &&Node| {
-        let affine: Vec<&str> = [1, 2]
-            .into_iter()
-            .filter_map(|index| node.input(index))
-            .map(|id| graph.value_name(id))
-            .filter(|name| parameters.contains(name))
-            .collect();
-        !affine.is_empty() && affine.iter().all(|name| frozen.contains(name))
+/// Returns the running statistics of the BatchNormalization nodes whose trainable scale and bias are all
+/// among `frozen`, and there is one.
+pub fn statistics_of_frozen<'a>(prepared: &'a Prepared, frozen: &HashSet<&str>) -> Vec<&'a str> {
+    let graph = &prepared.model.graph;
+    let trainable: HashSet<&str> = prepared.trainable().into_iter().collect();
+    let held = |node: &&Node| {
+        let affine = [1, 2].into_iter().filter_map(|index| node.input(index)).map(|id| graph.value_name(id));
+        let mut affine = affine.filter(|name| trainable.contains(name)).peekable();
+        affine.peek().is_some() && affine.all(|name| frozen.contains(name))
     };
-    nodes
-        .filter(is_frozen)
-        .flat_map(|node| [node.input(3), node.input(4)])
-        .flatten()
-        .map(|id| graph.value_name(id))
-        .collect()
+    let nodes = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization")).filter(held);
+    nodes.flat_map(|node| [node.input(3), node.input(4)]).flatten().map(|id| graph.value_name(id)).collect()
+}
+
+/// Returns the frozen statistics: their BatchNormalization runs in inference form.
+pub(super) fn fixed_statistics<'a>(graph: &'a Graph, mode: &Mode<'_>, statistics: &HashSet<&str>) -> HashSet<&'a str> {
+    let Mode::Train { frozen, .. } = mode else { return HashSet::new() };
+    let names = graph.initializers().map(|(_, value, _)| value.name.as_str());
+    names.filter(|name| statistics.contains(name) && frozen.contains(name)).collect()
 }
 
 fn batch_norm(
@@ -242,7 +242,8 @@ fn dropout(
             flag.first().is_some_and(|value| *value != 0.0)
         }
     };
-    if random && matches!(mode, Mode::Train { .. }) {
+    let passes = |frozen: &HashSet<&str>| frozen.contains(graph.value_name(y));
+    if random && matches!(mode, Mode::Train { frozen, .. } if !passes(frozen)) {
         return drawn(f, graph, node, source);
     }
     let passed = identity(f, graph, x, y);
@@ -278,7 +279,7 @@ mod tests {
     use crate::optim::{OptimizerKind, OptimizerSpec};
     use crate::planner::Analysis;
     use crate::runner::{evaluate, testing};
-    use crate::training::{BatchNorm, PhaseOptions, build, prepare};
+    use crate::training::{PhaseOptions, Rates, build, prepare};
     use std::collections::HashSet;
 
     /// `y = x w^T` with the rows of w standardized, by BatchNormalization or written out.
@@ -317,7 +318,7 @@ mod tests {
             let prepared = prepare(&Analysis::of(&standardized(by_operator))).unwrap();
             let options = PhaseOptions {
                 frozen: HashSet::new(),
-                batch_norm: BatchNorm::Train,
+                rates: Rates::new(),
                 loss: &LossSpec::new(LossKind::Mse),
                 optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),
                 output: None,

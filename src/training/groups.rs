@@ -5,7 +5,19 @@ use crate::graph::{Fact, Graph};
 use crate::modules::Unit;
 use crate::optim::{OptimizerSpec, Parameter};
 use crate::plan::spoken_for;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+/// What the learning rate of single parameters is multiplied with in a phase, by name.
+pub type Rates<'a> = HashMap<&'a str, Rate>;
+
+/// A factor of the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// The same in all steps of the phase.
+    Fixed(f64),
+    /// Given with each step: this element of the optimizer graph's input `lr_scale`.
+    Varies(usize),
+}
 
 /// Returns the trainable parameters with their settings, in file order.
 ///

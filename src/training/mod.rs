@@ -23,11 +23,11 @@ pub mod stage;
 mod step;
 mod terms;
 
-pub use crate::plan::BatchNorm;
 pub use contract::{Contract, GraphContract, Port, Role};
 pub use dropout::Dropout;
 pub use export::trained_edits;
-pub use groups::grouped;
+pub use forward::statistics_of_frozen;
+pub use groups::{Rate, Rates, grouped};
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
 pub use prepare::{Prepared, prepare};
@@ -72,6 +72,8 @@ pub enum TrainingError {
     Stage(#[from] stage::StageError),
     #[error("training information runs as it is written: accumulate goes with a loss and an optimizer")]
     Accumulate,
+    #[error("training information runs as it is written: rates of single units go with a loss and an optimizer")]
+    Rates,
     #[error("the {graph} graph is inconsistent")]
     Check { graph: &'static str, source: crate::graph::CheckError },
 }
@@ -98,7 +100,7 @@ impl TrainingError {
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
             TrainingError::UnknownOutput { .. } | TrainingError::Recompute { .. } => ErrorKind::BadInput,
-            TrainingError::Accumulate => ErrorKind::Usage,
+            TrainingError::Accumulate | TrainingError::Rates => ErrorKind::Usage,
             _ => ErrorKind::Unsupported,
         }
     }

@@ -3,7 +3,7 @@
 use super::accumulate::accumulating;
 use super::stage::{self, Stage, StageOptions};
 use super::terms::predictions;
-use super::{BatchNorm, PhaseOptions, Prepared, TrainStep, TrainingError, build, eval};
+use super::{PhaseOptions, Prepared, Rates, TrainStep, TrainingError, build, eval};
 use crate::graph::Model;
 use crate::losses::{LossKind, LossSpec};
 use crate::optim::OptimizerSpec;
@@ -43,15 +43,18 @@ impl<'a> Objective<'a> {
         &self,
         prepared: &Prepared,
         frozen: HashSet<&str>,
-        batch_norm: BatchNorm,
+        rates: Rates<'_>,
         seed: u64,
     ) -> Result<TrainStep, TrainingError> {
         match *self {
             Objective::Own(Own { loss, output, optimizer }) => {
-                build(prepared, &PhaseOptions { frozen, batch_norm, loss, optimizer, output, seed })
+                build(prepared, &PhaseOptions { frozen, rates, loss, optimizer, output, seed })
             }
             Objective::Stage { stage, lr } => {
-                stage::build(prepared, stage, &StageOptions { frozen, batch_norm, seed, schedule: lr.is_some() })
+                if !rates.is_empty() {
+                    return Err(TrainingError::Rates);
+                }
+                stage::build(prepared, stage, &StageOptions { frozen, seed, schedule: lr.is_some() })
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
 use super::terms::{self, add_loss, targets};
-use super::{BatchNorm, Prepared, TrainingError, check_in_place, groups, names};
+use super::{Prepared, Rates, TrainingError, check_in_place, groups, names};
 use crate::autodiff::{decompose, dependents, gradients, lower, reads, recognise, simplify};
 use crate::graph::{DType, Fact, Graph, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, HashSet};
 /// What a phase trains, and how.
 #[derive(Clone, Debug)]
 pub struct PhaseOptions<'a> {
-    /// Names of the frozen initializers.
+    /// Names of what is frozen: parameters; running statistics, which then stay and are used; outputs
+    /// of Dropout nodes, which then pass their input on.
     pub frozen: HashSet<&'a str>,
-    /// What BatchNormalization does in a frozen unit.
-    pub batch_norm: BatchNorm,
+    /// What the learning rate of a parameter is multiplied with, where that is not 1.
+    pub rates: Rates<'a>,
     /// The loss.
     pub loss: &'a LossSpec,
     /// The optimizer.
@@ -82,12 +83,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     refuse_collisions(prepared, options, &updated)?;
     let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
     let graph = &differentiable(prepared, &prepared.model.graph, &names)?;
-    let mode = Mode::Train {
-        frozen: &options.frozen,
-        policy: options.batch_norm,
-        seed: Some(options.seed),
-        as_written: false,
-    };
+    let mode = Mode::Train { frozen: &options.frozen, seed: Some(options.seed), as_written: false };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();

@@ -8,16 +8,15 @@ use crate::graph::{DType, Fact, Graph, Model, Origin, ValueId, prune};
 use crate::training::contract::{Contract, FORMAT, Role, ports};
 use crate::training::forward::{Forward, Mode, fixed_statistics, forward};
 use crate::training::step::{as_model, differentiable, finish};
-use crate::training::{BatchNorm, Prepared, Slot, TrainStep, TrainingError, check_in_place, names};
+use crate::training::{Prepared, Slot, TrainStep, TrainingError, check_in_place, names};
 use std::collections::{HashMap, HashSet};
 
 /// What a phase trains.
 #[derive(Clone, Debug)]
 pub struct StageOptions<'a> {
-    /// Names of the frozen initializers.
+    /// Names of what is frozen: parameters; running statistics of a BatchNormalization in training
+    /// form, which then stay and are used; outputs of Dropout nodes, which then pass their input on.
     pub frozen: HashSet<&'a str>,
-    /// What BatchNormalization in training form does in a frozen unit.
-    pub batch_norm: BatchNorm,
     /// Seed of random Dropout; another phase takes another one.
     pub seed: u64,
     /// Reads the learning rate from the input `lr` instead of the step's own.
@@ -38,9 +37,8 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
     }
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
-    let mode =
-        Mode::Train { frozen: &options.frozen, policy: options.batch_norm, seed: Some(options.seed), as_written: true };
-    let still = fixed_statistics(graph, &mode, &parameters);
+    let mode = Mode::Train { frozen: &options.frozen, seed: Some(options.seed), as_written: true };
+    let still = fixed_statistics(graph, &mode, &statistics);
     let active = active(graph, stage, options, &still);
     let trained: Vec<String> = names_of(graph, &active, Holder::Parameter);
     let (moving, updated) = split(graph, stage, options, &active);
