@@ -90,7 +90,7 @@ fn preview(path: &Path, json: bool) -> Result<(OnnxFile, usize), Failure> {
     let plan = plan(
         &file,
         &analysis,
-        &Request { epochs: 10, options: &options, slots: 1, own_slots: Default::default(), sizes },
+        &Request { epochs: 10, steps_per_epoch: 0, options: &options, slots: 1, own_slots: Default::default(), sizes },
     )?;
     black_box(if json { plan.to_json() } else { report::plan_table(&plan) });
     let nodes = analysis.model.graph.nodes().len();

@@ -22,9 +22,9 @@
 //!
 //! let file = freeze_plan::onnx::read("fixtures/digits/model.onnx".as_ref())?;
 //! let analysis = Analysis::of(&file.model);
-//! let options = PlanOptions { freeze_start: 0.25, ..PlanOptions::default() };
+//! let options = PlanOptions::default().with("freeze_start", 0.25);
 //! let sizes = sizes(&analysis.model.graph, 64, &[])?;
-//! let plan = plan(&file, &analysis, &Request { epochs: 10, options: &options, slots: 1, own_slots: Default::default(), sizes })?;
+//! let plan = plan(&file, &analysis, &Request { epochs: 10, steps_per_epoch: 0, options: &options, slots: 1, own_slots: Default::default(), sizes })?;
 //! for epoch in &plan.epochs {
 //!     println!("{}: {} units, {:?}", epoch.epoch, epoch.frozen_units, epoch.frozen);
 //! }

@@ -48,9 +48,15 @@ fn said(path: &Path, bytes: Vec<u8>) -> String {
     };
     let mut text = String::new();
     for unit in [UnitKind::Leaf, UnitKind::Composer, UnitKind::Block, UnitKind::Parameter] {
-        let options = PlanOptions { unit, ..PlanOptions::default() };
-        let request =
-            Request { epochs: 4, options: &options, slots: 1, own_slots: Default::default(), sizes: sizes.clone() };
+        let options = PlanOptions { unit: Some(unit), ..PlanOptions::default() };
+        let request = Request {
+            epochs: 4,
+            steps_per_epoch: 0,
+            options: &options,
+            slots: 1,
+            own_slots: Default::default(),
+            sizes: sizes.clone(),
+        };
         let plan = match plan(&file, &analysis, &request) {
             Ok(plan) => plan,
             Err(error) => return told(&error),

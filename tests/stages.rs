@@ -45,6 +45,7 @@ fn plan(
     let epochs = golden["epochs"].as_u64().unwrap() as usize;
     let request = Request {
         epochs,
+        steps_per_epoch: 0,
         options: &options,
         slots: 1,
         own_slots: Default::default(),

@@ -108,10 +108,10 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let plan = match (planned, &args.plan_file, &stage) {
         (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
-        (_, _, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.epochs, &sizes)?,
+        (_, _, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.length(), &sizes)?.plan,
         _ => {
             let slots = model::slots(&loaded, &optimizer)?;
-            model::plan(&loaded, &args.plan.options()?, args.plan.epochs, slots, &sizes)?
+            model::plan(&loaded, &args.plan.options()?, args.plan.length(), slots, &sizes)?.plan
         }
     };
     let planned = plan.policy.settings.get("batch_norm").and_then(|value| value.as_str()).unwrap_or("train");

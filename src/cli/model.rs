@@ -9,8 +9,8 @@ use crate::graph::{Graph, ValueId};
 use crate::modules::{UnitKind, units};
 use crate::onnx::{OnnxFile, read};
 use crate::optim::{OptimizerSpec, SlotSpec};
-use crate::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
-use crate::planner::{self, Analysis, Request};
+use crate::plan::{FreezePlan, PlanOptions, Run, frozen_unless_kept};
+use crate::planner::{Analysis, Basis, Request};
 use crate::training::{Dropout, Prepared, TrainingError, grouped, prepare, stage};
 use std::collections::HashMap;
 use std::path::Path;
@@ -81,27 +81,43 @@ pub fn prepared(loaded: &Loaded, dropout: Dropout) -> Result<Prepared, Failure> 
     })
 }
 
-/// Plans a run of the model.
+/// A plan, and what others of the same run are made from.
+pub struct Planned {
+    /// The plan.
+    pub plan: FreezePlan,
+    /// Units, costs and policy.
+    pub basis: Basis,
+}
+
+/// Plans a run of the model; `length` has 0 steps in an epoch where they are not known.
 pub fn plan(
     loaded: &Loaded,
     options: &PlanOptions,
-    epochs: usize,
+    length: Run,
     slots: Slots,
     sizes: &Sizes,
-) -> Result<FreezePlan, Failure> {
+) -> Result<Planned, Failure> {
     let graph = &loaded.analysis.model.graph;
     let numbers = sizes.of(graph)?;
     let mut options = options.clone();
     let frozen = loaded.frozen();
-    let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit), &frozen, &options.keep)?;
+    let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit()), &frozen, &options.keep)?;
     let note = from_the_start(&frozen, patterns.len());
     options.freeze.extend(patterns);
-    let request = Request { epochs, options: &options, slots: slots.each, own_slots: slots.own, sizes: numbers };
-    let mut plan = planner::plan(&loaded.file, &loaded.analysis, &request)?;
+    let request = Request {
+        epochs: length.epochs,
+        steps_per_epoch: length.steps_per_epoch,
+        options: &options,
+        slots: slots.each,
+        own_slots: slots.own,
+        sizes: numbers,
+    };
+    let basis = Basis::of(&loaded.file, &loaded.analysis, &request)?;
+    let mut plan = basis.plan()?;
     let notes = loaded.artifacts.iter().flat_map(|artifacts| artifacts.notes.iter().cloned());
     let batch = fixed_batch(graph, sizes.batch());
     plan.summary.notes.extend(notes.chain(note).chain(batch));
-    Ok(plan)
+    Ok(Planned { plan, basis })
 }
 
 /// Says that a batch size was asked for which the file does not take.
@@ -173,20 +189,14 @@ pub fn staged(loaded: &Loaded, number: usize, dropout: Dropout) -> Result<Staged
 
 impl Staged {
     /// Plans a run of the step: what it does not update is frozen throughout.
-    pub fn plan(
-        &self,
-        loaded: &Loaded,
-        options: &PlanOptions,
-        epochs: usize,
-        sizes: &Sizes,
-    ) -> Result<FreezePlan, Failure> {
+    pub fn plan(&self, loaded: &Loaded, options: &PlanOptions, length: Run, sizes: &Sizes) -> Result<Planned, Failure> {
         let trainable = self.prepared.trainable();
         let stays = loaded.analysis.trainable().into_iter().filter(|name| !trainable.contains(name));
         let mut options = options.clone();
         options.freeze.extend(stays.map(globset::escape));
         let slots = Slots { each: self.stage.slots_per_parameter(), own: HashMap::new() };
-        let mut plan = plan(loaded, &options, epochs, slots, sizes)?;
-        plan.summary.notes.push(self.stage.describe());
-        Ok(plan)
+        let mut planned = plan(loaded, &options, length, slots, sizes)?;
+        planned.plan.summary.notes.push(self.stage.describe());
+        Ok(planned)
     }
 }

@@ -3,9 +3,10 @@
 use super::failure::Failure;
 use super::sizes::Sizes;
 use crate::error::ErrorKind;
-use crate::plan::PlanOptions;
+use crate::plan::{PlanOptions, Run};
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// What is frozen when.
@@ -14,9 +15,16 @@ pub struct PlanArgs {
     /// Number of epochs
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub epochs: usize,
-    /// Freezing policy: linear (default) or none
+    /// Steps of an epoch, for policies that act within one; by default such acts are shown at the start of the
+    /// next epoch
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Freezing policy, linear by default; `freeze-plan policies` lists them
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
+    /// Setting of the policy, such as t_0=0.5; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Fraction of the run before which nothing freezes, in [0, 1]; default 0.5
     #[arg(long, value_name = "F")]
     freeze_start: Option<f64>,
@@ -29,7 +37,8 @@ pub struct PlanArgs {
     /// What freezes as one: leaf (default), composer, block or parameter
     #[arg(long, value_name = "KIND")]
     unit: Option<String>,
-    /// Freeze what matches in every epoch: a glob on unit path or parameter name; may be repeated
+    /// Freeze what matches in every epoch: a glob on unit path or parameter name, or re: and a regular expression;
+    /// may be repeated
     #[arg(long, value_name = "PATTERN")]
     freeze: Vec<String>,
     /// Never freeze what matches; may be repeated
@@ -55,25 +64,49 @@ impl PlanArgs {
     pub fn given(&self) -> bool {
         let named = [&self.policy, &self.arithmetic, &self.unit].into_iter().any(Option::is_some);
         let numbers = self.freeze_start.is_some() || self.freeze_level.is_some();
-        named || numbers || !self.freeze.is_empty() || !self.keep.is_empty()
+        let listed = [&self.freeze, &self.keep, &self.set].into_iter().any(|list| !list.is_empty());
+        named || numbers || listed
+    }
+
+    /// Returns how long the run is; 0 steps in an epoch where they were not given.
+    pub fn length(&self) -> Run {
+        Run { epochs: self.epochs, steps_per_epoch: self.steps.unwrap_or(0) }
     }
 
     /// Returns the options, those not given at their defaults.
     pub fn options(&self) -> Result<PlanOptions, Failure> {
         let default = PlanOptions::default();
-        Ok(PlanOptions {
+        let mut options = PlanOptions {
             policy: self.policy.clone().unwrap_or(default.policy),
-            freeze_start: self.freeze_start.unwrap_or(default.freeze_start),
-            freeze_level: self.freeze_level.unwrap_or(default.freeze_level),
-            arithmetic: word("--arithmetic", &self.arithmetic)?.unwrap_or(default.arithmetic),
-            unit: word("--unit", &self.unit)?.unwrap_or(default.unit),
+            unit: word("--unit", &self.unit)?,
             freeze: self.freeze.clone(),
             keep: self.keep.clone(),
             parameter: self.roles.parameter.clone(),
             buffer: self.roles.buffer.clone(),
-            batch_norm: default.batch_norm,
-        })
+            ..PlanOptions::default()
+        };
+        for text in &self.set {
+            let (name, value) = setting(text)?;
+            options.knobs.insert(name, value);
+        }
+        let named = [
+            ("freeze_start", self.freeze_start.map(Value::from)),
+            ("freeze_level", self.freeze_level.map(Value::from)),
+            ("arithmetic", self.arithmetic.clone().map(Value::from)),
+        ];
+        for (name, value) in named {
+            options.knobs.extend(value.map(|value| (name.to_string(), value)));
+        }
+        Ok(options)
     }
+}
+
+/// Reads `KEY=VALUE`: a value is JSON, or a word as it stands.
+pub(super) fn setting(text: &str) -> Result<(String, Value), Failure> {
+    let wrong = || Failure::new(ErrorKind::Usage, format!("--set \"{text}\" is not KEY=VALUE"));
+    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+    Ok((name.trim().to_string(), value))
 }
 
 /// Reads a word as the job file would.

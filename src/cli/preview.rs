@@ -49,8 +49,8 @@ pub fn run(args: &Args) -> CommandResult {
             .ok(),
     };
     let mut plan = match stage {
-        Some(stage) => stage.plan(&loaded, &options, args.plan.epochs, &sizes)?,
-        None => model::plan(&loaded, &options, args.plan.epochs, model::slots(&loaded, &optimizer)?, &sizes)?,
+        Some(stage) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
+        None => model::plan(&loaded, &options, args.plan.length(), model::slots(&loaded, &optimizer)?, &sizes)?.plan,
     };
     let text = match args.format {
         Format::Table => lines(&report::plan_table(&plan)).into_owned(),

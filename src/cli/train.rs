@@ -9,12 +9,12 @@ use super::progress::{Progress, metric};
 use super::sizes::Sizes;
 use super::{STOPPED, model, output};
 use crate::artifacts;
-use crate::data::{Batches, Dataset};
+use crate::data::{Batches, Dataset, LastBatch};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
 use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
-use crate::plan::{BatchNorm, FreezePlan, segments};
+use crate::plan::{BatchNorm, FreezePlan, Run, segments};
 use crate::planner::identify;
 use crate::report;
 use crate::runner::{
@@ -58,18 +58,19 @@ pub fn run(args: &Args) -> CommandResult {
     let mut loaded = model::load_as(&job.model, &sizes, args.runtime.runtime.as_deref(), roles)?;
     sizes.shapes = shapes(&job, &loaded.analysis.model.graph);
     let sizes = sizes.that_fit(&loaded.analysis.model.graph);
-    let epochs = job.run.epochs as usize;
+    let length = Run { epochs: job.run.epochs as usize, steps_per_epoch: steps(&job) };
     let loss = job.objective();
     let stage = stage(&args.job, &job, &loss, &loaded)?;
     let schedule = job.schedule.clone().unwrap_or_default();
     if stage.is_none() {
         job.schedule = Some(schedule.clone());
     }
-    let mut plan = match (&stage, &job.optimizer) {
-        (Some(staged), _) => staged.plan(&loaded, &options, epochs, &sizes)?,
-        (None, Some(optimizer)) => model::plan(&loaded, &options, epochs, model::slots(&loaded, optimizer)?, &sizes)?,
+    let planned = match (&stage, &job.optimizer) {
+        (Some(staged), _) => staged.plan(&loaded, &options, length, &sizes)?,
+        (None, Some(optimizer)) => model::plan(&loaded, &options, length, model::slots(&loaded, optimizer)?, &sizes)?,
         _ => unreachable!("invariant: without a stage the job has both sections"),
     };
+    let model::Planned { mut plan, .. } = planned;
     identify(&mut plan, &loaded.file);
     let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", |loaded| fit(&job, &loss, loaded, &plan))?;
     let Fitted { prepared, stage, train: train_data, eval: eval_data } = fitted;
@@ -154,6 +155,18 @@ fn shapes(job: &Job, graph: &Graph) -> Vec<(String, Vec<usize>)> {
         Some((input.clone(), [&[job.data.batch], rest].concat()))
     };
     job.data.inputs.iter().filter_map(shape).collect()
+}
+
+/// Returns the steps of an epoch; 0 where the data cannot tell. What is wrong with the data is told later.
+fn steps(job: &Job) -> usize {
+    let Some(column) = job.data.inputs.values().next() else { return 0 };
+    let Ok(data) = Dataset::open(&job.data.train, Some(&[column.as_str()])) else { return 0 };
+    let Some(rows) = data.column(column).ok().and_then(|column| column.shape().first().copied()) else { return 0 };
+    let batches = match job.data.last_batch {
+        LastBatch::Keep => rows.div_ceil(job.data.batch),
+        LastBatch::Drop => rows / job.data.batch,
+    };
+    batches.div_ceil(usize::try_from(job.run.accumulate).unwrap_or(usize::MAX))
 }
 
 /// What a job trains, with its data.

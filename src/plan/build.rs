@@ -1,13 +1,10 @@
-//! Asks a policy epoch by epoch and writes down what it says.
+//! Plans from models: what is given, and what comes out.
 
 use super::freeze_plan::*;
-use super::options::check_epochs;
-use super::selection::{Wish, wishes};
-use super::summary::summary;
-use super::{Decision, History, Moment, PlanError, PlanOptions, Policy, policies};
+use super::{PlanError, PlanOptions, Planner, Policy, policies};
 use crate::cost::{Flops, StepCost, UnitCost};
 use crate::modules::Unit;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 
 /// Predicts what a step costs.
 pub trait StepCosts {
@@ -52,6 +49,8 @@ pub struct Inputs<'a> {
     pub step_costs: &'a dyn StepCosts,
     /// Epochs of the run, from 1 to [`MAX_EPOCHS`](super::MAX_EPOCHS).
     pub epochs: usize,
+    /// Steps of an epoch; 0 where they are not known.
+    pub steps_per_epoch: usize,
 }
 
 /// Returns the plan of the policy that `options` name.
@@ -62,196 +61,25 @@ pub fn build(inputs: &Inputs<'_>, options: &PlanOptions) -> Result<FreezePlan, P
     build_with(inputs, policies::find(options)?.as_ref(), &options.freeze, &options.keep)
 }
 
-/// Returns the plan of `policy`. What the globs `freeze` and `keep` match, on unit paths and
-/// parameter names, is frozen in all epochs and in none; they win over the policy.
+/// Returns the plan of a policy, with what `freeze` and `keep` say about single units and parameters; both are
+/// patterns on unit paths and parameter names.
 ///
 /// # Errors
-/// As [`build()`], and the policy answers for another number of units or with no fraction in [0, 1].
+/// A pattern matches nothing, the inputs do not fit together, or the policy decides on another number of units or
+/// outside its range.
 pub fn build_with(
     inputs: &Inputs<'_>,
     policy: &dyn Policy,
     freeze: &[String],
     keep: &[String],
 ) -> Result<FreezePlan, PlanError> {
-    check_epochs(inputs.epochs)?;
-    check_inputs(inputs)?;
-    let mut planner = Planner {
-        inputs,
-        policy,
-        wishes: wishes(inputs.units, freeze, keep)?,
-        prices: HashMap::new(),
-        before: Vec::new(),
-    };
-    let epochs = (1..=inputs.epochs).map(|epoch| planner.epoch(epoch)).collect::<Result<Vec<_>, _>>()?;
-    let (frozen, fraction) = planner.decide(inputs.epochs)?;
-    let last = FinalDecision { frozen_units: frozen.units, fraction, frozen: frozen.names };
-    let mut plan = FreezePlan {
-        format: FORMAT.into(),
-        model: inputs.model.clone(),
-        units: inputs.units.iter().zip(inputs.costs).map(planned_unit).collect(),
-        policy: PolicyRecord { name: policy.name().into(), settings: policy.settings() },
-        assumed: Assumed::default(),
-        summary: Summary::default(),
-        epochs,
-        last,
-    };
-    remaining(&mut plan, inputs.step_costs);
-    plan.summary = summary(&plan, inputs.step_costs);
-    Ok(plan)
-}
-
-/// Writes down what remains of each unit's backward pass.
-fn remaining(plan: &mut FreezePlan, step_costs: &dyn StepCosts) {
-    for Segment { first_epoch, frozen, .. } in segments(plan) {
-        let costs = step_costs.unit_costs(&frozen.iter().map(String::as_str).collect());
-        for (unit, Flops { input_grad, weight_grad, .. }) in plan.units.iter_mut().zip(costs) {
-            let before = unit.backward.last().map(|before| (before.input_grad, before.weight_grad));
-            if before != Some((input_grad, weight_grad)) {
-                unit.backward.push(Remaining { from_epoch: first_epoch, input_grad, weight_grad });
-            }
-        }
-    }
-}
-
-fn check_inputs(inputs: &Inputs<'_>) -> Result<(), PlanError> {
-    let (units, costs) = (inputs.units.len(), inputs.costs.len());
-    if units != costs {
-        return Err(PlanError::Lengths { units, costs });
-    }
-    let mut owners: HashMap<&str, &Unit> = HashMap::new();
-    for unit in inputs.units {
-        for parameter in &unit.parameters {
-            if let Some(first) = owners.insert(parameter, unit) {
-                return Err(PlanError::TwoUnits {
-                    parameter: parameter.clone(),
-                    first: first.path.clone(),
-                    second: unit.path.clone(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn planned_unit((unit, cost): (&Unit, &UnitCost)) -> PlannedUnit {
-    PlannedUnit {
-        index: unit.index,
-        path: unit.path.clone(),
-        class: unit.class.clone(),
-        parameters: unit.parameters.clone(),
-        shared: unit.shared.clone(),
-        elements: cost.elements,
-        flops: cost.flops,
-        state_bytes: cost.gradient_bytes.saturating_add(cost.slot_bytes),
-        backward: Vec::new(),
-    }
-}
-
-struct Planner<'a> {
-    inputs: &'a Inputs<'a>,
-    policy: &'a dyn Policy,
-    wishes: Vec<Vec<Wish>>,
-    prices: HashMap<Vec<String>, StepCost>,
-    /// What was frozen in the epoch before.
-    before: Vec<String>,
-}
-
-struct Frozen {
-    names: Vec<String>,
-    units: usize,
-}
-
-impl Planner<'_> {
-    fn epoch(&mut self, epoch: usize) -> Result<EpochPlan, PlanError> {
-        let (frozen, fraction) = self.decide(epoch - 1)?;
-        let predicted = self.predict(&frozen.names, epoch == 1);
-        self.before.clone_from(&frozen.names);
-        Ok(EpochPlan {
-            epoch,
-            frozen_units: frozen.units,
-            fraction,
-            frozen: frozen.names,
-            lr_scale: BTreeMap::new(),
-            predicted,
-        })
-    }
-
-    /// Returns what a step costs. A cache holds what was frozen in the epoch before and still is.
-    fn predict(&mut self, frozen: &[String], first: bool) -> Predicted {
-        let cost = self.price(frozen);
-        let filled = if first {
-            0
-        } else {
-            let now: HashSet<&str> = frozen.iter().map(String::as_str).collect();
-            let both: Vec<String> = self.before.iter().filter(|name| now.contains(name.as_str())).cloned().collect();
-            self.price(&both).cacheable
-        };
-        let nothing = self.price(&[]).total();
-        let relative = |flops: u64| if nothing == 0 { 1.0 } else { flops as f64 / nothing as f64 };
-        Predicted {
-            step_cost: relative(cost.total()),
-            backward_flops: cost.backward(),
-            state_bytes: cost.state_bytes(),
-            forward_flops: cost.flops.forward,
-            input_grad_flops: cost.flops.input_grad,
-            weight_grad_flops: cost.flops.weight_grad,
-            gradient_bytes: cost.gradient_bytes,
-            slot_bytes: cost.slot_bytes,
-            activation_bytes: cost.activation_bytes,
-            cached_step_cost: relative(cost.total().saturating_sub(filled)),
-            cut_bytes: cost.cut_bytes,
-        }
-    }
-
-    /// Returns what is frozen after `completed` epochs, and the schedule's value.
-    fn decide(&self, completed: usize) -> Result<(Frozen, f64), PlanError> {
-        let Inputs { units, costs, epochs, .. } = *self.inputs;
-        let moment = Moment { units, costs, epochs, completed, history: &History::default() };
-        let Decision { frozen, fraction } = self.policy.decide(&moment);
-        let reason = if frozen.units() != units.len() {
-            Some(format!("it decided on {} units, expected {}", frozen.units(), units.len()))
-        } else if !(0.0..=1.0).contains(&fraction) {
-            Some(format!("its fraction is {fraction}, expected one in [0, 1]"))
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            return Err(PlanError::Decision { policy: self.policy.name().into(), epoch: completed + 1, reason });
-        }
-        let training = units.iter().enumerate().filter(|(index, _)| !frozen.contains(*index));
-        let in_use: HashSet<&str> = training.flat_map(|(_, unit)| unit.shared.iter().map(String::as_str)).collect();
-        let mut result = Frozen { names: Vec::new(), units: 0 };
-        for (index, (unit, wishes)) in units.iter().zip(&self.wishes).enumerate() {
-            for (parameter, wish) in unit.parameters.iter().zip(wishes) {
-                let by_policy = frozen.contains(index) && !in_use.contains(parameter.as_str());
-                if *wish == Wish::Freeze || (*wish == Wish::Policy && by_policy) {
-                    result.names.push(parameter.clone());
-                }
-            }
-        }
-        let all: HashSet<&str> = result.names.iter().map(String::as_str).collect();
-        let whole = |unit: &&Unit| {
-            let mut held = unit.parameters.iter().chain(&unit.shared).peekable();
-            held.peek().is_some() && held.all(|name| all.contains(name.as_str()))
-        };
-        result.units = units.iter().filter(whole).count();
-        Ok((result, fraction))
-    }
-
-    fn price(&mut self, frozen: &[String]) -> StepCost {
-        if let Some(cost) = self.prices.get(frozen) {
-            return *cost;
-        }
-        let cost = self.inputs.step_costs.cost(&frozen.iter().map(String::as_str).collect());
-        self.prices.insert(frozen.to_vec(), cost);
-        cost
-    }
+    Planner::new(*inputs, policy, freeze, keep)?.plan()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Chain, chain, six_units};
-    use super::super::{FrozenSet, MAX_EPOCHS};
+    use super::super::{Decision, FrozenSet, MAX_EPOCHS, Moment};
     use super::*;
 
     fn plan(chain: &Chain, epochs: usize, options: &PlanOptions) -> FreezePlan {
@@ -290,7 +118,7 @@ mod tests {
         ];
         let chain = chain(53);
         for Case { epochs, start, level, saving } in cases {
-            let options = PlanOptions { freeze_start: start, freeze_level: level, ..PlanOptions::default() };
+            let options = PlanOptions::default().with("freeze_start", start).with("freeze_level", level);
             let summary = plan(&chain, epochs, &options).summary;
             assert_eq!(format!("{:.1}", 100.0 * (1.0 - summary.cost_ratio)), saving, "E={epochs} {start} {level}");
             assert_eq!(summary.ceiling, 1.0 / summary.cost_ratio);
@@ -341,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_remains_of_a_units_backward_pass_is_written_where_it_changes() {
-        let plan = plan(&chain(4), 10, &PlanOptions { freeze_start: 0.0, ..PlanOptions::default() });
+        let plan = plan(&chain(4), 10, &PlanOptions::default().with("freeze_start", 0.0));
         let remaining = |unit: usize| {
             let backward = plan.units[unit].backward.iter();
             backward.map(|r| (r.from_epoch, r.input_grad, r.weight_grad)).collect::<Vec<_>>()
@@ -361,7 +189,7 @@ mod tests {
         };
         assert_eq!(text(0, &PlanOptions::default()), "epochs is 0, expected 1 to 1000000");
         assert!(text(MAX_EPOCHS + 1, &PlanOptions::default()).starts_with("epochs is 1000001"));
-        let level = PlanOptions { freeze_level: 1.01, ..PlanOptions::default() };
+        let level = PlanOptions::default().with("freeze_level", 1.01);
         assert_eq!(text(3, &level), "freeze_level is 1.01, expected a fraction in [0, 1]");
     }
 
@@ -393,7 +221,7 @@ mod tests {
     fn a_shared_parameter_freezes_with_the_last_unit_that_uses_it() {
         let mut model = chain(4);
         model.units[2].shared = vec!["u0.weight".into()];
-        let options = PlanOptions { freeze_start: 0.0, ..PlanOptions::default() };
+        let options = PlanOptions::default().with("freeze_start", 0.0);
         let plan = plan(&model, 8, &options);
         let frozen: Vec<String> = plan.epochs.iter().map(|epoch| epoch.frozen.join(" ")).collect();
         let (second, all) = ("u1.weight", "u0.weight u1.weight u2.weight");

@@ -7,16 +7,20 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PlanError {
-    #[error("{argument} is {value}, expected a fraction in [0, 1]")]
-    Fraction { argument: &'static str, value: f64 },
+    #[error("{name} is {found}, expected {expected}")]
+    Knob { name: &'static str, found: String, expected: String },
+    #[error("policy \"{policy}\" has no setting \"{name}\"{}", meant(.nearest))]
+    UnknownKnob { policy: String, name: String, nearest: Option<String>, known: Vec<String> },
+    #[error("the plan would change {changes} times within its epochs and name {names} parameters, at most {most} go")]
+    Changes { changes: usize, names: usize, most: usize },
     #[error("{argument} is {value:e}, the exact arithmetic takes at most {most} decimals")]
     Decimals { argument: &'static str, value: f64, most: usize },
     #[error("epochs is {epochs}, expected 1 to {most}", most = super::MAX_EPOCHS)]
     Epochs { epochs: usize },
     #[error("there is no policy \"{name}\"{}, expected one of {known}", meant(.nearest))]
     UnknownPolicy { name: String, nearest: Option<String>, known: String },
-    #[error("{argument} pattern \"{pattern}\" is no glob: {reason}")]
-    Pattern { argument: &'static str, pattern: String, reason: String },
+    #[error("{argument} pattern \"{pattern}\" is no {kind}: {reason}")]
+    Pattern { argument: &'static str, pattern: String, kind: &'static str, reason: String },
     #[error("{argument} pattern \"{pattern}\" matches no unit and no parameter{}", list(.near))]
     NoMatch { argument: &'static str, pattern: String, near: Vec<String> },
     #[error("{argument} pattern \"{pattern}\" matches no module and no initializer{}", list(.near))]
@@ -51,7 +55,9 @@ impl PlanError {
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            PlanError::Fraction { .. }
+            PlanError::Knob { .. }
+            | PlanError::UnknownKnob { .. }
+            | PlanError::Changes { .. }
             | PlanError::Decimals { .. }
             | PlanError::Epochs { .. }
             | PlanError::UnknownPolicy { .. }

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn plan() -> FreezePlan {
-        build(&six_units().inputs(7), &PlanOptions { freeze_start: 0.1, ..PlanOptions::default() }).unwrap()
+        build(&six_units().inputs(7), &PlanOptions::default().with("freeze_start", 0.1)).unwrap()
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
             r#""flops":{"forward":1,"input_grad":1,"weight_grad":1},"state_bytes":8,"#,
             r#""backward":[{"from_epoch":1,"input_grad":0,"weight_grad":1}]}],"#,
             r#""policy":{"name":"linear","freeze_start":0.5,"freeze_level":1.0,"arithmetic":"composer"},"#,
-            r#""assumed":{"batch":0,"inputs":{},"slots":0},"#,
+            r#""assumed":{"batch":0,"inputs":{},"slots":0,"steps_per_epoch":0},"#,
             r#""epochs":[{"epoch":1,"frozen_units":0,"fraction":0.0,"frozen":[],"lr_scale":{},"#,
             r#""predicted":{"step_cost":1.0,"backward_flops":1,"state_bytes":8,"forward_flops":1,"#,
             r#""input_grad_flops":0,"weight_grad_flops":1,"gradient_bytes":4,"slot_bytes":4,"activation_bytes":1,"#,

@@ -96,6 +96,10 @@ pub struct Assumed {
     pub inputs: BTreeMap<String, Vec<usize>>,
     /// Tensors that the optimizer keeps for each parameter.
     pub slots: u64,
+    /// Steps of an epoch; 0 where they are not known. Then what a policy would do within an epoch it does at the
+    /// start of the next one.
+    #[serde(default)]
+    pub steps_per_epoch: usize,
 }
 
 /// The policy and its knobs.
@@ -116,21 +120,71 @@ impl PolicyRecord {
     }
 }
 
-/// What is frozen while one epoch trains.
+/// What is frozen while one epoch trains, or from some step of it on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochPlan {
     /// Epoch, from 1.
     pub epoch: usize,
+    /// Steps of the epoch that come before; 0 but for entries of `changes`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub after: usize,
     /// Units of which every parameter is frozen.
     pub frozen_units: usize,
     /// The schedule's value in [0, 1], before it is turned into a count.
     pub fraction: f64,
     /// Names of the frozen initializers, in the order of the units.
     pub frozen: Vec<String>,
-    /// Factors on the learning rate by initializer name; 1 where absent.
+    /// Names of the running statistics that stay and are used in place of those of the batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub statistics: Vec<String>,
+    /// Names of the outputs of Dropout nodes that pass their input on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropout_off: Vec<String>,
+    /// Factors on the learning rate by initializer name; 1 where absent. Of a policy that anneals those of the first
+    /// step.
     pub lr_scale: BTreeMap<String, f64>,
     /// What a step is predicted to cost.
     pub predicted: Predicted,
+    /// What is frozen instead from later steps of the epoch on, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<EpochPlan>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl EpochPlan {
+    /// Returns the entry of the epoch's start and those of its changes.
+    pub fn stretches(&self) -> impl Iterator<Item = &EpochPlan> {
+        std::iter::once(self).chain(&self.changes)
+    }
+
+    /// Returns the entry that holds after `after` steps of the epoch.
+    pub fn at(&self, after: usize) -> &EpochPlan {
+        self.changes.iter().rev().find(|change| change.after <= after).unwrap_or(self)
+    }
+
+    /// Returns a predicted number, averaged over the steps of the epoch.
+    pub fn mean(&self, steps_per_epoch: usize, number: impl Fn(&Predicted) -> f64) -> f64 {
+        if self.changes.is_empty() || steps_per_epoch == 0 {
+            return number(&self.predicted);
+        }
+        let ends = self.changes.iter().map(|change| change.after).chain([steps_per_epoch]);
+        let part = |(stretch, end): (&EpochPlan, usize)| {
+            number(&stretch.predicted) * end.saturating_sub(stretch.after) as f64 / steps_per_epoch as f64
+        };
+        self.stretches().zip(ends).map(part).sum()
+    }
+
+    /// Returns the names of all that is frozen: parameters, statistics, outputs of Dropout nodes.
+    pub fn held(&self) -> impl Iterator<Item = &str> {
+        self.frozen.iter().chain(&self.statistics).chain(&self.dropout_off).map(String::as_str)
+    }
+
+    fn holds_as(&self, other: &EpochPlan) -> bool {
+        (&self.frozen, &self.statistics, &self.dropout_off) == (&other.frozen, &other.statistics, &other.dropout_off)
+    }
 }
 
 /// What a step is predicted to cost.
@@ -236,25 +290,71 @@ impl FreezePlan {
     }
 }
 
-/// A run of epochs with one frozen set.
+/// A place in a run, between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Point {
+    /// Epoch, from 1.
+    pub epoch: usize,
+    /// Steps of the epoch that come before.
+    pub after: usize,
+}
+
+impl Point {
+    /// The start of a run.
+    pub const START: Point = Point { epoch: 1, after: 0 };
+}
+
+/// A run of steps with one frozen set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// First epoch, from 1.
     pub first_epoch: usize,
+    /// Steps of that epoch that come before.
+    pub after: usize,
     /// Last epoch, included.
     pub last_epoch: usize,
+    /// Steps of that epoch after which the segment ends; `None` for its end.
+    pub until: Option<usize>,
     /// Names of the frozen initializers.
     pub frozen: Vec<String>,
+    /// Names of the running statistics that stay.
+    pub statistics: Vec<String>,
+    /// Names of the outputs of Dropout nodes that pass their input on.
+    pub dropout_off: Vec<String>,
 }
 
-/// Returns the runs of epochs with the same frozen set, in order.
+impl Segment {
+    /// Returns where the segment starts.
+    pub fn start(&self) -> Point {
+        Point { epoch: self.first_epoch, after: self.after }
+    }
+
+    /// Returns the names of all that is frozen: parameters, statistics, outputs of Dropout nodes.
+    pub fn held(&self) -> impl Iterator<Item = &str> {
+        self.frozen.iter().chain(&self.statistics).chain(&self.dropout_off).map(String::as_str)
+    }
+}
+
+/// Returns the runs of steps with the same frozen set, in order.
 pub fn segments(plan: &FreezePlan) -> Vec<Segment> {
-    let runs = plan.epochs.chunk_by(|a, b| a.frozen == b.frozen);
-    let segment = |run: &[EpochPlan]| {
-        let (first, last) = (run.first()?, run.last()?);
-        Some(Segment { first_epoch: first.epoch, last_epoch: last.epoch, frozen: first.frozen.clone() })
-    };
-    runs.filter_map(segment).collect()
+    let stretches: Vec<&EpochPlan> = plan.epochs.iter().flat_map(EpochPlan::stretches).collect();
+    let mut segments: Vec<Segment> = Vec::new();
+    for run in stretches.chunk_by(|a, b| a.holds_as(b)) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        if let Some(before) = segments.last_mut().filter(|_| first.after > 0) {
+            (before.last_epoch, before.until) = (first.epoch, Some(first.after));
+        }
+        segments.push(Segment {
+            first_epoch: first.epoch,
+            after: first.after,
+            last_epoch: last.epoch,
+            until: None,
+            frozen: first.frozen.clone(),
+            statistics: first.statistics.clone(),
+            dropout_off: first.dropout_off.clone(),
+        });
+    }
+    segments
 }
 
 /// Returns the SHA-256 of `bytes` in lowercase hexadecimal.

@@ -14,7 +14,10 @@ mod costs;
 mod error;
 mod file;
 mod freeze_plan;
+mod history;
+mod knobs;
 mod options;
+mod planner;
 pub mod policies;
 mod policy;
 mod roles;
@@ -27,10 +30,14 @@ pub use build::{Inputs, StepCosts, build, build_with};
 pub use error::PlanError;
 pub use file::{read, write};
 pub use freeze_plan::{
-    Assumed, EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, PolicyRecord, Predicted, Remaining,
-    Segment, Summary, segments, sha256_hex,
+    Assumed, EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, Point, PolicyRecord, Predicted,
+    Remaining, Segment, Summary, segments, sha256_hex,
 };
-pub use options::{Arithmetic, BatchNorm, MAX_EPOCHS, PlanOptions};
-pub use policy::{Decision, EpochRecord, FrozenSet, History, Moment, Policy};
+pub use history::{EpochRecord, History, Observation, Signal};
+pub use knobs::{Knob, Knobs, Preset, Range};
+pub use options::{BatchNorm, MAX_EPOCHS, OnReturn, PlanOptions, Rollback};
+pub use planner::Planner;
+pub use policies::Arithmetic;
+pub use policy::{Decision, FrozenSet, Moment, Policy, Reference, Run};
 pub use roles::overrides;
 pub use selection::{frozen_unless_kept, spoken_for};

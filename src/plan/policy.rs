@@ -1,8 +1,8 @@
 //! What a policy sees and what it answers.
 
+use super::{History, Signal, StepCosts};
 use crate::cost::UnitCost;
 use crate::modules::Unit;
-use std::collections::BTreeMap;
 
 /// Decides which units are frozen.
 ///
@@ -12,44 +12,118 @@ pub trait Policy {
     /// Returns the name that is written to the plan file.
     fn name(&self) -> &str;
 
-    /// Returns what is frozen after `at.completed` epochs, that is in epoch `at.completed + 1`.
+    /// Returns what is frozen from this moment on.
     fn decide(&self, at: &Moment<'_>) -> Decision;
 
     /// Returns the knobs by name, for the plan file.
     fn settings(&self) -> serde_json::Map<String, serde_json::Value> {
         serde_json::Map::new()
     }
+
+    /// Returns after how many steps of the run it is asked, beside the starts of the epochs. Steps outside the
+    /// run are not looked at. Signals are measured from one of these points to the next.
+    fn points(&self, _run: Run, _units: usize) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Returns what it must know of the run; with none, what it decides follows from the model alone.
+    fn signals(&self) -> Vec<Signal> {
+        Vec::new()
+    }
+
+    /// Returns how outputs are compared, for signals that compare them.
+    fn reference(&self) -> Reference {
+        Reference::default()
+    }
+
+    /// Returns the factor on the learning rate of each unit in the step that begins now; `None` where all are 1 in
+    /// all steps.
+    fn lr_scale(&self, _at: &Moment<'_>) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// Returns true where the factors of [`Policy::lr_scale`] are a schedule by themselves, from step to step.
+    fn anneals(&self) -> bool {
+        false
+    }
+
+    /// Refuses what does not fit the units, such as a pattern that matches none.
+    ///
+    /// # Errors
+    /// What does not fit.
+    fn check(&self, _units: &[Unit]) -> Result<(), super::PlanError> {
+        Ok(())
+    }
+}
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Epochs, at least 1.
+    pub epochs: usize,
+    /// Steps of an epoch, at least 1. 1 where the data are not known: then whatever happens within an epoch is
+    /// decided at the start of the next one.
+    pub steps_per_epoch: usize,
+}
+
+impl Run {
+    /// Returns the steps of the whole run.
+    pub fn steps(&self) -> usize {
+        self.epochs.saturating_mul(self.steps_per_epoch)
+    }
+}
+
+/// What the outputs of units are compared with, and on what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Observations after which the reference becomes the model as it is then, at least 1.
+    pub refresh: usize,
+    /// Samples of the training data that outputs are taken of.
+    pub samples: usize,
+}
+
+impl Default for Reference {
+    fn default() -> Reference {
+        Reference { refresh: 1, samples: 256 }
+    }
 }
 
 /// When a policy is asked, and about what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Moment<'a> {
     /// The units, from the input side.
     pub units: &'a [Unit],
     /// What each unit costs.
     pub costs: &'a [UnitCost],
+    /// What a step costs with some parameters frozen.
+    pub step_costs: &'a dyn StepCosts,
     /// Epochs of the whole run, at least 1.
     pub epochs: usize,
     /// Epochs that have ended, from 0 to `epochs`.
     pub completed: usize,
-    /// What those epochs measured; empty while a plan is only previewed.
+    /// Steps of an epoch, at least 1; see [`Run`].
+    pub steps_per_epoch: usize,
+    /// Steps of the epoch after those that have ended, from 0.
+    pub step: usize,
+    /// What was measured; empty while a plan is only previewed.
     pub history: &'a History,
 }
 
-/// What a run has measured so far.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct History {
-    /// One record per completed epoch, in order.
-    pub epochs: Vec<EpochRecord>,
-}
+impl Moment<'_> {
+    /// Returns how long the run is.
+    pub fn run(&self) -> Run {
+        Run { epochs: self.epochs, steps_per_epoch: self.steps_per_epoch }
+    }
 
-/// What one epoch measured.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct EpochRecord {
-    /// Metrics by name, such as `train_loss`.
-    pub metrics: BTreeMap<String, f64>,
+    /// Returns the steps of the run that are done.
+    pub fn steps(&self) -> usize {
+        self.completed.saturating_mul(self.steps_per_epoch).saturating_add(self.step)
+    }
+
+    /// Returns the fraction of the run that is done, in [0, 1].
+    pub fn elapsed(&self) -> f64 {
+        self.steps() as f64 / self.run().steps().max(1) as f64
+    }
 }
 
 /// What a policy answers.
@@ -59,6 +133,14 @@ pub struct Decision {
     pub frozen: FrozenSet,
     /// The schedule's value before it is turned into a count, in [0, 1].
     pub fraction: f64,
+}
+
+impl Decision {
+    /// Returns the decision for a set; its fraction is the share of the units that are frozen.
+    pub fn of(frozen: FrozenSet) -> Decision {
+        let fraction = frozen.count() as f64 / frozen.units().max(1) as f64;
+        Decision { frozen, fraction }
+    }
 }
 
 /// Which units are frozen: one truth value per unit.

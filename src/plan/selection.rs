@@ -4,6 +4,7 @@ use super::PlanError;
 use crate::error::nearest;
 use crate::modules::Unit;
 use globset::{GlobBuilder, GlobMatcher};
+use regex::Regex;
 use std::collections::{HashMap, HashSet};
 
 /// What a pattern says about one parameter, over the policy's head.
@@ -86,30 +87,48 @@ pub fn spoken_for(units: &[Unit], argument: &'static str, texts: &[String]) -> R
     Ok(found)
 }
 
-/// A glob, or a name as it is.
+/// A glob, a regular expression after `re:`, or a name as it is.
 #[derive(Clone)]
 pub(super) struct Pattern {
     text: String,
-    glob: GlobMatcher,
+    form: Form,
+}
+
+#[derive(Clone)]
+enum Form {
+    Glob(GlobMatcher),
+    Regex(Regex),
 }
 
 impl Pattern {
-    /// Returns the pattern of a text.
+    /// Returns the pattern of a text. A regular expression matches where it is found anywhere in a name, as
+    /// Python's `re.search`.
     ///
     /// # Errors
-    /// It is no glob.
+    /// It is no glob, or no regular expression.
     pub(super) fn new(argument: &'static str, text: &str) -> Result<Pattern, PlanError> {
-        let glob = GlobBuilder::new(text).backslash_escape(true).build().map_err(|error| PlanError::Pattern {
-            argument,
-            pattern: text.to_string(),
-            reason: error.kind().to_string(),
-        })?;
-        Ok(Pattern { text: text.to_string(), glob: glob.compile_matcher() })
+        let refused = |kind, reason| PlanError::Pattern { argument, pattern: text.to_string(), kind, reason };
+        let form = match text.strip_prefix("re:") {
+            Some(expression) => Form::Regex(Regex::new(expression).map_err(|error| {
+                let text = error.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                refused("regular expression", last.trim_start_matches("error: ").to_string())
+            })?),
+            None => {
+                let glob = GlobBuilder::new(text).backslash_escape(true).build();
+                Form::Glob(glob.map_err(|error| refused("glob", error.kind().to_string()))?.compile_matcher())
+            }
+        };
+        Ok(Pattern { text: text.to_string(), form })
     }
 
     /// Returns true when the pattern is or matches a name.
     pub(super) fn matches(&self, name: &str) -> bool {
-        self.text == name || self.glob.is_match(name)
+        self.text == name
+            || match &self.form {
+                Form::Glob(glob) => glob.is_match(name),
+                Form::Regex(regex) => regex.is_match(name),
+            }
     }
 
     fn speaks_for(&self, unit: &Unit, parameter: &str) -> bool {
@@ -144,7 +163,11 @@ pub(super) fn nearby<'a>(names: impl Iterator<Item = &'a str>, pattern: &str) ->
     const MOST: usize = 3;
     let mut seen: HashSet<&str> = HashSet::new();
     let mut known: Vec<&str> = names.filter(|name| !name.is_empty() && seen.insert(name)).collect();
-    let plain = pattern.split(['*', '?', '[', ']', '{', '}']).max_by_key(|part| part.len()).unwrap_or_default();
+    let pattern = pattern.strip_prefix("re:").unwrap_or(pattern);
+    let plain = pattern
+        .split(['*', '?', '[', ']', '{', '}', '(', ')', '|', '^', '$', '+', '\\'])
+        .max_by_key(|part| part.len())
+        .unwrap_or_default();
     let plain = plain.trim_matches('.').to_lowercase();
     let mut near: Vec<String> = Vec::new();
     if !plain.is_empty() {

@@ -17,7 +17,8 @@ struct Alive {
 /// Returns the summary of a plan whose other parts are complete.
 pub(super) fn summary(plan: &FreezePlan, step_costs: &dyn StepCosts) -> Summary {
     let mean = |cost: fn(&super::Predicted) -> f64| {
-        plan.epochs.iter().map(|epoch| cost(&epoch.predicted)).sum::<f64>() / plan.epochs.len() as f64
+        let steps = plan.assumed.steps_per_epoch;
+        plan.epochs.iter().map(|epoch| epoch.mean(steps, cost)).sum::<f64>() / plan.epochs.len() as f64
     };
     let (cost_ratio, cached_cost_ratio) = (mean(|p| p.step_cost), mean(|p| p.cached_step_cost));
     let ceiling = |ratio: f64| 1.0 / ratio.max(f64::MIN_POSITIVE);
@@ -221,7 +222,7 @@ mod tests {
     }
 
     fn late() -> PlanOptions {
-        PlanOptions { freeze_start: 0.95, freeze_level: 0.5, ..PlanOptions::default() }
+        PlanOptions::default().with("freeze_start", 0.95).with("freeze_level", 0.5)
     }
 
     #[test]
@@ -275,7 +276,7 @@ mod tests {
             Case {
                 model: chain(20),
                 epochs: 10,
-                options: PlanOptions { freeze_level: 0.1, ..PlanOptions::default() },
+                options: PlanOptions::default().with("freeze_level", 0.1),
                 verdict: "This schedule cannot pay: it saves 0.8 % of the compute, because the first freeze comes in \
                           epoch 9 of 10.",
                 notes: &[],
@@ -322,7 +323,7 @@ mod tests {
             Case {
                 model: Chain { alive: Some("u0.weight"), ..chain(4) },
                 epochs: 10,
-                options: PlanOptions { freeze_start: 0.0, ..options(&[], &["u0"]) },
+                options: options(&[], &["u0"]).with("freeze_start", 0.0),
                 verdict: "This schedule saves at most 2.7 % of the compute, a speedup of 1.03x.",
                 notes: &[
                     "parameter \"u0.weight\" keeps the backward pass alive in epochs 8 to 10, so freezes that come \

@@ -48,7 +48,14 @@ impl Chain {
     }
 
     pub(crate) fn inputs(&self, epochs: usize) -> Inputs<'_> {
-        Inputs { model: &self.model, units: &self.units, costs: &self.costs, step_costs: self, epochs }
+        Inputs {
+            model: &self.model,
+            units: &self.units,
+            costs: &self.costs,
+            step_costs: self,
+            epochs,
+            steps_per_epoch: 0,
+        }
     }
 }
 

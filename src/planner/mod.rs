@@ -9,15 +9,18 @@
 mod exports;
 
 use crate::autodiff;
-use crate::cost::{CostModel, Whole};
+use crate::cost::{CostModel, UnitCost, Whole};
 use crate::error::ErrorKind;
 use crate::facts;
 use crate::graph::{Dim, Fact, Graph, Model, ValueId};
 use crate::modules::{
-    self, ModuleTree, Param, Role, parameters, parameters_with, recover_with, trainable_values, units, untie,
+    self, ModuleTree, Param, Role, Unit, parameters, parameters_with, recover_with, trainable_values, units, untie,
 };
 use crate::onnx::OnnxFile;
-use crate::plan::{self, Assumed, BatchNorm, FreezePlan, Inputs, ModelInfo, PlanError, PlanOptions, sha256_hex};
+use crate::plan::{
+    self, Assumed, BatchNorm, FreezePlan, Inputs, ModelInfo, OnReturn, PlanError, PlanOptions, Planner, Policy,
+    sha256_hex,
+};
 use std::collections::{BTreeMap, HashMap};
 
 /// A model with what the planner knows of it.
@@ -102,6 +105,8 @@ impl Analysis {
 pub struct Request<'a> {
     /// Epochs of the run.
     pub epochs: usize,
+    /// Steps of an epoch; 0 where they are not known.
+    pub steps_per_epoch: usize,
     /// Policy, unit, patterns.
     pub options: &'a PlanOptions,
     /// Tensors that the optimizer keeps for each parameter: SGD 0, with momentum 1, Adam 2.
@@ -157,6 +162,96 @@ pub fn wholes(model: &Model, parameters: &[Param]) -> Vec<Whole> {
     groups.into_iter().map(whole).collect()
 }
 
+/// What plans of a model are made from. A run that decides as it goes keeps it.
+pub struct Basis {
+    model: ModelInfo,
+    units: Vec<Unit>,
+    costs: Vec<UnitCost>,
+    steps: CostModel,
+    policy: Box<dyn Policy>,
+    options: PlanOptions,
+    epochs: usize,
+    steps_per_epoch: usize,
+    assumed: Assumed,
+    notes: Vec<String>,
+}
+
+impl Basis {
+    /// Returns what plans of a model read from `file` are made from. No weight is read.
+    ///
+    /// # Errors
+    /// An option is out of range, or the options have patterns for parameters or buffers that the analysis was not
+    /// made with ([`Analysis::with_roles`]).
+    pub fn of(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Result<Basis, PlannerError> {
+        Basis::with(file, analysis, request, plan::policies::find(request.options)?)
+    }
+
+    /// As [`Basis::of`], for a policy of the caller; `request.options` is looked at for all but the policy.
+    ///
+    /// # Errors
+    /// As [`Basis::of`].
+    pub fn with(
+        file: &OnnxFile,
+        analysis: &Analysis,
+        request: &Request<'_>,
+        policy: Box<dyn Policy>,
+    ) -> Result<Basis, PlannerError> {
+        let options = request.options;
+        if (&options.parameter, &options.buffer) != (&analysis.asked.0, &analysis.asked.1) {
+            return Err(PlannerError::OtherRoles);
+        }
+        let sized = facts::with_sizes(&analysis.model, &request.sizes);
+        let units = units(&analysis.tree, options.unit());
+        let wholes = wholes(&sized, &analysis.parameters);
+        let steps =
+            CostModel::with_wholes(&sized, &analysis.tree, request.slots, &wholes).with_own_slots(&request.own_slots);
+        let mut steps = steps.with_frozen_batch_norm(options.batch_norm == BatchNorm::Frozen);
+        let costs = steps.units(&analysis.tree, &units);
+        let mut notes = exports::notes(&analysis.model, &analysis.tree);
+        notes.extend(analysis.notes.iter().cloned());
+        Ok(Basis {
+            model: model_info(file, analysis),
+            units,
+            costs,
+            steps,
+            policy,
+            options: options.clone(),
+            epochs: request.epochs,
+            steps_per_epoch: request.steps_per_epoch,
+            assumed: assumed(&sized.graph, request.slots, request.steps_per_epoch),
+            notes,
+        })
+    }
+
+    /// Returns the planner.
+    ///
+    /// # Errors
+    /// A pattern matches nothing, or the policy does not fit the units.
+    pub fn planner(&self) -> Result<Planner<'_>, PlannerError> {
+        let inputs = Inputs {
+            model: &self.model,
+            units: &self.units,
+            costs: &self.costs,
+            step_costs: &self.steps,
+            epochs: self.epochs,
+            steps_per_epoch: self.steps_per_epoch,
+        };
+        Ok(Planner::new(inputs, self.policy.as_ref(), &self.options.freeze, &self.options.keep)?)
+    }
+
+    /// Returns the plan as it can be told ahead.
+    ///
+    /// # Errors
+    /// A pattern matches nothing, or the policy does not fit the units.
+    pub fn plan(&self) -> Result<FreezePlan, PlannerError> {
+        let mut plan = self.planner()?.plan()?;
+        record(&mut plan, &self.options);
+        plan.assumed = self.assumed.clone();
+        plan.summary.notes.extend(self.notes.iter().cloned());
+        Ok(plan)
+    }
+}
+
 /// Plans a run of a model read from `file`. No weight is read; [`identify`] adds the digest of the
 /// file that a plan file holds.
 ///
@@ -164,24 +259,7 @@ pub fn wholes(model: &Model, parameters: &[Param]) -> Vec<Whole> {
 /// An option is out of range, a pattern matches nothing, or the options have patterns for parameters or
 /// buffers that the analysis was not made with ([`Analysis::with_roles`]).
 pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Result<FreezePlan, PlannerError> {
-    if (&request.options.parameter, &request.options.buffer) != (&analysis.asked.0, &analysis.asked.1) {
-        return Err(PlannerError::OtherRoles);
-    }
-    let sized = facts::with_sizes(&analysis.model, &request.sizes);
-    let units = units(&analysis.tree, request.options.unit);
-    let wholes = wholes(&sized, &analysis.parameters);
-    let steps =
-        CostModel::with_wholes(&sized, &analysis.tree, request.slots, &wholes).with_own_slots(&request.own_slots);
-    let mut steps = steps.with_frozen_batch_norm(request.options.batch_norm == BatchNorm::Frozen);
-    let costs = steps.units(&analysis.tree, &units);
-    let model = model_info(file, analysis);
-    let inputs = Inputs { model: &model, units: &units, costs: &costs, step_costs: &steps, epochs: request.epochs };
-    let mut plan = plan::build(&inputs, request.options)?;
-    record(&mut plan, request.options);
-    plan.assumed = assumed(&sized.graph, request.slots);
-    plan.summary.notes.extend(exports::notes(&analysis.model, &analysis.tree));
-    plan.summary.notes.extend(analysis.notes.iter().cloned());
-    Ok(plan)
+    Basis::of(file, analysis, request)?.plan()
 }
 
 /// Writes down which file a plan is for: the digest of all its bytes, which this reads.
@@ -235,8 +313,15 @@ fn fits(fact: &Fact, shape: &[usize]) -> bool {
 /// Writes down the options that are not the policy's own, so that a plan file says them all.
 fn record(plan: &mut FreezePlan, options: &PlanOptions) {
     let settings = &mut plan.policy.settings;
-    settings.insert("unit".into(), serde_json::json!(options.unit));
+    settings.insert("unit".into(), serde_json::json!(options.unit()));
     settings.insert("batch_norm".into(), serde_json::json!(options.batch_norm));
+    if options.on_return != OnReturn::default() {
+        settings.insert("on_return".into(), serde_json::json!(options.on_return));
+        settings.insert("warm_up_steps".into(), serde_json::json!(options.warm_up_steps));
+    }
+    if let Some(rollback) = &options.rollback {
+        settings.insert("rollback".into(), serde_json::json!(rollback));
+    }
     let patterns = [
         ("freeze", &options.freeze),
         ("keep", &options.keep),
@@ -251,12 +336,12 @@ fn record(plan: &mut FreezePlan, options: &PlanOptions) {
 }
 
 /// Returns what the costs are counted for.
-fn assumed(graph: &Graph, slots: u64) -> Assumed {
+fn assumed(graph: &Graph, slots: u64, steps_per_epoch: usize) -> Assumed {
     let shape = |id: &ValueId| Some((graph.value_name(*id).to_string(), graph.fact(*id).sizes()?));
     let inputs: BTreeMap<String, Vec<usize>> = graph.inputs().iter().filter_map(shape).collect();
     let mut first = inputs.values().filter_map(|shape| shape.first().copied());
     let batch = first.next().filter(|batch| first.all(|other| other == *batch)).unwrap_or(0);
-    Assumed { batch, inputs, slots }
+    Assumed { batch, inputs, slots, steps_per_epoch }
 }
 
 fn model_info(file: &OnnxFile, analysis: &Analysis) -> ModelInfo {

@@ -39,7 +39,7 @@ mod tests {
     fn one_row_per_epoch_quoted_where_needed() {
         let mut model = six_units();
         model.units[1].parameters = vec!["a,b".into(), "a\"b".into()];
-        let plan = build(&model.inputs(4), &PlanOptions { freeze_start: 0.0, ..PlanOptions::default() }).unwrap();
+        let plan = build(&model.inputs(4), &PlanOptions::default().with("freeze_start", 0.0)).unwrap();
         let expected = [
             "epoch,frozen_units,fraction,step_cost,backward_flops,state_bytes,frozen,forward_flops,input_grad_flops,\
              weight_grad_flops,gradient_bytes,slot_bytes,activation_bytes,cached_step_cost,cut_bytes",

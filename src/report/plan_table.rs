@@ -130,7 +130,7 @@ mod tests {
     fn plan() -> FreezePlan {
         let model = Chain { alive: Some("stem.bn.bias"), ..six_units() };
         let keep = vec!["stem.bn.bias".into()];
-        build(&model.inputs(12), &PlanOptions { freeze_start: 0.1, keep, ..PlanOptions::default() }).unwrap()
+        build(&model.inputs(12), &PlanOptions { keep, ..PlanOptions::default() }.with("freeze_start", 0.1)).unwrap()
     }
 
     #[test]

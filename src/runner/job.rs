@@ -14,7 +14,7 @@ use crate::data::LastBatch;
 use crate::error::ErrorKind;
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
-use crate::plan::PlanOptions;
+use crate::plan::{PlanError, PlanOptions, policies};
 use crate::training::{Dropout, Recompute};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -273,6 +273,7 @@ impl Job {
             let place = place.unwrap_or(Place::Line(1));
             return Err(fail(Reason::Value { key: key.into(), place, reason }));
         }
+        job.check_policy(&root).map_err(fail)?;
         job.resolve(&folder_of(file));
         Ok(job)
     }
@@ -283,9 +284,32 @@ impl Job {
         self.loss.clone().or(sum)
     }
 
+    /// Refuses a policy that there is none of, or a setting that it does not have or take.
+    fn check_policy(&self, root: &tree::Node) -> Result<(), Reason> {
+        let Err(error) = policies::find(&self.freeze) else { return Ok(()) };
+        let place = |key: &str| {
+            let node = root.get("freeze").and_then(|freeze| freeze.get(key));
+            node.map_or(Place::Line(1), |node| node.place.clone())
+        };
+        let value = |key: &str, reason| Reason::Value { key: format!("freeze.{key}"), place: place(key), reason };
+        Err(match error {
+            PlanError::UnknownKnob { name, nearest: near, known, .. } => {
+                Reason::Unknown { place: place(&name), key: name, section: "freeze".into(), near, known }
+            }
+            PlanError::Knob { name, found, expected } => value(name, format!("expected {expected}, found {found}")),
+            PlanError::Decimals { argument, .. } => value(argument, error.to_string()),
+            error => value("policy", error.to_string()),
+        })
+    }
+
     /// Returns the job file that means this job: every default written out, paths absolute.
     pub fn resolved(&self) -> String {
-        toml::to_string(self).expect("invariant: paths came from UTF-8 text, and keys are strings")
+        let mut job = self.clone();
+        if let Ok(policy) = policies::find(&self.freeze) {
+            job.freeze.knobs.extend(policy.settings());
+        }
+        job.freeze.unit = Some(self.freeze.unit());
+        toml::to_string(&job).expect("invariant: paths came from UTF-8 text, and keys are strings")
     }
 
     fn resolve(&mut self, base: &Path) {
@@ -325,6 +349,11 @@ impl Job {
                     .then(|| ("data.inputs", "expected a column for each model input".to_string()))
             })
             .or_else(|| zero("data.batch", self.data.batch as u64))
+            .or_else(|| {
+                let (key, reason) = self.freeze.problem()?;
+                let keys = ["freeze.rollback.drop", "freeze.rollback.delay"];
+                Some((keys.into_iter().find(|full| full.ends_with(key)).unwrap_or("freeze"), reason))
+            })
             .or(schedule)
             .or_else(|| zero("run.epochs", self.run.epochs))
             .or(device)
@@ -392,7 +421,8 @@ dir = "runs/first"
         assert_eq!((job.run.epochs, job.run.log_every, job.run.threads), (10, 10, None));
         assert_eq!(job.run.dir, Path::new("/jobs/a/runs/first"));
         let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
-        assert_eq!(again, job);
+        let freeze = PlanOptions { unit: Some(job.freeze.unit()), ..job.freeze.clone() }.with("arithmetic", "composer");
+        assert_eq!(again, Job { freeze, ..job });
     }
 
     #[test]

@@ -38,9 +38,17 @@
 //! token, position embedding) keeps the whole backward pass alive.
 
 use super::Entry;
-use crate::plan::options::check_fraction;
-use crate::plan::{Arithmetic, Decision, FrozenSet, Moment, PlanError, PlanOptions, Policy};
+use crate::plan::{Decision, FrozenSet, Knob, Moment, PlanError, Policy, Preset, Range};
 use serde_json::{Map, Value};
+
+/// How a schedule's value is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// In f64, in Composer's order of operations, bit for bit.
+    Composer,
+    /// In rational numbers: a fraction is the decimal as it was written.
+    Exact,
+}
 
 /// Freezes a prefix that grows linearly with the epochs.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +62,31 @@ pub struct Linear {
 
 pub(super) static ENTRY: Entry = Entry {
     name: "linear",
-    new: |options: &PlanOptions| {
-        Ok(Box::new(Linear::new(options.freeze_start, options.freeze_level, options.arithmetic)?))
+    knobs: &[
+        Knob {
+            name: "freeze_start",
+            about: "fraction of the epochs before which nothing freezes",
+            range: Range::Fraction,
+            default: Preset::Number(0.5),
+        },
+        Knob {
+            name: "freeze_level",
+            about: "fraction of the units but the last that is frozen when training ends",
+            range: Range::Fraction,
+            default: Preset::Number(1.0),
+        },
+        Knob {
+            name: "arithmetic",
+            about: "f64 in Composer's order of operations, or rational numbers",
+            range: Range::Word(&["composer", "exact"]),
+            default: Preset::Word("composer"),
+        },
+    ],
+    unit: None,
+    card: include_str!("linear.rs"),
+    new: |knobs| {
+        let arithmetic = if knobs.word("arithmetic") == "exact" { Arithmetic::Exact } else { Arithmetic::Composer };
+        Ok(Box::new(Linear::new(knobs.number("freeze_start"), knobs.number("freeze_level"), arithmetic)?))
     },
 };
 
@@ -66,8 +97,11 @@ impl Linear {
     /// # Errors
     /// `start` or `level` is outside [0, 1], or for [`Arithmetic::Exact`] has too many decimals.
     pub fn new(start: f64, level: f64, arithmetic: Arithmetic) -> Result<Linear, PlanError> {
-        check_fraction("freeze_start", start)?;
-        check_fraction("freeze_level", level)?;
+        for (name, value) in [("freeze_start", start), ("freeze_level", level)] {
+            if !Range::Fraction.holds(&Value::from(value)) {
+                return Err(PlanError::Knob { name, found: value.to_string(), expected: Range::Fraction.to_string() });
+            }
+        }
         let exact = |argument, value| match arithmetic {
             Arithmetic::Composer => Ok(Decimal::ZERO),
             Arithmetic::Exact => Decimal::of(argument, value),

@@ -3,31 +3,57 @@
 mod linear;
 mod none;
 
-pub use linear::Linear;
+pub use linear::{Arithmetic, Linear};
 pub use none::Nothing;
 
-use super::{PlanError, PlanOptions, Policy};
+use super::{Knob, Knobs, PlanError, PlanOptions, Policy};
 use crate::error::nearest;
+use crate::modules::UnitKind;
 
 /// A policy that can be asked for by name.
 pub struct Entry {
     /// Its name in a job file and on the command line.
     pub name: &'static str,
-    /// Makes it from options.
-    pub new: fn(&PlanOptions) -> Result<Box<dyn Policy>, PlanError>,
+    /// Its settings.
+    pub knobs: &'static [Knob],
+    /// What it freezes as one where nothing else is asked for; `None` for a leaf.
+    pub unit: Option<UnitKind>,
+    /// The head of its file: idea, signals, knobs, when it does nothing, source, negative results.
+    pub card: &'static str,
+    /// Makes it from its settings.
+    pub new: fn(&Knobs<'_>) -> Result<Box<dyn Policy>, PlanError>,
+}
+
+impl Entry {
+    /// Returns the text of the card.
+    pub fn text(&self) -> String {
+        let lines = self.card.lines().take_while(|line| line.starts_with("//!"));
+        lines.map(|line| line.trim_start_matches("//!").trim_start_matches(' ').to_string() + "\n").collect()
+    }
+
+    /// Returns the first sentence of the card.
+    pub fn about(&self) -> String {
+        let text = self.text();
+        text.split("\n\n").next().unwrap_or_default().replace('\n', " ").trim().to_string()
+    }
 }
 
 /// Every policy, in the order in which they are shown.
 pub static POLICIES: &[&Entry] = &[&linear::ENTRY, &none::ENTRY];
 
+/// Returns the policy of a name.
+pub fn entry(name: &str) -> Option<&'static Entry> {
+    POLICIES.iter().find(|entry| entry.name == name).copied()
+}
+
 /// Returns the policy that `options` name.
 ///
 /// # Errors
-/// No policy has this name, or one of its knobs is out of range.
+/// No policy has this name, or one of its settings is unknown or out of range.
 pub fn find(options: &PlanOptions) -> Result<Box<dyn Policy>, PlanError> {
     let names = || POLICIES.iter().map(|entry| entry.name);
-    match POLICIES.iter().find(|entry| entry.name == options.policy) {
-        Some(entry) => (entry.new)(options),
+    match entry(&options.policy) {
+        Some(entry) => (entry.new)(&Knobs::new(entry.name, entry.knobs, &options.knobs)?),
         None => Err(PlanError::UnknownPolicy {
             name: options.policy.clone(),
             nearest: nearest(&options.policy, names()).map(String::from),
@@ -54,17 +80,14 @@ mod tests {
     #[test]
     fn a_policy_is_found_by_its_name_and_has_it() {
         for entry in POLICIES {
-            let options = PlanOptions { policy: entry.name.into(), ..PlanOptions::default() };
-            assert_eq!(find(&options).unwrap().name(), entry.name);
+            assert_eq!(find(&PlanOptions::of(entry.name)).unwrap().name(), entry.name);
+            assert!(entry.about().ends_with('.') && entry.text().contains("*Source.*"), "{}", entry.name);
         }
     }
 
     #[test]
     fn an_unknown_policy_is_refused_with_the_nearest() {
-        let text = |name: &str| {
-            let options = PlanOptions { policy: name.into(), ..PlanOptions::default() };
-            find(&options).err().expect("no such policy").to_string()
-        };
+        let text = |name: &str| find(&PlanOptions::of(name)).err().expect("no such policy").to_string();
         assert_eq!(text("linaer"), "there is no policy \"linaer\" (nearest: \"linear\"), expected one of linear, none");
         assert_eq!(text("quadratic"), "there is no policy \"quadratic\", expected one of linear, none");
     }

@@ -38,7 +38,7 @@ fn plan(model: &Chain, epochs: usize, options: &PlanOptions) -> FreezePlan {
 
 #[test]
 fn pages_are_well_formed_and_fetch_nothing() {
-    let early = PlanOptions { freeze_start: 0.0, ..PlanOptions::default() };
+    let early = PlanOptions::default().with("freeze_start", 0.0);
     let kept = PlanOptions { keep: vec!["stem.conv".into()], ..early.clone() };
     let mut old = plan(&six_units(), 12, &early);
     old.units.iter_mut().for_each(|unit| unit.backward.clear());
@@ -97,7 +97,7 @@ fn a_row_says_when_it_freezes_and_what_is_left() {
 
 #[test]
 fn modules_hold_their_units_and_sum_them() {
-    let page = plan_html(&plan(&six_units(), 10, &PlanOptions { freeze_start: 0.0, ..PlanOptions::default() }));
+    let page = plan_html(&plan(&six_units(), 10, &PlanOptions::default().with("freeze_start", 0.0)));
     assert_eq!(page.matches("<details open><summary class=\"row\"").count(), 2, "stem and layer1.0");
     let layer = page.lines().find(|line| line.contains("<b>layer1.0</b>")).unwrap();
     assert!(layer.contains("3 units"), "{layer}");
@@ -112,7 +112,7 @@ fn a_large_model_has_a_page_that_can_be_sent() {
         model.units.push(crate::modules::Unit { path, ..unit });
     }
     model.costs = chain(2000).costs;
-    let page = plan_html(&plan(&model, 300, &PlanOptions { freeze_start: 0.0, ..PlanOptions::default() }));
+    let page = plan_html(&plan(&model, 300, &PlanOptions::default().with("freeze_start", 0.0)));
     assert!(page.len() < 3_000_000, "{} bytes", page.len());
     assert_eq!(unbalanced(&page), None);
     assert!(!page.contains("<details open><summary class=\"row\" style=\"--d:1\">"), "blocks start closed");

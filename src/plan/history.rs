@@ -1,0 +1,87 @@
+//! What a run has measured, as plain data: all that an adaptive policy knows of it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Something that a policy wants measured for each unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signal {
+    /// L1 norm of the sum of the unit's gradients over the steps of the interval.
+    GradientSum,
+    /// Mean over the steps of the interval of the sum of the unit's squared gradients: an estimate of the trace of
+    /// its Fisher information.
+    GradientSquare,
+    /// Mean over the unit's elements of `|w_before - w| / |w_before|` in the last step of the interval.
+    WeightChange,
+    /// `-sum(gradient * update)` of a trial step with nothing frozen, the gradient taken after the step; the
+    /// weights are put back.
+    Importance,
+    /// Similarity-preserving loss between the unit's output and that of its reference.
+    SimilarityPreserving,
+    /// Mean SVCCA coefficient of the unit's output and that of its reference.
+    Svcca,
+    /// Projection-weighted CCA of the same.
+    Pwcca,
+    /// Linear CKA of the same.
+    Cka,
+    /// Minibatch CKA (unbiased HSIC) of the same.
+    MinibatchCka,
+}
+
+impl Signal {
+    /// Returns true where the signal compares the outputs of units with those of a reference: the model as it was at
+    /// an earlier point.
+    pub fn compares(self) -> bool {
+        matches!(
+            self,
+            Signal::SimilarityPreserving | Signal::Svcca | Signal::Pwcca | Signal::Cka | Signal::MinibatchCka
+        )
+    }
+}
+
+/// What a run has measured so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct History {
+    /// One record per completed epoch, in order.
+    pub epochs: Vec<EpochRecord>,
+    /// One for each point at which the policy wanted to be asked, in order.
+    pub observations: Vec<Observation>,
+}
+
+/// What one epoch measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EpochRecord {
+    /// Metrics by name, such as `train_loss`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// What was measured from one point to the next.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Observation {
+    /// Steps of the run that were done.
+    pub step: usize,
+    /// Learning rate of the last of them, before factors of single units.
+    pub lr: f64,
+    /// Mean loss of the interval's steps.
+    pub loss: f64,
+    /// Which units were frozen in the interval: one truth value per unit.
+    pub frozen: Vec<bool>,
+    /// Of each signal one value per unit; none where the unit was frozen or has none.
+    pub signals: BTreeMap<Signal, Vec<Option<f64>>>,
+}
+
+impl Observation {
+    /// Returns an observation without signals.
+    pub fn new(step: usize, lr: f64, loss: f64, frozen: Vec<bool>) -> Observation {
+        Observation { step, lr, loss, frozen, signals: BTreeMap::new() }
+    }
+
+    /// Returns what was measured of a unit.
+    pub fn value(&self, signal: Signal, unit: usize) -> Option<f64> {
+        self.signals.get(&signal)?.get(unit).copied().flatten()
+    }
+}
