@@ -92,7 +92,7 @@ struct Case {
     loss: LossKind,
 }
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     Case { file: "graphs/activations.onnx", loss: LossKind::Mse },
     Case { file: "graphs/activations_dynamo.onnx", loss: LossKind::Mse },
     Case { file: "graphs/arithmetic.onnx", loss: LossKind::Mse },
@@ -108,6 +108,7 @@ const CASES: [Case; 16] = [
     Case { file: "graphs/shapes_dynamo.onnx", loss: LossKind::Mse },
     Case { file: "parity/resnet8.onnx", loss: LossKind::CrossEntropy },
     Case { file: "digits/model.onnx", loss: LossKind::CrossEntropy },
+    Case { file: "digits_vit/model.onnx", loss: LossKind::CrossEntropy },
     Case { file: "trees/transformer.torchscript.onnx", loss: LossKind::Mse },
 ];
 
