@@ -9,7 +9,7 @@ use crate::training::contract::{Contract, FORMAT, Role, ports};
 use crate::training::forward::{Forward, Mode, fixed_statistics, forward};
 use crate::training::step::{as_model, differentiable, finish};
 use crate::training::{Prepared, Slot, TrainStep, TrainingError, check_in_place, names};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a phase trains.
 #[derive(Clone, Debug)]
@@ -101,6 +101,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
         format: FORMAT.into(),
         frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
         unused: Vec::new(),
+        lr_scale: BTreeMap::new(),
         train: described(&train, prepared, stage, &given),
         optimizer: optimizer.as_ref().map(|g| described(g, prepared, stage, &given)).unwrap_or_default(),
         eval: described(&eval.graph, prepared, stage, &given),

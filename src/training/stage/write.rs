@@ -1,7 +1,8 @@
 //! A phase as training information of the ONNX standard, for another program or a later run.
 //!
 //! The algorithm is the loss, one `Gradient` node for the parameters that train, and the update.
-//! SGD with momentum and without a limit on the gradient's norm is the operator `Momentum`; every
+//! SGD with momentum, without a limit on the gradient's norm and with one learning rate is the
+//! operator `Momentum`; every
 //! other optimizer is written in the standard operators of the optimizer graph, because `Adam` of
 //! the standard adds `epsilon` before its bias correction and so is another one. Where the
 //! forward pass of training differs from the model (BatchNormalization by the batch, Dropout), the
@@ -17,7 +18,7 @@ use crate::optim::OptimizerKind;
 use crate::training::forward::{Mode, forward};
 use crate::training::step::finish;
 use crate::training::terms::add_loss;
-use crate::training::{PhaseOptions, Prepared, TrainStep, TrainingError, names};
+use crate::training::{PhaseOptions, Prepared, Rate, TrainStep, TrainingError, names};
 use std::collections::{HashMap, HashSet};
 
 /// Name of the step count.
@@ -27,13 +28,17 @@ const STEP: &str = "update.step";
 /// that the file will hold; its values are not repeated.
 ///
 /// # Errors
-/// A name of the algorithm is taken by the model.
+/// A name of the algorithm is taken by the model, or the learning rate of a parameter is given with
+/// each step.
 pub fn training_info(
     base: &Model,
     prepared: &Prepared,
     options: &PhaseOptions<'_>,
     step: &TrainStep,
 ) -> Result<NewTrainingInfo, TrainingError> {
+    if let Some(parameter) = step.contract.lr_scale.keys().next() {
+        return Err(TrainingError::Varies { parameter: parameter.clone() });
+    }
     let mut w = Writer::new(&base.graph);
     let forward = forward_part(prepared, options)?;
     w.join(&forward)?;
@@ -56,7 +61,11 @@ pub fn training_info(
         }
         let spec = options.optimizer;
         let plain = spec.uniform() && spec.clip_norm.is_none() && spec.dampening.is_none();
-        let velocity = spec.kind == OptimizerKind::Sgd && !step.slots.is_empty() && plain;
+        let one_rate = step.trained.iter().all(|name| match options.rates.get(name.as_str()) {
+            Some(Rate::Fixed(factor)) => *factor == 1.0,
+            _ => true,
+        });
+        let velocity = spec.kind == OptimizerKind::Sgd && !step.slots.is_empty() && plain && one_rate;
         if velocity {
             let first = Tensor::scalar(0i64);
             w.constant(STEP, first.clone(), "the step count")?;
