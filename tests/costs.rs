@@ -174,8 +174,15 @@ fn train_graph(prepared: &Prepared, loss: LossKind, frozen: &[String], batch_nor
     if batch_norm == BatchNorm::Frozen {
         frozen.extend(statistics_of_frozen(prepared, &frozen));
     }
-    let options =
-        PhaseOptions { frozen, rates: Rates::new(), loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
+    let options = PhaseOptions {
+        frozen,
+        frozen_inputs: false,
+        rates: Rates::new(),
+        loss: &loss,
+        optimizer: &optimizer,
+        output: None,
+        seed: 0,
+    };
     let graph = build(prepared, &options).ok()?.train.graph;
     let known = Model { graph: graph.with_sizes(&sizes(&graph)), ..prepared.model.clone() };
     Some(facts::complete(&known).model.graph)

@@ -37,7 +37,7 @@ fn options<'a>(
     rates: &[(&'a str, Rate)],
 ) -> PhaseOptions<'a> {
     let (frozen, rates) = (frozen.iter().copied().collect(), rates.iter().copied().collect());
-    PhaseOptions { frozen, rates, loss, optimizer, output: None, seed: 0 }
+    PhaseOptions { frozen, frozen_inputs: false, rates, loss, optimizer, output: None, seed: 0 }
 }
 
 fn sgd() -> (LossSpec, OptimizerSpec) {

@@ -154,15 +154,22 @@ pub fn run(args: &Args) -> CommandResult {
         [output] if loss.kind.outputs() == 1 => loss.output = Some(output.clone()),
         outputs => loss.outputs = Some(outputs.to_vec()),
     }
-    let options =
-        PhaseOptions { frozen: HashSet::new(), rates, loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
+    let options = PhaseOptions {
+        frozen: HashSet::new(),
+        frozen_inputs: false,
+        rates,
+        loss: &loss,
+        optimizer: &optimizer,
+        output: None,
+        seed: 0,
+    };
     let (prepared, step) = sizes.fixed_where_needed(&mut loaded, "given", |loaded| {
         let staged = stage.as_ref().map(|_| model::staged(loaded, args.stage.unwrap_or(1), dropout)).transpose()?;
         let (prepared, built) = match staged {
             Some(model::Staged { prepared, stage }) => {
                 let objective = Objective::Stage { stage: &stage, lr: None };
                 let frozen = held(&prepared, &frozen, batch_norm);
-                let built = objective.build(&prepared, frozen, options.rates.clone(), 0);
+                let built = objective.build(&prepared, frozen, false, options.rates.clone(), 0);
                 (prepared, built)
             }
             None => {

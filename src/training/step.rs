@@ -16,6 +16,9 @@ pub struct PhaseOptions<'a> {
     /// Names of what is frozen: parameters; running statistics, which then stay and are used; outputs
     /// of Dropout nodes, which then pass their input on.
     pub frozen: HashSet<&'a str>,
+    /// Frozen parameters and statistics are inputs of the train graph and not its constants: the graphs then hold for
+    /// any values of them.
+    pub frozen_inputs: bool,
     /// What the learning rate of a parameter is multiplied with, where that is not 1.
     pub rates: Rates<'a>,
     /// The loss.
@@ -91,7 +94,12 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     refuse_collisions(prepared, options, &updated)?;
     let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
     let graph = &differentiable(prepared, &prepared.model.graph, &names)?;
-    let mode = Mode::Train { frozen: &options.frozen, seed: Some(options.seed), as_written: false };
+    let mode = Mode::Train {
+        frozen: &options.frozen,
+        frozen_inputs: options.frozen_inputs,
+        seed: Some(options.seed),
+        as_written: false,
+    };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();

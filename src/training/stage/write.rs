@@ -95,7 +95,7 @@ fn forward_part(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<Graph
     let graph = &prepared.model.graph;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
-    let mode = Mode::Train { frozen: &options.frozen, seed: None, as_written: false };
+    let mode = Mode::Train { frozen: &options.frozen, frozen_inputs: false, seed: None, as_written: false };
     let mut f = forward(graph, "algorithm", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     f.b.output(loss, names::LOSS);
