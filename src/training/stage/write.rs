@@ -2,11 +2,10 @@
 //!
 //! The algorithm is the loss, one `Gradient` node for the parameters that train, and the update.
 //! SGD with momentum, without a limit on the gradient's norm and with one learning rate is the
-//! operator `Momentum`; every
-//! other optimizer is written in the standard operators of the optimizer graph, because `Adam` of
-//! the standard adds `epsilon` before its bias correction and so is another one. Where the
-//! forward pass of training differs from the model (BatchNormalization by the batch, Dropout), the
-//! algorithm holds the part that differs.
+//! operator `Momentum`; every other update is written in the standard operators of the optimizer
+//! graph: `Momentum` has one rate for all, and `Adam` of the standard adds `epsilon` before its bias
+//! correction and so is another one. Where the forward pass of training differs from the model
+//! (BatchNormalization by the batch, Dropout), the algorithm holds the part that differs.
 //!
 //! What is frozen is in neither `xs` nor the bindings. The initialization sets slots and the step
 //! count to their first values.
