@@ -72,6 +72,7 @@ impl PlanArgs {
             parameter: self.roles.parameter.clone(),
             buffer: self.roles.buffer.clone(),
             batch_norm: default.batch_norm,
+            dropout: default.dropout,
         })
     }
 }

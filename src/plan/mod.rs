@@ -9,7 +9,9 @@
 //! What this module does not do: recover units (`modules`), count flops (`cost`), build graphs
 //! (`training`) or open a session. What a run has measured reaches a policy as a [`History`].
 
+mod batch_norm;
 mod build;
+mod companions;
 mod costs;
 mod error;
 mod file;
@@ -23,14 +25,16 @@ mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use batch_norm::BatchNorm;
 pub use build::{Inputs, StepCosts, build, build_with};
+pub use companions::{Companion, CompanionKind, Companions, FrozenDropout, Held, ParameterSet};
 pub use error::PlanError;
 pub use file::{read, write};
 pub use freeze_plan::{
     Assumed, EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, PolicyRecord, Predicted, Remaining,
     Segment, Summary, segments, sha256_hex,
 };
-pub use options::{Arithmetic, BatchNorm, MAX_EPOCHS, PlanOptions};
+pub use options::{Arithmetic, MAX_EPOCHS, PlanOptions};
 pub use policy::{Decision, EpochRecord, FrozenSet, History, Moment, Policy};
 pub use roles::overrides;
 pub use selection::{frozen_unless_kept, spoken_for};

@@ -1,6 +1,6 @@
 //! What a user may ask of a plan; the same names in a job file and on the command line.
 
-use super::PlanError;
+use super::{BatchNorm, FrozenDropout, PlanError};
 use crate::modules::UnitKind;
 use serde::{Deserialize, Serialize};
 
@@ -16,17 +16,6 @@ pub enum Arithmetic {
     Composer,
     /// In rational numbers: a fraction is the decimal as it was written.
     Exact,
-}
-
-/// What a frozen BatchNorm does with its statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchNorm {
-    /// It uses batch statistics and its running ones move, as in Composer.
-    #[default]
-    Train,
-    /// It uses its running statistics and they stay.
-    Frozen,
 }
 
 /// Options of a plan: the `[freeze]` table of a job, and the options of the command line with
@@ -52,8 +41,10 @@ pub struct PlanOptions {
     pub parameter: Vec<String>,
     /// Globs on initializer names and module paths: buffers, which nothing trains.
     pub buffer: Vec<String>,
-    /// What a frozen BatchNorm does. Default `train`.
+    /// What BatchNormalization does in frozen units. Default `train`.
     pub batch_norm: BatchNorm,
+    /// What Dropout does in frozen units. Default `train`.
+    pub dropout: FrozenDropout,
 }
 
 impl Default for PlanOptions {
@@ -69,6 +60,7 @@ impl Default for PlanOptions {
             parameter: Vec::new(),
             buffer: Vec::new(),
             batch_norm: BatchNorm::default(),
+            dropout: FrozenDropout::default(),
         }
     }
 }

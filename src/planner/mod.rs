@@ -6,8 +6,13 @@
 //! What this module does not do: differentiate the model or run it; an operator without a
 //! gradient can be planned.
 
+mod companions;
 mod exports;
+mod priced;
 
+pub use companions::companions;
+
+use self::priced::WithCompanions;
 use crate::autodiff;
 use crate::cost::{CostModel, Whole};
 use crate::error::ErrorKind;
@@ -17,7 +22,7 @@ use crate::modules::{
     self, ModuleTree, Param, Role, parameters, parameters_with, recover_with, trainable_values, units, untie,
 };
 use crate::onnx::OnnxFile;
-use crate::plan::{self, Assumed, BatchNorm, FreezePlan, Inputs, ModelInfo, PlanError, PlanOptions, sha256_hex};
+use crate::plan::{self, Assumed, FreezePlan, FrozenDropout, Inputs, ModelInfo, PlanError, PlanOptions, sha256_hex};
 use std::collections::{BTreeMap, HashMap};
 
 /// A model with what the planner knows of it.
@@ -170,12 +175,13 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     let sized = facts::with_sizes(&analysis.model, &request.sizes);
     let units = units(&analysis.tree, request.options.unit);
     let wholes = wholes(&sized, &analysis.parameters);
-    let steps =
+    let mut steps =
         CostModel::with_wholes(&sized, &analysis.tree, request.slots, &wholes).with_own_slots(&request.own_slots);
-    let mut steps = steps.with_frozen_batch_norm(request.options.batch_norm == BatchNorm::Frozen);
     let costs = steps.units(&analysis.tree, &units);
     let model = model_info(file, analysis);
-    let inputs = Inputs { model: &model, units: &units, costs: &costs, step_costs: &steps, epochs: request.epochs };
+    let companions = companions(analysis, false);
+    let priced = WithCompanions { costs: &steps, companions: &companions, options: request.options };
+    let inputs = Inputs { model: &model, units: &units, costs: &costs, step_costs: &priced, epochs: request.epochs };
     let mut plan = plan::build(&inputs, request.options)?;
     record(&mut plan, request.options);
     plan.assumed = assumed(&sized.graph, request.slots);
@@ -237,6 +243,9 @@ fn record(plan: &mut FreezePlan, options: &PlanOptions) {
     let settings = &mut plan.policy.settings;
     settings.insert("unit".into(), serde_json::json!(options.unit));
     settings.insert("batch_norm".into(), serde_json::json!(options.batch_norm));
+    if options.dropout != FrozenDropout::default() {
+        settings.insert("dropout".into(), serde_json::json!(options.dropout));
+    }
     let patterns = [
         ("freeze", &options.freeze),
         ("keep", &options.keep),
