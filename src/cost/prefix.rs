@@ -55,7 +55,7 @@ impl CostModel {
             }
             Varies::Batch => "normalizes by the statistics of the batch",
             Varies::Random if node.fixed.is_some() => {
-                "draws random numbers (in a frozen unit it would not with dropout \"off\")"
+                "draws random numbers (in a frozen unit it would not with freeze.dropout \"off\")"
             }
             Varies::Random => "draws random numbers",
             Varies::Unknown => "runs a subgraph or is not known",

@@ -507,7 +507,7 @@ fn a_dropout_that_is_off_ends_no_cache_and_keeps_nothing() {
         let step = costs.step_frozen(&frozen);
         assert_eq!((step.cacheable, step.cut_bytes, step.activation_bytes), (cacheable, cut_bytes, kept), "{frozen:?}");
         let reason = costs.ends_cache(|name| frozen.contains(name));
-        let text = ", which draws random numbers (in a frozen unit it would not with dropout \"off\")";
+        let text = ", which draws random numbers (in a frozen unit it would not with freeze.dropout \"off\")";
         assert_eq!(reason, ends.map(|name| format!("{name}{text}")), "{frozen:?}");
     }
 }
