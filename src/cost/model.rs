@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// (`facts::complete`): a node whose shapes are not known counts as 0 and is named in
 /// [`CostModel::notes`].
 ///
-/// A frozen set holds the names of parameters, of running statistics that stay, and of the outputs of Dropout nodes that
-/// pass their input on. A `BatchNormalization` counts by its running statistics where these are in the set, otherwise by those
-/// of the batch.
+/// A frozen set holds the names of parameters, of running statistics that stay, and of the outputs of
+/// Dropout nodes that pass their input on. A `BatchNormalization` counts by its running statistics where
+/// these are in the set, otherwise by those of the batch.
 #[derive(Clone, Debug)]
 pub struct CostModel {
     pub(super) nodes: Vec<NodeCost>,

@@ -2,9 +2,9 @@
 //!
 //! A node is cacheable when nothing that trains and nothing that varies between steps goes into
 //! it, and the model's input does. What varies: a `BatchNormalization` by the statistics of the batch,
-//! random operators, operators that run a subgraph or are not known. A `BatchNormalization` and a Dropout in the
-//! frozen set do not. The cut is every value that a
-//! cacheable node makes and another node reads, or the model returns.
+//! random operators, operators that run a subgraph or are not known. A `BatchNormalization` and a
+//! Dropout in the frozen set do not. The cut is every value that a cacheable node makes and another node
+//! reads, or the model returns.
 
 use super::model::{CostModel, NodeCost, Source, Varies};
 use super::step::is;

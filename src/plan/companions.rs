@@ -29,7 +29,7 @@ pub enum CompanionKind {
     Dropout,
 }
 
-/// A set of parameters, as positions in [`Companions::parameters`].
+/// A set of parameters, as positions in the list that [`Companions::new`] is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParameterSet(Vec<u64>);
 
