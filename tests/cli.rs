@@ -1,6 +1,7 @@
 //! The program as a person meets it: commands, exit codes, one clear line for each mistake.
 
 use crate::engines::fixture;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -184,6 +185,48 @@ fn graphs_of_a_phase() {
         assert!((18..=21).contains(&model.opset()), "{file} has opset {}", model.opset());
         assert!(model.graph.nodes().iter().all(|node| node.op.domain.is_empty()), "{file} has only standard operators");
     }
+}
+
+/// What a frozen BatchNorm and Dropout do, by option or as the plan file says.
+#[test]
+fn graphs_of_still_units() {
+    struct Case {
+        options: &'static [&'static str],
+        /// Inputs of the train graph that are not in all of them.
+        inputs: &'static [&'static str],
+    }
+    const FROZEN: &[&str] = &["--batch-norm", "frozen", "--frozen-dropout", "off"];
+    const PARTS: &[&str] = &["--batch-norm", "affine=train,statistics=frozen", "--frozen-dropout", "off"];
+    const STATISTICS: [&str; 2] = ["block.1.running_mean", "block.1.running_var"];
+    let cases = [
+        Case { options: &[], inputs: &STATISTICS },
+        Case { options: FROZEN, inputs: &[] },
+        Case { options: PARTS, inputs: &["block.1.weight", "block.1.bias"] },
+        Case {
+            options: &["--batch-norm", "affine=train"],
+            inputs: &["block.1.weight", "block.1.bias", STATISTICS[0], STATISTICS[1]],
+        },
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let (model, plan, out) = (fixture("graphs/still.onnx"), folder.path().join("plan.json"), folder.path().join("out"));
+    let schedule = ["--freeze-start", "0"];
+    for Case { options, inputs } in cases {
+        let written = [&[path(&model), "--format", "json", "--output", path(&plan)], &schedule[..], options].concat();
+        assert!(freeze_plan(&written).status.success());
+        let to = ["graph", path(&model), "--out", path(&out), "--epoch", "10"];
+        let by_option = [&to[..], &schedule, options].concat();
+        let by_plan = [&to[..], &["--plan", path(&plan)]].concat();
+        for args in [by_option, by_plan] {
+            let output = freeze_plan(&args);
+            assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+            let train = freeze_plan::onnx::read(&out.join("train.onnx")).unwrap().model.graph;
+            let mut found: Vec<&str> = train.inputs().iter().map(|id| train.value_name(*id)).collect();
+            found.retain(|name| name.starts_with("block."));
+            assert_eq!(found.iter().collect::<HashSet<_>>(), inputs.iter().collect(), "{args:?}");
+        }
+    }
+    let line = fails(&["graph", path(&model), "--out", path(&out), "--batch-norm", "eval"], 2);
+    assert!(line.ends_with("found \"eval\""), "{line}");
 }
 
 #[test]

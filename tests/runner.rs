@@ -3,6 +3,7 @@
 mod artifacts;
 mod backend;
 mod cli;
+mod companions;
 mod costs;
 mod dropout;
 mod engines;

@@ -6,6 +6,7 @@
 mod doctor;
 mod failure;
 mod feeds;
+mod frozen_units;
 mod graph;
 mod model;
 mod operators;
