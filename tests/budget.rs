@@ -1,6 +1,7 @@
 //! Selections under a budget, on the costs of real models.
 
-use crate::engines::fixture;
+use crate::costs::without_weights;
+use crate::engines::{fixture, golden};
 use freeze_plan::cost::{Bits, CostModel, Needs, Reach};
 use freeze_plan::facts;
 use freeze_plan::graph::Model;
@@ -20,7 +21,14 @@ const FILES: [&str; 8] = [
     "models/t5.torchscript.onnx",
 ];
 
+/// Models of which only the structure is kept, with the bytes of their weights.
+const LARGE: [&str; 3] = ["mobilenet_v2", "resnet50", "vit"];
+
 fn sized(file: &str) -> Model {
+    if LARGE.contains(&file) {
+        let bytes = golden("flops/flops.json")[file]["weights_bytes"].as_u64().unwrap();
+        return facts::complete(&without_weights(file, bytes)).model;
+    }
     let model = read(&fixture(file)).unwrap().model;
     let dims = model.graph.inputs().iter().filter_map(|id| model.graph.fact(*id).dim(0));
     let named = dims.filter(|dim| dim.known().is_none());
@@ -51,12 +59,12 @@ fn real_cost(costs: &CostModel, members: &[Vec<String>], chosen: &[bool], price:
 
 const PRICES: [(&str, fn(&Needs) -> u64); 2] = [("flops", |needs| needs.flops.total()), ("bytes", Needs::bytes)];
 
-/// What is selected costs what the cost model says, is within the limit, and is worth what the best
-/// selection is where all can be looked at.
+/// What is selected costs what the cost model says, is within the limit, and is worth nearly what the bound
+/// says; what the best selection is where all can be looked at.
 #[test]
 fn selections_on_real_models_are_within_the_limit_and_near_the_bound() {
-    let (mut failures, mut seed, mut enumerated) = (Vec::new(), 1, 0);
-    for file in FILES {
+    let (mut failures, mut seed, mut enumerated, mut unproven) = (Vec::new(), 1, 0, 0);
+    for file in FILES.into_iter().chain(LARGE) {
         let model = sized(file);
         let tree = recover(&model);
         for (frozen_batch_norm, kind) in [(false, UnitKind::Leaf), (true, UnitKind::Parameter), (true, UnitKind::Block)]
@@ -71,8 +79,11 @@ fn selections_on_real_models_are_within_the_limit_and_near_the_bound() {
                     problem.limit = least + (most - least) / 100 * percent;
                     let found = problem.solve(&Effort::default());
                     let real = real_cost(&costs, &members, &found.chosen, price);
-                    let gap = 100.0 * (found.bound / found.value - 1.0);
-                    println!("{file} {kind:?} {name} {percent} %: {} units, gap {gap:.3} %", members.len());
+                    if !found.optimal { println!("{file} {kind:?} {name} {percent} %: {} units, {} of {}", members.len(), found.value, found.bound); }
+                    unproven += usize::from(!found.optimal);
+                    if found.bound > 1.03 * found.value {
+                        failures.push(format!("{file} {name} {percent} %: {} of {}", found.value, found.bound));
+                    }
                     if real != found.cost || real > problem.limit || !found.fits {
                         failures.push(format!("{file} {name}: {real} and {} of {}", found.cost, problem.limit));
                     }
@@ -96,6 +107,7 @@ fn selections_on_real_models_are_within_the_limit_and_near_the_bound() {
             }
         }
     }
+    println!("{unproven} are not proven to be the best");
     assert!(enumerated > 10, "{enumerated}");
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
 }

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 const PRODUCTS: [&str; 8] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"];
 
 /// Reads a fixture of which the weights are not kept: a file of their size takes their place.
-fn without_weights(name: &str, bytes: u64) -> Model {
+pub(crate) fn without_weights(name: &str, bytes: u64) -> Model {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::copy(fixture(&format!("flops/{name}.pb")), &path).unwrap();

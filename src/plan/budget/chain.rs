@@ -16,7 +16,7 @@ use crate::cost::Bits;
 use std::cmp::Reverse;
 
 /// How many partial selections may be looked at in all knapsacks together.
-const WORK: usize = 20_000_000;
+const WORK: usize = 4_000_000;
 
 /// The candidates by level.
 pub(super) struct Chain {
@@ -76,7 +76,7 @@ impl Chain {
         let (mut best, mut deepest) = (Found::default(), 0);
         let mut lost = 0.0f64;
         for (bound, level) in &bounds {
-            if *bound <= best.value + reduced.slack() {
+            if *bound <= best.value + reduced.slack {
                 break;
             }
             let found = solve(*level, best.value);
@@ -86,12 +86,12 @@ impl Chain {
             }
         }
         // The same value may be had nearer to the output.
-        let same = best.value - reduced.slack();
+        let same = best.value - reduced.slack;
         let mut nearer: Vec<usize> =
             bounds.iter().filter(|(bound, _)| *bound >= same).map(|(_, level)| *level).collect();
         nearer.retain(|level| *level < deepest);
         nearer.sort_unstable();
-        let nearer = nearer.into_iter().map(|level| solve(level, same - reduced.slack()));
+        let nearer = nearer.into_iter().map(|level| solve(level, same - reduced.slack));
         if let Some(found) = nearer.into_iter().find(|found| found.value >= same) {
             best = found;
         }

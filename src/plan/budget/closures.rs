@@ -5,7 +5,8 @@
 //! more those of its neighbours on parallel branches. So:
 //!
 //! 1. *Closures*: the sets are the shared items of each single candidate, in the order of the
-//!    relaxation of their knapsacks, as long as this is above the best selection.
+//!    relaxation of their knapsacks, as long as this is above the best selection; then those of the linear
+//!    relaxation (`relax`).
 //! 2. *Unions*: the items of the best selection and of the most promising closures grow by those of
 //!    one more candidate, as long as the relaxation grows.
 //! 3. *Improvement*: the items that the best selection really needs are paid and the knapsack solved
@@ -15,6 +16,7 @@
 
 use super::knapsack::{Knapsack, Member};
 use super::reduce::Reduced;
+use super::relax::Relaxed;
 use super::{Effort, Found};
 use crate::cost::Bits;
 use std::collections::BTreeSet;
@@ -24,12 +26,12 @@ const CLOSURES: usize = 64;
 /// From how many closures unions grow.
 const SEEDS: usize = 8;
 /// How many words of bits may be looked at in each of the steps 2 and 3.
-const WORK: usize = 50_000_000;
+const WORK: usize = 5_000_000;
 /// How many partial selections may be looked at in all knapsacks together.
-const PARTIAL: usize = 20_000_000;
+const PARTIAL: usize = 4_000_000;
 
 /// Returns a selection without a bound.
-pub(super) fn solve(reduced: &Reduced, effort: &Effort) -> Found {
+pub(super) fn solve(reduced: &Reduced, relaxed: Option<&Relaxed>, effort: &Effort) -> Found {
     let mut search = Closures::new(reduced, effort);
     let mut sets: BTreeSet<&Bits> = reduced.needs.iter().collect();
     let nothing = Bits::none(reduced.shared.len());
@@ -42,8 +44,15 @@ pub(super) fn solve(reduced: &Reduced, effort: &Effort) -> Found {
             search.knapsack(items);
         }
     }
+    let known = relaxed.map_or(&[][..], |relaxed| &relaxed.closures);
+    for items in known {
+        search.knapsack(items);
+    }
     let used = reduced.needed(search.best.chosen.iter().copied());
-    for items in std::iter::once(&used).chain(closures.iter().take(SEEDS).map(|(_, items)| *items)) {
+    for items in std::iter::once(&used)
+        .chain(known.iter().rev().take(SEEDS))
+        .chain(closures.iter().take(SEEDS).map(|(_, items)| *items))
+    {
         search.grow(items.clone());
     }
     search.improve();
@@ -106,7 +115,7 @@ impl<'a> Closures<'a> {
         let members = inside.into_iter().map(|candidate| Member { candidate, cost: self.costs[candidate] });
         let knapsack = Knapsack::new(capacity, members.collect(), &self.reduced.values);
         let found = knapsack.solve(self.effort.resolution, self.best.value, &mut self.partial);
-        let better = found.value > self.best.value + self.reduced.slack();
+        let better = found.value > self.best.value + self.reduced.slack;
         if better {
             self.best = found;
         }
@@ -172,7 +181,7 @@ impl<'a> Closures<'a> {
         let values = &self.reduced.values;
         let chosen = self.chosen();
         for (place, out) in self.best.chosen.clone().into_iter().enumerate() {
-            let gain = |candidate: &usize| values[*candidate] - values[out] > self.reduced.slack();
+            let gain = |candidate: &usize| values[*candidate] - values[out] > self.reduced.slack;
             let better: Vec<usize> = self.order.iter().copied().filter(|c| !chosen.contains(*c)).filter(gain).collect();
             for candidate in better {
                 let members = self.best.chosen.iter().copied().filter(|other| *other != out);

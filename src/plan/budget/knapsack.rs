@@ -176,9 +176,12 @@ impl<'a> Knapsack<'a> {
 /// Keeps the partial selections with the largest bounds, and returns the largest bound of the others.
 fn trim(states: &mut Vec<Partial>, most: usize) -> f64 {
     let mut bounds: Vec<f64> = states.iter().map(|state| state.bound).collect();
-    bounds.sort_by(|a, b| b.total_cmp(a));
-    let Some(least) = bounds.get(most).copied() else { return f64::NEG_INFINITY };
-    let mut equal = most - bounds.iter().take_while(|bound| **bound > least).count();
+    if most >= bounds.len() {
+        return f64::NEG_INFINITY;
+    }
+    let (larger, least, _) = bounds.select_nth_unstable_by(most, |a, b| b.total_cmp(a));
+    let least = *least;
+    let mut equal = most - larger.iter().filter(|bound| **bound > least).count();
     states.retain(|state| {
         let stays = state.bound > least || state.bound == least && equal > 0;
         equal -= usize::from(stays && state.bound == least);

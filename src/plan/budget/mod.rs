@@ -11,8 +11,11 @@
 //! | structure | method | proven optimal |
 //! |---|---|---|
 //! | chain | for each candidate that may be the deepest, a 0/1 knapsack of those before it by their own costs (`chain`, `knapsack`) | while no more than [`Effort::resolution`] partial selections stay in question |
-//! | any, up to 64 candidates | branch and bound (`search`), from the heuristic's result | when it ends within [`Effort::nodes`] |
-//! | any | heuristic (`closures`): pay the needs of a candidate, or of a few, in advance and solve the knapsack of all that then costs only its own; then swaps | where the result meets the bound |
+//! | any, up to 128 candidates | branch and bound (`search`), from the heuristic's result | when it ends within [`Effort::nodes`] |
+//! | any | heuristic (`closures`): pay the needs of a candidate, of a few, or of a closure of the linear relaxation (`relax`, by minimum cuts) in advance and solve the knapsack of all that then costs only its own; then exchanges | where the result meets the bound |
+//!
+//! The bound is the dynamic program's or that of the search; for the heuristic, the linear relaxation up to
+//! 300,000 pairs of a shared item and a candidate, and simpler ones (`bound`).
 //!
 //! Quantisation: GreenTrainer rounds every cost to a thousandth of the total, so its selection may be
 //! neither the best nor within the limit. Here costs stay exact, and the resolution limits how many
@@ -21,14 +24,15 @@
 //! [`Selection::bound`], and [`Selection::optimal`] is true only where the bound is met, up to the
 //! rounding of sums (`1e-12` of the sum of all values).
 //!
-//! Ties go to the selection found first: candidates are looked at from the output side, and the same
-//! problem always has the same answer.
+//! The same problem always has the same answer. Of selections with the same value, the dynamic program and the
+//! search go for one nearer to the output; the heuristic, for the one that it finds first.
 
 mod bound;
 mod chain;
 mod closures;
 mod knapsack;
 mod reduce;
+mod relax;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -93,7 +97,7 @@ pub struct Effort {
 
 impl Default for Effort {
     fn default() -> Effort {
-        Effort { resolution: 1000, nodes: 50_000 }
+        Effort { resolution: 1000, nodes: 100_000 }
     }
 }
 
@@ -182,7 +186,7 @@ impl Problem {
             chosen[*position] = true;
         }
         let (value, cost) = (worth(&chosen), self.cost(&chosen));
-        let optimal = found.bound <= found.value + reduced.slack();
+        let optimal = found.bound <= found.value + reduced.slack;
         let bound = if optimal { value } else { (forced + found.bound).max(value) };
         Selection { chosen, value, cost, bound, optimal, fits: cost <= self.limit }
     }
@@ -198,15 +202,17 @@ struct Found {
 
 impl Reduced {
     fn solve(&self, effort: &Effort) -> Found {
+        let mut relaxed = None;
         let mut found = match Chain::of(self) {
             Some(chain) => chain.solve(self, effort),
             None => {
-                let found = closures::solve(self, effort);
-                Found { bound: bound::of(self), ..found }
+                relaxed = relax::solve(self);
+                let found = closures::solve(self, relaxed.as_ref(), effort);
+                Found { bound: bound::of(self, relaxed.as_ref()), ..found }
             }
         };
-        if found.bound > found.value + self.slack() && self.values.len() <= search::MOST {
-            found = search::solve(self, found, effort.nodes);
+        if found.bound > found.value + self.slack && self.values.len() <= search::MOST {
+            found = search::solve(self, relaxed.as_ref(), found, effort.nodes);
         }
         found
     }

@@ -23,6 +23,8 @@ pub(super) struct Reduced {
     pub(super) joint: Vec<Joint>,
     /// What they may cost.
     pub(super) capacity: u64,
+    /// How far a sum of values may be off by rounding.
+    pub(super) slack: f64,
 }
 
 /// An item that several candidates need.
@@ -97,13 +99,10 @@ impl Reduced {
             item.members.iter().for_each(|member| needs[member].insert(index));
         }
         let joint = pairs.into_iter().map(|((any, and), cost)| Joint { any, and, cost }).collect();
-        let values = original.iter().filter_map(|position| candidates.get(*position)).map(|one| one.value).collect();
-        Some(Reduced { original, values, own, shared, needs, joint, capacity })
-    }
-
-    /// Returns how far a sum of values may be off by rounding.
-    pub(super) fn slack(&self) -> f64 {
-        ROUNDING * self.values.iter().sum::<f64>()
+        let values = original.iter().filter_map(|position| candidates.get(*position)).map(|one| one.value);
+        let values: Vec<f64> = values.collect();
+        let slack = ROUNDING * values.iter().sum::<f64>();
+        Some(Reduced { original, values, own, shared, needs, joint, capacity, slack })
     }
 
     /// Returns what the given shared items cost.

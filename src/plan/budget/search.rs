@@ -1,33 +1,35 @@
 //! Branch and bound: exact on any graph while there are few candidates.
 //!
-//! Depth first, from the output side, with before without. At each node the items that are not paid are
-//! divided among the candidates that are left and need them; the linear relaxation of the knapsack with these
-//! costs bounds what they can still be worth. A candidate that does not fit any more goes: what it
+//! Depth first, from the input side, without before with: once it is known which candidate is the deepest, most
+//! shared items are paid, and of selections with the same value the one nearer to the output is found first. At each node the items that are not paid are
+//! divided among the candidates that are left and need them, in the proportions of the linear relaxation
+//! (`relax`); a knapsack with these costs, of which parts count, bounds what they can still be worth. A candidate that does not fit any more goes: what it
 //! would cost falls by no more than the room does.
 
 use super::Found;
 use super::reduce::Reduced;
+use super::relax::Relaxed;
 
-/// The most candidates: a set of them is a word.
-pub(super) const MOST: usize = 64;
+/// A set of candidates.
+type Set = u128;
+
+/// The most candidates.
+pub(super) const MOST: usize = Set::BITS as usize;
 
 /// Returns the best selection, starting from a known one; its bound is its value when the search ends
 /// within `nodes`.
-pub(super) fn solve(reduced: &Reduced, known: Found, nodes: usize) -> Found {
-    let all = known_bits(0..reduced.values.len());
+pub(super) fn solve(reduced: &Reduced, relaxed: Option<&Relaxed>, known: Found, nodes: usize) -> Found {
+    let all = set_of(0..reduced.values.len());
     let mut search = Search {
         reduced,
-        items: reduced.shared.iter().map(|item| (known_bits(item.members.iter()), item.cost)).collect(),
-        joint: reduced
-            .joint
-            .iter()
-            .map(|item| (known_bits(item.any.iter()), known_bits(item.and.iter()), item.cost))
-            .collect(),
+        items: reduced.shared.iter().map(|item| (set_of(item.members.iter()), item.cost)).collect(),
+        joint: reduced.joint.iter().map(|item| (set_of(item.any.iter()), set_of(item.and.iter()), item.cost)).collect(),
         best: known.value,
         found: None,
+        shares: shares(reduced, relaxed),
         nodes,
         open: f64::NEG_INFINITY,
-        slack: reduced.slack(),
+        slack: reduced.slack,
     };
     search.visit(0, all, 0.0, f64::INFINITY);
     let Search { best, found, open, .. } = search;
@@ -35,21 +37,33 @@ pub(super) fn solve(reduced: &Reduced, known: Found, nodes: usize) -> Found {
     Found { chosen, value: best, bound: open.max(best).min(known.bound.max(best)) }
 }
 
-fn known_bits(members: impl Iterator<Item = usize>) -> u64 {
+fn shares(reduced: &Reduced, relaxed: Option<&Relaxed>) -> Vec<[f64; MOST]> {
+    let mut all = vec![[0.0; MOST]; reduced.shared.len()];
+    for (shares, (item, parts)) in
+        all.iter_mut().zip(reduced.shared.iter().zip(relaxed.map_or(&[][..], |relaxed| &relaxed.shares)))
+    {
+        item.members.iter().zip(parts).for_each(|(member, part)| shares[member] = *part);
+    }
+    all
+}
+
+fn set_of(members: impl Iterator<Item = usize>) -> Set {
     members.fold(0, |set, member| set | 1 << member)
 }
 
-fn members(set: u64) -> impl Iterator<Item = usize> {
+fn members(set: Set) -> impl Iterator<Item = usize> {
     let rest = std::iter::successors(Some(set), |set| Some(set & set.wrapping_sub(1)));
     rest.take_while(|set| *set != 0).map(|set| set.trailing_zeros() as usize)
 }
 
 struct Search<'a> {
     reduced: &'a Reduced,
-    items: Vec<(u64, u64)>,
-    joint: Vec<(u64, u64, u64)>,
+    items: Vec<(Set, u64)>,
+    joint: Vec<(Set, Set, u64)>,
+    /// For each item, the part that each candidate has in its cost.
+    shares: Vec<[f64; MOST]>,
     best: f64,
-    found: Option<u64>,
+    found: Option<Set>,
     nodes: usize,
     /// The largest bound of what was not looked at.
     open: f64,
@@ -59,7 +73,7 @@ struct Search<'a> {
 impl Search<'_> {
     /// Looks at the selections that hold `chosen`, worth `value`, and some of `left`; none is worth more
     /// than `bound`.
-    fn visit(&mut self, chosen: u64, left: u64, value: f64, bound: f64) {
+    fn visit(&mut self, chosen: Set, left: Set, value: f64, bound: f64) {
         if !self.is_open(bound) {
             return;
         }
@@ -71,11 +85,13 @@ impl Search<'_> {
         let Some(room) = self.reduced.capacity.checked_sub(self.cost(chosen)) else { return };
         let mut needs = [0u64; MOST];
         let mut parts = [0f64; MOST];
-        for (members, cost) in self.unpaid(chosen, left) {
-            let part = cost as f64 / f64::from(members.count_ones());
+        for (members, cost, shares) in self.unpaid(chosen, left) {
+            let sum = shares.map_or(0.0, |shares| self::members(members).map(|member| shares[member]).sum());
+            let equal = cost as f64 / f64::from(members.count_ones());
             for member in self::members(members) {
                 needs[member] = needs[member].saturating_add(cost);
-                parts[member] += part;
+                let share = shares.filter(|_| sum > 0.0).map(|shares| cost as f64 * shares[member] / sum);
+                parts[member] += share.unwrap_or(equal);
             }
         }
         let mut fitting = Vec::with_capacity(MOST);
@@ -85,8 +101,8 @@ impl Search<'_> {
                 fitting.push((member, parts[member] + own as f64));
             }
         }
-        let Some((first, _)) = fitting.first().copied() else { return self.offer(chosen, value) };
-        let left = known_bits(fitting.iter().map(|(member, _)| *member));
+        let Some((deepest, _)) = fitting.last().copied() else { return self.offer(chosen, value) };
+        let left = set_of(fitting.iter().map(|(member, _)| *member));
         let values = &self.reduced.values;
         if self.cost(chosen | left) <= self.reduced.capacity {
             let rest: f64 = members(left).map(|member| values[member]).sum();
@@ -102,17 +118,17 @@ impl Search<'_> {
             room -= cost;
             worth += values[member];
         }
-        let (bound, first_value) = (worth.min(bound), value + values[first]);
-        let rest = left & !(1 << first);
-        self.visit(chosen | 1 << first, rest, first_value, bound);
+        let (bound, with) = (worth.min(bound), value + values[deepest]);
+        let rest = left & !(1 << deepest);
         self.visit(chosen, rest, value, bound);
+        self.visit(chosen | 1 << deepest, rest, with, bound);
     }
 
     fn is_open(&self, bound: f64) -> bool {
         if self.found.is_some() { bound > self.best + self.slack } else { bound + self.slack >= self.best }
     }
 
-    fn offer(&mut self, chosen: u64, value: f64) {
+    fn offer(&mut self, chosen: Set, value: f64) {
         if value > self.best || self.found.is_none() && value >= self.best {
             self.best = value;
             self.found = Some(chosen);
@@ -120,9 +136,10 @@ impl Search<'_> {
     }
 
     /// Returns the items that `chosen` does not pay, with those of `left` of which any one alone
-    /// would.
-    fn unpaid(&self, chosen: u64, left: u64) -> impl Iterator<Item = (u64, u64)> {
-        let plain = self.items.iter().filter(move |(members, _)| members & chosen == 0).copied();
+    /// would, and how the cost is divided.
+    fn unpaid(&self, chosen: Set, left: Set) -> impl Iterator<Item = (Set, u64, Option<&[f64; MOST]>)> {
+        let plain = self.items.iter().zip(&self.shares).filter(move |((members, _), _)| members & chosen == 0);
+        let plain = plain.map(|((members, cost), shares)| (*members, *cost, Some(shares)));
         let joint = self.joint.iter().filter_map(move |(any, and, cost)| {
             let members = match (any & chosen != 0, and & chosen != 0) {
                 (true, true) => return None,
@@ -130,12 +147,13 @@ impl Search<'_> {
                 (false, true) => *any,
                 (false, false) => any & and,
             };
-            Some((members, *cost))
+            Some((members, *cost, None))
         });
-        plain.chain(joint).map(move |(members, cost)| (members & left, cost)).filter(|(members, _)| *members != 0)
+        let open = plain.chain(joint).map(move |(members, cost, shares)| (members & left, cost, shares));
+        open.filter(|(members, _, _)| *members != 0)
     }
 
-    fn cost(&self, chosen: u64) -> u64 {
+    fn cost(&self, chosen: Set) -> u64 {
         let own = members(chosen).fold(0u64, |sum, member| sum.saturating_add(self.reduced.own[member]));
         let plain = self.items.iter().filter(|(members, _)| members & chosen != 0);
         let sum = plain.fold(own, |sum, (_, cost)| sum.saturating_add(*cost));
