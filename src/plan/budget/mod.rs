@@ -11,7 +11,7 @@
 //! | structure | method | proven optimal |
 //! |---|---|---|
 //! | chain | for each candidate that may be the deepest, a 0/1 knapsack of those before it by their own costs (`chain`, `knapsack`) | while no more than [`Effort::resolution`] partial selections stay in question |
-//! | any, up to 128 candidates | branch and bound (`search`), from the heuristic's result | when it ends within [`Effort::nodes`] |
+//! | any, up to 256 candidates | branch and bound (`search`), from the heuristic's result | when it ends within [`Effort::nodes`] |
 //! | any | heuristic (`closures`): pay the needs of a candidate, of a few, or of a closure of the linear relaxation (`relax`, by minimum cuts) in advance and solve the knapsack of all that then costs only its own; then exchanges | where the result meets the bound |
 //!
 //! The bound is the dynamic program's or that of the search; for the heuristic, the linear relaxation up to
@@ -97,7 +97,7 @@ pub struct Effort {
 
 impl Default for Effort {
     fn default() -> Effort {
-        Effort { resolution: 1000, nodes: 100_000 }
+        Effort { resolution: 1000, nodes: 20_000 }
     }
 }
 

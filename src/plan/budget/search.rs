@@ -10,20 +10,66 @@ use super::Found;
 use super::reduce::Reduced;
 use super::relax::Relaxed;
 
-/// A set of candidates.
-type Set = u128;
-
 /// The most candidates.
-pub(super) const MOST: usize = Set::BITS as usize;
+pub(super) const MOST: usize = 64 * WORDS;
+
+const WORDS: usize = 4;
+
+/// A set of candidates.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Set([u64; WORDS]);
+
+impl Set {
+    fn of(members: impl Iterator<Item = usize>) -> Set {
+        members.fold(Set([0; WORDS]), Set::with)
+    }
+
+    fn with(mut self, member: usize) -> Set {
+        self.0[member / 64] |= 1 << (member % 64);
+        self
+    }
+
+    fn without(mut self, member: usize) -> Set {
+        self.0[member / 64] &= !(1 << (member % 64));
+        self
+    }
+
+    fn and(self, other: Set) -> Set {
+        Set(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
+    fn or(self, other: Set) -> Set {
+        Set(std::array::from_fn(|word| self.0[word] | other.0[word]))
+    }
+
+    fn meets(self, other: Set) -> bool {
+        self.and(other).0 != [0; WORDS]
+    }
+
+    fn count(self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    fn members(self) -> impl Iterator<Item = usize> {
+        self.0.into_iter().enumerate().flat_map(|(index, word)| {
+            let rest = std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)));
+            rest.take_while(|word| *word != 0).map(move |word| 64 * index + word.trailing_zeros() as usize)
+        })
+    }
+}
 
 /// Returns the best selection, starting from a known one; its bound is its value when the search ends
 /// within `nodes`.
 pub(super) fn solve(reduced: &Reduced, relaxed: Option<&Relaxed>, known: Found, nodes: usize) -> Found {
-    let all = set_of(0..reduced.values.len());
+    let all = Set::of(0..reduced.values.len());
     let mut search = Search {
         reduced,
-        items: reduced.shared.iter().map(|item| (set_of(item.members.iter()), item.cost)).collect(),
-        joint: reduced.joint.iter().map(|item| (set_of(item.any.iter()), set_of(item.and.iter()), item.cost)).collect(),
+        items: reduced.shared.iter().map(|item| (Set::of(item.members.iter()), item.cost)).collect(),
+        joint: reduced
+            .joint
+            .iter()
+            .map(|item| (Set::of(item.any.iter()), Set::of(item.and.iter()), item.cost))
+            .collect(),
         best: known.value,
         found: None,
         shares: shares(reduced, relaxed),
@@ -31,9 +77,9 @@ pub(super) fn solve(reduced: &Reduced, relaxed: Option<&Relaxed>, known: Found, 
         open: f64::NEG_INFINITY,
         slack: reduced.slack,
     };
-    search.visit(0, all, 0.0, f64::INFINITY);
+    search.visit(Set::of(std::iter::empty()), all, 0.0, f64::INFINITY);
     let Search { best, found, open, .. } = search;
-    let chosen = found.map_or(known.chosen, |set| members(set).collect());
+    let chosen = found.map_or(known.chosen, |set| set.members().collect());
     Found { chosen, value: best, bound: open.max(best).min(known.bound.max(best)) }
 }
 
@@ -45,15 +91,6 @@ fn shares(reduced: &Reduced, relaxed: Option<&Relaxed>) -> Vec<[f64; MOST]> {
         item.members.iter().zip(parts).for_each(|(member, part)| shares[member] = *part);
     }
     all
-}
-
-fn set_of(members: impl Iterator<Item = usize>) -> Set {
-    members.fold(0, |set, member| set | 1 << member)
-}
-
-fn members(set: Set) -> impl Iterator<Item = usize> {
-    let rest = std::iter::successors(Some(set), |set| Some(set & set.wrapping_sub(1)));
-    rest.take_while(|set| *set != 0).map(|set| set.trailing_zeros() as usize)
 }
 
 struct Search<'a> {
@@ -86,27 +123,27 @@ impl Search<'_> {
         let mut needs = [0u64; MOST];
         let mut parts = [0f64; MOST];
         for (members, cost, shares) in self.unpaid(chosen, left) {
-            let sum = shares.map_or(0.0, |shares| self::members(members).map(|member| shares[member]).sum());
-            let equal = cost as f64 / f64::from(members.count_ones());
-            for member in self::members(members) {
+            let sum = shares.map_or(0.0, |shares| members.members().map(|member| shares[member]).sum());
+            let equal = cost as f64 / f64::from(members.count());
+            for member in members.members() {
                 needs[member] = needs[member].saturating_add(cost);
                 let share = shares.filter(|_| sum > 0.0).map(|shares| cost as f64 * shares[member] / sum);
                 parts[member] += share.unwrap_or(equal);
             }
         }
         let mut fitting = Vec::with_capacity(MOST);
-        for member in members(left) {
+        for member in left.members() {
             let own = self.reduced.own[member];
             if needs[member].saturating_add(own) <= room {
                 fitting.push((member, parts[member] + own as f64));
             }
         }
         let Some((deepest, _)) = fitting.last().copied() else { return self.offer(chosen, value) };
-        let left = set_of(fitting.iter().map(|(member, _)| *member));
+        let left = Set::of(fitting.iter().map(|(member, _)| *member));
         let values = &self.reduced.values;
-        if self.cost(chosen | left) <= self.reduced.capacity {
-            let rest: f64 = members(left).map(|member| values[member]).sum();
-            return self.offer(chosen | left, value + rest);
+        if self.cost(chosen.or(left)) <= self.reduced.capacity {
+            let rest: f64 = left.members().map(|member| values[member]).sum();
+            return self.offer(chosen.or(left), value + rest);
         }
         fitting.sort_by(|a, b| (values[b.0] / b.1).total_cmp(&(values[a.0] / a.1)));
         let (mut room, mut worth) = (room as f64, value);
@@ -119,9 +156,9 @@ impl Search<'_> {
             worth += values[member];
         }
         let (bound, with) = (worth.min(bound), value + values[deepest]);
-        let rest = left & !(1 << deepest);
+        let rest = left.without(deepest);
         self.visit(chosen, rest, value, bound);
-        self.visit(chosen | 1 << deepest, rest, with, bound);
+        self.visit(chosen.with(deepest), rest, with, bound);
     }
 
     fn is_open(&self, bound: f64) -> bool {
@@ -138,26 +175,26 @@ impl Search<'_> {
     /// Returns the items that `chosen` does not pay, with those of `left` of which any one alone
     /// would, and how the cost is divided.
     fn unpaid(&self, chosen: Set, left: Set) -> impl Iterator<Item = (Set, u64, Option<&[f64; MOST]>)> {
-        let plain = self.items.iter().zip(&self.shares).filter(move |((members, _), _)| members & chosen == 0);
+        let plain = self.items.iter().zip(&self.shares).filter(move |((members, _), _)| !members.meets(chosen));
         let plain = plain.map(|((members, cost), shares)| (*members, *cost, Some(shares)));
         let joint = self.joint.iter().filter_map(move |(any, and, cost)| {
-            let members = match (any & chosen != 0, and & chosen != 0) {
+            let members = match (any.meets(chosen), and.meets(chosen)) {
                 (true, true) => return None,
                 (true, false) => *and,
                 (false, true) => *any,
-                (false, false) => any & and,
+                (false, false) => any.and(*and),
             };
             Some((members, *cost, None))
         });
-        let open = plain.chain(joint).map(move |(members, cost, shares)| (members & left, cost, shares));
-        open.filter(|(members, _, _)| *members != 0)
+        let open = plain.chain(joint).map(move |(members, cost, shares)| (members.and(left), cost, shares));
+        open.filter(|(members, _, _)| members.count() > 0)
     }
 
     fn cost(&self, chosen: Set) -> u64 {
-        let own = members(chosen).fold(0u64, |sum, member| sum.saturating_add(self.reduced.own[member]));
-        let plain = self.items.iter().filter(|(members, _)| members & chosen != 0);
+        let own = chosen.members().fold(0u64, |sum, member| sum.saturating_add(self.reduced.own[member]));
+        let plain = self.items.iter().filter(|(members, _)| members.meets(chosen));
         let sum = plain.fold(own, |sum, (_, cost)| sum.saturating_add(*cost));
-        let joint = self.joint.iter().filter(|(any, and, _)| any & chosen != 0 && and & chosen != 0);
+        let joint = self.joint.iter().filter(|(any, and, _)| any.meets(chosen) && and.meets(chosen));
         joint.fold(sum, |sum, (_, _, cost)| sum.saturating_add(*cost))
     }
 }
