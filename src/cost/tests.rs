@@ -127,6 +127,26 @@ fn a_uniform_chain_follows_the_closed_form() {
     }
 }
 
+/// Nodes that the same parameters reach are one item, however many there are.
+#[test]
+fn a_chain_has_two_items_for_each_parameter() {
+    let (n, each) = (200, 5);
+    let mut b = Builder::new("long");
+    let mut y = b.input("x", Fact::fixed(DType::F32, &[4, 4]));
+    for index in 0..n {
+        let w = weight(&mut b, &format!("layers.{index}.weight"), &[4, 4]);
+        y = b.op("MatMul", &[y, w], Attributes::none());
+        y = (0..each).fold(y, |y, _| b.unary("Relu", y));
+    }
+    b.mark_output(y);
+    let costs = costs(&model(b), 1);
+    let reach = costs.reach();
+    assert!(reach.items().len() <= 2 * n, "{}", reach.items().len());
+    let full = reach.cost(&reach.set(|_| true));
+    assert_eq!(full, Needs::from(costs.step_frozen(&HashSet::new())));
+    assert_eq!(reach.constant(), Needs::from(costs.step(&HashSet::new())));
+}
+
 #[test]
 fn only_what_is_upstream_closed_saves_input_gradients() {
     let costs = costs(&chain(4), 0);

@@ -10,6 +10,7 @@
 //! (`training`) or open a session. What a run has measured reaches a policy as a [`History`].
 
 mod batch_norm;
+pub mod budget;
 mod build;
 mod companions;
 mod costs;
