@@ -85,9 +85,10 @@ fn snapshot(name: &str, found: &str) {
 #[test]
 fn help_and_preview_are_as_committed() {
     let model = fixture("digits/model.onnx");
-    let all: [(&str, &[&str]); 10] = [
+    let all: [(&str, &[&str]); 11] = [
         ("help.txt", &["--help"]),
         ("help-graph.txt", &["graph", "--help"]),
+        ("help-policies.txt", &["policies", "--help"]),
         ("help-train.txt", &["train", "--help"]),
         ("preview.txt", &[path(&model)]),
         ("preview.csv", &[path(&model), "--format", "csv"]),
@@ -102,6 +103,47 @@ fn help_and_preview_are_as_committed() {
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", text(&output.stderr));
         snapshot(name, &text(&output.stdout));
     }
+}
+
+#[test]
+fn policies_are_listed_and_shown() {
+    let shown = |args: &[&str]| {
+        let output = freeze_plan(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(shown(&["policies"]).contains("freezeout     Anneals the learning rate"));
+    let card = shown(&["policies", "freezeout"]);
+    assert!(card.starts_with("Anneals the learning rate") && card.contains("*Known negative results.*"), "{card}");
+    assert!(!card.contains("//!") && !card.contains("use super"), "{card}");
+    let line = fails(&["policies", "freezout"], 2);
+    assert!(line.starts_with("error: there is no policy \"freezout\" (nearest: \"freezeout\")"), "{line}");
+}
+
+#[test]
+fn a_policy_and_its_settings_are_taken_from_the_command_line() {
+    let model = fixture("digits/model.onnx");
+    let plan = |args: &[&str]| {
+        let all: Vec<&str> = [path(&model), "--format", "csv"].iter().chain(args).copied().collect();
+        let output = freeze_plan(&all);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let frozen = |args: &[&str]| -> Vec<usize> {
+        let csv = plan(args);
+        let column = csv.lines().next().unwrap().split(',').position(|name| name == "frozen_units").unwrap();
+        csv.lines().skip(1).map(|line| line.split(',').nth(column).unwrap().parse().unwrap()).collect()
+    };
+    let steps = ["--policy", "steps", "--epochs", "8", "--set"];
+    assert_eq!(frozen(&[&steps[..], &["steps=3:4,6:0"]].concat()), [0, 0, 4, 4, 4, 0, 0, 0]);
+    let patterns = "steps=[{\"epoch\": 2, \"frozen\": [\"conv1\", \"re:^block1\"]}, {\"epoch\": 7, \"frozen\": 1}]";
+    assert_eq!(frozen(&[&steps[..], &[patterns]].concat()), [0, 5, 5, 5, 5, 5, 1, 1]);
+    assert_eq!(frozen(&["--policy", "geometric", "--unit", "leaf", "--epochs", "4"]), [0, 7, 10, 12]);
+    let unknown = fails(&[path(&model), "--policy", "steps", "--set", "steps=3:4,2:0"], 2);
+    assert_eq!(unknown, "error: steps, entry 2: epoch 2 does not come after epoch 3");
+    let near =
+        fails(&[path(&model), "--policy", "steps", "--set", "steps=[{\"epoch\": 1, \"frozen\": [\"blok1.*\"]}]"], 2);
+    assert!(near.starts_with("error: steps, entry 1: pattern \"blok1.*\" matches no unit (near: "), "{near}");
 }
 
 #[test]

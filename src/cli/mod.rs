@@ -12,6 +12,7 @@ mod model;
 mod operators;
 mod options;
 mod output;
+mod policies;
 mod preview;
 mod printable;
 mod probe;
@@ -52,6 +53,7 @@ enum Command {
     Report(report::Args),
     Doctor(doctor::Args),
     Operators(operators::Args),
+    Policies(policies::Args),
     #[command(name = probe::COMMAND, hide = true)]
     Probe(probe::Args),
 }
@@ -105,6 +107,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Operators(args)) => operators::run(&args),
+        Some(Command::Policies(args)) => policies::run(&args),
         Some(Command::Probe(args)) => probe::run(&args),
     };
     match result {

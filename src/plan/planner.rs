@@ -55,6 +55,7 @@ impl<'a> Planner<'a> {
         check_inputs(&inputs)?;
         policy.check(inputs.units)?;
         let run = Run { epochs: inputs.epochs, steps_per_epoch: inputs.steps_per_epoch.max(1) };
+        policy.check_run(run)?;
         let mut points = policy.points(run, inputs.units.len());
         points.retain(|step| (1..run.steps()).contains(step));
         points.sort_unstable();
