@@ -14,6 +14,10 @@
 //! training step of its own ([`onnx::TrainingInfo`]), [`training::stage`] makes the same graphs of that. With the feature `runner`,
 //! `runner::train` runs them phase by phase on ONNX Runtime or on the embedded tract.
 //!
+//! [`signals`] holds the numerics of adaptive freezing on plain data: how alike two sets of
+//! activations are (SVCCA, PWCCA, CKA, the similarity-preserving loss), how much gradients and
+//! weights change. Nothing else uses it yet.
+//!
 //! # Example
 //!
 //! ```
@@ -66,4 +70,5 @@ pub mod planner;
 pub mod report;
 #[cfg(feature = "runner")]
 pub mod runner;
+pub mod signals;
 pub mod training;
