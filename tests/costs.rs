@@ -2,7 +2,7 @@
 //! graphs that `training` builds.
 
 use crate::engines::{fixture, golden};
-use freeze_plan::cost::{CostModel, Flops};
+use freeze_plan::cost::{CostModel, Flops, Needs};
 use freeze_plan::facts;
 use freeze_plan::graph::{Graph, Model, Node, Origin, ValueId};
 use freeze_plan::losses::{LossKind, LossSpec};
@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 const PRODUCTS: [&str; 8] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"];
 
 /// Reads a fixture of which the weights are not kept: a file of their size takes their place.
-fn without_weights(name: &str, bytes: u64) -> Model {
+pub(crate) fn without_weights(name: &str, bytes: u64) -> Model {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::copy(fixture(&format!("flops/{name}.pb")), &path).unwrap();
@@ -213,6 +213,60 @@ fn activation_bytes_are_those_that_the_train_graph_reads() {
             }
         }
     }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// Returns the fixtures below these folders.
+fn fixtures(folders: &[&str]) -> Vec<String> {
+    let mut files = Vec::new();
+    for folder in folders {
+        let entries = std::fs::read_dir(fixture(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = entries.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".onnx"));
+        files.extend(names.map(|name| format!("{folder}/{name}")));
+    }
+    files.sort();
+    files
+}
+
+/// The items that the trained parameters need sum up to what the cost model says, for every set.
+#[test]
+fn what_parameters_need_sums_up_to_the_cost_of_the_step() {
+    let flops = ["encoder", "lstm", "mobilenet_v2", "resnet18", "resnet50", "unet", "vit"];
+    let golden = golden("flops/flops.json");
+    let external = flops.iter().map(|name| {
+        let model = without_weights(name, golden[*name]["weights_bytes"].as_u64().unwrap());
+        (name.to_string(), facts::complete(&model).model)
+    });
+    let files = fixtures(&["models", "graphs", "parity", "digits", "trees"]).into_iter();
+    let models = files.map(|file| (file.clone(), with_sizes(&read(&fixture(&file)).unwrap().model)));
+    let (mut failures, mut compared) = (Vec::new(), 0);
+    for (name, model) in models.chain(external) {
+        let wholes = wholes(&model, &freeze_plan::modules::parameters(&model));
+        let costs = CostModel::with_wholes(&model, &recover(&model), 2, &wholes);
+        for frozen_batch_norm in [false, true] {
+            let costs = costs.clone().with_frozen_batch_norm(frozen_batch_norm);
+            let reach = costs.reach();
+            let count = reach.parameters().len();
+            let mut seed = 1u64;
+            for share in [0, 1, 3, 10, 30, 60, 90, 99, 100] {
+                let mut random = |percent: u64| {
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    (seed >> 33) % 100 < percent
+                };
+                let trains: HashSet<String> = reach.parameters().iter().filter(|_| random(share)).cloned().collect();
+                let found = reach.cost(&reach.set(|name| trains.contains(name)));
+                let expected = Needs::from(costs.step(&trains));
+                compared += 1;
+                if found != expected {
+                    failures.push(format!(
+                        "{name}, {} of {count} train, frozen batch norm {frozen_batch_norm}: {found:?}, {expected:?}",
+                        trains.len()
+                    ));
+                }
+            }
+        }
+    }
+    assert!(compared > 1000, "{compared} sets");
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod backend;
+mod budget;
 mod cli;
 mod costs;
 mod dropout;

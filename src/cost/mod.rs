@@ -15,11 +15,13 @@
 //! a weight, or complete shapes (`facts`).
 
 mod alive;
+mod bits;
 mod flops;
 mod model;
 mod operators;
 mod prefix;
 mod products;
+mod reach;
 mod reader;
 mod stash;
 mod step;
@@ -27,8 +29,10 @@ mod subgraphs;
 mod units;
 mod whole;
 
+pub use bits::Bits;
 pub use flops::{NodeFlops, Uncounted, node_flops};
 pub use model::CostModel;
+pub use reach::{Needs, Reach, ReachItem};
 pub use whole::Whole;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! What this module does not do: recover units (`modules`), count flops (`cost`), build graphs
 //! (`training`) or open a session. What a run has measured reaches a policy as a [`History`].
 
+pub mod budget;
 mod build;
 mod costs;
 mod error;
