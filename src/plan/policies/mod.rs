@@ -1,12 +1,24 @@
 //! One policy a file, and the list of them.
 
+mod budget;
+mod fisher;
+mod gradient;
 mod linear;
 mod none;
+mod plasticity;
+mod relative_change;
+mod similarity;
 
+pub use budget::Budget;
+pub use fisher::Fisher;
+pub use gradient::Gradient;
 pub use linear::{Arithmetic, Linear};
 pub use none::Nothing;
+pub use plasticity::Plasticity;
+pub use relative_change::RelativeChange;
+pub use similarity::Similarity;
 
-use super::{Knob, Knobs, PlanError, PlanOptions, Policy};
+use super::{Knob, Knobs, PlanError, PlanOptions, Policy, Preset, Range, Run};
 use crate::error::nearest;
 use crate::modules::UnitKind;
 
@@ -39,7 +51,30 @@ impl Entry {
 }
 
 /// Every policy, in the order in which they are shown.
-pub static POLICIES: &[&Entry] = &[&linear::ENTRY, &none::ENTRY];
+pub static POLICIES: &[&Entry] = &[
+    &linear::ENTRY,
+    &gradient::ENTRY,
+    &plasticity::ENTRY,
+    &similarity::ENTRY,
+    &fisher::ENTRY,
+    &relative_change::ENTRY,
+    &budget::ENTRY,
+    &none::ENTRY,
+];
+
+/// Of how many samples outputs are compared.
+const SAMPLES: Knob = Knob {
+    name: "samples",
+    about: "samples that outputs are taken of",
+    range: Range::Count(4),
+    default: Preset::Count(256),
+};
+
+/// Returns every `step`-th step of a run, without the last one.
+fn every(run: Run, step: usize) -> Vec<usize> {
+    let step = step.max(1);
+    (step..run.steps()).step_by(step).collect()
+}
 
 /// Returns the policy of a name.
 pub fn entry(name: &str) -> Option<&'static Entry> {
@@ -88,7 +123,10 @@ mod tests {
     #[test]
     fn an_unknown_policy_is_refused_with_the_nearest() {
         let text = |name: &str| find(&PlanOptions::of(name)).err().expect("no such policy").to_string();
-        assert_eq!(text("linaer"), "there is no policy \"linaer\" (nearest: \"linear\"), expected one of linear, none");
-        assert_eq!(text("quadratic"), "there is no policy \"quadratic\", expected one of linear, none");
+        let known: Vec<&str> = POLICIES.iter().map(|entry| entry.name).collect();
+        let known = known.join(", ");
+        let near = format!("there is no policy \"linaer\" (nearest: \"linear\"), expected one of {known}");
+        assert_eq!(text("linaer"), near);
+        assert_eq!(text("quadratic"), format!("there is no policy \"quadratic\", expected one of {known}"));
     }
 }
