@@ -185,5 +185,7 @@ mod tests {
         let values: Vec<f64> = (0..30).flat_map(|row| [0.1, 1e6 / 3.0, f64::from(row) * 1e-9]).collect();
         let matrix = Activations::of_slice(&values, &[30, 3], Layout::Samples).unwrap().centred().matrix;
         assert_eq!((matrix.column(0).amax(), matrix.column(1).amax(), matrix.amax()), (0.0, 0.0, 1.0));
+        let ulp = Activations::of_slice(&[1.0, 1.0 + f64::EPSILON, 1.0, 1.0], &[4, 1], Layout::Samples).unwrap();
+        assert_eq!(ulp.varying("first"), Err(SignalError::NoVariance { set: "first" }));
     }
 }

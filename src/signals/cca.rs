@@ -6,7 +6,8 @@
 //! either set. Source: arXiv 1706.05806; google/svcca, `cca_core.py`.
 
 use super::activations::paired;
-use super::basis::{Basis, left_vectors};
+use super::basis::Basis;
+use super::singular::{inner, left_vectors};
 use super::{Activations, SignalError};
 use nalgebra::DMatrix;
 
@@ -52,7 +53,7 @@ pub(super) fn correlate(x: &Basis, y: &Basis) -> Result<(Correlations, DMatrix<f
             return Err(SignalError::Spanned { set: basis.set, dimensions: basis.dimensions(), datapoints });
         }
     }
-    let (variates, values) = left_vectors(x.left.tr_mul(&y.left))?;
+    let (variates, values) = left_vectors(&inner(&x.left, &y.left))?;
     let dimensions = (x.dimensions(), y.dimensions());
     let forced = (dimensions.0 + dimensions.1).saturating_sub(datapoints - 1);
     let coefficients = values.into_iter().map(|value| value.clamp(0.0, 1.0)).collect();

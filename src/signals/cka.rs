@@ -7,6 +7,7 @@
 //! 1905.00414.
 
 use super::activations::paired;
+use super::singular::inner;
 use super::{Activations, SignalError};
 use nalgebra::DMatrix;
 
@@ -19,13 +20,13 @@ use nalgebra::DMatrix;
 /// Different numbers of datapoints; a set that does not vary.
 pub fn linear_cka(x: &Activations, y: &Activations) -> Result<f64, SignalError> {
     let datapoints = paired(x, y)?;
-    let kernels = datapoints < x.features().min(y.features());
+    let kernels = datapoints < x.features().max(y.features());
     let (x, y) = (x.varying("first")?, y.varying("second")?);
     Ok(if kernels { by_kernels(&x, &y) } else { by_features(&x, &y) }.min(1.0))
 }
 
 fn by_features(x: &DMatrix<f64>, y: &DMatrix<f64>) -> f64 {
-    y.tr_mul(x).norm_squared() / (x.tr_mul(x).norm() * y.tr_mul(y).norm())
+    inner(y, x).norm_squared() / (inner(x, x).norm() * inner(y, y).norm())
 }
 
 fn by_kernels(x: &DMatrix<f64>, y: &DMatrix<f64>) -> f64 {

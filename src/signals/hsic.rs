@@ -8,6 +8,7 @@
 
 use super::activations::paired;
 use super::error::in_range;
+use super::singular::inner;
 use super::{Activations, SignalError};
 use nalgebra::DMatrix;
 
@@ -18,7 +19,13 @@ use nalgebra::DMatrix;
 pub fn hsic0(x: &Activations, y: &Activations) -> Result<f64, SignalError> {
     let n = count(x, y, 2)?;
     let (x, y) = (x.centred(), y.centred());
-    let scaled = y.matrix.tr_mul(&x.matrix).norm_squared() / (n - 1.0).powi(2);
+    let (features, more) = (x.matrix.ncols() as f64, y.matrix.ncols() as f64);
+    let sum = if n * (features + more) < features * more {
+        (&x.matrix * x.matrix.transpose()).dot(&(&y.matrix * y.matrix.transpose()))
+    } else {
+        inner(&y.matrix, &x.matrix).norm_squared()
+    };
+    let scaled = sum / (n - 1.0).powi(2);
     in_range("HSIC", scaled * x.scale * y.scale * x.scale * y.scale)
 }
 

@@ -27,6 +27,7 @@ mod minibatch_cka;
 mod percentile;
 mod pwcca;
 mod similarity_preserving;
+mod singular;
 mod svcca;
 #[cfg(test)]
 mod testing;

@@ -29,9 +29,7 @@ pub fn percentile(values: &[f64], percent: f64) -> Result<f64, SignalError> {
     let part = position - below as f64;
     Ok(match part {
         _ if part <= 0.0 || low == high => low,
-        _ if high == f64::INFINITY => high,
-        _ if part < 0.5 => low * (1.0 - part) + high * part,
-        _ => high - (high - low) * (1.0 - part),
+        _ => (low * (1.0 - part) + high * part).clamp(low, high),
     })
 }
 
@@ -62,6 +60,7 @@ mod tests {
         assert_eq!(percentile(&infinite, 0.0), Ok(1.0));
         assert_eq!(percentile(&infinite, 10.0), Ok(f64::INFINITY));
         assert_eq!(percentile(&infinite, 75.0), Ok(f64::INFINITY));
+        close("extremes", percentile(&[-f64::MAX, f64::MAX], 75.0).unwrap(), f64::MAX / 2.0);
         assert_eq!(percentile(&[], 50.0), Err(SignalError::TooFew { what: "values", needed: 1, found: 0 }));
         for (values, percent) in
             [([1.0, f64::NAN], 50.0), ([1.0, f64::NEG_INFINITY], 50.0), ([1.0, 2.0], 101.0), ([1.0, 2.0], f64::NAN)]

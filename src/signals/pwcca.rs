@@ -9,6 +9,7 @@
 use super::activations::paired;
 use super::basis::Basis;
 use super::cca::correlate;
+use super::singular::inner;
 use super::{Activations, Correlations, SignalError};
 
 /// What the weights of PWCCA project on.
@@ -56,7 +57,7 @@ pub fn pwcca(x: &Activations, y: &Activations, directions: Directions) -> Result
             stretched.qr().q()
         }
     };
-    let projections = rotation.tr_mul(&small.left.tr_mul(&small.matrix));
+    let projections = inner(&rotation, &inner(&small.left, &small.matrix));
     let mut weights: Vec<f64> = projections.row_iter().map(|row| row.iter().map(|value| value.abs()).sum()).collect();
     let total: f64 = weights.iter().sum();
     weights.iter_mut().for_each(|weight| *weight /= total);
