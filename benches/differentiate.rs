@@ -48,6 +48,7 @@ fn measure(path: &Path) -> Result<(), Failure> {
         preparing.push(clock.elapsed().as_secs_f64());
         let options = PhaseOptions {
             frozen: HashSet::new(),
+            frozen_inputs: false,
             rates: Rates::new(),
             loss: &loss,
             optimizer: &optimizer,

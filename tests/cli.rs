@@ -126,6 +126,20 @@ fn preview_in_every_format() {
 }
 
 #[test]
+fn the_class_token_and_the_positions_keep_the_backward_pass_alive() {
+    let model = fixture("digits_vit/model.onnx");
+    let output = freeze_plan(&[path(&model), "--unit", "composer"]);
+    let preview = text(&output.stdout);
+    let joined = preview.split_whitespace().collect::<Vec<&str>>().join(" ");
+    for name in ["cls_token", "pos_embed"] {
+        let told = format!("parameter \"{name}\" keeps the backward pass alive");
+        assert!(joined.contains(&told), "{told} is not in\n{preview}");
+    }
+    let leaf = freeze_plan(&[path(&model)]);
+    assert!(!text(&leaf.stdout).contains("alive"), "as a unit of their own they freeze");
+}
+
+#[test]
 fn tree_names_the_modules() {
     let tree = text(&freeze_plan(&["tree", path(&fixture("digits/model.onnx"))]).stdout);
     for module in ["conv1", "block1", "bn2", "fc"] {

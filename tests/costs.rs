@@ -92,7 +92,7 @@ struct Case {
     loss: LossKind,
 }
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     Case { file: "graphs/activations.onnx", loss: LossKind::Mse },
     Case { file: "graphs/activations_dynamo.onnx", loss: LossKind::Mse },
     Case { file: "graphs/arithmetic.onnx", loss: LossKind::Mse },
@@ -108,6 +108,7 @@ const CASES: [Case; 16] = [
     Case { file: "graphs/shapes_dynamo.onnx", loss: LossKind::Mse },
     Case { file: "parity/resnet8.onnx", loss: LossKind::CrossEntropy },
     Case { file: "digits/model.onnx", loss: LossKind::CrossEntropy },
+    Case { file: "digits_vit/model.onnx", loss: LossKind::CrossEntropy },
     Case { file: "trees/transformer.torchscript.onnx", loss: LossKind::Mse },
 ];
 
@@ -173,8 +174,15 @@ fn train_graph(prepared: &Prepared, loss: LossKind, frozen: &[String], batch_nor
     if batch_norm == BatchNorm::Frozen {
         frozen.extend(statistics_of_frozen(prepared, &frozen));
     }
-    let options =
-        PhaseOptions { frozen, rates: Rates::new(), loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
+    let options = PhaseOptions {
+        frozen,
+        frozen_inputs: false,
+        rates: Rates::new(),
+        loss: &loss,
+        optimizer: &optimizer,
+        output: None,
+        seed: 0,
+    };
     let graph = build(prepared, &options).ok()?.train.graph;
     let known = Model { graph: graph.with_sizes(&sizes(&graph)), ..prepared.model.clone() };
     Some(facts::complete(&known).model.graph)

@@ -121,3 +121,28 @@ fn a_job_refuses_other_values_with_key_and_line() {
         assert!(message.contains(words), "{message}");
     }
 }
+
+#[test]
+fn a_vision_transformer_trains_with_its_dropout_while_blocks_freeze() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("run");
+    let sets = [format!("run.dir={}", text(&dir)), "run.epochs=2".into(), "freeze.freeze_start=0".into()];
+    let job = fixture("digits_vit/job.toml");
+    let mut args = vec!["train", text(&job), "--no-plan"];
+    args.extend(sets.iter().flat_map(|set| ["--set", set]));
+    let output = run(&args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let plan = json(&std::fs::read_to_string(dir.join("plan.json")).unwrap());
+    assert_eq!((&plan["epochs"][0]["frozen_units"], &plan["epochs"][1]["frozen_units"]), (&0.into(), &13.into()));
+    let events = std::fs::read_to_string(dir.join("events.jsonl")).unwrap();
+    let accuracy = json(events.lines().last().unwrap())["metrics"]["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.3, "two epochs give {accuracy}, chance is 0.1");
+    let random = |file: &Path| {
+        let graph = read(file).unwrap().model.graph;
+        graph.nodes().iter().filter(|node| node.op.is("Dropout")).map(|node| node.input(2).is_some()).collect()
+    };
+    let (before, after): (Vec<bool>, Vec<bool>) =
+        (random(&fixture("digits_vit/model.onnx")), random(&dir.join("model.onnx")));
+    assert_eq!((before, after), (vec![true; 8], vec![false; 8]));
+}

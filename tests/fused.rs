@@ -72,8 +72,15 @@ fn prepared(case: &Case) -> Prepared {
 fn step(case: &Case, prepared: &Prepared, frozen: HashSet<&str>) -> TrainStep {
     let loss = LossSpec { class_axis: Some(-1), ..LossSpec::new(LossKind::CrossEntropy) };
     let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
-    let options =
-        PhaseOptions { frozen, rates: Rates::new(), loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
+    let options = PhaseOptions {
+        frozen,
+        frozen_inputs: false,
+        rates: Rates::new(),
+        loss: &loss,
+        optimizer: &optimizer,
+        output: None,
+        seed: 0,
+    };
     build(prepared, &options).unwrap_or_else(|error| panic!("{}: {error:?}", case.name))
 }
 

@@ -66,8 +66,15 @@ fn run(case: &Case, engine: &mut dyn Engine, frozen: HashSet<&str>) -> Vec<(Stri
     if case.all_frozen {
         frozen.extend(statistics_of_frozen(&case.prepared, &frozen));
     }
-    let options =
-        PhaseOptions { frozen, rates: Rates::new(), loss: &case.loss, optimizer: &optimizer, output: None, seed: 0 };
+    let options = PhaseOptions {
+        frozen,
+        frozen_inputs: false,
+        rates: Rates::new(),
+        loss: &case.loss,
+        optimizer: &optimizer,
+        output: None,
+        seed: 0,
+    };
     let step = build(&case.prepared, &options).unwrap();
     let graph = &step.train.graph;
     let feeds: Vec<(String, Tensor)> = graph
@@ -165,6 +172,7 @@ fn a_frozen_prefix_has_no_backward_node() {
         let frozen: HashSet<&str> = trainable[..count].iter().copied().collect();
         let options = PhaseOptions {
             frozen,
+            frozen_inputs: false,
             rates: Rates::new(),
             loss: &case.loss,
             optimizer: &optimizer,
@@ -206,8 +214,15 @@ fn the_train_graph_of_a_small_model_is_exactly_this() {
     let (loss, optimizer) = (LossSpec::new(LossKind::Mse), OptimizerSpec::new(OptimizerKind::Sgd));
     let dump = |frozen: &[&'static str]| {
         let frozen = frozen.iter().copied().collect();
-        let options =
-            PhaseOptions { frozen, rates: Rates::new(), loss: &loss, optimizer: &optimizer, output: None, seed: 0 };
+        let options = PhaseOptions {
+            frozen,
+            frozen_inputs: false,
+            rates: Rates::new(),
+            loss: &loss,
+            optimizer: &optimizer,
+            output: None,
+            seed: 0,
+        };
         freeze_plan::graph::dump(&build(&prepared, &options).unwrap().train.graph)
     };
     assert_eq!(dump(&["fc1.weight", "fc1.bias"]), FROZEN_FIRST_LAYER);
@@ -265,6 +280,7 @@ fn random_dropout_follows_seed_and_step_and_its_mask_goes_backward() {
         let mut run = |seed: u64, number: i64| -> (Vec<f64>, Vec<f64>) {
             let options = PhaseOptions {
                 frozen: HashSet::new(),
+                frozen_inputs: false,
                 rates: Rates::new(),
                 loss: &loss,
                 optimizer: &optimizer,

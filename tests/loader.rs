@@ -137,6 +137,7 @@ fn train_graph(name: &str, frozen: &[&str]) -> Result<TrainStep, String> {
     let prepared = prepare(&analysis).map_err(|error| error.to_string())?;
     let options = PhaseOptions {
         frozen: frozen.iter().copied().collect(),
+        frozen_inputs: false,
         rates: Rates::new(),
         loss: &LossSpec::new(LossKind::Mse),
         optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),

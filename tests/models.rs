@@ -79,8 +79,15 @@ fn case(model: &str, way: &str, entry: &serde_json::Value, file: &serde_json::Va
 
 fn step(case: &Case, frozen: HashSet<&str>) -> Result<TrainStep, Failure> {
     let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
-    let options =
-        PhaseOptions { frozen, rates: Rates::new(), loss: &case.loss, optimizer: &optimizer, output: None, seed: 0 };
+    let options = PhaseOptions {
+        frozen,
+        frozen_inputs: false,
+        rates: Rates::new(),
+        loss: &case.loss,
+        optimizer: &optimizer,
+        output: None,
+        seed: 0,
+    };
     Ok(build(&case.prepared, &options)?)
 }
 

@@ -90,6 +90,7 @@ fn step(engine: &mut dyn Engine, prepared: &Prepared, loss: &LossSpec) -> BTreeM
     let optimizer: OptimizerSpec = serde_json::from_str(r#"{"kind":"sgd"}"#).unwrap();
     let options = PhaseOptions {
         frozen: HashSet::new(),
+        frozen_inputs: false,
         rates: Rates::new(),
         loss,
         optimizer: &optimizer,
@@ -134,7 +135,7 @@ fn a_sum_has_the_weighted_gradients_of_its_terms() {
     assert_eq!(found, ["target.labels", "target.scores"]);
     let optimizer: OptimizerSpec = serde_json::from_str(r#"{"kind":"sgd"}"#).unwrap();
     let own = Own { loss: &loss(sum), output: None, optimizer: &optimizer };
-    let built = Objective::Own(own).build(&prepared, HashSet::new(), Rates::new(), 0).unwrap();
+    let built = Objective::Own(own).build(&prepared, HashSet::new(), false, Rates::new(), 0).unwrap();
     for ports in [&built.contract.train.inputs, &built.contract.eval.inputs] {
         let targets = ports.iter().filter(|port| port.role == Role::Target).map(|port| port.name.as_str());
         assert_eq!(targets.collect::<Vec<_>>(), ["target.labels", "target.scores"]);
@@ -171,6 +172,7 @@ fn a_loss_of_the_model_is_differentiated_as_it_is() {
         let prepared = prepared();
         let options = PhaseOptions {
             frozen: HashSet::new(),
+            frozen_inputs: false,
             rates: Rates::new(),
             loss: &options,
             optimizer: &optimizer,
@@ -211,8 +213,7 @@ fn run(
     let setup = Setup {
         recompute: &freeze_plan::training::Recompute::None,
         prepared: &prepared,
-        plan: &plan,
-        batch_norm: freeze_plan::plan::BatchNorm::Train,
+        freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Own(own),
         schedule: &Schedule::Cosine { lr_min: 0.0, warmup_steps: 2 },
         train: &batches,
@@ -301,6 +302,7 @@ fn one_step(engine: &mut dyn Engine, prepared: &Prepared, optimizer: &str) -> BT
         loss(r#"{"kind":"sum","terms":[{"output":"logits"},{"kind":"mse","output":"value","target":"scores"}]}"#);
     let options = PhaseOptions {
         frozen: HashSet::new(),
+        frozen_inputs: false,
         rates: Rates::new(),
         loss: &loss,
         optimizer: &optimizer,

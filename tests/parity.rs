@@ -7,7 +7,6 @@ use freeze_plan::graph::Tensor;
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::onnx::read;
 use freeze_plan::optim::OptimizerSpec;
-use freeze_plan::plan::BatchNorm;
 use freeze_plan::plan::{FreezePlan, segments};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, Run, RunEvent, Schedule, Setup};
@@ -78,8 +77,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
     let batches = Batches::new(data::check(&dataset, &wanted).unwrap(), options).unwrap();
     let setup = Setup {
         prepared: &prepared,
-        plan: &plan,
-        batch_norm: BatchNorm::Train,
+        freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Own(Own { loss: &loss, output: None, optimizer: &optimizer }),
         schedule: &Schedule::default(),
         train: &batches,

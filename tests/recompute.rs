@@ -18,6 +18,7 @@ fn prepared(name: &str) -> Prepared {
 fn step(prepared: &Prepared) -> TrainStep {
     let options = PhaseOptions {
         frozen: HashSet::new(),
+        frozen_inputs: false,
         rates: Rates::new(),
         loss: &LossSpec::new(LossKind::Mse),
         optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),

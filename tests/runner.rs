@@ -17,6 +17,7 @@ mod objectives;
 mod parity;
 mod plans;
 mod proto;
+mod rates;
 mod recompute;
 mod sizes;
 mod stages;

@@ -4,7 +4,6 @@ use crate::engines::{engines, fixture, golden};
 use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor};
 use freeze_plan::onnx::read;
-use freeze_plan::plan::BatchNorm;
 use freeze_plan::plan::{FreezePlan, PlanOptions, segments};
 use freeze_plan::planner::{self, Analysis, Request};
 use freeze_plan::runner::{Engine, Run, RunEvent, Schedule, Setup};
@@ -83,8 +82,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
     let batches = Batches::new(data::check(&dataset, &wanted).unwrap(), options).unwrap();
     let setup = Setup {
         prepared: &prepared,
-        plan: &plan,
-        batch_norm: BatchNorm::Train,
+        freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Stage { stage: &stage, lr: None },
         schedule: &Schedule::default(),
         train: &batches,
@@ -190,7 +188,7 @@ fn what_is_frozen_is_in_no_graph_of_the_update() {
         let (prepared, stage) = stage::prepare(&file, &Analysis::as_written(&file.model), 1).unwrap();
         let frozen: HashSet<&str> = list(&golden["frozen"]).into_iter().collect();
         let of = |frozen: HashSet<&str>| {
-            let options = StageOptions { frozen, seed: 0, schedule: false };
+            let options = StageOptions { frozen, frozen_inputs: false, seed: 0, schedule: false };
             stage::build(&prepared, &stage, &options).unwrap()
         };
         let (whole, part) = (of(HashSet::new()), of(frozen.clone()));

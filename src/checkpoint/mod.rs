@@ -29,6 +29,8 @@ pub struct Checkpoint {
     pub step: u64,
     /// Identifies the plan that the run follows.
     pub plan_hash: String,
+    /// What the run measured and decided, as it needs it to go on.
+    pub run: serde_json::Value,
     /// Parameters, statistics and slots by name.
     pub tensors: BTreeMap<String, Tensor>,
 }
@@ -40,6 +42,8 @@ struct Index {
     epoch: u64,
     step: u64,
     plan_hash: String,
+    #[serde(default)]
+    run: serde_json::Value,
     tensors: TensorFile,
 }
 
@@ -107,6 +111,7 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointErro
         epoch: checkpoint.epoch,
         step: checkpoint.step,
         plan_hash: checkpoint.plan_hash.clone(),
+        run: checkpoint.run.clone(),
         tensors: TensorFile { file: file.clone(), sha256, count: checkpoint.tensors.len() },
     };
     let text = serde_json::to_string_pretty(&index).expect("invariant: strings and numbers are JSON");
@@ -157,7 +162,7 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     if tensors.len() != index.tensors.count {
         return Err(CheckpointError::Count { path, expected: index.tensors.count, found: tensors.len() });
     }
-    Ok(Checkpoint { epoch: index.epoch, step: index.step, plan_hash: index.plan_hash, tensors })
+    Ok(Checkpoint { epoch: index.epoch, step: index.step, plan_hash: index.plan_hash, run: index.run, tensors })
 }
 
 /// Removes the tensor files of earlier checkpoints; one that cannot be removed does no harm.
@@ -203,7 +208,7 @@ mod tests {
             ("empty", Tensor::zeros(DType::F16, &[0, 3])),
         ];
         let tensors = tensors.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect();
-        Checkpoint { epoch: 2, step, plan_hash: "abc".into(), tensors }
+        Checkpoint { epoch: 2, step, plan_hash: "abc".into(), run: serde_json::json!({"delay": 1}), tensors }
     }
 
     fn names(folder: &Path) -> Vec<String> {

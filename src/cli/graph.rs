@@ -13,9 +13,9 @@ use crate::plan::BatchNorm;
 use crate::plan::{self, FreezePlan};
 use crate::training::stage::training_info;
 use crate::training::{
-    Dropout, Objective, PhaseOptions, Prepared, Rates, TrainStep, TrainingError, build, statistics_of_frozen,
+    Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build, statistics_of_frozen,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -31,7 +31,7 @@ pub struct Args {
     plan: PlanArgs,
     #[command(flatten)]
     shape: ShapeArgs,
-    /// Plan file to take the frozen set from
+    /// Plan file to take the frozen set and learning-rate factors from
     #[arg(long = "plan", value_name = "FILE", requires = "epoch")]
     plan_file: Option<PathBuf>,
     /// Epoch whose frozen set is built; without it only what training artifacts keep frozen
@@ -121,10 +121,10 @@ pub fn run(args: &Args) -> CommandResult {
         "frozen" => Some(BatchNorm::Frozen),
         _ => None,
     })?;
-    let frozen: Vec<String> = match args.epoch {
-        None => loaded.frozen(),
+    let (frozen, lr_scale) = match args.epoch {
+        None => (loaded.frozen(), BTreeMap::new()),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {
-            Some(entry) => entry.frozen.clone(),
+            Some(entry) => (entry.frozen.clone(), entry.lr_scale.clone()),
             None => {
                 let text = format!("--epoch {epoch}: the plan has epochs 1 to {}", plan.epochs.len());
                 return Err(Failure::new(ErrorKind::Usage, text));
@@ -136,6 +136,13 @@ pub fn run(args: &Args) -> CommandResult {
         let text = format!("the plan freezes \"{stranger}\", which is no parameter of {}", args.model.display());
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
+    if let Some(stranger) = lr_scale.keys().find(|name| !parameters.contains(&name.as_str())) {
+        let text =
+            format!("the plan scales the rate of \"{stranger}\", which is no parameter of {}", args.model.display());
+        return Err(Failure::new(ErrorKind::BadInput, text));
+    }
+    let scaled = lr_scale.iter().filter(|(_, factor)| **factor != 1.0);
+    let rates: Rates<'_> = scaled.map(|(name, factor)| (name.as_str(), Rate::Fixed(*factor))).collect();
     let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
     let mut loss = match (loss, found) {
         (Some(kind), _) => LossSpec::new(kind),
@@ -149,7 +156,8 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let options = PhaseOptions {
         frozen: HashSet::new(),
-        rates: Rates::new(),
+        frozen_inputs: false,
+        rates,
         loss: &loss,
         optimizer: &optimizer,
         output: None,
@@ -160,7 +168,8 @@ pub fn run(args: &Args) -> CommandResult {
         let (prepared, built) = match staged {
             Some(model::Staged { prepared, stage }) => {
                 let objective = Objective::Stage { stage: &stage, lr: None };
-                let built = objective.build(&prepared, held(&prepared, &frozen, batch_norm), Rates::new(), 0);
+                let frozen = held(&prepared, &frozen, batch_norm);
+                let built = objective.build(&prepared, frozen, false, options.rates.clone(), 0);
                 (prepared, built)
             }
             None => {
@@ -270,13 +279,18 @@ fn write_training(
         Model { ir_version: upgraded.ir_version.clamp(8, 10), ..upgraded }
     };
     let mut info = training_info(&base, prepared, options, step)?;
-    let phase = serde_json::json!({
+    let mut phase = serde_json::json!({
         "epoch": epoch,
         "frozen": step.contract.frozen,
         "trained": step.trained,
         "loss": options.loss,
         "optimizer": options.optimizer,
     });
+    for (name, rate) in &options.rates {
+        if let Rate::Fixed(factor) = rate {
+            phase["lr_scale"][*name] = (*factor).into();
+        }
+    }
     info.metadata.push(("freeze-plan.phase".into(), phase.to_string()));
     output::write_model(path, |data| {
         let edits = Edits { embed_external: true, ..Edits::default() };

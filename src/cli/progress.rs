@@ -59,7 +59,18 @@ impl Progress {
                 ));
             }
             RunEvent::Warning { message } => self.line(&format!("warning: {message}")),
-            RunEvent::Checkpoint { .. } => {}
+            RunEvent::Decision { epoch, step, frozen_units, .. } => {
+                self.line(&format!("after step {step} (epoch {epoch}): {} frozen", count(*frozen_units, "unit")));
+            }
+            RunEvent::Rollback { epoch, to_epoch, metric: name, before, after, delay, .. } => {
+                let after = after.map_or_else(|| "no number".into(), |after| format!("{after:.4}"));
+                self.line(&format!(
+                    "rollback after epoch {epoch}: eval {name} went from {before:.4} to {after}; back to epoch {to_epoch}, \
+                     freezes come {} later",
+                    count(*delay, "epoch")
+                ));
+            }
+            RunEvent::Checkpoint { .. } | RunEvent::Proof { .. } | RunEvent::Observation { .. } => {}
             RunEvent::End { .. } => self.bar.finish_and_clear(),
         }
     }

@@ -18,7 +18,8 @@ use crate::plan::{BatchNorm, FreezePlan, Run, segments};
 use crate::planner::identify;
 use crate::report;
 use crate::runner::{
-    Engine, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate, train,
+    Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate,
+    train,
 };
 use crate::training::stage::{Stage, StageError};
 use crate::training::{Objective, Own, Prepared, Rates, TrainingError, statistics_of_frozen, trained_edits};
@@ -70,7 +71,8 @@ pub fn run(args: &Args) -> CommandResult {
         (None, Some(optimizer)) => model::plan(&loaded, &options, length, model::slots(&loaded, optimizer)?, &sizes)?,
         _ => unreachable!("invariant: without a stage the job has both sections"),
     };
-    let model::Planned { mut plan, .. } = planned;
+    let model::Planned { mut plan, basis } = planned;
+    let planner = basis.planner()?;
     identify(&mut plan, &loaded.file);
     let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", |loaded| fit(&job, &loss, loaded, &plan))?;
     let Fitted { prepared, stage, train: train_data, eval: eval_data } = fitted;
@@ -87,8 +89,7 @@ pub fn run(args: &Args) -> CommandResult {
     let stop = on_interrupt();
     let setup = Setup {
         prepared: &prepared,
-        plan: &plan,
-        batch_norm: options.batch_norm,
+        freezing: Freezing::with(&plan, &planner, &options),
         objective,
         schedule: &schedule,
         train: &train_data,
@@ -100,6 +101,7 @@ pub fn run(args: &Args) -> CommandResult {
         accumulate: job.run.accumulate as usize,
     };
     let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
+    output::write_file(&folder.path.join("plan.json"), outcome.plan.to_json().as_bytes())?;
     let path = folder.path.join("model.onnx");
     let mut edits = trained_edits(&loaded.file.model.graph, &outcome.values);
     if stage.is_some() {
@@ -221,7 +223,7 @@ fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &
     if job.freeze.batch_norm == BatchNorm::Frozen {
         frozen.extend(statistics_of_frozen(prepared, &frozen));
     }
-    let mut step = objective.build(prepared, frozen, Rates::new(), job.run.seed)?;
+    let mut step = objective.build(prepared, frozen, false, Rates::new(), job.run.seed)?;
     step.recompute(prepared, &job.run.recompute)?;
     if job.run.accumulate > 1 {
         objective.accumulating(step)?;

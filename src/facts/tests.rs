@@ -7,7 +7,7 @@ use std::path::Path;
 fn fixtures() -> Vec<std::path::PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let mut found = Vec::new();
-    for folder in ["digits", "parity", "trees", "graphs"] {
+    for folder in ["digits", "digits_vit", "parity", "trees", "graphs"] {
         let entries = std::fs::read_dir(root.join(folder)).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
         found.extend(paths.filter(|path| path.extension().is_some_and(|extension| extension == "onnx")));

@@ -2,6 +2,7 @@
 //!
 //! An [`OptimizerSpec`] is the `[optimizer]` table of a job. Its graph reads `lr` and, for each
 //! parameter `P`, `P`, `P.grad` and the slots `P.<slot>`; it writes `P.next` and `P.<slot>.next`.
+//! Where the rate of some parameter varies on its own, it also reads `lr_scale`.
 //! Update rules, defaults and the meaning of options are PyTorch's. What is frozen is not in the
 //! list of parameters and so nowhere in the graph. A count of steps is a slot, so that the averages
 //! of a parameter that starts to train late are corrected from its own start.
@@ -9,7 +10,8 @@
 //! At run time `P` and `P.next` are one buffer, and so are a slot and its `.next`. Therefore
 //! whatever reads one of them is an ancestor of the node that writes its `.next`.
 //!
-//! What this module does not do: learning-rate schedules (the runner feeds `lr`), or hold slots.
+//! What this module does not do: learning-rate schedules (the runner feeds `lr` and `lr_scale`), or
+//! hold slots.
 
 mod adagrad;
 mod adam;
@@ -18,6 +20,7 @@ mod clip;
 mod kind;
 mod lion;
 mod muon;
+mod rates;
 mod rmsprop;
 mod sgd;
 mod spec;
@@ -39,6 +42,8 @@ pub struct Parameter {
     pub fact: Fact,
     /// Factor of the learning rate.
     pub lr_scale: f64,
+    /// Element of the input `lr_scale` that is another factor of it, given with each step.
+    pub element: Option<usize>,
     /// Weight decay, where it is not the optimizer's.
     pub weight_decay: Option<f64>,
     /// True where the fallback of `muon` updates it although it is a matrix.
@@ -48,7 +53,7 @@ pub struct Parameter {
 impl Parameter {
     /// Returns a parameter without settings of its own.
     pub fn new(name: &str, fact: Fact) -> Parameter {
-        Parameter { name: name.to_string(), fact, lr_scale: 1.0, weight_decay: None, fallback: false }
+        Parameter { name: name.to_string(), fact, lr_scale: 1.0, element: None, weight_decay: None, fallback: false }
     }
 }
 
@@ -90,6 +95,8 @@ pub enum OptimError {
     Fallback { option: &'static str },
     #[error("parameter \"{parameter}\" is {found}, an optimizer updates float32 or float64")]
     DType { parameter: String, found: String },
+    #[error("the learning rate of parameter \"{parameter}\" needs a factor of at least 0, found {found}")]
+    Rate { parameter: String, found: f64 },
     #[error("{first} and {second} both need the name \"{name}\" in the optimizer graph")]
     Collision { name: String, first: String, second: String },
 }
@@ -151,10 +158,21 @@ impl OptimizerSpec {
     /// # Errors
     /// The options are wrong, a parameter is not float32 or float64, or two names collide.
     pub fn graph(&self, parameters: &[Parameter]) -> Result<Graph, OptimError> {
+        self.graph_with_scales(parameters, 0)
+    }
+
+    /// Returns the graph of one step over the parameters whose input `lr_scale`, where a parameter
+    /// reads it, has at least `length` elements.
+    ///
+    /// # Errors
+    /// See [`graph`](Self::graph).
+    pub fn graph_with_scales(&self, parameters: &[Parameter], length: usize) -> Result<Graph, OptimError> {
         self.validate()?;
-        self.check_parameters(parameters)?;
+        let needed = rates::length(parameters);
+        self.check_parameters(parameters, needed > 0)?;
         let mut b = Builder::new("optimizer");
         let lr = b.input("lr", Fact::fixed(DType::F32, &[]));
+        let scales = (needed > 0).then(|| rates::input(&mut b, needed.max(length)));
         let mut states = Vec::with_capacity(parameters.len());
         for parameter in parameters {
             let (name, fact) = (&parameter.name, &parameter.fact);
@@ -171,12 +189,17 @@ impl OptimizerSpec {
             let clipped = clip::build(&mut b, limit, &grads);
             states.iter_mut().zip(clipped).for_each(|(state, grad)| state.grad = grad);
         }
+        let rates = scales.map(|scales| rates::build(&mut b, lr, scales, parameters)).unwrap_or_default();
         for (parameter, state) in parameters.iter().zip(&states) {
             let name = &parameter.name;
             b.enter(Origin::Update(name.clone()), &format!("{name}/update"));
             let dtype = b.dtype(state.value);
             let (spec, scale) = self.of(parameter);
-            let mut lr = if dtype == DType::F32 { lr } else { b.cast(lr, dtype) };
+            let mut lr = match parameter.element.and_then(|element| rates.get(&(dtype, element))) {
+                Some(rate) => *rate,
+                None if dtype == DType::F32 => lr,
+                None => b.cast(lr, dtype),
+            };
             if scale != 1.0 {
                 lr = b.scale(lr, scale);
             }
@@ -203,12 +226,19 @@ impl OptimizerSpec {
         }
     }
 
-    fn check_parameters(&self, parameters: &[Parameter]) -> Result<(), OptimError> {
+    fn check_parameters(&self, parameters: &[Parameter], scaled: bool) -> Result<(), OptimError> {
         let mut taken = HashMap::from([("lr".to_string(), "the learning rate".to_string())]);
+        if scaled {
+            taken.insert(rates::LR_SCALE.into(), "the factors of the learning rate".into());
+        }
         for parameter in parameters {
             let (name, fact) = (&parameter.name, &parameter.fact);
             if !matches!(fact.dtype, Some(DType::F32 | DType::F64)) {
                 return Err(OptimError::DType { parameter: name.clone(), found: fact.to_string() });
+            }
+            let found = parameter.lr_scale;
+            if !(found >= 0.0 && found.is_finite()) {
+                return Err(OptimError::Rate { parameter: name.clone(), found });
             }
             let mut names = vec![name.clone(), format!("{name}.grad"), format!("{name}.next")];
             for slot in self.slots_of(parameter) {

@@ -66,13 +66,26 @@ pub fn checked(spec: &OptimizerSpec, parameters: &[Parameter]) -> Model {
 
 /// Replaces parameters and slots by those after one step.
 pub fn advance(engine: &mut dyn Engine, model: &Model, values: &mut Values, lr: f64, grads: &[Tensor]) {
+    advance_scaled(engine, model, values, (lr, &[]), grads);
+}
+
+/// As [`advance`], with the elements of `lr_scale` beside the rate.
+pub fn advance_scaled(
+    engine: &mut dyn Engine,
+    model: &Model,
+    values: &mut Values,
+    (lr, scales): (f64, &[f64]),
+    grads: &[Tensor],
+) {
     let lr = Tensor::scalar(lr as f32);
+    let scales = Tensor::from_vec::<f32>(&[scales.len()], scales.iter().map(|scale| *scale as f32).collect());
     let grads: Vec<_> = grads.iter().enumerate().map(|(index, grad)| (format!("p{index}.grad"), grad)).collect();
     let read = |(name, _): &(&String, &Tensor)| model.graph.find(name).is_some();
     let mut feeds: Vec<(&str, &Tensor)> =
         values.iter().filter(read).map(|(name, value)| (name.as_str(), value)).collect();
     feeds.extend(grads.iter().map(|(name, grad)| (name.as_str(), *grad)));
     feeds.push(("lr", &lr));
+    feeds.extend((!scales.is_empty()).then_some(("lr_scale", &scales)));
     let outputs = evaluate(engine, model, &feeds).unwrap();
     for (id, output) in model.graph.outputs().iter().zip(outputs) {
         let name = model.graph.value_name(*id).strip_suffix(".next").unwrap();

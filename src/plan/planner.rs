@@ -212,7 +212,7 @@ impl<'a> Planner<'a> {
     /// Returns what a reader should know of a plan of this policy.
     fn notes(&self, plan: &FreezePlan) -> Vec<String> {
         let mut notes = Vec::new();
-        if !self.policy.signals().is_empty() {
+        if self.policy.is_adaptive() {
             notes.push(format!(
                 "policy {} decides by what the run measures: ahead of it, nothing more can be told than what it does \
                  without measurements",

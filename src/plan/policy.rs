@@ -32,6 +32,11 @@ pub trait Policy {
         Vec::new()
     }
 
+    /// Returns true where what it decides depends on the history.
+    fn is_adaptive(&self) -> bool {
+        !self.signals().is_empty()
+    }
+
     /// Returns how outputs are compared, for signals that compare them.
     fn reference(&self) -> Reference {
         Reference::default()

@@ -266,6 +266,7 @@ mod tests {
             Case { file: "trees/transformer.torchscript_default.onnx", expected: None },
             Case { file: "trees/transformer.dynamo_default.onnx", expected: None },
             Case { file: "digits/model.onnx", expected: None },
+            Case { file: "digits_vit/model.onnx", expected: None },
             Case { file: "parity/resnet8.onnx", expected: None },
         ];
         for Case { file, expected } in cases {

@@ -1,5 +1,6 @@
 //! What a run reports while it runs; one JSON object each in `events.jsonl`.
 
+use crate::plan::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -42,6 +43,9 @@ pub enum RunEvent {
     Phase {
         /// First epoch of the phase, from 1.
         epoch: usize,
+        /// Steps of that epoch that come before.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        after: usize,
         /// Frozen parameters.
         frozen: usize,
         /// Frozen units.
@@ -55,6 +59,55 @@ pub enum RunEvent {
         /// Modules that compute their activations a second time.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         recomputed: Vec<String>,
+    },
+    /// A phase is over, and what was frozen in it is bit for bit what it was.
+    Proof {
+        /// First epoch of the phase, from 1.
+        from_epoch: usize,
+        /// Last epoch of the phase.
+        to_epoch: usize,
+        /// Frozen parameters.
+        parameters: usize,
+        /// Running statistics that stay.
+        statistics: usize,
+        /// SHA-256 of one line for each of them: the SHA-256 of its bytes, two spaces, its name.
+        sha256: String,
+    },
+    /// What the policy wanted to know was measured.
+    Observation {
+        /// Steps done over the run.
+        step: usize,
+        /// Of each signal a value per unit, none where there is none.
+        signals: BTreeMap<Signal, Vec<Option<f64>>>,
+    },
+    /// The policy decided by what was measured, and the frozen set changes.
+    Decision {
+        /// Epoch of the next step, from 1.
+        epoch: usize,
+        /// Steps done over the run.
+        step: usize,
+        /// Parameters that are frozen from now on.
+        frozen: usize,
+        /// Units that are frozen from now on.
+        frozen_units: usize,
+    },
+    /// A freeze is taken back: the run goes on as it was before it.
+    Rollback {
+        /// The epoch after which the metric was judged, from 1.
+        epoch: usize,
+        /// The epoch that the run goes back to.
+        to_epoch: usize,
+        /// Steps done over the run where it goes back to.
+        to_step: usize,
+        /// The metric.
+        metric: String,
+        /// Its value before the freeze.
+        before: f64,
+        /// Its value after it; absent where it is not finite.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<f64>,
+        /// Epochs by which freezes are put off in all.
+        delay: usize,
     },
     /// A step is done.
     Step {
@@ -111,4 +164,8 @@ pub enum RunEvent {
         /// Seconds of the whole run.
         seconds: f64,
     },
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }

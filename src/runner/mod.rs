@@ -6,14 +6,20 @@
 mod engine;
 mod evaluator;
 mod event;
+mod guard;
 mod initial;
 pub mod job;
 pub mod locate;
 mod metrics;
+mod observe;
 #[path = "ort.rs"]
 mod onnxruntime;
 mod phase;
+mod phases;
 mod probe;
+mod proof;
+mod rates;
+mod run;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -41,8 +47,9 @@ pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use onnxruntime::OnnxRuntime;
 pub use phase::{Phase, Share};
 pub use probe::EngineProbe;
+pub use run::Run;
 pub use schedule::{Schedule, lr_at};
 pub use state::State;
 #[cfg(feature = "tract")]
 pub use tract::Tract;
-pub use train::{Outcome, Run, RunError, Setup, train};
+pub use train::{Freezing, Outcome, RunError, Setup, train};

@@ -12,6 +12,8 @@ pub struct Phase {
     optimizer: Option<Optimizer>,
     passed: Vec<(String, BufferId)>,
     lr: BufferId,
+    /// Factors on the learning rates of single parameters, where they vary.
+    scales: Option<BufferId>,
     /// The step number, where something is random.
     number: Option<BufferId>,
     batches: HashMap<Vec<Vec<usize>>, Batch>,
@@ -70,6 +72,8 @@ impl Phase {
             passed.push((name.clone(), engine.allocate(&zeros)?));
         }
         let lr = engine.allocate(&Tensor::scalar(0f32))?;
+        let scales = step.optimizer.as_ref().and_then(|model| scales(&model.graph));
+        let scales = scales.map(|ones| engine.allocate(&ones)).transpose()?;
         let number = match step.is_random() {
             true => Some(engine.allocate(&Tensor::scalar(0_i64))?),
             false => None,
@@ -78,7 +82,14 @@ impl Phase {
             None => None,
             Some(model) => {
                 let session = engine.load(model)?;
-                Some(Optimizer::bind(engine, session, &model.graph, step, state, &passed, lr)?)
+                Some(Optimizer::bind(
+                    engine,
+                    session,
+                    &model.graph,
+                    step,
+                    state,
+                    &Rates { passed: &passed, lr, scales },
+                )?)
             }
         };
         let accumulated = match step.accumulates {
@@ -97,6 +108,7 @@ impl Phase {
             optimizer,
             passed,
             lr,
+            scales,
             number,
             batches: HashMap::new(),
             inputs: inputs.filter_map(|name| held(&name)).collect(),
@@ -104,6 +116,24 @@ impl Phase {
             moving_late: late.into_iter().filter_map(held).collect(),
             accumulated,
         })
+    }
+
+    /// Binds the update to the slots as they are now: those that were freed while other phases ran have other
+    /// buffers.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn rebind(&mut self, engine: &mut dyn Engine, step: &TrainStep, state: &State) -> Result<(), EngineError> {
+        let (Some(optimizer), Some(model)) = (&mut self.optimizer, &step.optimizer) else { return Ok(()) };
+        engine.unbind(optimizer.binding);
+        let rates = Rates { passed: &self.passed, lr: self.lr, scales: self.scales };
+        *optimizer = Optimizer::bind(engine, optimizer.session, &model.graph, step, state, &rates)?;
+        Ok(())
+    }
+
+    /// Returns what the train graph passes to the update, gradients among it, with its buffers.
+    pub fn passed(&self) -> &[(String, BufferId)] {
+        &self.passed
     }
 
     /// Runs the train graph on a batch, the run's batch of this number, and returns the loss. The share matters only where the step
@@ -141,13 +171,21 @@ impl Phase {
         Ok(number(outputs.first()).unwrap_or(f64::NAN))
     }
 
-    /// Updates what trains, with the learning rate `lr` where the update reads one, and returns the
-    /// rate that it had, where it tells.
+    /// Updates what trains, with the learning rate `lr` where the update reads one, multiplied with `scales` where
+    /// the rates of single parameters vary, and returns the rate that it had, where it tells.
     ///
     /// # Errors
     /// Those of the engine.
-    pub fn update(&mut self, engine: &mut dyn Engine, lr: Option<f64>) -> Result<Option<f64>, EngineError> {
+    pub fn update(
+        &mut self,
+        engine: &mut dyn Engine,
+        lr: Option<f64>,
+        scales: Option<&Tensor>,
+    ) -> Result<Option<f64>, EngineError> {
         let Some(optimizer) = &self.optimizer else { return Ok(lr) };
+        if let (Some(buffer), Some(scales)) = (self.scales, scales) {
+            engine.write(buffer, scales)?;
+        }
         if let Some(lr) = lr {
             engine.write(self.lr, &Tensor::scalar(lr as f32))?;
         }
@@ -169,6 +207,7 @@ impl Phase {
             engine.free(buffer);
         }
         engine.free(self.lr);
+        self.scales.into_iter().for_each(|buffer| engine.free(buffer));
         self.number.into_iter().for_each(|buffer| engine.free(buffer));
         for buffer in self.accumulated.into_iter().flat_map(|held| [held.weight, held.keep]) {
             engine.free(buffer);
@@ -204,6 +243,19 @@ fn number(tensor: Option<&Tensor>) -> Option<f64> {
     tensor.and_then(|tensor| tensor.to_f64s()?.first().copied())
 }
 
+/// What an update reads beside the state.
+struct Rates<'a> {
+    passed: &'a [(String, BufferId)],
+    lr: BufferId,
+    scales: Option<BufferId>,
+}
+
+/// Returns factors of 1 for every rate that an optimizer graph lets vary.
+fn scales(graph: &Graph) -> Option<Tensor> {
+    let input = graph.find(names::LR_SCALE).filter(|id| graph.inputs().contains(id))?;
+    Some(Tensor::float_full(DType::F32, &graph.fact(input).sizes()?, 1.0))
+}
+
 impl Optimizer {
     fn bind(
         engine: &mut dyn Engine,
@@ -211,13 +263,15 @@ impl Optimizer {
         graph: &Graph,
         step: &TrainStep,
         state: &State,
-        passed: &[(String, BufferId)],
-        lr: BufferId,
+        rates: &Rates<'_>,
     ) -> Result<Optimizer, EngineError> {
-        let given = |name: &str| passed.iter().find(|(port, _)| port == name).map(|(_, buffer)| *buffer);
+        let given: HashMap<&str, BufferId> =
+            rates.passed.iter().map(|(port, buffer)| (port.as_str(), *buffer)).collect();
+        let scales = |name: &str| rates.scales.filter(|_| name == names::LR_SCALE);
+        let given = |name: &str| given.get(name).copied().or_else(|| scales(name));
         let names = graph.inputs().iter().map(|id| graph.value_name(*id));
         let inputs: Vec<(&str, BufferId)> =
-            names.map(|name| (name, given(name).or_else(|| state.find(name)).unwrap_or(lr))).collect();
+            names.map(|name| (name, given(name).or_else(|| state.find(name)).unwrap_or(rates.lr))).collect();
         let (late, direct) = step.updated.iter().partition::<Vec<&String>, _>(|name| step.copied.contains(name));
         let held = |name: &String| state.find(name).map(|buffer| (names::next(name), buffer));
         let late: Vec<(String, BufferId)> = late.into_iter().filter_map(held).collect();

@@ -3,10 +3,19 @@
 use super::engine::{BufferId, Engine, EngineError};
 use crate::graph::Tensor;
 use crate::training::{Prepared, Slot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+
+/// A copy of a [`State`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Parameters and statistics by name.
+    pub values: BTreeMap<String, Tensor>,
+    /// Slots by name.
+    pub slots: BTreeMap<String, Tensor>,
+}
 
 /// One buffer per parameter, statistic and slot, by name. Buffers live across steps and phases;
-/// a phase change frees the slots of what becomes frozen and touches nothing else.
+/// a phase change frees the slots of what becomes frozen, where they are not kept, and touches nothing else.
 pub struct State {
     values: BTreeMap<String, BufferId>,
     slots: BTreeMap<String, BufferId>,
@@ -47,19 +56,53 @@ impl State {
         self.slots.iter().map(|(name, buffer)| (name.as_str(), *buffer))
     }
 
-    /// Keeps exactly the given slots: others are freed, missing ones start at their initial value.
+    /// Makes the given slots be there: missing ones start at their initial value. Others are freed, or with `keep`
+    /// stay as they are until they are wanted again.
     ///
     /// # Errors
     /// Those of the engine.
-    pub fn set_slots(&mut self, engine: &mut dyn Engine, slots: &[Slot]) -> Result<(), EngineError> {
+    pub fn set_slots(&mut self, engine: &mut dyn Engine, slots: &[Slot], keep: bool) -> Result<(), EngineError> {
+        let wanted: HashSet<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
         let gone: Vec<String> =
-            self.slots.keys().filter(|name| !slots.iter().any(|slot| slot.name == **name)).cloned().collect();
+            self.slots.keys().filter(|name| !keep && !wanted.contains(name.as_str())).cloned().collect();
         for buffer in gone.iter().filter_map(|name| self.slots.remove(name)).collect::<Vec<_>>() {
             engine.free(buffer);
         }
         for slot in slots {
             if !self.slots.contains_key(&slot.name) {
                 self.slots.insert(slot.name.clone(), engine.allocate(&slot.initial)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a copy of everything.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn snapshot(&self, engine: &dyn Engine) -> Result<Snapshot, EngineError> {
+        Ok(Snapshot { values: self.read_values(engine)?, slots: self.read_slots(engine)? })
+    }
+
+    /// Puts everything back as it was when a copy was made. Bindings stay good for values, not for slots.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn restore(&mut self, engine: &mut dyn Engine, snapshot: &Snapshot) -> Result<(), EngineError> {
+        for (name, tensor) in &snapshot.values {
+            engine.write(self.value(name), tensor)?;
+        }
+        let gone: Vec<String> = self.slots.keys().filter(|name| !snapshot.slots.contains_key(*name)).cloned().collect();
+        for buffer in gone.iter().filter_map(|name| self.slots.remove(name)).collect::<Vec<_>>() {
+            engine.free(buffer);
+        }
+        for (name, tensor) in &snapshot.slots {
+            match self.slots.get(name) {
+                Some(buffer) => engine.write(*buffer, tensor)?,
+                None => {
+                    let buffer = engine.allocate(tensor)?;
+                    self.slots.insert(name.clone(), buffer);
+                }
             }
         }
         Ok(())

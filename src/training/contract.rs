@@ -3,7 +3,7 @@
 use super::names;
 use crate::graph::{Dim, Graph, ValueId};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// What an input or output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub enum Role {
     Gradient,
     NextStatistic,
     LearningRate,
+    /// Factors of the learning rate of single parameters.
+    LrScale,
     Slot,
     NextParameter,
     NextSlot,
@@ -59,6 +61,10 @@ pub struct Contract {
     pub frozen: Vec<String>,
     /// Trainable initializers that the loss does not depend on: they have no gradient.
     pub unused: Vec<String>,
+    /// The element of the optimizer graph's input `lr_scale` that each parameter reads; empty where it
+    /// has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lr_scale: BTreeMap<String, usize>,
     /// `train.onnx`.
     pub train: GraphContract,
     /// `optimizer.onnx`; without inputs when nothing trains.
@@ -86,6 +92,7 @@ pub(super) fn describe(
         names::LR if optimizer => Role::LearningRate,
         name if parameters.contains(name) => Role::Parameter,
         name if statistics.contains(name) => Role::Statistic,
+        names::LR_SCALE if optimizer => Role::LrScale,
         name if name.ends_with(".grad") && optimizer => Role::Gradient,
         _ if optimizer => Role::Slot,
         _ => Role::Data,

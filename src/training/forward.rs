@@ -12,7 +12,7 @@ pub(super) enum Mode<'a> {
     /// Batch statistics, moving running statistics, dropout as exported. What is random follows from
     /// `seed` and the step; without one its nodes stay. `as_written` moves statistics
     /// only where BatchNormalization is in training form, with the operator's own arithmetic.
-    Train { frozen: &'a HashSet<&'a str>, seed: Option<u64>, as_written: bool },
+    Train { frozen: &'a HashSet<&'a str>, frozen_inputs: bool, seed: Option<u64>, as_written: bool },
     /// Inference form.
     Eval,
 }
@@ -45,10 +45,13 @@ pub(super) fn forward(
     for (id, value, _) in graph.initializers() {
         let name = value.name.as_str();
         let trains = match mode {
-            Mode::Train { frozen, .. } => parameters.contains(name) && !frozen.contains(name),
+            Mode::Train { frozen, frozen_inputs, .. } => {
+                parameters.contains(name) && (*frozen_inputs || !frozen.contains(name))
+            }
             Mode::Eval => parameters.contains(name),
         };
-        let new = if trains || statistics.contains(name) && !still.contains(name) {
+        let inputs = matches!(mode, Mode::Train { frozen_inputs: true, .. });
+        let new = if trains || statistics.contains(name) && (inputs || !still.contains(name)) {
             f.b.input(name, value.fact.clone())
         } else {
             f.b.copy_value(graph, id)
@@ -318,6 +321,7 @@ mod tests {
             let prepared = prepare(&Analysis::of(&standardized(by_operator))).unwrap();
             let options = PhaseOptions {
                 frozen: HashSet::new(),
+                frozen_inputs: false,
                 rates: Rates::new(),
                 loss: &LossSpec::new(LossKind::Mse),
                 optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),

@@ -7,7 +7,8 @@ use crate::optim::{OptimizerSpec, Parameter};
 use crate::plan::spoken_for;
 use std::collections::{HashMap, HashSet};
 
-/// What the learning rate of single parameters is multiplied with in a phase, by name.
+/// What the learning rate of single parameters is multiplied with in a phase, by name. One that does
+/// not train in the phase has no effect.
 pub type Rates<'a> = HashMap<&'a str, Rate>;
 
 /// A factor of the learning rate.
@@ -15,16 +16,38 @@ pub type Rates<'a> = HashMap<&'a str, Rate>;
 pub enum Rate {
     /// The same in all steps of the phase.
     Fixed(f64),
-    /// Given with each step: this element of the optimizer graph's input `lr_scale`.
+    /// Given with each step: this element of the optimizer graph's input `lr_scale`, whose length is
+    /// the largest of these in the phase and one.
     Varies(usize),
 }
 
-/// Returns the trainable parameters with their settings, in file order.
+/// Returns the length of `lr_scale`; 0 where no rate varies.
+pub(super) fn scales(rates: &Rates<'_>) -> usize {
+    let length = |rate: &Rate| match rate {
+        Rate::Varies(element) => element.saturating_add(1),
+        Rate::Fixed(_) => 0,
+    };
+    rates.values().map(length).max().unwrap_or(0)
+}
+
+/// Returns the trainable parameters with their settings and rates, in file order.
 ///
 /// # Errors
 /// A pattern of a group is no glob or matches nothing.
-pub(super) fn parameters(prepared: &Prepared, optimizer: &OptimizerSpec) -> Result<Vec<Parameter>, TrainingError> {
-    grouped(&prepared.model.graph, &prepared.units, &prepared.trainable(), optimizer)
+pub(super) fn parameters(
+    prepared: &Prepared,
+    optimizer: &OptimizerSpec,
+    rates: &Rates<'_>,
+) -> Result<Vec<Parameter>, TrainingError> {
+    let mut found = grouped(&prepared.model.graph, &prepared.units, &prepared.trainable(), optimizer)?;
+    for parameter in &mut found {
+        match rates.get(parameter.name.as_str()) {
+            Some(Rate::Fixed(factor)) => parameter.lr_scale *= factor,
+            Some(Rate::Varies(element)) => parameter.element = Some(*element),
+            None => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Returns parameters of a graph with their settings; `units` are its leaf units.

@@ -74,6 +74,10 @@ pub enum TrainingError {
     Accumulate,
     #[error("training information runs as it is written: rates of single units go with a loss and an optimizer")]
     Rates,
+    #[error(
+        "parameter \"{parameter}\" has a learning rate that is given with each step, which training information cannot hold"
+    )]
+    Varies { parameter: String },
     #[error("the {graph} graph is inconsistent")]
     Check { graph: &'static str, source: crate::graph::CheckError },
 }
@@ -100,7 +104,7 @@ impl TrainingError {
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
             TrainingError::UnknownOutput { .. } | TrainingError::Recompute { .. } => ErrorKind::BadInput,
-            TrainingError::Accumulate | TrainingError::Rates => ErrorKind::Usage,
+            TrainingError::Accumulate | TrainingError::Rates | TrainingError::Varies { .. } => ErrorKind::Usage,
             _ => ErrorKind::Unsupported,
         }
     }

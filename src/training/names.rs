@@ -9,6 +9,9 @@ pub const TARGET: &str = "target";
 pub const STEP: &str = "step";
 /// Input of the optimizer graph: the learning rate, a scalar.
 pub const LR: &str = "lr";
+/// Input of the optimizer graph where the learning rates of single parameters vary: what `lr` is
+/// multiplied with for them, a vector.
+pub const LR_SCALE: &str = "lr_scale";
 
 /// Input of a train graph that adds gradients up: the share of the batch in the update, a scalar.
 pub const WEIGHT: &str = "accumulate.weight";

@@ -43,18 +43,19 @@ impl<'a> Objective<'a> {
         &self,
         prepared: &Prepared,
         frozen: HashSet<&str>,
+        frozen_inputs: bool,
         rates: Rates<'_>,
         seed: u64,
     ) -> Result<TrainStep, TrainingError> {
         match *self {
             Objective::Own(Own { loss, output, optimizer }) => {
-                build(prepared, &PhaseOptions { frozen, rates, loss, optimizer, output, seed })
+                build(prepared, &PhaseOptions { frozen, frozen_inputs, rates, loss, optimizer, output, seed })
             }
             Objective::Stage { stage, lr } => {
                 if !rates.is_empty() {
                     return Err(TrainingError::Rates);
                 }
-                stage::build(prepared, stage, &StageOptions { frozen, seed, schedule: lr.is_some() })
+                stage::build(prepared, stage, &StageOptions { frozen, frozen_inputs, seed, schedule: lr.is_some() })
             }
         }
     }

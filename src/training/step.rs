@@ -3,7 +3,7 @@
 use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
 use super::terms::{self, add_loss, targets};
-use super::{Prepared, Rates, TrainingError, check_in_place, groups, names};
+use super::{Prepared, Rate, Rates, TrainingError, check_in_place, groups, names};
 use crate::autodiff::{decompose, dependents, gradients, lower, reads, recognise, simplify};
 use crate::graph::{DType, Fact, Graph, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
@@ -16,6 +16,9 @@ pub struct PhaseOptions<'a> {
     /// Names of what is frozen: parameters; running statistics, which then stay and are used; outputs
     /// of Dropout nodes, which then pass their input on.
     pub frozen: HashSet<&'a str>,
+    /// Frozen parameters and statistics are inputs of the train graph and not its constants: the graphs then hold for
+    /// any values of them.
+    pub frozen_inputs: bool,
     /// What the learning rate of a parameter is multiplied with, where that is not 1.
     pub rates: Rates<'a>,
     /// The loss.
@@ -61,6 +64,14 @@ impl TrainStep {
     pub fn is_random(&self) -> bool {
         self.contract.train.inputs.iter().any(|port| port.role == Role::Step)
     }
+
+    /// Returns the length of the optimizer graph's input `lr_scale`; `None` where it has no such
+    /// input, because no rate of what trains varies on its own.
+    pub fn lr_scales(&self) -> Option<usize> {
+        let graph = &self.optimizer.as_ref()?.graph;
+        self.contract.optimizer.inputs.iter().find(|port| port.role == Role::LrScale)?;
+        graph.fact(graph.find(names::LR_SCALE)?).sizes()?.first().copied()
+    }
 }
 
 /// State of the update.
@@ -79,11 +90,16 @@ pub struct Slot {
 pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainStep, TrainingError> {
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
-    let updated = groups::parameters(prepared, options.optimizer)?;
+    let updated = groups::parameters(prepared, options.optimizer, &options.rates)?;
     refuse_collisions(prepared, options, &updated)?;
     let names: Vec<&str> = prepared.trainable().into_iter().filter(|name| !options.frozen.contains(name)).collect();
     let graph = &differentiable(prepared, &prepared.model.graph, &names)?;
-    let mode = Mode::Train { frozen: &options.frozen, seed: Some(options.seed), as_written: false };
+    let mode = Mode::Train {
+        frozen: &options.frozen,
+        frozen_inputs: options.frozen_inputs,
+        seed: Some(options.seed),
+        as_written: false,
+    };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
@@ -108,7 +124,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let train = finish(f.b.finish(), "train")?;
     check_in_place(&train, &pairs(&moving))?;
     let updated: Vec<Parameter> = updated.into_iter().filter(|own| trained.contains(&own.name)).collect();
-    let optimizer = optimizer(&updated, options.optimizer)?;
+    let optimizer = optimizer(&updated, options)?;
     let eval = eval(prepared, options.loss, options.output)?;
     let given = terms::reserved(graph, options.loss, options.output);
     let given: HashSet<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
@@ -117,6 +133,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         format: FORMAT.into(),
         frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
         unused,
+        lr_scale: updated.iter().filter_map(|own| Some((own.name.clone(), own.element?))).collect(),
         train: describe(&train, false),
         optimizer: optimizer.as_ref().map_or_else(Default::default, |graph| describe(graph, true)),
         eval: describe(&eval.graph, false),
@@ -202,11 +219,12 @@ pub(super) fn finish(graph: Graph, name: &'static str) -> Result<Graph, Training
     Ok(graph)
 }
 
-fn optimizer(updated: &[Parameter], spec: &OptimizerSpec) -> Result<Option<Graph>, TrainingError> {
+fn optimizer(updated: &[Parameter], options: &PhaseOptions<'_>) -> Result<Option<Graph>, TrainingError> {
     if updated.is_empty() {
         return Ok(None);
     }
-    let graph = spec.graph(updated)?;
+    let spec = options.optimizer;
+    let graph = spec.graph_with_scales(updated, groups::scales(&options.rates))?;
     check(&graph).map_err(|source| TrainingError::Check { graph: "optimizer", source })?;
     let mut state = Vec::new();
     for own in updated {
@@ -244,6 +262,9 @@ fn refuse_collisions(
 ) -> Result<(), TrainingError> {
     let graph = &prepared.model.graph;
     let mut reserved = terms::reserved(graph, options.loss, options.output);
+    if options.rates.values().any(|rate| matches!(rate, Rate::Varies(_))) {
+        reserved.push((names::LR_SCALE.into(), "the factors of the learning rate".into()));
+    }
     for own in updated {
         let name = own.name.as_str();
         reserved.push((names::grad(name), format!("the gradient of \"{name}\"")));

@@ -9,7 +9,7 @@ use crate::training::contract::{Contract, FORMAT, Role, ports};
 use crate::training::forward::{Forward, Mode, fixed_statistics, forward};
 use crate::training::step::{as_model, differentiable, finish};
 use crate::training::{Prepared, Slot, TrainStep, TrainingError, check_in_place, names};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a phase trains.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct StageOptions<'a> {
     /// Names of what is frozen: parameters; running statistics of a BatchNormalization in training
     /// form, which then stay and are used; outputs of Dropout nodes, which then pass their input on.
     pub frozen: HashSet<&'a str>,
+    /// Frozen parameters and statistics are inputs of the train graph and not its constants.
+    pub frozen_inputs: bool,
     /// Seed of random Dropout; another phase takes another one.
     pub seed: u64,
     /// Reads the learning rate from the input `lr` instead of the step's own.
@@ -37,7 +39,12 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
     }
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
-    let mode = Mode::Train { frozen: &options.frozen, seed: Some(options.seed), as_written: true };
+    let mode = Mode::Train {
+        frozen: &options.frozen,
+        frozen_inputs: options.frozen_inputs,
+        seed: Some(options.seed),
+        as_written: true,
+    };
     let still = fixed_statistics(graph, &mode, &statistics);
     let active = active(graph, stage, options, &still);
     let trained: Vec<String> = names_of(graph, &active, Holder::Parameter);
@@ -101,6 +108,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
         format: FORMAT.into(),
         frozen: prepared.trainable().iter().filter(|n| options.frozen.contains(*n)).map(ToString::to_string).collect(),
         unused: Vec::new(),
+        lr_scale: BTreeMap::new(),
         train: described(&train, prepared, stage, &given),
         optimizer: optimizer.as_ref().map(|g| described(g, prepared, stage, &given)).unwrap_or_default(),
         eval: described(&eval.graph, prepared, stage, &given),

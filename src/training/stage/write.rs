@@ -1,11 +1,11 @@
 //! A phase as training information of the ONNX standard, for another program or a later run.
 //!
 //! The algorithm is the loss, one `Gradient` node for the parameters that train, and the update.
-//! SGD with momentum and without a limit on the gradient's norm is the operator `Momentum`; every
-//! other optimizer is written in the standard operators of the optimizer graph, because `Adam` of
-//! the standard adds `epsilon` before its bias correction and so is another one. Where the
-//! forward pass of training differs from the model (BatchNormalization by the batch, Dropout), the
-//! algorithm holds the part that differs.
+//! SGD with momentum, without a limit on the gradient's norm and with one learning rate is the
+//! operator `Momentum`; every other update is written in the standard operators of the optimizer
+//! graph: `Momentum` has one rate for all, and `Adam` of the standard adds `epsilon` before its bias
+//! correction and so is another one. Where the forward pass of training differs from the model
+//! (BatchNormalization by the batch, Dropout), the algorithm holds the part that differs.
 //!
 //! What is frozen is in neither `xs` nor the bindings. The initialization sets slots and the step
 //! count to their first values.
@@ -17,7 +17,7 @@ use crate::optim::OptimizerKind;
 use crate::training::forward::{Mode, forward};
 use crate::training::step::finish;
 use crate::training::terms::add_loss;
-use crate::training::{PhaseOptions, Prepared, TrainStep, TrainingError, names};
+use crate::training::{PhaseOptions, Prepared, Rate, TrainStep, TrainingError, names};
 use std::collections::{HashMap, HashSet};
 
 /// Name of the step count.
@@ -27,13 +27,17 @@ const STEP: &str = "update.step";
 /// that the file will hold; its values are not repeated.
 ///
 /// # Errors
-/// A name of the algorithm is taken by the model.
+/// A name of the algorithm is taken by the model, or the learning rate of a parameter is given with
+/// each step.
 pub fn training_info(
     base: &Model,
     prepared: &Prepared,
     options: &PhaseOptions<'_>,
     step: &TrainStep,
 ) -> Result<NewTrainingInfo, TrainingError> {
+    if let Some(parameter) = step.contract.lr_scale.keys().next() {
+        return Err(TrainingError::Varies { parameter: parameter.clone() });
+    }
     let mut w = Writer::new(&base.graph);
     let forward = forward_part(prepared, options)?;
     w.join(&forward)?;
@@ -56,7 +60,11 @@ pub fn training_info(
         }
         let spec = options.optimizer;
         let plain = spec.uniform() && spec.clip_norm.is_none() && spec.dampening.is_none();
-        let velocity = spec.kind == OptimizerKind::Sgd && !step.slots.is_empty() && plain;
+        let one_rate = step.trained.iter().all(|name| match options.rates.get(name.as_str()) {
+            Some(Rate::Fixed(factor)) => *factor == 1.0,
+            _ => true,
+        });
+        let velocity = spec.kind == OptimizerKind::Sgd && !step.slots.is_empty() && plain && one_rate;
         if velocity {
             let first = Tensor::scalar(0i64);
             w.constant(STEP, first.clone(), "the step count")?;
@@ -86,7 +94,7 @@ fn forward_part(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<Graph
     let graph = &prepared.model.graph;
     let parameters: HashSet<&str> = prepared.trainable().into_iter().collect();
     let statistics: HashSet<&str> = prepared.statistics().into_iter().collect();
-    let mode = Mode::Train { frozen: &options.frozen, seed: None, as_written: false };
+    let mode = Mode::Train { frozen: &options.frozen, frozen_inputs: false, seed: None, as_written: false };
     let mut f = forward(graph, "algorithm", &mode, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     f.b.output(loss, names::LOSS);

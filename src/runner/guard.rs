@@ -1,0 +1,118 @@
+//! The rollback guard: takes a freeze back that the metric does not stand.
+
+use super::event::RunEvent;
+use super::phases::Phases;
+use super::rates::UnitRates;
+use super::run::Place;
+use super::state::Snapshot;
+use super::train::RunError;
+use crate::plan::{History, Rollback, Segment};
+use std::collections::BTreeMap;
+
+/// Watches the metric after a freeze.
+pub(super) struct Guard {
+    rollback: Option<Rollback>,
+    armed: Option<Armed>,
+}
+
+/// The run as it was before a freeze.
+pub(super) struct Armed {
+    metric: String,
+    before: f64,
+    drop: f64,
+    pub delay: usize,
+    pub place: Place,
+    pub history: History,
+    pub rates: UnitRates,
+    pub snapshot: Snapshot,
+}
+
+/// What becomes of a freeze.
+pub(super) enum Verdict {
+    Stays,
+    Back(Box<Armed>),
+}
+
+impl Guard {
+    pub(super) fn new(rollback: Option<&Rollback>) -> Guard {
+        Guard { rollback: rollback.cloned(), armed: None }
+    }
+
+    /// Returns true where a segment freezes something more and nothing is watched yet.
+    pub(super) fn watches(&self, phases: &Phases, segment: &Segment) -> bool {
+        let freezes = || segment.frozen.iter().any(|name| !phases.held().contains(name));
+        self.rollback.is_some() && self.armed.is_none() && phases.has_trained() && freezes()
+    }
+
+    /// Keeps the run as it is before the freeze.
+    pub(super) fn arm(
+        &mut self,
+        metrics: BTreeMap<String, f64>,
+        place: &Place,
+        history: &History,
+        rates: &UnitRates,
+        snapshot: Snapshot,
+    ) -> Result<(), RunError> {
+        let Some(rollback) = &self.rollback else { return Ok(()) };
+        let Some(before) = metrics.get(&rollback.metric).copied() else {
+            let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "the job has no eval data".into() } else { known.join(", ") };
+            return Err(RunError::Metric { metric: rollback.metric.clone(), known });
+        };
+        self.armed = Some(Armed {
+            metric: rollback.metric.clone(),
+            before,
+            drop: rollback.drop,
+            delay: rollback.delay,
+            place: place.clone(),
+            history: history.clone(),
+            rates: rates.clone(),
+            snapshot,
+        });
+        Ok(())
+    }
+
+    /// Judges the freeze that is watched by the metrics of the first epoch that ended after it.
+    pub(super) fn judge(&mut self, metrics: &BTreeMap<String, f64>) -> Verdict {
+        let Some(armed) = self.armed.take() else { return Verdict::Stays };
+        // A metric that is not finite is not among them: that is as bad as it gets.
+        let worse = metrics.get(&armed.metric).map(|after| worse(&armed.metric, armed.before, *after));
+        match worse {
+            Some(worse) if worse <= armed.drop => Verdict::Stays,
+            _ => Verdict::Back(Box::new(armed)),
+        }
+    }
+}
+
+/// Returns how much worse a metric became: of a loss less is better, of all others more.
+fn worse(metric: &str, before: f64, after: f64) -> f64 {
+    if metric.contains("loss") { after - before } else { before - after }
+}
+
+impl Armed {
+    /// Returns the event that says that the freeze is taken back.
+    pub(super) fn event(&self, epoch: usize, metrics: &BTreeMap<String, f64>, delay: usize) -> RunEvent {
+        RunEvent::Rollback {
+            epoch,
+            to_epoch: self.place.at.epoch,
+            to_step: self.place.started,
+            metric: self.metric.clone(),
+            before: self.before,
+            after: metrics.get(&self.metric).copied(),
+            delay,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::worse;
+
+    #[test]
+    fn worse_is_more_of_a_loss_and_less_of_anything_else() {
+        let cases = [("loss", 1.0, 1.5, 0.5), ("accuracy", 0.9, 0.8, 0.1), ("accuracy", 0.8, 0.9, -0.1)];
+        for (metric, before, after, expected) in cases {
+            assert!((worse(metric, before, after) - expected).abs() < 1e-12, "{metric} {before} {after}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! A run in progress: epochs, steps, phases, and what each reports.
+
+use super::engine::Engine;
+use super::evaluator::Evaluator;
+use super::event::RunEvent;
+use super::guard::{Guard, Verdict};
+use super::initial::initialized;
+use super::metrics::peak_bytes;
+use super::observe::Observer;
+use super::phase::Share;
+use super::phases::Phases;
+use super::rates::UnitRates;
+use super::schedule::{Schedule, lr_at};
+use super::state::State;
+use super::train::{RunError, Setup};
+use crate::checkpoint::{self, Checkpoint};
+use crate::plan::{EpochRecord, FreezePlan, History, Observation, Point, Segment, segments};
+use crate::training::{Prepared, Recompute};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// A run in progress. [`train`](super::train) drives it; tests step through it to look at the state.
+pub struct Run<'a> {
+    pub(super) setup: &'a Setup<'a>,
+    /// The model with its starting values.
+    pub(super) prepared: Prepared,
+    /// Starting values of slots that are not those of the step.
+    pub(super) initial: BTreeMap<String, crate::graph::Tensor>,
+    /// Parameters, statistics and slots.
+    pub state: State,
+    evaluator: Evaluator,
+    /// The step after which the state was last evaluated, with what that gave.
+    evaluated: Option<(usize, BTreeMap<String, f64>)>,
+    /// Where the run stands.
+    pub(super) place: Place,
+    /// The plan as far as it is known.
+    pub(super) plan: FreezePlan,
+    segments: Vec<Segment>,
+    /// What was measured.
+    pub(super) history: History,
+    pub(super) phases: Phases,
+    pub(super) rates: UnitRates,
+    guard: Guard,
+    pub(super) observer: Option<Observer>,
+    /// Epochs by which freezes were put off.
+    delay: usize,
+}
+
+/// How far a run is, and sums since the start of the epoch and of the interval.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub at: Point,
+    /// Steps done over the run.
+    pub started: usize,
+    loss: f64,
+    samples: usize,
+    seconds: f64,
+    interval_loss: f64,
+    interval_steps: usize,
+    lr: f64,
+}
+
+/// How the training of an epoch ended.
+enum Flow {
+    /// All its steps that belong to the segment are done.
+    Done,
+    /// It was asked to stop.
+    Stopped,
+    /// What comes next is another segment than it was.
+    Replanned,
+}
+
+impl<'a> Run<'a> {
+    /// Uploads the model and reports the start.
+    ///
+    /// # Errors
+    /// The data gives no batch, the loss does not fit, or the engine fails.
+    pub fn new(
+        engine: &mut dyn Engine,
+        setup: &'a Setup<'a>,
+        report: &mut dyn FnMut(RunEvent),
+    ) -> Result<Run<'a>, RunError> {
+        let plan = setup.freezing.plan.clone();
+        let steps = setup.steps_per_epoch();
+        let changes = plan.epochs.iter().any(|epoch| !epoch.changes.is_empty());
+        if changes && plan.assumed.steps_per_epoch != steps {
+            return Err(RunError::Steps { planned: plan.assumed.steps_per_epoch, found: steps });
+        }
+        let (prepared, initial) = initialized(engine, setup)?;
+        let eval = setup.objective.eval(&prepared)?;
+        let info = engine.info().clone();
+        report(RunEvent::Start {
+            version: env!("CARGO_PKG_VERSION").into(),
+            engine: info.name,
+            engine_version: info.version,
+            device: info.device,
+            threads: info.threads,
+            parameters: plan.model.parameters,
+            epochs: plan.epochs.len(),
+            steps: steps * plan.epochs.len(),
+            samples: setup.train.rows(),
+        });
+        if *setup.recompute != Recompute::None && !engine.info().recomputes {
+            let message = format!("the engine {} keeps all activations: nothing is recomputed", engine.info().name);
+            report(RunEvent::Warning { message });
+        }
+        let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
+        let state = State::new(engine, &prepared)?;
+        let rates = UnitRates::new(setup, &prepared)?;
+        let observer = Observer::new(engine, setup, &prepared)?;
+        let segments = segments(&plan);
+        let phases = Phases::new(&segments);
+        let place = Place {
+            at: Point::START,
+            started: 0,
+            loss: 0.0,
+            samples: 0,
+            seconds: 0.0,
+            interval_loss: 0.0,
+            interval_steps: 0,
+            lr: 0.0,
+        };
+        let guard = Guard::new(setup.freezing.rollback);
+        let (evaluated, history, delay) = (None, History::default(), 0);
+        Ok(Run {
+            setup,
+            prepared,
+            initial,
+            state,
+            evaluator,
+            evaluated,
+            place,
+            plan,
+            segments,
+            history,
+            phases,
+            rates,
+            guard,
+            observer,
+            delay,
+        })
+    }
+
+    /// Returns what comes next: the rest of the segment that the run stands in; `None` at the end.
+    pub fn next_segment(&self) -> Option<Segment> {
+        let at = self.place.at;
+        let next = self.segments.partition_point(|segment| segment.start() <= at);
+        let segment = self.segments.get(next.checked_sub(1)?)?;
+        let more = at.epoch <= segment.last_epoch;
+        more.then(|| Segment { first_epoch: at.epoch, after: at.after, ..segment.clone() })
+    }
+
+    /// Makes the graphs of a segment ready and trains its steps; returns true when asked to stop. What the policy of a
+    /// run decides on the way may end it earlier.
+    ///
+    /// # Errors
+    /// See [`train`](super::train).
+    pub fn segment(
+        &mut self,
+        engine: &mut dyn Engine,
+        segment: &Segment,
+        report: &mut dyn FnMut(RunEvent),
+        stop: &AtomicBool,
+    ) -> Result<bool, RunError> {
+        self.place.at = segment.start();
+        if self.guard.watches(&self.phases, segment) {
+            let metrics = self.evaluate(engine)?;
+            self.guard.arm(metrics, &self.place, &self.history, &self.rates, self.state.snapshot(engine)?)?;
+        }
+        self.enter(engine, segment, report)?;
+        for epoch in segment.first_epoch..=segment.last_epoch {
+            let from = if epoch == segment.first_epoch { segment.after } else { 0 };
+            let until = segment.until.filter(|_| epoch == segment.last_epoch);
+            match self.epoch(engine, epoch, from, until, report, stop)? {
+                Flow::Done => {}
+                Flow::Stopped => return Ok(true),
+                Flow::Replanned => return Ok(false),
+            }
+        }
+        self.leave(engine, report)?;
+        Ok(false)
+    }
+
+    /// Proves what is frozen and drops all sessions.
+    ///
+    /// # Errors
+    /// A frozen value moved.
+    pub fn finish(&mut self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
+        self.leave(engine, report)?;
+        self.phases.clear(engine);
+        Ok(())
+    }
+
+    /// Runs the model as trained so far over the eval data, once for each step it stands at.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn evaluate(&mut self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
+        let Some(batches) = self.setup.eval else { return Ok(BTreeMap::new()) };
+        if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.place.started) {
+            return Ok(metrics.clone());
+        }
+        let objective = &self.setup.objective;
+        let metrics = self.evaluator.run(engine, &self.state, batches, objective.metrics(), objective.is_sum())?;
+        self.evaluated = Some((self.place.started, metrics.clone()));
+        Ok(metrics)
+    }
+
+    fn epoch(
+        &mut self,
+        engine: &mut dyn Engine,
+        epoch: usize,
+        from: usize,
+        until: Option<usize>,
+        report: &mut dyn FnMut(RunEvent),
+        stop: &AtomicBool,
+    ) -> Result<Flow, RunError> {
+        if from == 0 {
+            (self.place.loss, self.place.samples, self.place.seconds) = (0.0, 0, 0.0);
+        }
+        let count = self.setup.steps_per_epoch();
+        let end = until.unwrap_or(count).min(count);
+        for number in from..end {
+            let clock = Instant::now();
+            self.step(engine, epoch, number, report)?;
+            self.place.seconds += clock.elapsed().as_secs_f64();
+            self.place.at = if number + 1 == count {
+                Point { epoch: epoch + 1, after: 0 }
+            } else {
+                Point { epoch, after: number + 1 }
+            };
+            if stop.load(Ordering::Relaxed) {
+                self.checkpoint(engine, epoch, report)?;
+                return Ok(Flow::Stopped);
+            }
+            if self.observes() {
+                self.observe(engine, report)?;
+                if number + 1 < count && self.replan(report)? {
+                    return Ok(Flow::Replanned);
+                }
+            }
+        }
+        if end < count {
+            return Ok(Flow::Done);
+        }
+        self.epoch_ends(engine, epoch, report)
+    }
+
+    /// Reports an epoch, and decides again.
+    fn epoch_ends(
+        &mut self,
+        engine: &mut dyn Engine,
+        epoch: usize,
+        report: &mut dyn FnMut(RunEvent),
+    ) -> Result<Flow, RunError> {
+        let metrics = finite(self.evaluate(engine)?);
+        let Place { loss, samples, seconds, .. } = self.place;
+        let train_loss = loss / samples.max(1) as f64;
+        let mut record = EpochRecord::default();
+        record.metrics.extend(metrics.clone());
+        record.metrics.insert("train_loss".into(), train_loss);
+        self.history.epochs.push(record);
+        report(RunEvent::Epoch {
+            epoch,
+            train_loss,
+            metrics: metrics.clone(),
+            seconds,
+            samples_per_second: samples as f64 / seconds,
+            peak_bytes: peak_bytes(),
+        });
+        if let Verdict::Back(armed) = self.guard.judge(&metrics) {
+            self.delay += armed.delay;
+            report(armed.event(epoch, &metrics, self.delay));
+            self.phases.discard(engine);
+            self.state.restore(engine, &armed.snapshot)?;
+            (self.place, self.history, self.rates) = (armed.place, armed.history, armed.rates);
+            self.evaluated = None;
+            self.decide_again()?;
+            self.checkpoint(engine, self.place.at.epoch, report)?;
+            return Ok(Flow::Replanned);
+        }
+        let adaptive = self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive());
+        let replanned = adaptive && epoch < self.plan.epochs.len() && self.replan(report)?;
+        self.checkpoint(engine, epoch, report)?;
+        Ok(if replanned { Flow::Replanned } else { Flow::Done })
+    }
+
+    /// Trains one step: the batches of one update.
+    fn step(
+        &mut self,
+        engine: &mut dyn Engine,
+        epoch: usize,
+        number: usize,
+        report: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), RunError> {
+        let setup = self.setup;
+        let batches = setup.train.len();
+        let first = number * setup.accumulate.max(1);
+        let indices = first..(first + setup.accumulate.max(1)).min(batches);
+        let (steps, epochs) = (setup.steps_per_epoch() as u64, self.plan.epochs.len() as u64);
+        let at = self.place.started as u64;
+        let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, steps * epochs, steps));
+        let scales =
+            self.rates.scales(setup, &self.plan, &self.history, self.delay, self.place.at, self.place.started)?;
+        self.place.started += 1;
+        let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
+        let last = self.observes();
+        let Run { phases, state, observer, .. } = self;
+        let phase = phases.current();
+        let (mut loss, mut seconds) = (0.0, 0.0);
+        for index in indices.clone() {
+            let batch = setup.train.batch(epoch as u64, index);
+            let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
+            let share = Share { weight, first: index == indices.start };
+            let clock = Instant::now();
+            let own = phase.backward(engine, (epoch - 1) * batches + index + 1, &batch, share)?;
+            seconds += clock.elapsed().as_secs_f64();
+            if !own.is_finite() {
+                return Err(RunError::NotFinite { loss: own, epoch, step: self.place.started, lr });
+            }
+            loss += own * weight;
+        }
+        let clock = Instant::now();
+        if let Some(observer) = observer {
+            observer.before_update(engine, phase, state, last)?;
+        }
+        let lr = phase.update(engine, lr, scales.as_ref())?;
+        if let Some(observer) = observer {
+            observer.after_update(engine, state, last)?;
+        }
+        seconds += clock.elapsed().as_secs_f64();
+        let place = &mut self.place;
+        place.loss += loss * rows as f64;
+        place.samples += rows;
+        place.interval_loss += loss;
+        place.interval_steps += 1;
+        place.lr = lr.unwrap_or(0.0);
+        if place.started.is_multiple_of(setup.log_every.max(1)) {
+            report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds });
+        }
+        Ok(())
+    }
+
+    /// Returns true where the policy wants to be asked after the steps that are done.
+    fn observes(&self) -> bool {
+        let planner = self.setup.freezing.planner.filter(|planner| planner.policy().is_adaptive());
+        planner.is_some_and(|planner| planner.points().binary_search(&self.place.started).is_ok())
+    }
+
+    /// Adds what the interval that ends here measured to the history.
+    fn observe(&mut self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
+        let held = self.phases.held();
+        let frozen = self.plan.units.iter().map(|unit| {
+            let mut names = unit.parameters.iter().chain(&unit.shared).peekable();
+            names.peek().is_some() && names.all(|name| held.contains(name))
+        });
+        let Place { started, lr, interval_loss, interval_steps, .. } = self.place;
+        let loss = interval_loss / interval_steps.max(1) as f64;
+        let mut observation = Observation::new(started, lr, loss, frozen.collect());
+        (self.place.interval_loss, self.place.interval_steps) = (0.0, 0);
+        if let Some(mut observer) = self.observer.take() {
+            observation.signals = observer.measure(engine, self)?;
+            self.observer = Some(observer);
+        }
+        report(RunEvent::Observation {
+            step: started,
+            signals: observation.signals.iter().map(|(signal, values)| (*signal, values.clone())).collect(),
+        });
+        self.history.observations.push(observation);
+        Ok(())
+    }
+
+    /// Asks the policy again; returns true where what comes next changes.
+    fn replan(&mut self, report: &mut dyn FnMut(RunEvent)) -> Result<bool, RunError> {
+        let before = self.phases.held().clone();
+        self.decide_again()?;
+        let Some(next) = self.next_segment() else { return Ok(false) };
+        let changes = before.len() != next.held().count() || next.held().any(|name| !before.contains(name));
+        if changes {
+            let entry = self.plan.epochs.get(next.first_epoch - 1).map(|epoch| epoch.at(next.after));
+            report(RunEvent::Decision {
+                epoch: next.first_epoch,
+                step: self.place.started,
+                frozen: next.frozen.len(),
+                frozen_units: entry.map_or(0, |entry| entry.frozen_units),
+            });
+        }
+        Ok(true)
+    }
+
+    fn decide_again(&mut self) -> Result<(), RunError> {
+        if let Some(planner) = self.setup.freezing.planner
+            && self.place.at.epoch <= self.plan.epochs.len()
+        {
+            self.plan = planner.replan(&self.plan, self.place.at, &self.history, self.delay)?;
+            self.segments = segments(&self.plan);
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, engine: &dyn Engine, epoch: usize, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
+        let Some(folder) = &self.setup.checkpoints else { return Ok(()) };
+        let mut tensors = self.state.read_values(engine)?;
+        tensors.extend(self.state.read_slots(engine)?);
+        let run = serde_json::json!({
+            "history": self.history,
+            "delay": self.delay,
+            "returned": self.rates.returned(),
+        });
+        let checkpoint = Checkpoint {
+            epoch: epoch as u64,
+            step: self.place.started as u64,
+            plan_hash: crate::plan::sha256_hex(self.plan.to_json().as_bytes()),
+            tensors,
+            run,
+        };
+        checkpoint::save(folder, &checkpoint)?;
+        report(RunEvent::Checkpoint { epoch, step: self.place.started, path: folder.display().to_string() });
+        Ok(())
+    }
+}
+
+impl Setup<'_> {
+    /// Returns the steps of an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.train.len().div_ceil(self.accumulate.max(1))
+    }
+
+    /// Returns true where the learning rate is the same in all steps but those of the warm-up.
+    pub(super) fn is_constant(&self) -> bool {
+        matches!(self.schedule, Schedule::Constant { .. })
+    }
+}
+
+/// Leaves out what JSON cannot hold.
+fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    metrics.into_iter().filter(|(_, value)| value.is_finite()).collect()
+}
