@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("modules", &["graph", "error"]),
     ("cost", &["graph", "modules", "error"]),
     ("signals", &["graph", "error"]),
-    ("plan", &["modules", "cost", "onnx", "error"]),
+    ("plan", &["modules", "cost", "signals", "onnx", "error"]),
     ("planner", &["graph", "onnx", "facts", "modules", "cost", "plan", "autodiff", "error"]),
     ("training", &["graph", "modules", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"]),
     ("data", &["graph", "error"]),

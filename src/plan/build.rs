@@ -2,7 +2,7 @@
 
 use super::freeze_plan::*;
 use super::{Accompanied, PlanError, PlanOptions, Planner, Policy, policies};
-use crate::cost::{Flops, StepCost, UnitCost};
+use crate::cost::{Flops, Reach, StepCost, UnitCost};
 use crate::modules::Unit;
 use std::collections::HashSet;
 
@@ -22,6 +22,11 @@ pub trait StepCosts {
 
     /// Returns the first node of the frozen part that cannot be cached, with the reason.
     fn ends_cache(&self, _frozen: &HashSet<&str>) -> Option<String> {
+        None
+    }
+
+    /// Returns what the training of each parameter needs; `None` where only whole steps are known.
+    fn reach(&self) -> Option<Reach> {
         None
     }
 

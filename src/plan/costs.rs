@@ -1,7 +1,7 @@
 //! The cost model as the planner asks it.
 
 use super::StepCosts;
-use crate::cost::{CostModel, Flops, StepCost};
+use crate::cost::{CostModel, Flops, Reach, StepCost};
 use std::collections::HashSet;
 
 impl StepCosts for CostModel {
@@ -19,6 +19,10 @@ impl StepCosts for CostModel {
 
     fn ends_cache(&self, frozen: &HashSet<&str>) -> Option<String> {
         CostModel::ends_cache(self, |name| frozen.contains(name))
+    }
+
+    fn reach(&self) -> Option<Reach> {
+        Some(CostModel::reach(self))
     }
 
     fn counted(&self) -> (usize, usize) {

@@ -1,5 +1,6 @@
 //! What a run has measured, as plain data: all that an adaptive policy knows of it.
 
+use crate::modules::Unit;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -83,5 +84,40 @@ impl Observation {
     /// Returns what was measured of a unit.
     pub fn value(&self, signal: Signal, unit: usize) -> Option<f64> {
         self.signals.get(&signal)?.get(unit).copied().flatten()
+    }
+}
+
+/// What an observation says of one unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reading {
+    /// A finite value.
+    Value(f64),
+    /// The unit trained, and there is no value or no finite one.
+    Unknown,
+    /// There is nothing to measure: the unit was frozen, or owns no parameter.
+    Absent,
+}
+
+impl Reading {
+    /// Returns the value, where there is one.
+    pub fn value(self) -> Option<f64> {
+        match self {
+            Reading::Value(value) => Some(value),
+            Reading::Unknown | Reading::Absent => None,
+        }
+    }
+}
+
+impl Observation {
+    /// Returns what is known of each unit by a signal. A history that was written and read again reads the same,
+    /// although a file holds no value that is not finite.
+    pub fn readings(&self, signal: Signal, units: &[Unit]) -> Vec<Reading> {
+        let frozen = |index: usize| self.frozen.get(index).copied().unwrap_or(false);
+        let reading = |(index, unit): (usize, &Unit)| match self.value(signal, index) {
+            Some(value) if value.is_finite() => Reading::Value(value),
+            _ if frozen(index) || unit.parameters.is_empty() => Reading::Absent,
+            _ => Reading::Unknown,
+        };
+        units.iter().enumerate().map(reading).collect()
     }
 }

@@ -221,6 +221,7 @@ impl<'a> Planner<'a> {
                  without measurements",
                 plan.policy.name
             ));
+            notes.extend(self.policy.assumed());
         } else if self.inputs.steps_per_epoch == 0 {
             let run = Run { epochs: self.inputs.epochs, steps_per_epoch: 1000 };
             let within = |step: &usize| !step.is_multiple_of(run.steps_per_epoch);

@@ -3,6 +3,7 @@
 use super::{History, Signal, StepCosts};
 use crate::cost::UnitCost;
 use crate::modules::Unit;
+use std::collections::HashSet;
 
 /// Decides which units are frozen.
 ///
@@ -50,6 +51,11 @@ pub trait Policy {
     /// Returns true where the factors of [`Policy::lr_scale`] are a schedule by themselves, from step to step.
     fn anneals(&self) -> bool {
         false
+    }
+
+    /// Returns what it takes for granted before anything is measured, for the notes of a plan made ahead.
+    fn assumed(&self) -> Option<String> {
+        None
     }
 
     /// Refuses what does not fit the units, such as a pattern that matches none.
@@ -179,6 +185,15 @@ impl FrozenSet {
     /// Returns how many units are frozen.
     pub fn count(&self) -> usize {
         self.0.iter().filter(|frozen| **frozen).count()
+    }
+
+    /// Returns the parameters that are frozen with the set: those of its units that no other unit uses.
+    pub fn parameters<'a>(&self, units: &'a [Unit]) -> HashSet<&'a str> {
+        let training = units.iter().enumerate().filter(|(index, _)| !self.contains(*index));
+        let in_use: HashSet<&str> = training.flat_map(|(_, unit)| unit.shared.iter().map(String::as_str)).collect();
+        let frozen = units.iter().enumerate().filter(|(index, _)| self.contains(*index));
+        let names = frozen.flat_map(|(_, unit)| unit.parameters.iter().map(String::as_str));
+        names.filter(|name| !in_use.contains(name)).collect()
     }
 
     /// Returns how many units the set speaks about.

@@ -1,6 +1,6 @@
 //! Made-up models for tests: chains of units.
 
-use super::{Inputs, ModelInfo, StepCosts};
+use super::{Decision, FrozenSet, History, Inputs, ModelInfo, Moment, Observation, Policy, Run, Signal, StepCosts};
 use crate::cost::{Flops, StepCost, UnitCost};
 use crate::modules::Unit;
 use std::collections::HashSet;
@@ -129,5 +129,95 @@ impl StepCosts for Chain {
 impl Chain {
     fn trains(&self, unit: &Unit, frozen: &HashSet<&str>) -> bool {
         unit.parameters.iter().any(|name| !frozen.contains(name.as_str()))
+    }
+}
+
+/// Returns a history of one observation for each row: 10 steps apart, learning rate 0.1, loss 1. A unit without a
+/// value was frozen.
+pub(crate) fn observed(signal: Signal, rows: &[&[Option<f64>]]) -> History {
+    let mut history = History::default();
+    for (index, row) in rows.iter().enumerate() {
+        let frozen = row.iter().map(Option::is_none).collect();
+        let mut observation = Observation::new(10 * (index + 1), 0.1, 1.0, frozen);
+        observation.signals.insert(signal, row.to_vec());
+        history.observations.push(observation);
+    }
+    history
+}
+
+/// How long the runs of [`Chain::asked`] are.
+pub(crate) const RUN: Run = Run { epochs: 10, steps_per_epoch: 100 };
+
+impl Chain {
+    /// Returns what a policy decides after the last observation of a history.
+    pub(crate) fn asked(&self, policy: &dyn Policy, history: &History) -> Decision {
+        let steps = history.observations.last().map_or(0, |last| last.step);
+        policy.decide(&Moment {
+            units: &self.units,
+            costs: &self.costs,
+            step_costs: self,
+            epochs: RUN.epochs,
+            completed: steps / RUN.steps_per_epoch,
+            steps_per_epoch: RUN.steps_per_epoch,
+            step: steps % RUN.steps_per_epoch,
+            history,
+        })
+    }
+
+    /// Returns the numbers of the units that are frozen after the last observation.
+    pub(crate) fn frozen(&self, policy: &dyn Policy, history: &History) -> Vec<usize> {
+        let Decision { frozen, .. } = self.asked(policy, history);
+        (0..self.units.len()).filter(|index| frozen.contains(*index)).collect()
+    }
+}
+
+/// Runs a policy on made-up values of a signal, some of them missing or not finite, and checks at every point what
+/// holds for all policies: one unit trains, a unit of which nothing is known is not frozen, and a policy that
+/// starts from a written history decides the same. Units of `by_name` are frozen throughout. Returns the decisions.
+pub(crate) fn simulated(
+    policy: &dyn Fn() -> Box<dyn Policy>,
+    signal: Signal,
+    by_name: &[usize],
+    mut value: impl FnMut(usize, usize) -> Option<f64>,
+) -> Vec<FrozenSet> {
+    let (model, asked) = (chain(6), policy());
+    let mut history = History::default();
+    let mut frozen = model.asked(asked.as_ref(), &history).frozen;
+    let mut decisions = Vec::new();
+    for (index, step) in asked.points(RUN, 6).into_iter().enumerate() {
+        let held: Vec<bool> = (0..6).map(|unit| frozen.contains(unit) || by_name.contains(&unit)).collect();
+        let measured: Vec<Option<f64>> =
+            held.iter().enumerate().map(|(unit, held)| if *held { None } else { value(index, unit) }).collect();
+        let mut observation = Observation::new(step, 0.1, 1.0, held.clone());
+        observation.signals.insert(signal, measured.clone());
+        history.observations.push(observation);
+        frozen = model.asked(asked.as_ref(), &history).frozen;
+        let trains = |unit: &usize| !frozen.contains(*unit) && !by_name.contains(unit);
+        assert!((0..6).any(|unit| trains(&unit)), "everything is frozen after {step} steps: {history:?}");
+        for unit in (0..6).filter(|unit| !held[*unit] && measured[*unit].is_none_or(|value| !value.is_finite())) {
+            assert!(!frozen.contains(unit), "unit {unit} is frozen after {step} steps, measured {measured:?}");
+        }
+        let written = serde_json::to_string(&history).unwrap();
+        let again = model.asked(policy().as_ref(), &serde_json::from_str(&written).unwrap()).frozen;
+        assert_eq!(again, frozen, "after {step} steps");
+        decisions.push(frozen.clone());
+    }
+    decisions
+}
+
+/// Returns made-up values: most are in [0, 1), one in eight is missing, not finite or 0.
+pub(crate) fn rough(seed: u64) -> impl FnMut(usize, usize) -> Option<f64> {
+    let mut state = seed;
+    move |_, _| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let number = state >> 33;
+        match number % 40 {
+            0 => None,
+            1 => Some(f64::NAN),
+            2 => Some(f64::INFINITY),
+            3 => Some(f64::NEG_INFINITY),
+            4 => Some(0.0),
+            _ => Some((number % 10_000) as f64 / 10_000.0),
+        }
     }
 }

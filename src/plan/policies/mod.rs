@@ -1,26 +1,38 @@
 //! One policy a file, and the list of them.
 
+mod budget;
 mod cyclic;
+mod fisher;
 mod freezeout;
 mod geometric;
+mod gradient;
 mod linear;
 mod none;
+mod plasticity;
+mod relative_change;
+mod similarity;
 mod steps;
 mod svcca_linear;
 #[cfg(test)]
 mod tests;
 mod thaw;
 
+pub use budget::Budget;
 pub use cyclic::Cyclic;
+pub use fisher::Fisher;
 pub use freezeout::FreezeOut;
 pub use geometric::Geometric;
+pub use gradient::Gradient;
 pub use linear::{Arithmetic, Linear};
 pub use none::Nothing;
+pub use plasticity::Plasticity;
+pub use relative_change::RelativeChange;
+pub use similarity::Similarity;
 pub use steps::Steps;
 pub use svcca_linear::SvccaLinear;
 pub use thaw::Thaw;
 
-use super::{Knob, Knobs, PlanError, PlanOptions, Policy};
+use super::{Knob, Knobs, PlanError, PlanOptions, Policy, Preset, Range, Run};
 use crate::error::nearest;
 use crate::modules::UnitKind;
 
@@ -62,8 +74,28 @@ pub static POLICIES: &[&Entry] = &[
     &steps::ENTRY,
     &thaw::ENTRY,
     &cyclic::ENTRY,
+    &gradient::ENTRY,
+    &plasticity::ENTRY,
+    &similarity::ENTRY,
+    &fisher::ENTRY,
+    &relative_change::ENTRY,
+    &budget::ENTRY,
     &none::ENTRY,
 ];
+
+/// Of how many samples outputs are compared.
+const SAMPLES: Knob = Knob {
+    name: "samples",
+    about: "samples that outputs are taken of",
+    range: Range::Count(4),
+    default: Preset::Count(256),
+};
+
+/// Returns every `step`-th step of a run, without the last one.
+fn every(run: Run, step: usize) -> Vec<usize> {
+    let step = step.max(1);
+    (step..run.steps()).step_by(step).collect()
+}
 
 /// Returns the policy of a name, if there is one.
 pub fn entry(name: &str) -> Option<&'static Entry> {
