@@ -185,7 +185,8 @@ impl<'a> Planner<'a> {
             }
             let Some(current) = plan.epochs.last_mut() else { continue };
             let start = (epoch - 1) * steps;
-            let own = self.points.iter().skip_while(|step| **step <= start).take_while(|step| **step < start + steps);
+            let past = self.points.partition_point(|step| *step <= start);
+            let own = self.points.iter().skip(past).take_while(|step| **step < start + steps);
             let own = own.map(|step| step - start).filter(|after| *after > first);
             for after in own.chain((first > 0).then_some(first)).collect::<BTreeSet<_>>() {
                 let entry = self.entry(Asked { at: Point { epoch, after }, ..from }, &cached)?;
