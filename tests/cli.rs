@@ -1,6 +1,7 @@
 //! The program as a person meets it: commands, exit codes, one clear line for each mistake.
 
 use crate::engines::fixture;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -84,9 +85,10 @@ fn snapshot(name: &str, found: &str) {
 #[test]
 fn help_and_preview_are_as_committed() {
     let model = fixture("digits/model.onnx");
-    let all: [(&str, &[&str]); 10] = [
+    let all: [(&str, &[&str]); 11] = [
         ("help.txt", &["--help"]),
         ("help-graph.txt", &["graph", "--help"]),
+        ("help-policies.txt", &["policies", "--help"]),
         ("help-train.txt", &["train", "--help"]),
         ("preview.txt", &[path(&model)]),
         ("preview.csv", &[path(&model), "--format", "csv"]),
@@ -101,6 +103,47 @@ fn help_and_preview_are_as_committed() {
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", text(&output.stderr));
         snapshot(name, &text(&output.stdout));
     }
+}
+
+#[test]
+fn policies_are_listed_and_shown() {
+    let shown = |args: &[&str]| {
+        let output = freeze_plan(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(shown(&["policies"]).contains("freezeout     Anneals the learning rate"));
+    let card = shown(&["policies", "freezeout"]);
+    assert!(card.starts_with("Anneals the learning rate") && card.contains("*Known negative results.*"), "{card}");
+    assert!(!card.contains("//!") && !card.contains("use super"), "{card}");
+    let line = fails(&["policies", "freezout"], 2);
+    assert!(line.starts_with("error: there is no policy \"freezout\" (nearest: \"freezeout\")"), "{line}");
+}
+
+#[test]
+fn a_policy_and_its_settings_are_taken_from_the_command_line() {
+    let model = fixture("digits/model.onnx");
+    let plan = |args: &[&str]| {
+        let all: Vec<&str> = [path(&model), "--format", "csv"].iter().chain(args).copied().collect();
+        let output = freeze_plan(&all);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let frozen = |args: &[&str]| -> Vec<usize> {
+        let csv = plan(args);
+        let column = csv.lines().next().unwrap().split(',').position(|name| name == "frozen_units").unwrap();
+        csv.lines().skip(1).map(|line| line.split(',').nth(column).unwrap().parse().unwrap()).collect()
+    };
+    let steps = ["--policy", "steps", "--epochs", "8", "--set"];
+    assert_eq!(frozen(&[&steps[..], &["steps=3:4,6:0"]].concat()), [0, 0, 4, 4, 4, 0, 0, 0]);
+    let patterns = "steps=[{\"epoch\": 2, \"frozen\": [\"conv1\", \"re:^block1\"]}, {\"epoch\": 7, \"frozen\": 1}]";
+    assert_eq!(frozen(&[&steps[..], &[patterns]].concat()), [0, 5, 5, 5, 5, 5, 1, 1]);
+    assert_eq!(frozen(&["--policy", "geometric", "--unit", "leaf", "--epochs", "4"]), [0, 7, 10, 12]);
+    let unknown = fails(&[path(&model), "--policy", "steps", "--set", "steps=3:4,2:0"], 2);
+    assert_eq!(unknown, "error: steps, entry 2: epoch 2 does not come after epoch 3");
+    let near =
+        fails(&[path(&model), "--policy", "steps", "--set", "steps=[{\"epoch\": 1, \"frozen\": [\"blok1.*\"]}]"], 2);
+    assert!(near.starts_with("error: steps, entry 1: pattern \"blok1.*\" matches no unit (near: "), "{near}");
 }
 
 #[test]
@@ -184,6 +227,48 @@ fn graphs_of_a_phase() {
         assert!((18..=21).contains(&model.opset()), "{file} has opset {}", model.opset());
         assert!(model.graph.nodes().iter().all(|node| node.op.domain.is_empty()), "{file} has only standard operators");
     }
+}
+
+/// What a frozen BatchNorm and Dropout do, by option or as the plan file says.
+#[test]
+fn graphs_of_still_units() {
+    struct Case {
+        options: &'static [&'static str],
+        /// Inputs of the train graph that are not in all of them.
+        inputs: &'static [&'static str],
+    }
+    const FROZEN: &[&str] = &["--batch-norm", "frozen", "--frozen-dropout", "off"];
+    const PARTS: &[&str] = &["--batch-norm", "affine=train,statistics=frozen", "--frozen-dropout", "off"];
+    const STATISTICS: [&str; 2] = ["block.1.running_mean", "block.1.running_var"];
+    let cases = [
+        Case { options: &[], inputs: &STATISTICS },
+        Case { options: FROZEN, inputs: &[] },
+        Case { options: PARTS, inputs: &["block.1.weight", "block.1.bias"] },
+        Case {
+            options: &["--batch-norm", "affine=train"],
+            inputs: &["block.1.weight", "block.1.bias", STATISTICS[0], STATISTICS[1]],
+        },
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let (model, plan, out) = (fixture("graphs/still.onnx"), folder.path().join("plan.json"), folder.path().join("out"));
+    let schedule = ["--freeze-start", "0"];
+    for Case { options, inputs } in cases {
+        let written = [&[path(&model), "--format", "json", "--output", path(&plan)], &schedule[..], options].concat();
+        assert!(freeze_plan(&written).status.success());
+        let to = ["graph", path(&model), "--out", path(&out), "--epoch", "10"];
+        let by_option = [&to[..], &schedule, options].concat();
+        let by_plan = [&to[..], &["--plan", path(&plan)]].concat();
+        for args in [by_option, by_plan] {
+            let output = freeze_plan(&args);
+            assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+            let train = freeze_plan::onnx::read(&out.join("train.onnx")).unwrap().model.graph;
+            let mut found: Vec<&str> = train.inputs().iter().map(|id| train.value_name(*id)).collect();
+            found.retain(|name| name.starts_with("block."));
+            assert_eq!(found.iter().collect::<HashSet<_>>(), inputs.iter().collect(), "{args:?}");
+        }
+    }
+    let line = fails(&["graph", path(&model), "--out", path(&out), "--batch-norm", "eval"], 2);
+    assert!(line.ends_with("found \"eval\""), "{line}");
 }
 
 #[test]

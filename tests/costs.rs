@@ -2,16 +2,16 @@
 //! graphs that `training` builds.
 
 use crate::engines::{fixture, golden};
-use freeze_plan::cost::{CostModel, Flops, Needs};
+use freeze_plan::cost::{CostModel, Flops};
 use freeze_plan::facts;
 use freeze_plan::graph::{Graph, Model, Node, Origin, ValueId};
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::modules::recover;
 use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
-use freeze_plan::plan::BatchNorm;
-use freeze_plan::planner::{Analysis, wholes};
-use freeze_plan::training::{PhaseOptions, Prepared, Rates, build, prepare, statistics_of_frozen};
+use freeze_plan::plan::{BatchNorm, FrozenDropout};
+use freeze_plan::planner::{Analysis, companions, wholes};
+use freeze_plan::training::{PhaseOptions, Prepared, Rates, build, prepare};
 use std::collections::{HashMap, HashSet};
 
 const PRODUCTS: [&str; 8] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"];
@@ -92,7 +92,7 @@ struct Case {
     loss: LossKind,
 }
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     Case { file: "graphs/activations.onnx", loss: LossKind::Mse },
     Case { file: "graphs/activations_dynamo.onnx", loss: LossKind::Mse },
     Case { file: "graphs/arithmetic.onnx", loss: LossKind::Mse },
@@ -106,6 +106,7 @@ const CASES: [Case; 17] = [
     Case { file: "graphs/pools.onnx", loss: LossKind::Mse },
     Case { file: "graphs/shapes.onnx", loss: LossKind::Mse },
     Case { file: "graphs/shapes_dynamo.onnx", loss: LossKind::Mse },
+    Case { file: "graphs/still.onnx", loss: LossKind::CrossEntropy },
     Case { file: "parity/resnet8.onnx", loss: LossKind::CrossEntropy },
     Case { file: "digits/model.onnx", loss: LossKind::CrossEntropy },
     Case { file: "digits_vit/model.onnx", loss: LossKind::CrossEntropy },
@@ -168,12 +169,8 @@ fn read_backwards(graph: &Graph, parameters: &HashSet<&str>) -> HashMap<String, 
     kept.map(|value| (graph.value_name(value).to_string(), bytes(value))).collect()
 }
 
-fn train_graph(prepared: &Prepared, loss: LossKind, frozen: &[String], batch_norm: BatchNorm) -> Option<Graph> {
+fn train_graph(prepared: &Prepared, loss: LossKind, frozen: HashSet<&str>) -> Option<Graph> {
     let (loss, optimizer) = (LossSpec::new(loss), OptimizerSpec::new(OptimizerKind::Sgd));
-    let mut frozen: HashSet<&str> = frozen.iter().map(String::as_str).collect();
-    if batch_norm == BatchNorm::Frozen {
-        frozen.extend(statistics_of_frozen(prepared, &frozen));
-    }
     let options = PhaseOptions {
         frozen,
         frozen_inputs: false,
@@ -196,21 +193,29 @@ fn activation_bytes_are_those_that_the_train_graph_reads() {
         let analysis = Analysis::of(&read(&fixture(file)).unwrap().model);
         let prepared = prepare(&analysis).unwrap();
         let sized = with_sizes(&prepared.model);
-        for policy in [BatchNorm::Train, BatchNorm::Frozen] {
-            let wholes = wholes(&sized, &prepared.parameters);
-            let costs = CostModel::with_wholes(&sized, &recover(&sized), 0, &wholes);
-            let costs = costs.with_frozen_batch_norm(policy == BatchNorm::Frozen);
-            let order = costs.trainable().to_vec();
-            let parameters: HashSet<&str> = order.iter().map(String::as_str).collect();
+        let companions = companions(&analysis, false);
+        let wholes = wholes(&sized, &prepared.parameters);
+        let costs = CostModel::with_wholes(&sized, &recover(&sized), 0, &wholes);
+        let order = costs.trainable().to_vec();
+        let parameters: HashSet<&str> = order.iter().map(String::as_str).collect();
+        for policy in [
+            (BatchNorm::Train, FrozenDropout::Train),
+            (BatchNorm::Train, FrozenDropout::Off),
+            (BatchNorm::Frozen, FrozenDropout::Train),
+            (BatchNorm::AffineTrains, FrozenDropout::Off),
+        ] {
             for count in [0, order.len() / 2, order.len() - 1] {
-                let frozen = &order[..count];
-                let Some(graph) = train_graph(&prepared, loss, frozen, policy) else {
+                let chosen: HashSet<&str> = order[..count].iter().map(String::as_str).collect();
+                let held = companions.held(&chosen, &HashSet::new(), policy.0, policy.1);
+                let mut frozen: HashSet<&str> = &chosen - &held.trains.iter().copied().collect();
+                frozen.extend(held.names());
+                let Some(graph) = train_graph(&prepared, loss, frozen.clone()) else {
                     failures.push(format!("{file}: no train graph with {count} frozen"));
                     continue;
                 };
                 let read = read_backwards(&graph, &parameters);
                 let expected: u64 = read.values().sum();
-                let found = costs.step_frozen(&frozen.iter().cloned().collect()).activation_bytes;
+                let found = costs.step_while(|name| frozen.contains(name)).activation_bytes;
                 if found != expected {
                     let mut names: Vec<_> = read.into_iter().collect();
                     names.sort();
@@ -252,8 +257,8 @@ fn what_parameters_need_sums_up_to_the_cost_of_the_step() {
         let wholes = wholes(&model, &freeze_plan::modules::parameters(&model));
         let costs = CostModel::with_wholes(&model, &recover(&model), 2, &wholes);
         for frozen_batch_norm in [false, true] {
-            let costs = costs.clone().with_frozen_batch_norm(frozen_batch_norm);
-            let reach = costs.reach();
+            let stays = if frozen_batch_norm { crate::budget::stays(&model) } else { HashMap::new() };
+            let reach = costs.reach_with(&stays);
             let count = reach.parameters().len();
             let mut seed = 1u64;
             for share in [0, 1, 3, 10, 30, 60, 90, 99, 100] {
@@ -263,7 +268,7 @@ fn what_parameters_need_sums_up_to_the_cost_of_the_step() {
                 };
                 let trains: HashSet<String> = reach.parameters().iter().filter(|_| random(share)).cloned().collect();
                 let found = reach.cost(&reach.set(|name| trains.contains(name)));
-                let expected = Needs::from(costs.step(&trains));
+                let expected = crate::budget::step(&costs, &stays, &trains);
                 compared += 1;
                 if found != expected {
                     failures.push(format!(

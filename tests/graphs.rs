@@ -162,6 +162,139 @@ fn freezing_leaves_the_other_gradients_as_they_are() {
     }
 }
 
+/// The names under `still` in a golden.
+fn still(info: &serde_json::Value, kind: &str) -> Vec<String> {
+    info["still"][kind].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_string()).collect()
+}
+
+/// Compares gradients and moved statistics with those under `prefix`; returns how many gradients there are.
+fn same_as_pytorch(case: &Case, engine: &mut dyn Engine, frozen: HashSet<&str>, prefix: &str) -> usize {
+    const CLOSE: f64 = 1e-5;
+    let outputs = run(case, engine, frozen);
+    let mut gradients = 0;
+    for (output, found) in &outputs {
+        let golden = match output.strip_suffix(".grad") {
+            Some(parameter) => format!("{prefix}{parameter}"),
+            None if output.ends_with(".next") => format!("torch_next:{}", output.trim_end_matches(".next")),
+            None if output == "loss" => "loss".to_string(),
+            None => "output".to_string(),
+        };
+        let expected = column(&case.data, &golden).unwrap_or_else(|| panic!("PyTorch has no {golden}"));
+        let off = deviation(found, &expected.reshaped(found.shape()));
+        let noise = found.to_f64s().unwrap().iter().all(|value| value.abs() < 1e-7);
+        assert!(off < CLOSE || noise, "{golden} is off by {off:.1e} [{}]", engine.info().name);
+        gradients += usize::from(output.ends_with(".grad"));
+    }
+    gradients
+}
+
+#[test]
+fn a_still_block_in_the_middle_has_pytorchs_gradients() {
+    let case = case("still");
+    let info = golden("graphs/still.json");
+    let (statistics, dropout) = (still(&info, "statistics"), still(&info, "dropout_off"));
+    let held: HashSet<&str> = statistics.iter().chain(&dropout).map(String::as_str).collect();
+    let (scale, bias) = ("block.1.weight", "block.1.bias");
+    for mut engine in engines() {
+        let count = same_as_pytorch(&case, engine.as_mut(), held.clone(), "grad:");
+        assert_eq!(count, case.prepared.trainable().len());
+        let frozen = held.iter().copied().chain([scale, bias]).collect();
+        assert_eq!(same_as_pytorch(&case, engine.as_mut(), frozen, "grad_frozen:"), count - 2);
+        let frozen = held.iter().copied().chain([bias]).collect();
+        assert_eq!(same_as_pytorch(&case, engine.as_mut(), frozen, "grad:"), count - 1, "the scale alone trains");
+        let moved: Vec<String> = run(&case, engine.as_mut(), held.clone()).into_iter().map(|output| output.0).collect();
+        assert!(statistics.iter().all(|name| !moved.contains(&format!("{name}.next"))), "{moved:?}");
+        assert_eq!(moved.iter().filter(|name| name.ends_with(".next")).count(), 2, "those outside the block move");
+    }
+}
+
+/// Every BatchNormalization by running statistics, scale and bias frozen and not.
+#[test]
+fn running_statistics_have_pytorchs_gradients_with_and_without_scale_and_bias() {
+    for name in ["convnorm_eval", "dense"] {
+        let case = case(name);
+        let statistics: HashSet<&str> = case.prepared.statistics().into_iter().collect();
+        let affine = batch_norm_parameters(&case);
+        for mut engine in engines() {
+            let all = same_as_pytorch(&case, engine.as_mut(), statistics.clone(), "grad:");
+            let part = same_as_pytorch(&case, engine.as_mut(), &statistics | &affine, "grad:");
+            assert_eq!((all, part), (case.prepared.trainable().len(), all - affine.len()), "{name}");
+        }
+    }
+}
+
+fn rows_of(tensor: &Tensor, rows: &[usize]) -> Tensor {
+    fn taken<T: Copy>(all: &[T], width: usize, rows: &[usize]) -> Vec<T> {
+        rows.iter().flat_map(|row| all[row * width..(row + 1) * width].to_vec()).collect()
+    }
+    let mut shape = tensor.shape().to_vec();
+    shape[0] = rows.len();
+    let width = tensor.shape()[1..].iter().product();
+    match tensor.to_vec::<f32>() {
+        Ok(all) => Tensor::from_vec(&shape, taken(&all, width, rows)),
+        Err(_) => Tensor::from_vec(&shape, taken(&tensor.to_vec::<i64>().unwrap(), width, rows)),
+    }
+}
+
+/// Runs the train graph on `rows` of the data at a number of the step and returns the model's output.
+fn output_of(case: &Case, engine: &mut dyn Engine, frozen: &HashSet<&str>, rows: &[usize], number: i64) -> Vec<f64> {
+    let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
+    let frozen = frozen.clone();
+    let options = PhaseOptions {
+        frozen,
+        frozen_inputs: false,
+        rates: Rates::new(),
+        loss: &case.loss,
+        optimizer: &optimizer,
+        output: None,
+        seed: 0,
+    };
+    let step = build(&case.prepared, &options).unwrap();
+    let (graph, model) = (&step.train.graph, &case.prepared.model.graph);
+    let number = Tensor::scalar(number);
+    let feeds: Vec<(&str, Tensor)> = graph
+        .inputs()
+        .iter()
+        .map(|id| {
+            let name = graph.value_name(*id);
+            let held = model.find(name).and_then(|id| model.value(id).initializer.clone());
+            let batch = || column(&case.data, name).map(|column| rows_of(column, rows));
+            (name, held.or_else(batch).unwrap_or_else(|| number.clone()))
+        })
+        .collect();
+    let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let outputs = evaluate(engine, &step.train, &feeds).unwrap();
+    let name = model.value_name(model.outputs()[0]);
+    let place = graph.outputs().iter().position(|id| graph.value_name(*id) == name).unwrap();
+    outputs[place].to_f64s().unwrap()
+}
+
+/// With everything before the head frozen, what comes out of a sample is its own matter.
+#[test]
+fn outputs_of_a_still_prefix_depend_on_neither_batch_nor_step() {
+    let case = case("still");
+    let info = golden("graphs/still.json");
+    let dropout = still(&info, "dropout_off");
+    let frozen: HashSet<&str> = case.prepared.trainable().into_iter().filter(|n| !n.starts_with("head.")).collect();
+    for mut engine in engines() {
+        let mut first = |frozen: &HashSet<&str>, rows: &[usize], number| -> Vec<f64> {
+            output_of(&case, engine.as_mut(), frozen, rows, number)[..5].to_vec()
+        };
+        let differ = |a: &[f64], b: &[f64]| a.iter().zip(b).any(|(a, b)| (a - b).abs() > 1e-4);
+        let base = first(&frozen, &[0, 1, 2], 1);
+        assert!(differ(&first(&frozen, &[0, 1, 2], 2), &base), "Dropout drops");
+        let all: HashSet<&str> = frozen.iter().copied().chain(dropout.iter().map(String::as_str)).collect();
+        let base = first(&all, &[0, 1, 2], 1);
+        assert!(differ(&first(&all, &[0, 3], 1), &base), "the batch counts");
+        assert!(!differ(&first(&all, &[0, 1, 2], 2), &base), "the step does not");
+        let all: HashSet<&str> = all.iter().copied().chain(case.prepared.statistics()).collect();
+        let base = first(&all, &[0, 1, 2], 1);
+        for (rows, number) in [(&[0, 3][..], 1), (&[0], 2), (&[0, 0, 3, 2], 3)] {
+            assert!(!differ(&first(&all, rows, number), &base), "rows {rows:?}, step {number}");
+        }
+    }
+}
+
 #[test]
 fn a_frozen_prefix_has_no_backward_node() {
     let case = case("dense");

@@ -21,7 +21,15 @@ impl StepCosts for NoCosts {
 pub fn linear(units: &[Unit], epochs: usize, freeze_start: f64, freeze_level: f64) -> FreezePlan {
     let costs = vec![UnitCost::default(); units.len()];
     let model = ModelInfo::default();
-    let inputs = Inputs { model: &model, units, costs: &costs, step_costs: &NoCosts, epochs, steps_per_epoch: 0 };
+    let inputs = Inputs {
+        model: &model,
+        units,
+        costs: &costs,
+        step_costs: &NoCosts,
+        epochs,
+        steps_per_epoch: 0,
+        accompanied: None,
+    };
     build(&inputs, &PlanOptions::default().with("freeze_start", freeze_start).with("freeze_level", freeze_level))
         .unwrap()
 }

@@ -5,6 +5,7 @@ mod artifacts;
 mod backend;
 mod budget;
 mod cli;
+mod companions;
 mod costs;
 mod dropout;
 mod engines;

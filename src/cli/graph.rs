@@ -1,6 +1,7 @@
 //! `freeze-plan graph MODEL --out DIR`: the graphs of one phase as files.
 
 use super::failure::{CommandResult, Failure};
+use super::frozen_units::{FrozenUnitArgs, Still};
 use super::options::{PlanArgs, ShapeArgs};
 use super::sizes::how_to_give;
 use super::{model, output};
@@ -9,12 +10,9 @@ use crate::graph::{Graph, Model, upgrade};
 use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
-use crate::plan::BatchNorm;
 use crate::plan::{self, FreezePlan};
 use crate::training::stage::training_info;
-use crate::training::{
-    Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build, statistics_of_frozen,
-};
+use crate::training::{Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,10 +60,8 @@ pub struct Args {
     /// Learning rate in training.onnx; default that of the optimizer
     #[arg(long, value_name = "F", requires = "training_info")]
     lr: Option<f64>,
-    /// BatchNormalization of frozen units: train (default, batch statistics) or frozen; a plan file says
-    /// its own
-    #[arg(long, value_name = "KIND")]
-    batch_norm: Option<String>,
+    #[command(flatten)]
+    frozen_units: FrozenUnitArgs,
     /// Dropout while training: as-exported (default), on, or a ratio for every Dropout of the model
     #[arg(long, value_name = "KIND", default_value = "as-exported")]
     dropout: String,
@@ -114,13 +110,6 @@ pub fn run(args: &Args) -> CommandResult {
             model::plan(&loaded, &args.plan.options()?, args.plan.length(), slots, &sizes)?.plan
         }
     };
-    let planned = plan.policy.settings.get("batch_norm").and_then(|value| value.as_str()).unwrap_or("train");
-    let batch_norm = args.batch_norm.as_deref().unwrap_or(planned);
-    let batch_norm = one_of("--batch-norm", batch_norm, &["train", "frozen"], |name| match name {
-        "train" => Some(BatchNorm::Train),
-        "frozen" => Some(BatchNorm::Frozen),
-        _ => None,
-    })?;
     let (frozen, lr_scale) = match args.epoch {
         None => (loaded.frozen(), BTreeMap::new()),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {
@@ -143,6 +132,7 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let scaled = lr_scale.iter().filter(|(_, factor)| **factor != 1.0);
     let rates: Rates<'_> = scaled.map(|(name, factor)| (name.as_str(), Rate::Fixed(*factor))).collect();
+    let still = Still::of(&args.frozen_units, &loaded, &plan, frozen, dropout != Dropout::AsExported)?;
     let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
     let mut loss = match (loss, found) {
         (Some(kind), _) => LossSpec::new(kind),
@@ -168,14 +158,12 @@ pub fn run(args: &Args) -> CommandResult {
         let (prepared, built) = match staged {
             Some(model::Staged { prepared, stage }) => {
                 let objective = Objective::Stage { stage: &stage, lr: None };
-                let frozen = held(&prepared, &frozen, batch_norm);
-                let built = objective.build(&prepared, frozen, false, options.rates.clone(), 0);
+                let built = objective.build(&prepared, still.names(), false, options.rates.clone(), 0);
                 (prepared, built)
             }
             None => {
                 let prepared = model::prepared(loaded, dropout)?;
-                let frozen = held(&prepared, &frozen, batch_norm);
-                let built = build(&prepared, &PhaseOptions { frozen, ..options.clone() });
+                let built = build(&prepared, &PhaseOptions { frozen: still.names(), ..options.clone() });
                 (prepared, built)
             }
         };
@@ -201,7 +189,7 @@ pub fn run(args: &Args) -> CommandResult {
             &args.out.join("training.onnx"),
             &loaded,
             &prepared,
-            &PhaseOptions { frozen: held(&prepared, &frozen, batch_norm), ..options },
+            &PhaseOptions { frozen: still.names(), ..options },
             &step,
             args.epoch,
         )?;
@@ -214,7 +202,7 @@ pub fn run(args: &Args) -> CommandResult {
         args.out.display(),
         step.trained.len(),
         known,
-        frozen.len(),
+        still.parameters.len(),
         step.train.graph.nodes().len()
     );
     let lines = written.into_iter().map(|name| format!("{}\n", args.out.join(name).display()));
@@ -251,15 +239,6 @@ fn with_sizes(error: TrainingError, graph: &Graph) -> Failure {
 
 /// Writes the model with the phase as its training information. The file stays as it is where its
 /// operators allow that; otherwise it is written anew at an opset that the loss needs.
-/// Returns what the train graph holds: the frozen parameters, and the statistics that stay with them.
-fn held<'a>(prepared: &'a Prepared, frozen: &'a [String], batch_norm: BatchNorm) -> HashSet<&'a str> {
-    let mut held: HashSet<&str> = frozen.iter().map(String::as_str).collect();
-    if batch_norm == BatchNorm::Frozen {
-        held.extend(statistics_of_frozen(prepared, &held));
-    }
-    held
-}
-
 fn write_training(
     path: &Path,
     loaded: &model::Loaded,

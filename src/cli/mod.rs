@@ -6,11 +6,13 @@
 mod doctor;
 mod failure;
 mod feeds;
+mod frozen_units;
 mod graph;
 mod model;
 mod operators;
 mod options;
 mod output;
+mod policies;
 mod preview;
 mod printable;
 mod probe;
@@ -51,6 +53,7 @@ enum Command {
     Report(report::Args),
     Doctor(doctor::Args),
     Operators(operators::Args),
+    Policies(policies::Args),
     #[command(name = probe::COMMAND, hide = true)]
     Probe(probe::Args),
 }
@@ -104,6 +107,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Operators(args)) => operators::run(&args),
+        Some(Command::Policies(args)) => policies::run(&args),
         Some(Command::Probe(args)) => probe::run(&args),
     };
     match result {

@@ -1,7 +1,8 @@
 //! `freeze-plan MODEL`: the plan, and what it saves.
 
 use super::failure::{CommandResult, Failure};
-use super::options::{Format, PlanArgs, ShapeArgs, word};
+use super::frozen_units::FrozenUnitArgs;
+use super::options::{Format, PlanArgs, ShapeArgs};
 use super::printable::lines;
 use super::{model, output};
 use crate::error::ErrorKind;
@@ -22,9 +23,8 @@ pub struct Args {
     plan: PlanArgs,
     #[command(flatten)]
     shape: ShapeArgs,
-    /// What a frozen BatchNorm does: train (default, batch statistics) or frozen (running statistics)
-    #[arg(long, value_name = "KIND")]
-    batch_norm: Option<String>,
+    #[command(flatten)]
+    frozen_units: FrozenUnitArgs,
     /// How the plan is written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -38,7 +38,8 @@ pub fn run(args: &Args) -> CommandResult {
     let path = args.model.as_ref();
     let path = path.ok_or_else(|| Failure::new(ErrorKind::Usage, "no model given").hint("freeze-plan model.onnx"))?;
     let mut options = args.plan.options()?;
-    options.batch_norm = word("--batch-norm", &args.batch_norm)?.unwrap_or(options.batch_norm);
+    options.batch_norm = args.frozen_units.batch_norm()?.unwrap_or(options.batch_norm);
+    options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
     let sizes = args.shape.sizes()?;
     let loaded = model::load_as(path, &sizes, None, (&options.parameter, &options.buffer))?;
     let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };

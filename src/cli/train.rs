@@ -14,7 +14,7 @@ use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
 use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
-use crate::plan::{BatchNorm, FreezePlan, Run, segments};
+use crate::plan::{FreezePlan, Run, segments};
 use crate::planner::identify;
 use crate::report;
 use crate::runner::{
@@ -22,7 +22,7 @@ use crate::runner::{
     train,
 };
 use crate::training::stage::{Stage, StageError};
-use crate::training::{Objective, Own, Prepared, Rates, TrainingError, statistics_of_frozen, trained_edits};
+use crate::training::{Objective, Own, Prepared, Rates, TrainingError, trained_edits};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -218,12 +218,12 @@ fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &
         let text = "the plan freezes every parameter in every epoch: nothing trains";
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
-    let always = |name: &&str| parts.iter().all(|part| part.frozen.iter().any(|frozen| frozen == name));
-    let mut frozen: HashSet<&str> = trainable.iter().copied().filter(always).collect();
-    if job.freeze.batch_norm == BatchNorm::Frozen {
-        frozen.extend(statistics_of_frozen(prepared, &frozen));
+    let mut always: HashSet<&str> = parts.first().map(|part| part.held().collect()).unwrap_or_default();
+    for part in parts.iter().skip(1) {
+        let held: HashSet<&str> = part.held().collect();
+        always.retain(|name| held.contains(name));
     }
-    let mut step = objective.build(prepared, frozen, false, Rates::new(), job.run.seed)?;
+    let mut step = objective.build(prepared, always, false, Rates::new(), job.run.seed)?;
     step.recompute(prepared, &job.run.recompute)?;
     if job.run.accumulate > 1 {
         objective.accumulating(step)?;

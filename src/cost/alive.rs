@@ -19,7 +19,15 @@ impl CostModel {
     /// in the order in which the model first reads them: at most 64, and each of them alone keeps
     /// at least a hundredth of a full step.
     pub fn keeps_backward_alive(&self, trainable: &HashSet<String>) -> Vec<String> {
-        let trains = self.mask(|name| trainable.contains(name));
+        self.keeping_alive(self.mask(|name| trainable.contains(name)))
+    }
+
+    /// As [`CostModel::keeps_backward_alive`], while `frozen` answers whether a name is in the frozen set.
+    pub fn keeps_backward_alive_while(&self, frozen: impl Fn(&str) -> bool) -> Vec<String> {
+        self.keeping_alive(self.mask_while(frozen))
+    }
+
+    fn keeping_alive(&self, trains: Vec<bool>) -> Vec<String> {
         let mut found = self.passing_frozen(&trains);
         if found.is_empty() {
             return Vec::new();

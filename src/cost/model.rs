@@ -14,8 +14,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// (`facts::complete`): a node whose shapes are not known counts as 0 and is named in
 /// [`CostModel::notes`].
 ///
-/// `BatchNormalization` with running statistics counts as it trains: by the statistics of the batch,
-/// but where [`CostModel::with_frozen_batch_norm`] says otherwise.
+/// A frozen set holds the names of parameters, of running statistics that stay, and of the outputs of
+/// Dropout nodes that pass their input on. A `BatchNormalization` counts by its running statistics where
+/// these are in the set, otherwise by those of the batch.
 #[derive(Clone, Debug)]
 pub struct CostModel {
     pub(super) nodes: Vec<NodeCost>,
@@ -25,7 +26,9 @@ pub struct CostModel {
     /// Values that one node makes and another reads, or the model returns, with their bytes.
     pub(super) edges: Vec<Edge>,
     pub(super) batch: u64,
-    pub(super) frozen_batch_norm: bool,
+    /// Names beside parameters that a frozen set may hold, with their positions after those of the parameters.
+    pub(super) still: Vec<String>,
+    pub(super) aliases: Vec<Alias>,
     pub(super) units: Vec<Option<usize>>,
     pub(super) unit_count: usize,
     by_name: HashMap<String, usize>,
@@ -38,7 +41,7 @@ pub struct CostModel {
 pub(super) struct NodeCost {
     pub(super) name: String,
     pub(super) form: Form,
-    /// As `form`, of a `BatchNormalization` by its running statistics.
+    /// As `form`, of a `BatchNormalization` by its running statistics, or of a Dropout that passes its input on.
     pub(super) fixed: Option<Fixed>,
     /// Whether a gradient of an output can reach it.
     pub(super) live: bool,
@@ -69,8 +72,18 @@ pub(super) struct Keeps {
 #[derive(Clone, Debug)]
 pub(super) struct Fixed {
     pub(super) form: Form,
-    /// The trainable scale and bias; it runs in this form when both are frozen.
-    pub(super) affine: Vec<usize>,
+    /// It runs in this form when this position of a mask is false.
+    pub(super) unless: usize,
+    /// A `BatchNormalization` that has a trainable scale or bias.
+    pub(super) affine: bool,
+}
+
+/// A tensor that is another one, or none of those that count, when a position of a mask is false.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alias {
+    pub(super) tensor: usize,
+    pub(super) of: Option<usize>,
+    pub(super) unless: usize,
 }
 
 /// Where an input comes from, as a gradient sees it.
@@ -139,7 +152,8 @@ impl CostModel {
             kept_bytes: Vec::new(),
             edges: Vec::new(),
             batch: batch(graph),
-            frozen_batch_norm: false,
+            still: Vec::new(),
+            aliases: Vec::new(),
             units: vec![None; graph.nodes().len()],
             unit_count: 0,
             by_name: HashMap::new(),
@@ -171,12 +185,6 @@ impl CostModel {
             parameter.into_iter().for_each(|parameter| parameter.slots = *slots);
         }
         self
-    }
-
-    /// Returns these costs where a `BatchNormalization` of which every parameter is frozen uses its
-    /// running statistics, instead of those of the batch.
-    pub fn with_frozen_batch_norm(self, frozen: bool) -> CostModel {
-        CostModel { frozen_batch_norm: frozen, ..self }
     }
 
     /// Returns what was counted as 0, for a person.
@@ -224,14 +232,19 @@ impl CostModel {
         &self.order
     }
 
-    /// Returns the cost of a step in which exactly the given parameters train.
+    /// Returns the cost of a step in which exactly the given parameters train, and statistics and Dropout with them.
     pub fn step(&self, trainable: &HashSet<String>) -> StepCost {
         self.step_of(&self.mask(|name| trainable.contains(name)))
     }
 
-    /// Returns the cost of a step in which everything trains but the given parameters.
+    /// Returns the cost of a step in which everything trains but what is in the frozen set.
     pub fn step_frozen(&self, frozen: &HashSet<String>) -> StepCost {
-        self.step_of(&self.mask(|name| !frozen.contains(name)))
+        self.step_while(|name| frozen.contains(name))
+    }
+
+    /// As [`CostModel::step_frozen`]; `frozen` answers whether a name is in the set.
+    pub fn step_while(&self, frozen: impl Fn(&str) -> bool) -> StepCost {
+        self.step_of(&self.mask_while(frozen))
     }
 
     /// Returns the flops of each node, by position, in a step in which exactly the given parameters
@@ -240,13 +253,34 @@ impl CostModel {
         self.flops_of(&self.mask(|name| trainable.contains(name)))
     }
 
-    /// Returns for each parameter, by position, whether it is registered and `trains` says so.
+    /// Returns for each parameter, by position, whether it is registered and `trains` says so; after the
+    /// parameters, true for each statistic and each Dropout.
     pub(super) fn mask(&self, trains: impl Fn(&str) -> bool) -> Vec<bool> {
         let mut mask = vec![false; self.parameters.len()];
         for name in self.order.iter().filter(|name| trains(name)) {
             mask[self.by_name[name]] = true;
         }
+        mask.resize(self.parameters.len() + self.still.len(), true);
         mask
+    }
+
+    /// Returns the mask of what is not in a frozen set.
+    pub(super) fn mask_while(&self, frozen: impl Fn(&str) -> bool) -> Vec<bool> {
+        let mut mask = self.mask(|name| !frozen(name));
+        for (name, runs) in self.still.iter().zip(mask.iter_mut().skip(self.parameters.len())) {
+            *runs = !frozen(name);
+        }
+        mask
+    }
+
+    /// Returns the position in a mask of a name that is no parameter.
+    pub(super) fn stays(&mut self, name: &str) -> usize {
+        let known = self.still.iter().position(|known| known == name);
+        self.parameters.len()
+            + known.unwrap_or_else(|| {
+                self.still.push(name.to_string());
+                self.still.len() - 1
+            })
     }
 
     /// Adds a tensor that may be kept and returns its position.

@@ -2,8 +2,9 @@
 //!
 //! A node is cacheable when nothing that trains and nothing that varies between steps goes into
 //! it, and the model's input does. What varies: a `BatchNormalization` by the statistics of the batch,
-//! random operators, operators that run a subgraph or are not known. The cut is every value that a
-//! cacheable node makes and another node reads, or the model returns.
+//! random operators, operators that run a subgraph or are not known. A `BatchNormalization` and a
+//! Dropout in the frozen set do not. The cut is every value that a cacheable node makes and another node
+//! reads, or the model returns.
 
 use super::model::{CostModel, NodeCost, Source, Varies};
 use super::step::is;
@@ -25,7 +26,7 @@ impl CostModel {
     /// Returns the flops of the cacheable nodes and the bytes of the cut for each sample, both 0 when
     /// nothing is frozen.
     pub(super) fn cacheable(&self, trains: &[bool]) -> (u64, u64) {
-        if trains.iter().all(|trains| *trains) {
+        if trains.iter().take(self.parameters.len()).all(|trains| *trains) {
             return (0, 0);
         }
         let places = self.places(trains);
@@ -38,9 +39,9 @@ impl CostModel {
     }
 
     /// Returns the first node that nothing trained goes into and that cannot be cached, and why, while
-    /// the parameters for which `frozen` answers true are frozen.
+    /// the names for which `frozen` answers true are in the frozen set.
     pub fn ends_cache(&self, frozen: impl Fn(&str) -> bool) -> Option<String> {
-        let trains = &self.mask(|name| !frozen(name))[..];
+        let trains = &self.mask_while(frozen)[..];
         let places = self.places(trains);
         let varies = self
             .nodes
@@ -49,10 +50,13 @@ impl CostModel {
             .filter(|(node, place)| **place == Place::Varies && self.varies(node, trains).is_some());
         let (node, reason) = varies.filter_map(|(node, _)| Some((node, self.varies(node, trains)?))).next()?;
         let why = match reason {
-            Varies::Batch if node.fixed.as_ref().is_some_and(|fixed| !fixed.affine.is_empty()) => {
+            Varies::Batch if node.fixed.as_ref().is_some_and(|fixed| fixed.affine) => {
                 "normalizes by the statistics of the batch (with batch_norm \"frozen\" it would not)"
             }
             Varies::Batch => "normalizes by the statistics of the batch",
+            Varies::Random if node.fixed.is_some() => {
+                "draws random numbers (in a frozen unit it would not with freeze.dropout \"off\")"
+            }
             Varies::Random => "draws random numbers",
             Varies::Unknown => "runs a subgraph or is not known",
         };
@@ -60,7 +64,7 @@ impl CostModel {
     }
 
     fn varies(&self, node: &NodeCost, trains: &[bool]) -> Option<Varies> {
-        node.varies.filter(|varies| *varies != Varies::Batch || !self.is_fixed(node, trains))
+        node.varies.filter(|_| !self.is_fixed(node, trains))
     }
 
     fn places(&self, trains: &[bool]) -> Vec<Place> {

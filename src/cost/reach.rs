@@ -109,8 +109,14 @@ impl Reach {
 }
 
 impl CostModel {
-    /// Returns what the training of each parameter needs.
+    /// Returns what the training of each parameter needs, where all statistics move and every Dropout drops.
     pub fn reach(&self) -> Reach {
+        self.reach_with(&HashMap::new())
+    }
+
+    /// Returns what the training of each parameter needs. `stays` names, for running means, the parameters with which
+    /// their `BatchNormalization` is frozen: when none of them trains, it runs by its running statistics.
+    pub fn reach_with(&self, stays: &HashMap<String, Vec<String>>) -> Reach {
         let mut parameters = vec![String::new(); self.parameters.len()];
         for name in self.trainable() {
             if let Some(place) = self.parameter(name).and_then(|index| parameters.get_mut(index)) {
@@ -119,10 +125,14 @@ impl CostModel {
         }
         let mut parts = Parts::new(self.parameters.len(), self.kept_bytes.len());
         for node in &self.nodes {
-            let switch = node.fixed.as_ref().filter(|fixed| self.frozen_batch_norm && !fixed.affine.is_empty());
+            let switch = node.fixed.as_ref().and_then(|fixed| {
+                let name = self.still.get(fixed.unless.checked_sub(self.parameters.len())?)?;
+                let affine: Vec<usize> = stays.get(name)?.iter().filter_map(|name| self.parameter(name)).collect();
+                (!affine.is_empty()).then_some((fixed, affine))
+            });
             match switch {
-                Some(fixed) => {
-                    let affine = parts.sets.of(&fixed.affine);
+                Some((fixed, affine)) => {
+                    let affine = parts.sets.of(&affine);
                     parts.read(node, &node.form, Some((&fixed.form, affine)));
                 }
                 None => parts.read(node, &node.form, None),

@@ -1,7 +1,7 @@
 //! From a graph to the nodes of a [`CostModel`].
 
 use super::flops::{NodeFlops, Uncounted, node_counts, node_flops};
-use super::model::{CostModel, Edge, Fixed, Form, Input, Keeps, NodeCost, Source, Varies};
+use super::model::{Alias, CostModel, Edge, Fixed, Form, Input, Keeps, NodeCost, Source, Varies};
 use super::products::{Shapes, batch_norm_of};
 use super::stash::{self, Keep};
 use super::whole::Whole;
@@ -82,16 +82,26 @@ impl<'a> Reader<'a> {
                 Err(Uncounted::Operator | Uncounted::Subgraph) => Some(Varies::Unknown),
                 _ => is_random(self.graph, node).then_some(Varies::Random),
             };
-            let moves = node.input(3).is_some_and(|mean| self.statistics.contains(&mean));
-            if node.op.is("BatchNormalization") && moves {
-                let affine = [1, 2].into_iter().filter_map(|index| self.parameters.get(&node.input(index)?).copied());
+            let moving = node.input(3).filter(|mean| self.statistics.contains(mean));
+            if let Some(mean) = moving.filter(|_| node.op.is("BatchNormalization")) {
+                let affine = [1, 2].into_iter().filter_map(|index| node.input(index));
+                let affine = affine.filter(|value| self.parameters.contains_key(value)).count() > 0;
+                let unless = costs.stays(self.graph.value_name(mean));
                 let shapes = Shapes { graph: self.graph, node };
                 let in_form = |of_batch| batch_norm_of(&shapes, of_batch).map(|counts| node_counts(&shapes, &counts));
                 let keeps = self.keeps(node, costs, Some(stash::BATCH_NORM));
                 let of_batch = Form { flops: in_form(true).unwrap_or_else(|| form.flops.clone()), keeps };
                 form.flops = in_form(false).unwrap_or(form.flops);
-                fixed = Some(Fixed { form: std::mem::replace(&mut form, of_batch), affine: affine.collect() });
+                fixed = Some(Fixed { form: std::mem::replace(&mut form, of_batch), unless, affine });
                 varies = Some(Varies::Batch);
+            }
+            if let Some(y) = node.output(0).filter(|_| stash::is_random_dropout(self.graph, node)) {
+                let unless = costs.stays(self.graph.value_name(y));
+                let none = Form { flops: NodeFlops::none(node.inputs.len()), keeps: Vec::new() };
+                fixed = Some(Fixed { form: none, unless, affine: false });
+                let of = node.input(0).and_then(|x| self.tensor(x, costs));
+                let tensor = self.tensor(y, costs);
+                costs.aliases.extend(tensor.map(|tensor| Alias { tensor, of, unless }));
             }
             let inputs = node.inputs.iter().enumerate().map(|(index, value)| self.input(node, index, *value)).collect();
             costs.nodes.push(NodeCost {

@@ -5,8 +5,11 @@
 //! input gradients of `R`'s nodes for inputs made in `R`, and the weight gradients of the trainable
 //! parameters that `R`'s nodes read; each gradient keeps what the stash table says. Freezing a
 //! parameter removes input gradients only where it makes `R` smaller.
+//!
+//! A mask `trains` says for each parameter whether it trains; after them for each running statistic
+//! whether it moves, and for each Dropout whether it drops.
 
-use super::model::{CostModel, Form, Input, NodeCost};
+use super::model::{Alias, CostModel, Form, Input, NodeCost};
 use super::{Flops, StepCost};
 
 impl CostModel {
@@ -55,6 +58,11 @@ impl CostModel {
                 }
             }
         }
+        for Alias { tensor, of, .. } in self.aliases.iter().rev().filter(|alias| !is(trains, alias.unless)) {
+            if std::mem::take(&mut kept[*tensor]) {
+                of.iter().for_each(|of| kept[*of] = true);
+            }
+        }
         self.kept_bytes.iter().zip(kept).filter(|(_, kept)| *kept).map(|(bytes, _)| *bytes)
     }
 
@@ -66,10 +74,9 @@ impl CostModel {
         }
     }
 
-    /// Returns true for a `BatchNormalization` that uses its running statistics.
+    /// Returns true for a `BatchNormalization` by its running statistics and a Dropout that passes its input on.
     pub(super) fn is_fixed(&self, node: &NodeCost, trains: &[bool]) -> bool {
-        let frozen = |affine: &[usize]| !affine.is_empty() && !affine.iter().any(|index| is(trains, *index));
-        self.frozen_batch_norm && node.fixed.as_ref().is_some_and(|fixed| frozen(&fixed.affine))
+        node.fixed.as_ref().is_some_and(|fixed| !is(trains, fixed.unless))
     }
 
     /// Returns the nodes that a gradient passes.

@@ -127,6 +127,26 @@ fn a_uniform_chain_follows_the_closed_form() {
     }
 }
 
+/// Nodes that the same parameters reach are one item, however many there are.
+#[test]
+fn a_chain_has_two_items_for_each_parameter() {
+    let (n, each) = (200, 5);
+    let mut b = Builder::new("long");
+    let mut y = b.input("x", Fact::fixed(DType::F32, &[4, 4]));
+    for index in 0..n {
+        let w = weight(&mut b, &format!("layers.{index}.weight"), &[4, 4]);
+        y = b.op("MatMul", &[y, w], Attributes::none());
+        y = (0..each).fold(y, |y, _| b.unary("Relu", y));
+    }
+    b.mark_output(y);
+    let costs = costs(&model(b), 1);
+    let reach = costs.reach();
+    assert!(reach.items().len() <= 2 * n, "{}", reach.items().len());
+    let full = reach.cost(&reach.set(|_| true));
+    assert_eq!(full, Needs::from(costs.step_frozen(&HashSet::new())));
+    assert_eq!(reach.constant(), Needs::from(costs.step(&HashSet::new())));
+}
+
 #[test]
 fn only_what_is_upstream_closed_saves_input_gradients() {
     let costs = costs(&chain(4), 0);
@@ -439,12 +459,77 @@ fn batch_statistics_end_a_cache_and_running_ones_do_not() {
                     it would not)";
     assert_eq!(reason.as_deref(), Some(expected));
     assert_eq!(step.flops.forward, conv + 5 * 512 + 512 + 512 + 1290);
-    let costs = costs.with_frozen_batch_norm(true);
-    let step = costs.step_frozen(&frozen);
+    let mut still = frozen.clone();
+    still.insert("bn.running_mean".into());
+    let step = costs.step_frozen(&still);
     assert_eq!(step.cacheable, conv + 2 * 512 + 512 + 512, "everything before the Gemm");
     assert_eq!(step.cut_bytes, 64 * 4);
-    assert_eq!(costs.ends_cache(|name| names.contains(&name)), None);
+    assert_eq!(costs.ends_cache(|name| still.contains(name)), None);
     assert_eq!(costs.step_frozen(&HashSet::new()).cacheable, 0, "nothing is frozen");
+    let only = set(&["bn.running_mean", "bn.running_var"]);
+    let step = costs.step_frozen(&only);
+    assert_eq!(step.cacheable, 0, "no parameter is frozen");
+    assert_eq!(step.flops.forward, conv + 2 * 512 + 512 + 512 + 1290);
+    let all = costs.step_frozen(&HashSet::new());
+    assert_eq!(all.flops.input_grad - step.flops.input_grad, 7 * 512, "8 flops for each element, and 1");
+    assert_eq!(all.flops.weight_grad, step.flops.weight_grad, "scale and bias train");
+}
+
+/// x -> Gemm -> Dropout -> Relu -> Dropout -> Gemm; with `mask` also the mask of the first is read.
+fn dropping_net() -> Model {
+    let mut b = Builder::new("dropping");
+    let x = b.input("x", Fact::fixed(DType::F32, &[2, 8]));
+    let (first, second) = (weight(&mut b, "first.weight", &[8, 8]), weight(&mut b, "second.weight", &[8, 3]));
+    let ratio = b.constant("ratio", Tensor::scalar(0.5f32));
+    let flag = b.constant("flag", Tensor::scalar(true));
+    let y = b.op("MatMul", &[x, first], Attributes::none());
+    let y = b.op("Dropout", &[y, ratio, flag], Attributes::none());
+    b.rename(y, "early");
+    let y = b.unary("Relu", y);
+    let y = b.op("Dropout", &[y, ratio, flag], Attributes::none());
+    b.rename(y, "late");
+    let y = b.op("MatMul", &[y, second], Attributes::none());
+    b.mark_output(y);
+    model(b)
+}
+
+#[test]
+fn a_dropout_that_is_off_ends_no_cache_and_keeps_nothing() {
+    let costs = costs(&dropping_net(), 0);
+    let first = 2 * 2 * 8 * 8;
+    struct Case {
+        frozen: &'static [&'static str],
+        cacheable: u64,
+        cut_bytes: u64,
+        kept: u64,
+        ends: Option<&'static str>,
+    }
+    let (early, late) = (Some("\"Dropout\""), Some("\"Dropout_1\""));
+    let row = 8 * 4;
+    let cases = [
+        Case { frozen: &["first.weight"], cacheable: first, cut_bytes: row, kept: 2 * row, ends: early },
+        Case { frozen: &["first.weight", "early"], cacheable: first + 16, cut_bytes: row, kept: 2 * row, ends: late },
+        Case { frozen: &["first.weight", "late"], cacheable: first, cut_bytes: row, kept: 2 * row, ends: early },
+        Case {
+            frozen: &["first.weight", "early", "late"],
+            cacheable: first + 16,
+            cut_bytes: row,
+            kept: 2 * row,
+            ends: None,
+        },
+        // The output of Relu and that of the late Dropout, and a byte for each element of both masks.
+        Case { frozen: &[], cacheable: 0, cut_bytes: 0, kept: 4 * row + 32, ends: None },
+        Case { frozen: &["late"], cacheable: 0, cut_bytes: 0, kept: 2 * row + 16, ends: None },
+        Case { frozen: &["early", "late"], cacheable: 0, cut_bytes: 0, kept: 2 * row, ends: None },
+    ];
+    for Case { frozen, cacheable, cut_bytes, kept, ends } in cases {
+        let frozen = set(frozen);
+        let step = costs.step_frozen(&frozen);
+        assert_eq!((step.cacheable, step.cut_bytes, step.activation_bytes), (cacheable, cut_bytes, kept), "{frozen:?}");
+        let reason = costs.ends_cache(|name| frozen.contains(name));
+        let text = ", which draws random numbers (in a frozen unit it would not with freeze.dropout \"off\")";
+        assert_eq!(reason, ends.map(|name| format!("{name}{text}")), "{frozen:?}");
+    }
 }
 
 #[test]

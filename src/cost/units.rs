@@ -18,9 +18,9 @@ impl CostModel {
     }
 
     /// Returns the flops of each unit of the last call of [`CostModel::units`] while everything but
-    /// the parameters for which `frozen` answers true trains.
+    /// what is in the frozen set, for which `frozen` answers true, trains.
     pub fn unit_costs(&self, frozen: impl Fn(&str) -> bool) -> Vec<Flops> {
-        self.unit_flops(&self.mask(|name| !frozen(name)))
+        self.unit_flops(&self.mask_while(frozen))
     }
 
     fn unit_flops(&self, trains: &[bool]) -> Vec<Flops> {

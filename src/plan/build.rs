@@ -1,7 +1,7 @@
 //! Plans from models: what is given, and what comes out.
 
 use super::freeze_plan::*;
-use super::{PlanError, PlanOptions, Planner, Policy, policies};
+use super::{Accompanied, PlanError, PlanOptions, Planner, Policy, policies};
 use crate::cost::{Flops, Reach, StepCost, UnitCost};
 use crate::modules::Unit;
 use std::collections::HashSet;
@@ -56,6 +56,8 @@ pub struct Inputs<'a> {
     pub epochs: usize,
     /// Steps of an epoch; 0 where they are not known.
     pub steps_per_epoch: usize,
+    /// BatchNormalization and Dropout, which go with frozen parameters.
+    pub accompanied: Option<Accompanied<'a>>,
 }
 
 /// Returns the plan of the policy that `options` name.

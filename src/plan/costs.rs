@@ -6,11 +6,11 @@ use std::collections::HashSet;
 
 impl StepCosts for CostModel {
     fn cost(&self, frozen: &HashSet<&str>) -> StepCost {
-        self.step(&trained(self, frozen))
+        self.step_while(|name| frozen.contains(name))
     }
 
     fn keeps_backward_alive(&self, frozen: &HashSet<&str>) -> Vec<String> {
-        CostModel::keeps_backward_alive(self, &trained(self, frozen))
+        self.keeps_backward_alive_while(|name| frozen.contains(name))
     }
 
     fn unit_costs(&self, frozen: &HashSet<&str>) -> Vec<Flops> {
@@ -32,8 +32,4 @@ impl StepCosts for CostModel {
     fn notes(&self) -> Vec<String> {
         CostModel::notes(self)
     }
-}
-
-fn trained(costs: &CostModel, frozen: &HashSet<&str>) -> HashSet<String> {
-    costs.trainable().iter().filter(|name| !frozen.contains(name.as_str())).cloned().collect()
 }

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub enum PlanError {
     #[error("{name} is {found}, expected {expected}")]
     Knob { name: &'static str, found: String, expected: String },
+    #[error("{name}, entry {item}: {reason}")]
+    Item { name: &'static str, item: usize, reason: String },
     #[error("policy \"{policy}\" has no setting \"{name}\"{}", meant(.nearest))]
     UnknownKnob { policy: String, name: String, nearest: Option<String>, known: Vec<String> },
     #[error("the plan would change {changes} times within its epochs and name {names} parameters, at most {most} go")]
@@ -56,6 +58,7 @@ impl PlanError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             PlanError::Knob { .. }
+            | PlanError::Item { .. }
             | PlanError::UnknownKnob { .. }
             | PlanError::Changes { .. }
             | PlanError::Decimals { .. }

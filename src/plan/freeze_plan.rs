@@ -182,7 +182,7 @@ impl EpochPlan {
         self.frozen.iter().chain(&self.statistics).chain(&self.dropout_off).map(String::as_str)
     }
 
-    fn holds_as(&self, other: &EpochPlan) -> bool {
+    pub(super) fn holds_as(&self, other: &EpochPlan) -> bool {
         (&self.frozen, &self.statistics, &self.dropout_off) == (&other.frozen, &other.statistics, &other.dropout_off)
     }
 }

@@ -9,8 +9,10 @@
 //! What this module does not do: recover units (`modules`), count flops (`cost`), build graphs
 //! (`training`) or open a session. What a run has measured reaches a policy as a [`History`].
 
+mod batch_norm;
 pub mod budget;
 mod build;
+mod companions;
 mod costs;
 mod error;
 mod file;
@@ -28,7 +30,9 @@ mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use batch_norm::BatchNorm;
 pub use build::{Inputs, StepCosts, build, build_with};
+pub use companions::{Accompanied, Companion, CompanionKind, Companions, FrozenDropout, Held, ParameterSet};
 pub use error::PlanError;
 pub use file::{read, write};
 pub use freeze_plan::{
@@ -37,7 +41,7 @@ pub use freeze_plan::{
 };
 pub use history::{EpochRecord, History, Observation, Reading, Signal};
 pub use knobs::{Knob, Knobs, Preset, Range};
-pub use options::{BatchNorm, MAX_EPOCHS, OnReturn, PlanOptions, Rollback};
+pub use options::{MAX_EPOCHS, OnReturn, PlanOptions, Rollback};
 pub use planner::Planner;
 pub use policies::Arithmetic;
 pub use policy::{Decision, FrozenSet, Moment, Policy, Reference, Run};

@@ -1,6 +1,6 @@
 //! What a user may ask of a plan; the same names in a job file and on the command line.
 
-use super::PlanError;
+use super::{BatchNorm, FrozenDropout, PlanError};
 use crate::modules::UnitKind;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -8,17 +8,6 @@ use serde_json::{Map, Value};
 
 /// The most epochs a plan may have.
 pub const MAX_EPOCHS: usize = 1_000_000;
-
-/// What a frozen BatchNorm does with its statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchNorm {
-    /// It uses batch statistics and its running ones move, as in Composer.
-    #[default]
-    Train,
-    /// It uses its running statistics and they stay.
-    Frozen,
-}
 
 /// What becomes of the slots of a parameter that was frozen and trains again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +59,7 @@ pub struct PlanOptions {
     pub parameter: Vec<String>,
     /// Patterns on initializer names and module paths: buffers, which nothing trains.
     pub buffer: Vec<String>,
-    /// What a frozen BatchNorm does. Default `train`.
+    /// What BatchNormalization does in frozen units. Default `train`.
     pub batch_norm: BatchNorm,
     /// What becomes of the optimizer's slots when something trains again. Default `reset`.
     pub on_return: OnReturn,
@@ -79,6 +68,8 @@ pub struct PlanOptions {
     /// When a freeze is taken back. Default never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
+    /// What Dropout does in frozen units. Default `train`.
+    pub dropout: FrozenDropout,
 }
 
 /// The options that are not settings of a policy.
@@ -90,6 +81,7 @@ pub(super) const COMMON: &[&str] = &[
     "parameter",
     "buffer",
     "batch_norm",
+    "dropout",
     "on_return",
     "warm_up_steps",
     "rollback",
@@ -109,6 +101,7 @@ impl Default for PlanOptions {
             on_return: OnReturn::default(),
             warm_up_steps: 100,
             rollback: None,
+            dropout: FrozenDropout::default(),
         }
     }
 }
@@ -168,6 +161,7 @@ impl<'de> Visitor<'de> for Table {
                 "parameter" => options.parameter = map.next_value()?,
                 "buffer" => options.buffer = map.next_value()?,
                 "batch_norm" => options.batch_norm = map.next_value()?,
+                "dropout" => options.dropout = map.next_value()?,
                 "on_return" => options.on_return = map.next_value()?,
                 "warm_up_steps" => options.warm_up_steps = map.next_value()?,
                 "rollback" => options.rollback = Some(map.next_value()?),

@@ -4,7 +4,7 @@ use super::freeze_plan::*;
 use super::options::check_epochs;
 use super::selection::{Wish, wishes};
 use super::summary::summary;
-use super::{Decision, History, Inputs, Moment, PlanError, Policy, Run};
+use super::{Accompanied, Decision, History, Inputs, Moment, PlanError, Policy, Run};
 use crate::cost::{Flops, StepCost, UnitCost};
 use crate::modules::Unit;
 use std::borrow::Cow;
@@ -28,6 +28,8 @@ pub struct Planner<'a> {
 struct Frozen {
     names: Vec<String>,
     units: usize,
+    statistics: Vec<String>,
+    dropout_off: Vec<String>,
 }
 
 /// When a planner decides, and what it knows then.
@@ -54,6 +56,7 @@ impl<'a> Planner<'a> {
         check_inputs(&inputs)?;
         policy.check(inputs.units)?;
         let run = Run { epochs: inputs.epochs, steps_per_epoch: inputs.steps_per_epoch.max(1) };
+        policy.check_run(run)?;
         let mut points = policy.points(run, inputs.units.len());
         points.retain(|step| (1..run.steps()).contains(step));
         points.sort_unstable();
@@ -191,7 +194,7 @@ impl<'a> Planner<'a> {
                 let entry = self.entry(Asked { at: Point { epoch, after }, ..from }, &cached)?;
                 let before = current.changes.last().unwrap_or(current);
                 let same_rates = self.policy.anneals() || before.lr_scale == entry.lr_scale;
-                if before.frozen == entry.frozen && same_rates {
+                if before.holds_as(&entry) && same_rates {
                     continue;
                 }
                 named += entry.frozen.len();
@@ -247,22 +250,23 @@ impl<'a> Planner<'a> {
             after,
             frozen_units: frozen.units,
             fraction,
-            predicted: self.predict(&frozen.names, cached),
+            predicted: self.predict(&frozen, cached),
             frozen: frozen.names,
-            statistics: Vec::new(),
-            dropout_off: Vec::new(),
+            statistics: frozen.statistics,
+            dropout_off: frozen.dropout_off,
             lr_scale,
             changes: Vec::new(),
         })
     }
 
     /// Returns what a step costs. A cache holds what was frozen throughout the epoch before and still is.
-    fn predict(&self, frozen: &[String], cached: &[String]) -> Predicted {
-        let cost = self.price(frozen);
+    fn predict(&self, frozen: &Frozen, cached: &[String]) -> Predicted {
+        let held = [frozen.names.as_slice(), &frozen.statistics, &frozen.dropout_off].concat();
+        let cost = self.price(&held);
         let filled = if cached.is_empty() {
             0
         } else {
-            let now: HashSet<&str> = frozen.iter().map(String::as_str).collect();
+            let now: HashSet<&str> = held.iter().map(String::as_str).collect();
             let both: Vec<String> = cached.iter().filter(|name| now.contains(name.as_str())).cloned().collect();
             self.price(&both).cacheable
         };
@@ -300,15 +304,19 @@ impl<'a> Planner<'a> {
         }
         let training = units.iter().enumerate().filter(|(index, _)| !frozen.contains(*index));
         let in_use: HashSet<&str> = training.flat_map(|(_, unit)| unit.shared.iter().map(String::as_str)).collect();
-        let mut result = Frozen { names: Vec::new(), units: 0 };
+        let (mut names, mut explicit) = (Vec::new(), HashSet::new());
         for (index, (unit, wishes)) in units.iter().zip(&self.wishes).enumerate() {
             for (parameter, wish) in unit.parameters.iter().zip(wishes) {
                 let by_policy = frozen.contains(index) && !in_use.contains(parameter.as_str());
                 if *wish == Wish::Freeze || (*wish == Wish::Policy && by_policy) {
-                    result.names.push(parameter.clone());
+                    names.push(parameter.clone());
+                }
+                if *wish == Wish::Freeze {
+                    explicit.insert(parameter.as_str());
                 }
             }
         }
+        let mut result = self.with_companions(names, &explicit);
         let all: HashSet<&str> = result.names.iter().map(String::as_str).collect();
         let whole = |unit: &&Unit| {
             let mut held = unit.parameters.iter().chain(&unit.shared).peekable();
@@ -316,6 +324,20 @@ impl<'a> Planner<'a> {
         };
         result.units = units.iter().filter(whole).count();
         Ok((result, fraction))
+    }
+
+    /// Returns a frozen set with what goes with it.
+    fn with_companions(&self, mut names: Vec<String>, explicit: &HashSet<&str>) -> Frozen {
+        let (mut statistics, mut dropout_off) = (Vec::new(), Vec::new());
+        if let Some(Accompanied { companions, batch_norm, dropout }) = self.inputs.accompanied {
+            let frozen: HashSet<&str> = names.iter().map(String::as_str).collect();
+            let held = companions.held(&frozen, explicit, batch_norm, dropout);
+            let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+            (statistics, dropout_off) = (owned(&held.statistics), owned(&held.dropout_off));
+            let trains: HashSet<String> = held.trains.iter().map(|name| name.to_string()).collect();
+            names.retain(|name| !trains.contains(name));
+        }
+        Frozen { names, units: 0, statistics, dropout_off }
     }
 
     fn refused(&self, at: Point, reason: String) -> PlanError {
@@ -334,8 +356,9 @@ impl<'a> Planner<'a> {
     /// Writes down what remains of each unit's backward pass.
     fn remaining(&self, plan: &mut FreezePlan) {
         plan.units.iter_mut().for_each(|unit| unit.backward.clear());
-        for Segment { first_epoch, frozen, .. } in segments(plan) {
-            let costs = self.inputs.step_costs.unit_costs(&frozen.iter().map(String::as_str).collect());
+        for segment in segments(plan) {
+            let first_epoch = segment.first_epoch;
+            let costs = self.inputs.step_costs.unit_costs(&segment.held().collect());
             for (unit, Flops { input_grad, weight_grad, .. }) in plan.units.iter_mut().zip(costs) {
                 let before = unit.backward.last().map(|before| (before.input_grad, before.weight_grad));
                 if before == Some((input_grad, weight_grad)) {
@@ -353,8 +376,9 @@ impl<'a> Planner<'a> {
 
 /// Returns what is frozen in every stretch of an epoch.
 fn throughout(epoch: &EpochPlan) -> Vec<String> {
-    let also = |name: &&String| epoch.changes.iter().all(|change| change.frozen.contains(name));
-    epoch.frozen.iter().filter(also).cloned().collect()
+    let changes: Vec<HashSet<&str>> = epoch.changes.iter().map(|change| change.held().collect()).collect();
+    let also = |name: &&str| changes.iter().all(|change| change.contains(name));
+    epoch.held().filter(also).map(String::from).collect()
 }
 
 /// Returns how many epochs and steps are done at a point, as the policy sees it.

@@ -65,6 +65,14 @@ pub trait Policy {
     fn check(&self, _units: &[Unit]) -> Result<(), super::PlanError> {
         Ok(())
     }
+
+    /// Refuses what does not fit the length of the run, such as an epoch after the last one.
+    ///
+    /// # Errors
+    /// What does not fit.
+    fn check_run(&self, _run: Run) -> Result<(), super::PlanError> {
+        Ok(())
+    }
 }
 
 /// How long a run is.

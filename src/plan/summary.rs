@@ -123,7 +123,7 @@ fn without_alive(plan: &FreezePlan, freezing: &[&Segment], step_costs: &dyn Step
     let mut named: Vec<String> = Vec::new();
     let mut saved = 0.0;
     for segment in freezing {
-        let frozen: HashSet<&str> = segment.frozen.iter().map(String::as_str).collect();
+        let frozen: HashSet<&str> = segment.held().collect();
         let alive = step_costs.keeps_backward_alive(&frozen);
         let all = frozen.iter().copied().chain(alive.iter().map(String::as_str)).collect();
         let epochs = segment.last_epoch - segment.first_epoch + 1;
@@ -154,7 +154,7 @@ fn costliest(plan: &FreezePlan, freezing: &[&Segment]) -> Option<(String, f64)> 
 fn alive(freezing: &[&Segment], step_costs: &dyn StepCosts) -> Vec<Alive> {
     let mut alive: Vec<Alive> = Vec::new();
     for segment in freezing {
-        for name in step_costs.keeps_backward_alive(&segment.frozen.iter().map(String::as_str).collect()) {
+        for name in step_costs.keeps_backward_alive(&segment.held().collect()) {
             match alive.iter_mut().find(|known| known.name == name) {
                 Some(known) => known.last_epoch = segment.last_epoch,
                 None => {
@@ -195,7 +195,7 @@ fn notes(
         let more = alive.len() - MOST;
         notes.push(if more == 1 { "so does 1 more parameter".into() } else { format!("so do {more} more parameters") });
     }
-    let last = freezing.last().map(|segment| segment.frozen.iter().map(String::as_str).collect());
+    let last = freezing.last().map(|segment| segment.held().collect());
     if let Some(reason) = last.and_then(|frozen| step_costs.ends_cache(&frozen)) {
         notes.push(format!("a cache of the frozen part ends at {reason}"));
     }

@@ -55,6 +55,7 @@ impl Chain {
             step_costs: self,
             epochs,
             steps_per_epoch: 0,
+            accompanied: None,
         }
     }
 }

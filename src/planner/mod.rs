@@ -6,7 +6,10 @@
 //! What this module does not do: differentiate the model or run it; an operator without a
 //! gradient can be planned.
 
+mod companions;
 mod exports;
+
+pub use companions::companions;
 
 use crate::autodiff;
 use crate::cost::{CostModel, UnitCost, Whole};
@@ -18,8 +21,8 @@ use crate::modules::{
 };
 use crate::onnx::OnnxFile;
 use crate::plan::{
-    self, Assumed, BatchNorm, FreezePlan, Inputs, ModelInfo, OnReturn, PlanError, PlanOptions, Planner, Policy,
-    sha256_hex,
+    self, Accompanied, Assumed, Companions, FreezePlan, FrozenDropout, Inputs, ModelInfo, OnReturn, PlanError,
+    PlanOptions, Planner, Policy, sha256_hex,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -168,6 +171,7 @@ pub struct Basis {
     units: Vec<Unit>,
     costs: Vec<UnitCost>,
     steps: CostModel,
+    companions: Companions,
     policy: Box<dyn Policy>,
     options: PlanOptions,
     epochs: usize,
@@ -203,9 +207,8 @@ impl Basis {
         let sized = facts::with_sizes(&analysis.model, &request.sizes);
         let units = units(&analysis.tree, options.unit());
         let wholes = wholes(&sized, &analysis.parameters);
-        let steps =
+        let mut steps =
             CostModel::with_wholes(&sized, &analysis.tree, request.slots, &wholes).with_own_slots(&request.own_slots);
-        let mut steps = steps.with_frozen_batch_norm(options.batch_norm == BatchNorm::Frozen);
         let costs = steps.units(&analysis.tree, &units);
         let mut notes = exports::notes(&analysis.model, &analysis.tree);
         notes.extend(analysis.notes.iter().cloned());
@@ -214,6 +217,7 @@ impl Basis {
             units,
             costs,
             steps,
+            companions: companions(analysis, true),
             policy,
             options: options.clone(),
             epochs: request.epochs,
@@ -235,6 +239,11 @@ impl Basis {
             step_costs: &self.steps,
             epochs: self.epochs,
             steps_per_epoch: self.steps_per_epoch,
+            accompanied: Some(Accompanied {
+                companions: &self.companions,
+                batch_norm: self.options.batch_norm,
+                dropout: self.options.dropout,
+            }),
         };
         Ok(Planner::new(inputs, self.policy.as_ref(), &self.options.freeze, &self.options.keep)?)
     }
@@ -321,6 +330,9 @@ fn record(plan: &mut FreezePlan, options: &PlanOptions) {
     }
     if let Some(rollback) = &options.rollback {
         settings.insert("rollback".into(), serde_json::json!(rollback));
+    }
+    if options.dropout != FrozenDropout::default() {
+        settings.insert("dropout".into(), serde_json::json!(options.dropout));
     }
     let patterns = [
         ("freeze", &options.freeze),

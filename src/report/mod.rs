@@ -9,6 +9,8 @@ mod plan_csv;
 mod plan_html;
 #[cfg(feature = "cli")]
 mod plan_table;
+#[cfg(feature = "cli")]
+mod policies_table;
 #[cfg(feature = "runner")]
 mod run_html;
 #[cfg(feature = "cli")]
@@ -18,6 +20,8 @@ pub use plan_csv::plan_csv;
 pub use plan_html::plan_html;
 #[cfg(feature = "cli")]
 pub use plan_table::plan_table;
+#[cfg(feature = "cli")]
+pub use policies_table::policies_table;
 #[cfg(feature = "runner")]
 pub use run_html::run_html;
 #[cfg(feature = "cli")]

@@ -452,6 +452,38 @@ dir = "runs/first"
     }
 
     #[test]
+    fn what_frozen_units_do_is_a_word_or_a_table() {
+        use crate::plan::{BatchNorm, FrozenDropout};
+        let cases = [
+            ("freeze.batch_norm=frozen", BatchNorm::Frozen),
+            ("freeze.batch_norm={ affine = \"train\", statistics = \"frozen\" }", BatchNorm::AffineTrains),
+            ("freeze.batch_norm={ affine = \"train\" }", BatchNorm::AllTrain),
+        ];
+        for (text, expected) in cases {
+            let job = parse(DESIGN, &[text, "freeze.dropout=off"]).unwrap();
+            assert_eq!((job.freeze.batch_norm, job.freeze.dropout), (expected, FrozenDropout::Off), "{text}");
+            let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
+            assert_eq!(again, job, "{text}");
+        }
+        let cases = [
+            (
+                "freeze.batch_norm={ afine = \"train\" }",
+                "unknown key `afine` in [freeze.batch_norm] given with --set, did you mean `affine`?",
+            ),
+            ("freeze.batch_norm=eval", "unknown value \"eval\", expected one of \"train\", \"frozen\""),
+            (
+                "freeze.batch_norm=1",
+                "expected \"train\", \"frozen\" or a table of affine and statistics, found integer 1",
+            ),
+            ("freeze.dropout=on", "unknown value \"on\", did you mean \"off\"?"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(DESIGN, &[text]).unwrap_err();
+            assert!(error.ends_with(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn errors_name_key_and_line() {
         struct Case {
             replace: (&'static str, &'static str),

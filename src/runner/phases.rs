@@ -7,8 +7,8 @@ use super::proof::Proof;
 use super::run::Run;
 use super::train::RunError;
 use crate::graph::Model;
-use crate::plan::{BatchNorm, OnReturn, Segment};
-use crate::training::{TrainStep, statistics_of_frozen};
+use crate::plan::{OnReturn, Segment};
+use crate::training::TrainStep;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
@@ -166,10 +166,7 @@ impl Run<'_> {
     ) -> Result<(TrainStep, Vec<String>), RunError> {
         let setup = self.setup;
         let mut prepared = self.prepared.clone();
-        let mut held: HashSet<&str> = segment.held().collect();
-        if setup.freezing.batch_norm == BatchNorm::Frozen {
-            held.extend(statistics_of_frozen(&self.prepared, &held));
-        }
+        let held: HashSet<&str> = segment.held().collect();
         for (name, buffer) in self.state.values() {
             let trains = prepared.trainable().contains(&name) && !held.contains(name);
             if !trains {

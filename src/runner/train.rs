@@ -8,7 +8,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::Batches;
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
-use crate::plan::{BatchNorm, FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Rollback};
+use crate::plan::{FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Rollback};
 use crate::training::{Objective, Prepared, Recompute, TrainingError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,8 +22,6 @@ pub struct Freezing<'a> {
     pub plan: &'a FreezePlan,
     /// Decides again as the run measures more, and gives the learning rates of single units; `None` follows the plan.
     pub planner: Option<&'a Planner<'a>>,
-    /// What BatchNormalization does in a frozen unit.
-    pub batch_norm: BatchNorm,
     /// What becomes of the slots of what trains again.
     pub on_return: OnReturn,
     /// Steps over which the rate of what trains again rises with [`OnReturn::WarmUp`].
@@ -35,14 +33,7 @@ pub struct Freezing<'a> {
 impl<'a> Freezing<'a> {
     /// Returns the freezing of a plan as it is written.
     pub fn of(plan: &'a FreezePlan) -> Freezing<'a> {
-        Freezing {
-            plan,
-            planner: None,
-            batch_norm: BatchNorm::Train,
-            on_return: OnReturn::Reset,
-            warm_up_steps: 0,
-            rollback: None,
-        }
+        Freezing { plan, planner: None, on_return: OnReturn::Reset, warm_up_steps: 0, rollback: None }
     }
 
     /// Returns the freezing of a plan that `planner` made with these options.
@@ -50,7 +41,6 @@ impl<'a> Freezing<'a> {
         Freezing {
             plan,
             planner: Some(planner),
-            batch_norm: options.batch_norm,
             on_return: options.on_return,
             warm_up_steps: options.warm_up_steps,
             rollback: options.rollback.as_ref(),

@@ -82,12 +82,15 @@ pub(super) fn forward(
 
 /// Returns true when a node draws random values in this form of the graph.
 fn draws(graph: &Graph, mode: &Mode<'_>) -> bool {
-    let trains = matches!(mode, Mode::Train { .. });
+    let passes = |node: &Node| match mode {
+        Mode::Train { frozen, .. } => node.output(0).is_some_and(|y| frozen.contains(graph.value_name(y))),
+        Mode::Eval => true,
+    };
     let flagged = |node: &Node| {
         let flag = node.input(2).and_then(|flag| graph.constant(flag)?.to_f64s());
         flag.is_some_and(|flag| flag.first().is_some_and(|value| *value != 0.0))
     };
-    let draws = |node: &&Node| is_random(&node.op) && (!node.op.is("Dropout") || trains && flagged(node));
+    let draws = |node: &&Node| is_random(&node.op) && (!node.op.is("Dropout") || !passes(node) && flagged(node));
     graph.nodes().iter().any(|node| draws(&node))
 }
 

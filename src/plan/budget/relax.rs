@@ -82,6 +82,8 @@ struct Flow {
 }
 
 const FAR: u32 = u32::MAX;
+/// The longest way of a flow. What a longer one would send stays in the surplus, which is still a bound.
+const FARTHEST: u32 = 1000;
 
 impl Flow {
     fn new(reduced: &Reduced) -> Option<Flow> {
@@ -148,6 +150,9 @@ impl Flow {
         queue.iter().for_each(|candidate| candidates[*candidate] = 0);
         let mut takes = false;
         while let Some(candidate) = queue.pop_front() {
+            if candidates[candidate] > FARTHEST {
+                break;
+            }
             for (_, item) in &self.of_candidate[candidate] {
                 if items[*item] != FAR {
                     continue;
@@ -206,5 +211,40 @@ impl Flow {
     fn shares(&self) -> Vec<Vec<f64>> {
         let of = |edges: &Vec<(usize, usize)>| edges.iter().map(|(edge, _)| self.flows[*edge] as f64).collect();
         self.of_item.iter().map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Item;
+    use super::super::tests::{Random, random_graph};
+    use super::*;
+
+    #[test]
+    fn surpluses_are_those_of_brute_force() {
+        let mut random = Random(13);
+        let mut failures = Vec::new();
+        for _ in 0..150 {
+            let mut problem = random_graph(&mut random, 10);
+            for _ in 0..12 {
+                problem.items.push(Item { cost: random.below(20), any: random.set(10, 30), and: None });
+            }
+            let Some(reduced) = Reduced::of(&problem) else { continue };
+            let size = reduced.values.len();
+            let Some(mut flow) = Flow::new(&reduced) else { continue };
+            for price in [0.01, 0.03, 0.06, 0.1, 0.2, 0.4] {
+                let surplus = |chosen: &Bits| {
+                    let (value, cost) = worth(&reduced, chosen);
+                    value - price * cost as f64
+                };
+                let sets = (0usize..1 << size).map(|set| Bits::of(size, (0..size).filter(|one| set >> one & 1 == 1)));
+                let best = sets.map(|set| surplus(&set)).fold(0.0, f64::max);
+                let (bound, closure) = flow.at(&reduced, price);
+                if (bound - best).abs() > 1e-9 || (surplus(&closure) - best).abs() > 1e-9 {
+                    failures.push(format!("price {price}: {bound}, {}, the best is {best}", surplus(&closure)));
+                }
+            }
+        }
+        assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures[0]);
     }
 }

@@ -1,15 +1,15 @@
 use super::*;
 
 /// A generator of random numbers with a fixed start.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) % end
     }
 
-    fn set(&mut self, size: usize, percent: u64) -> Bits {
+    pub(super) fn set(&mut self, size: usize, percent: u64) -> Bits {
         Bits::of(size, (0..size).filter(|_| self.below(100) < percent).collect::<Vec<_>>())
     }
 }
@@ -49,7 +49,7 @@ fn random_chain(random: &mut Random, size: usize) -> Problem {
 }
 
 /// A random graph: each candidate is the weight of a node that reads one or two earlier nodes.
-fn random_graph(random: &mut Random, size: usize) -> Problem {
+pub(super) fn random_graph(random: &mut Random, size: usize) -> Problem {
     let mut reaching: Vec<Bits> = Vec::new();
     let mut items = Vec::new();
     for index in 0..size {
@@ -94,6 +94,16 @@ fn random_switched_chain(random: &mut Random, size: usize) -> Problem {
     for index in 1..size {
         let and = Some(Bits::of(size, [index]));
         problem.items.push(Item { cost: random.below(20), any: Bits::of(size, 0..index), and });
+    }
+    problem
+}
+
+/// A chain in which a candidate pays more when one of some deeper ones trains.
+fn random_branched_chain(random: &mut Random, size: usize) -> Problem {
+    let mut problem = random_chain(random, size);
+    for index in 2..size {
+        let (any, and) = (Bits::of(size, 0..1 + random.below(index as u64 - 1) as usize), Bits::of(size, [index]));
+        problem.items.push(Item { cost: random.below(20), any, and: Some(and) });
     }
     problem
 }
@@ -164,9 +174,10 @@ fn greentrainers_toy_is_solved_as_by_brute_force() {
 #[test]
 fn selections_of_small_problems_are_those_of_brute_force() {
     type Make = fn(&mut Random, usize) -> Problem;
-    let kinds: [(&str, Make, usize); 4] = [
+    let kinds: [(&str, Make, usize); 5] = [
         ("chain", random_chain, 300),
         ("switched chain", random_switched_chain, 200),
+        ("branched", random_branched_chain, 200),
         ("graph", random_graph, 300),
         ("sets", random_sets, 300),
     ];
@@ -294,6 +305,16 @@ fn limits_and_states_at_the_edge() {
         assert_eq!((&positions[..], found.fits, found.optimal), (chosen, fits, true), "{name}: {found:?}");
         assert_eq!(found.cost, problem.cost(&found.chosen), "{name}");
     }
+}
+
+/// The relaxation of the deeper level is larger, its selection worth the same.
+#[test]
+fn ties_of_a_chain_go_to_the_output_side() {
+    let items = vec![item(3, 2, [0]), item(3, 2, [1]), item(3, 4, [2]), item(3, 1, [0, 1])];
+    let problem = Problem { candidates: free(&[5.0, 0.25, 5.0]), items, base: 0, limit: 4 };
+    let found = problem.solve(&Effort::default());
+    assert_eq!(found.chosen, [false, false, true]);
+    assert_eq!((found.value, found.cost, found.optimal), (5.0, 4, true));
 }
 
 /// Ties on a graph that is no chain, which is searched.

@@ -180,16 +180,16 @@ const MOST_DECIMALS: usize = 26;
 
 /// A fraction in [0, 1] with a power of ten below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Decimal {
-    numerator: u128,
-    denominator: u128,
+pub(super) struct Decimal {
+    pub(super) numerator: u128,
+    pub(super) denominator: u128,
 }
 
 impl Decimal {
     const ZERO: Decimal = Decimal { numerator: 0, denominator: 1 };
 
     /// Returns the shortest decimal that reads as `value`.
-    fn of(argument: &'static str, value: f64) -> Result<Decimal, PlanError> {
+    pub(super) fn of(argument: &'static str, value: f64) -> Result<Decimal, PlanError> {
         let text = value.abs().to_string();
         let (whole, decimals) = text.split_once('.').unwrap_or((&text, ""));
         let too_long = PlanError::Decimals { argument, value, most: MOST_DECIMALS };

@@ -1,22 +1,36 @@
 //! One policy a file, and the list of them.
 
 mod budget;
+mod cyclic;
 mod fisher;
+mod freezeout;
+mod geometric;
 mod gradient;
 mod linear;
 mod none;
 mod plasticity;
 mod relative_change;
 mod similarity;
+mod steps;
+mod svcca_linear;
+#[cfg(test)]
+mod tests;
+mod thaw;
 
 pub use budget::Budget;
+pub use cyclic::Cyclic;
 pub use fisher::Fisher;
+pub use freezeout::FreezeOut;
+pub use geometric::Geometric;
 pub use gradient::Gradient;
 pub use linear::{Arithmetic, Linear};
 pub use none::Nothing;
 pub use plasticity::Plasticity;
 pub use relative_change::RelativeChange;
 pub use similarity::Similarity;
+pub use steps::Steps;
+pub use svcca_linear::SvccaLinear;
+pub use thaw::Thaw;
 
 use super::{Knob, Knobs, PlanError, PlanOptions, Policy, Preset, Range, Run};
 use crate::error::nearest;
@@ -51,8 +65,15 @@ impl Entry {
 }
 
 /// Every policy, in the order in which they are shown.
+#[rustfmt::skip]
 pub static POLICIES: &[&Entry] = &[
     &linear::ENTRY,
+    &freezeout::ENTRY,
+    &svcca_linear::ENTRY,
+    &geometric::ENTRY,
+    &steps::ENTRY,
+    &thaw::ENTRY,
+    &cyclic::ENTRY,
     &gradient::ENTRY,
     &plasticity::ENTRY,
     &similarity::ENTRY,
@@ -76,9 +97,22 @@ fn every(run: Run, step: usize) -> Vec<usize> {
     (step..run.steps()).step_by(step).collect()
 }
 
-/// Returns the policy of a name.
+/// Returns the policy of a name, if there is one.
 pub fn entry(name: &str) -> Option<&'static Entry> {
     POLICIES.iter().find(|entry| entry.name == name).copied()
+}
+
+/// Returns the policy of a name.
+///
+/// # Errors
+/// No policy has this name.
+pub fn named(name: &str) -> Result<&'static Entry, PlanError> {
+    let names = || POLICIES.iter().map(|entry| entry.name);
+    entry(name).ok_or_else(|| PlanError::UnknownPolicy {
+        name: name.into(),
+        nearest: nearest(name, names()).map(String::from),
+        known: names().collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// Returns the policy that `options` name.
@@ -86,47 +120,6 @@ pub fn entry(name: &str) -> Option<&'static Entry> {
 /// # Errors
 /// No policy has this name, or one of its settings is unknown or out of range.
 pub fn find(options: &PlanOptions) -> Result<Box<dyn Policy>, PlanError> {
-    let names = || POLICIES.iter().map(|entry| entry.name);
-    match entry(&options.policy) {
-        Some(entry) => (entry.new)(&Knobs::new(entry.name, entry.knobs, &options.knobs)?),
-        None => Err(PlanError::UnknownPolicy {
-            name: options.policy.clone(),
-            nearest: nearest(&options.policy, names()).map(String::from),
-            known: names().collect::<Vec<_>>().join(", "),
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_file_is_in_the_list() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan/policies");
-        let source = include_str!("mod.rs");
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let file = entry.unwrap().file_name().into_string().unwrap();
-            let module = file.trim_end_matches(".rs");
-            assert!(module == "mod" || source.contains(&format!("&{module}::ENTRY")), "{file} is in no list");
-        }
-    }
-
-    #[test]
-    fn a_policy_is_found_by_its_name_and_has_it() {
-        for entry in POLICIES {
-            assert_eq!(find(&PlanOptions::of(entry.name)).unwrap().name(), entry.name);
-            assert!(entry.about().ends_with('.') && entry.text().contains("*Source.*"), "{}", entry.name);
-        }
-    }
-
-    #[test]
-    fn an_unknown_policy_is_refused_with_the_nearest() {
-        let text = |name: &str| find(&PlanOptions::of(name)).err().expect("no such policy").to_string();
-        let known: Vec<&str> = POLICIES.iter().map(|entry| entry.name).collect();
-        let known = known.join(", ");
-        let near = format!("there is no policy \"linaer\" (nearest: \"linear\"), expected one of {known}");
-        assert_eq!(text("linaer"), near);
-        assert_eq!(text("quadratic"), format!("there is no policy \"quadratic\", expected one of {known}"));
-    }
+    let entry = named(&options.policy)?;
+    (entry.new)(&Knobs::new(entry.name, entry.knobs, &options.knobs)?)
 }
