@@ -80,6 +80,18 @@ impl<'a> Planner<'a> {
         &self.points
     }
 
+    /// Returns what is frozen in all epochs whatever the policy decides, with what goes with it.
+    pub fn frozen_throughout(&self) -> Vec<String> {
+        let units = self.inputs.units.iter().zip(&self.wishes);
+        let named = units.flat_map(|(unit, wishes)| unit.parameters.iter().zip(wishes));
+        let names: Vec<String> =
+            named.filter(|(_, wish)| **wish == Wish::Freeze).map(|(name, _)| name.clone()).collect();
+        let explicit = names.clone();
+        let explicit: HashSet<&str> = explicit.iter().map(String::as_str).collect();
+        let Frozen { names, statistics, dropout_off, .. } = self.with_companions(names, &explicit);
+        [names, statistics, dropout_off].concat()
+    }
+
     /// Returns the plan as it can be told ahead.
     ///
     /// # Errors
