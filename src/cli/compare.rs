@@ -72,7 +72,9 @@ pub fn run(args: &Args) -> CommandResult {
     let count = specs.len() + args.plan.len();
     if count == 1 && !specs.is_empty() {
         let text = format!("only \"{}\" is given: a comparison takes two plans or more", args.policy.join(" "));
-        return Err(Failure::new(ErrorKind::Usage, text).hint("add another --policy, such as --policy none, or --plan FILE"));
+        return Err(
+            Failure::new(ErrorKind::Usage, text).hint("add another --policy, such as --policy none, or --plan FILE")
+        );
     }
     let files = args.plan.iter().map(|path| plan::read(path)).collect::<Result<Vec<_>, _>>()?;
     let base = args.options()?;

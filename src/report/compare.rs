@@ -56,9 +56,7 @@ impl Compared {
     fn caution(&self) -> Option<String> {
         match &self.known {
             Known::Ahead => None,
-            Known::Measured => {
-                Some("decides by what the run measures: what it freezes is not known ahead".into())
-            }
+            Known::Measured => Some("decides by what the run measures: what it freezes is not known ahead".into()),
             Known::Assuming(assumption) => {
                 Some(format!("decides by what the run measures; the numbers assume: {assumption}"))
             }

@@ -55,7 +55,8 @@ fn charts(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
         let _ = write!(page, "<li><b>{}</b>", index + 1);
         let label = escape(&compared.label);
         if compared.is_unknown() {
-            let _ = writeln!(page, "<span>{label} <span class=\"dim\">decides by what the run measures</span></span></li>");
+            let _ =
+                writeln!(page, "<span>{label} <span class=\"dim\">decides by what the run measures</span></span></li>");
             continue;
         }
         sample(page, index);
@@ -103,12 +104,8 @@ fn table(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
     }
     page.push_str("</tr></thead>\n<tbody>\n");
     for (index, (compared, numbers)) in plans.iter().zip(numbers).enumerate() {
-        let _ = write!(
-            page,
-            "<tr><th scope=\"row\">{}</th><td class=\"path\">{}</td>",
-            index + 1,
-            escape(&compared.label)
-        );
+        let _ =
+            write!(page, "<tr><th scope=\"row\">{}</th><td class=\"path\">{}</td>", index + 1, escape(&compared.label));
         if compared.is_unknown() {
             let _ = writeln!(page, "<td class=\"told\" colspan=\"{}\">not known ahead</td></tr>", names.len());
             continue;

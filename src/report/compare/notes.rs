@@ -49,11 +49,7 @@ fn differs(compared: &Compared, plans: &[Compared]) -> Vec<String> {
         notes.push(format!("has {}, plan 1 has {}", plural(plan.epochs.len() as u64, "epoch"), first.epochs.len()));
     }
     if assumed(plan) != assumed(first) || plan.assumed.slots != first.assumed.slots {
-        notes.push(format!(
-            "bytes are of {} and {} optimizer tensors a parameter",
-            assumed(plan),
-            plan.assumed.slots
-        ));
+        notes.push(format!("bytes are of {} and {} optimizer tensors a parameter", assumed(plan), plan.assumed.slots));
     }
     notes
 }

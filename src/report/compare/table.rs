@@ -1,8 +1,8 @@
 //! Compared plans in a terminal of 80 columns.
 
+use super::notes::notes;
 use super::numbers::{Numbers, longest, resampled};
 use super::{Compared, Known};
-use super::notes::notes;
 use crate::report::human::{assumed, bytes, caches, clean, percent, plural};
 use crate::report::plan_table::{WIDTH, middle, render, wrap};
 

@@ -71,7 +71,11 @@ fn means_are_over_the_steps_of_an_epoch() {
     let mut inputs = model.inputs(4);
     inputs.steps_per_epoch = 10;
     let plan = build(&inputs, &PlanOptions::of("svcca-linear")).unwrap();
-    let within = build(&inputs, &PlanOptions::of("steps").with("steps", serde_json::json!([{"epoch": 2, "step": 5, "frozen": 2}]))).unwrap();
+    let within = build(
+        &inputs,
+        &PlanOptions::of("steps").with("steps", serde_json::json!([{"epoch": 2, "step": 5, "frozen": 2}])),
+    )
+    .unwrap();
     assert_eq!(within.epochs[1].changes.len(), 1, "{:?}", plan.epochs);
     let numbers = numbers::Numbers::of(&within);
     assert_eq!((numbers.first().as_str(), numbers.frozen().as_str()), ("2+5", "2/4"));
