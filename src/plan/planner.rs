@@ -225,6 +225,10 @@ impl<'a> Planner<'a> {
         plan.summary = summary(plan, self.inputs.step_costs);
         let notes = self.notes(plan);
         plan.summary.notes.splice(0..0, notes);
+        let nothing = plan.epochs.iter().flat_map(EpochPlan::stretches).all(|stretch| stretch.frozen.is_empty());
+        if nothing && self.policy.is_adaptive() && from.history.observations.is_empty() {
+            plan.summary.verdict = "What this policy saves depends on what the run measures.".into();
+        }
         Ok(())
     }
 
