@@ -11,6 +11,7 @@ use crate::training::{Prepared, names};
 use std::collections::{BTreeMap, HashMap};
 
 /// What is gathered in an interval.
+#[derive(Clone)]
 pub(super) struct Observer {
     signals: Vec<Signal>,
     /// Parameters of each unit.
