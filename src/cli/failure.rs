@@ -30,6 +30,17 @@ impl Failure {
         self
     }
 
+    /// Puts what failed before the message.
+    pub fn within(mut self, what: &str) -> Failure {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// Returns true when it is about the options.
+    pub fn is_usage(&self) -> bool {
+        self.kind == ErrorKind::Usage
+    }
+
     /// Returns true when sizes that the model leaves open may be why.
     pub fn is_open_size(&self) -> bool {
         self.open_size

@@ -3,6 +3,7 @@
 //! stdout is data, everything else goes to stderr. Exit codes: 0 done, 1 bad input, 2 usage,
 //! 3 model not supported, 4 a check failed, 70 a defect of this program, 130 stopped by Ctrl-C.
 
+mod compare;
 mod doctor;
 mod failure;
 mod feeds;
@@ -13,6 +14,7 @@ mod operators;
 mod options;
 mod output;
 mod policies;
+mod policy_spec;
 mod preview;
 mod printable;
 mod probe;
@@ -48,6 +50,7 @@ struct Cli {
 #[allow(clippy::large_enum_variant, reason = "parsed once")]
 enum Command {
     Tree(tree::Args),
+    Compare(compare::Args),
     Graph(graph::Args),
     Train(train::Args),
     Report(report::Args),
@@ -102,6 +105,7 @@ fn dispatch(cli: Cli) -> ExitCode {
     let result = match cli.command {
         None => preview::run(&cli.preview),
         Some(Command::Tree(args)) => tree::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Graph(args)) => graph::run(&args),
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Report(args)) => report::run(&args),

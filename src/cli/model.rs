@@ -8,7 +8,7 @@ use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
 use crate::modules::{UnitKind, units};
 use crate::onnx::{OnnxFile, read};
-use crate::optim::{OptimizerSpec, SlotSpec};
+use crate::optim::{OptimizerKind, OptimizerSpec, SlotSpec};
 use crate::plan::{FreezePlan, PlanOptions, Run, frozen_unless_kept};
 use crate::planner::{Analysis, Basis, Request};
 use crate::training::{Dropout, Prepared, TrainingError, grouped, prepare, stage};
@@ -198,5 +198,36 @@ impl Staged {
         let mut planned = plan(loaded, &options, length, slots, sizes)?;
         planned.plan.summary.notes.push(self.stage.describe());
         Ok(planned)
+    }
+}
+
+/// What the command line plans ahead with: the training step that a model carries, else SGD with momentum.
+pub struct Ahead<'a> {
+    loaded: &'a Loaded,
+    stage: Option<Staged>,
+    slots: Slots,
+}
+
+impl<'a> Ahead<'a> {
+    /// Returns what plans of the model are made with. A training step that cannot be used is told and left out.
+    pub fn of(loaded: &'a Loaded) -> Result<Ahead<'a>, Failure> {
+        let stage = match loaded.file.training.is_empty() {
+            true => None,
+            false => staged(loaded, 1, Dropout::AsExported)
+                .map_err(|failure| failure.warn("the training information is not used"))
+                .ok(),
+        };
+        let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
+        let slots = slots(loaded, &optimizer)?;
+        Ok(Ahead { loaded, stage, slots })
+    }
+
+    /// Plans a run.
+    pub fn plan(&self, options: &PlanOptions, length: Run, sizes: &Sizes) -> Result<FreezePlan, Failure> {
+        let planned = match &self.stage {
+            Some(stage) => stage.plan(self.loaded, options, length, sizes)?,
+            None => plan(self.loaded, options, length, self.slots.clone(), sizes)?,
+        };
+        Ok(planned.plan)
     }
 }

@@ -105,8 +105,12 @@ impl PlanArgs {
 pub(super) fn setting(text: &str) -> Result<(String, Value), Failure> {
     let wrong = || Failure::new(ErrorKind::Usage, format!("--set \"{text}\" is not KEY=VALUE"));
     let (name, value) = text.split_once('=').ok_or_else(wrong)?;
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-    Ok((name.trim().to_string(), value))
+    Ok((name.trim().to_string(), value_of(value)))
+}
+
+/// Returns a value, which is JSON or a word as it stands.
+pub(super) fn value_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
 }
 
 /// Reads a word as the job file would.

@@ -6,10 +6,8 @@ use super::options::{Format, PlanArgs, ShapeArgs};
 use super::printable::lines;
 use super::{model, output};
 use crate::error::ErrorKind;
-use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::planner::identify;
 use crate::report;
-use crate::training::Dropout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -42,17 +40,7 @@ pub fn run(args: &Args) -> CommandResult {
     options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
     let sizes = args.shape.sizes()?;
     let loaded = model::load_as(path, &sizes, None, (&options.parameter, &options.buffer))?;
-    let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
-    let stage = match loaded.file.training.is_empty() {
-        true => None,
-        false => model::staged(&loaded, 1, Dropout::AsExported)
-            .map_err(|failure| failure.warn("the training information is not used"))
-            .ok(),
-    };
-    let mut plan = match stage {
-        Some(stage) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
-        None => model::plan(&loaded, &options, args.plan.length(), model::slots(&loaded, &optimizer)?, &sizes)?.plan,
-    };
+    let mut plan = model::Ahead::of(&loaded)?.plan(&options, args.plan.length(), &sizes)?;
     let text = match args.format {
         Format::Table => lines(&report::plan_table(&plan)).into_owned(),
         Format::Json => {

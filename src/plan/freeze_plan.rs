@@ -165,16 +165,23 @@ impl EpochPlan {
         self.changes.iter().rev().find(|change| change.after <= after).unwrap_or(self)
     }
 
+    /// Returns the entries of [`EpochPlan::stretches`], each with the fraction of the epoch's steps in which it holds.
+    pub fn shares(&self, steps_per_epoch: usize) -> Vec<(&EpochPlan, f64)> {
+        if self.changes.is_empty() || steps_per_epoch == 0 {
+            return vec![(self, 1.0)];
+        }
+        let ends = self.changes.iter().map(|change| change.after).chain([steps_per_epoch]);
+        let share = |(stretch, end): (&'_ EpochPlan, usize)| end.saturating_sub(stretch.after) as f64;
+        let parts = self.stretches().zip(ends);
+        parts.map(|part| (part.0, share(part) / steps_per_epoch as f64)).collect()
+    }
+
     /// Returns a predicted number, averaged over the steps of the epoch.
     pub fn mean(&self, steps_per_epoch: usize, number: impl Fn(&Predicted) -> f64) -> f64 {
         if self.changes.is_empty() || steps_per_epoch == 0 {
             return number(&self.predicted);
         }
-        let ends = self.changes.iter().map(|change| change.after).chain([steps_per_epoch]);
-        let part = |(stretch, end): (&EpochPlan, usize)| {
-            number(&stretch.predicted) * end.saturating_sub(stretch.after) as f64 / steps_per_epoch as f64
-        };
-        self.stretches().zip(ends).map(part).sum()
+        self.shares(steps_per_epoch).into_iter().map(|(stretch, share)| number(&stretch.predicted) * share).sum()
     }
 
     /// Returns the names of all that is frozen: parameters, statistics, outputs of Dropout nodes.

@@ -160,6 +160,33 @@ pub(super) fn policy(plan: &FreezePlan) -> String {
     clean(&parts.join(", "))
 }
 
+/// Returns what a plan does beside freezing parameters: statistics that stay, Dropout that passes its input on, rates
+/// that differ.
+pub(super) fn conduct(plan: &FreezePlan) -> Vec<String> {
+    let stretches = || plan.epochs.iter().flat_map(EpochPlan::stretches);
+    let most = |count: fn(&EpochPlan) -> usize| stretches().map(count).max().filter(|most| *most > 0);
+    let mut sentences = Vec::new();
+    if let Some(most) = most(|stretch| stretch.statistics.len()) {
+        sentences.push(format!(
+            "{} in frozen units {} and {} used in place of those of the batch",
+            plural(most as u64, "running statistic"),
+            if most == 1 { "stays" } else { "stay" },
+            if most == 1 { "is" } else { "are" }
+        ));
+    }
+    if let Some(most) = most(|stretch| stretch.dropout_off.len()) {
+        sentences.push(format!("{} in frozen parts drop nothing", plural(most as u64, "Dropout output")));
+    }
+    let factors = || stretches().flat_map(|stretch| stretch.lr_scale.values().copied());
+    if factors().next().is_some() {
+        let (low, high) = factors().fold((1.0f64, 1.0f64), |(low, high), factor| (low.min(factor), high.max(factor)));
+        sentences.push(format!(
+            "learning rates differ by parameter: factors from {low:.3} to {high:.3} where the plan says what begins"
+        ));
+    }
+    sentences
+}
+
 /// Returns the sentences that say what the plan saves.
 pub(super) fn saving(plan: &FreezePlan) -> String {
     let summary = &plan.summary;

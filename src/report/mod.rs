@@ -3,6 +3,7 @@
 //! Everything here turns data into text. What this module does not do: decide, count, or write
 //! files; and the plan file itself is `plan`'s.
 
+mod compare;
 mod human;
 mod page;
 mod plan_csv;
@@ -16,6 +17,9 @@ mod run_html;
 #[cfg(feature = "cli")]
 mod units_table;
 
+#[cfg(feature = "cli")]
+pub use compare::compare_table;
+pub use compare::{COMPARE_FORMAT, Compared, Known, compare_csv, compare_html, compare_json};
 pub use plan_csv::plan_csv;
 pub use plan_html::plan_html;
 #[cfg(feature = "cli")]

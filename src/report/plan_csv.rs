@@ -25,7 +25,7 @@ pub fn plan_csv(plan: &FreezePlan) -> String {
 }
 
 /// Returns `text` quoted where a comma, a quote or a line end asks for it.
-fn field(text: &str) -> String {
+pub(super) fn field(text: &str) -> String {
     if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }
 

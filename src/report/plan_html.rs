@@ -9,10 +9,12 @@ use super::human::{
 };
 use super::page::escape;
 use crate::plan::FreezePlan;
+pub(super) use chart::axis;
 use chart::{Chart, Layer};
 use std::fmt::Write;
 
-const STYLE: &str = include_str!("plan_html/page.css");
+/// How pages of plans look.
+pub(super) const STYLE: &str = include_str!("plan_html/page.css");
 const SCRIPT: &str = include_str!("plan_html/page.js");
 
 /// Returns the page: what the plan saves, the cost and the memory of a step epoch by epoch, one row per
@@ -203,4 +205,4 @@ fn footer(page: &mut String, plan: &FreezePlan) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -103,7 +103,7 @@ pub(super) fn middle(text: &str, width: usize) -> String {
 }
 
 /// Returns `text` in lines of at most [`WIDTH`] columns, each ended; later lines are indented.
-fn wrap(text: &str) -> String {
+pub(super) fn wrap(text: &str) -> String {
     let mut result = String::new();
     let mut line = String::new();
     for word in text.split(' ') {

@@ -1,7 +1,7 @@
 //! The rollback guard: takes a freeze back that the metric does not stand.
 
 use super::event::RunEvent;
-use super::observe::Observer;
+use super::observe::Memory;
 use super::phases::Phases;
 use super::rates::UnitRates;
 use super::run::Place;
@@ -30,8 +30,8 @@ pub(super) struct Before {
     pub place: Place,
     pub history: History,
     pub rates: UnitRates,
-    pub observer: Option<Observer>,
     pub snapshot: Snapshot,
+    pub memory: Option<Memory>,
 }
 
 /// What becomes of a freeze.

@@ -298,6 +298,11 @@ impl Job {
             }
             PlanError::Knob { name, found, expected } => value(name, format!("expected {expected}, found {found}")),
             PlanError::Decimals { argument, .. } => value(argument, error.to_string()),
+            PlanError::Item { name, item, reason } => {
+                let path = ["freeze".to_string(), name.to_string(), item.saturating_sub(1).to_string()];
+                let place = root.at(&path).map_or_else(|| place(name), |node| node.place.clone());
+                Reason::Value { key: format!("freeze.{name}"), place, reason: format!("entry {item}: {reason}") }
+            }
             error => value("policy", error.to_string()),
         })
     }
@@ -463,7 +468,8 @@ dir = "runs/first"
             let job = parse(DESIGN, &[text, "freeze.dropout=off"]).unwrap();
             assert_eq!((job.freeze.batch_norm, job.freeze.dropout), (expected, FrozenDropout::Off), "{text}");
             let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
-            assert_eq!(again, job, "{text}");
+            let freeze = PlanOptions { unit: Some(job.freeze.unit()), ..job.freeze.clone() };
+            assert_eq!(again, Job { freeze: freeze.with("arithmetic", "composer"), ..job }, "{text}");
         }
         let cases = [
             (
@@ -492,6 +498,15 @@ dir = "runs/first"
         }
         const NONE: (&str, &str) = ("", "");
         let cases = [
+            Case {
+                replace: (
+                    "policy = \"linear\"\nfreeze_start = 0.5\nfreeze_level = 1.0",
+                    "policy = \"steps\"\nsteps = [\n{ epoch = 2, frozen = 4 },\n{ epoch = 3, frozn = 0.5 },\n]",
+                ),
+                sets: &[],
+                expected: "key `freeze.steps` at line 22: entry 2: there is no key \"frozn\" (nearest: \"frozen\"), \
+                           expected epoch, step, frozen",
+            },
             Case {
                 replace: ("batch = 64", "bacth = 64"),
                 sets: &[],

@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
         let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
         let state = State::new(engine, &prepared)?;
         let rates = UnitRates::new(setup, &prepared)?;
-        let observer = Observer::new(engine, setup, &prepared)?;
+        let observer = Observer::new(engine, setup, &prepared, &state)?;
         let segments = segments(&plan);
         let phases = Phases::new(&segments);
         let place = Place {
@@ -175,8 +175,8 @@ impl<'a> Run<'a> {
                 place: self.place.clone(),
                 history: self.history.clone(),
                 rates: self.rates.clone(),
-                observer: self.observer.clone(),
                 snapshot: self.state.snapshot(engine)?,
+                memory: self.observer.as_ref().map(Observer::memory),
             };
             self.guard.arm(&metrics, before)?;
         }
@@ -289,9 +289,12 @@ impl<'a> Run<'a> {
             report(armed.event(epoch, &metrics, self.delay));
             self.phases.discard(engine);
             self.state.restore(engine, &armed.run.snapshot)?;
-            let Before { place, history, rates, observer, .. } = armed.run;
-            (self.place, self.history, self.rates, self.observer) = (place, history, rates, observer);
+            let Before { place, history, rates, memory, .. } = armed.run;
+            (self.place, self.history, self.rates) = (place, history, rates);
             self.evaluated = None;
+            if let (Some(observer), Some(memory)) = (&mut self.observer, memory) {
+                observer.restore(memory);
+            }
             self.decide_again()?;
             self.checkpoint(engine, self.last_epoch(), report)?;
             return Ok(Flow::Replanned);
@@ -322,7 +325,7 @@ impl<'a> Run<'a> {
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, .. } = self;
+        let Run { phases, state, observer, rates, .. } = self;
         let phase = phases.current();
         let (mut loss, mut seconds) = (0.0, 0.0);
         for index in indices.clone() {
@@ -339,11 +342,11 @@ impl<'a> Run<'a> {
         }
         let clock = Instant::now();
         if let Some(observer) = observer {
-            observer.before_update(engine, phase, state, last)?;
+            observer.before_update(engine, phase, state, last.then_some(rates.current()))?;
         }
         let lr = phase.update(engine, lr, scales.as_ref())?;
         if let Some(observer) = observer {
-            observer.after_update(engine, state, last)?;
+            observer.after_update(engine, state)?;
         }
         seconds += clock.elapsed().as_secs_f64();
         let place = &mut self.place;
@@ -375,11 +378,13 @@ impl<'a> Run<'a> {
         let loss = interval_loss / interval_steps.max(1) as f64;
         let mut observation = Observation::new(started, lr, loss, frozen.collect());
         (self.place.interval_loss, self.place.interval_steps) = (0.0, 0);
+        let mut seconds = 0.0;
         if let Some(mut observer) = self.observer.take() {
-            observation.signals = observer.measure(engine, self)?;
+            (observation.signals, seconds) = observer.measure(engine, self, &observation.frozen)?;
             self.observer = Some(observer);
         }
         report(RunEvent::Observation {
+            seconds,
             step: started,
             signals: observation.signals.iter().map(|(signal, values)| (*signal, values.clone())).collect(),
         });

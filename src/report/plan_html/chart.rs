@@ -118,7 +118,7 @@ fn round_up(value: u64) -> u64 {
 }
 
 /// Appends the epoch numbers below or above a drawing over epochs.
-pub(super) fn axis(page: &mut String, epochs: usize, class: &str) {
+pub(in crate::report) fn axis(page: &mut String, epochs: usize, class: &str) {
     const MOST: usize = 10;
     let _ = write!(page, "<div class=\"{class}\" aria-hidden=\"true\">");
     let every = [1, 2, 5].into_iter().cycle().zip((0..7).flat_map(|power| [10usize.pow(power); 3]));

@@ -12,7 +12,7 @@ fn body(page: &str) -> String {
 }
 
 /// Returns what is wrong with the tags of a page.
-fn unbalanced(page: &str) -> Option<String> {
+pub(in crate::report) fn unbalanced(page: &str) -> Option<String> {
     let mut open: Vec<String> = Vec::new();
     for tag in body(page).split('<').skip(1) {
         let Some((tag, _)) = tag.split_once('>') else { return Some(format!("\"{tag}\" does not end")) };
