@@ -2,7 +2,7 @@
 //! whole graph, and nothing more is computed than at the depth before.
 
 use crate::engines::{deviation, engines};
-use crate::runs::{ByEpoch, Job};
+use crate::runs::{ByStep, Job};
 use freeze_plan::checkpoint;
 use freeze_plan::graph::{Attributes, Builder, Dim, Fact, Model, Origin, Tensor, ValueId};
 use freeze_plan::losses::LossKind;
@@ -164,8 +164,9 @@ fn job(case: &Case) -> Job {
 }
 
 /// Freezes one unit more in each epoch.
-fn nested(units: usize) -> ByEpoch {
-    ByEpoch { frozen: (0..=units).map(|depth| (depth, (0..depth).collect())).collect(), scale: None }
+fn nested(units: usize) -> ByStep {
+    let steps = ROWS.div_ceil(BATCH);
+    ByStep { frozen: (0..=units).map(|depth| (depth * steps, (0..depth).collect())).collect(), scale: None }
 }
 
 fn plan(case: &Case, job: &Job) -> FreezePlan {

@@ -2,7 +2,7 @@
 //! that come back.
 
 use crate::engines::{engines, golden, onnxruntime};
-use crate::runs::{ByEpoch, Job, Ran, Victim, Watched, guard, in_order, same_end};
+use crate::runs::{ByStep, Job, Ran, Victim, Watched, guard, in_order, same_end};
 use freeze_plan::checkpoint;
 use freeze_plan::data::{BatchOptions, LastBatch};
 use freeze_plan::error::ErrorKind;
@@ -247,75 +247,96 @@ fn guarded(rollback: Option<freeze_plan::plan::Rollback>) -> Job {
     job
 }
 
-/// Freezes the first three units after so many epochs, and makes what still trains jump.
-fn jumping(completed: usize) -> Option<Box<dyn Policy>> {
-    const JUMP: f64 = 100.0;
-    let scale: fn(usize, usize, usize) -> f64 = match completed {
-        1 => |completed, _, _| if completed >= 1 { JUMP } else { 1.0 },
-        3 => |completed, _, _| if completed >= 3 { JUMP } else { 1.0 },
-        _ => |_, _, _| 1.0,
+/// Freezes the first three units after so many steps, and makes what still trains jump. Before, the first unit
+/// freezes in the second step of the run and returns in the third.
+fn jumping(steps: usize, delayed: usize) -> Option<Box<dyn Policy>> {
+    let mut frozen = vec![(1, vec![0]), (2, Vec::new())];
+    if delayed > 0 {
+        frozen.extend([(delayed + 1, vec![0]), (delayed + 2, Vec::new())]);
+    }
+    let steps = steps + delayed;
+    frozen.push((steps, vec![0, 1, 2]));
+    let scale = move |step: usize, _: usize| if step >= steps { 100.0 } else { 1.0 };
+    Some(Box::new(ByStep { frozen, scale: Some(Box::new(scale)) }))
+}
+
+/// Epoch that is judged, where the run goes back to, and delay, for each rollback.
+fn rollbacks(ran: &Ran) -> Vec<(usize, usize, usize, usize)> {
+    let back = |event: &RunEvent| match event {
+        RunEvent::Rollback { epoch, to_epoch, to_step, metric, before, after, delay } => {
+            assert!(metric == "loss" && after.is_none_or(|after| after > before + 0.05));
+            Some((*epoch, *to_epoch, *to_step, *delay))
+        }
+        _ => None,
     };
-    Some(Box::new(ByEpoch { frozen: vec![(completed, vec![0, 1, 2])], scale: Some(scale) }))
+    ran.events.iter().filter_map(back).collect()
 }
 
 #[test]
 fn a_freeze_that_hurts_is_taken_back_and_comes_later() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut job = guarded(guard("loss", 0.05, 2));
-    job.checkpoints = Some(folder.path().to_path_buf());
-    let mut saved = Vec::new();
-    let mut look = |event: &RunEvent| {
-        if matches!(event, RunEvent::Checkpoint { .. }) {
-            saved.push(checkpoint::load(folder.path()).unwrap());
+    for (accumulate, offset, on_return) in [(1, 0, OnReturn::Reset), (1, 2, OnReturn::WarmUp), (2, 1, OnReturn::Keep)] {
+        let folder = tempfile::tempdir().unwrap();
+        let with = |rollback| {
+            let mut job = guarded(rollback);
+            (job.accumulate, job.options.on_return, job.options.warm_up_steps) = (accumulate, on_return, 8);
+            job
+        };
+        let mut job = with(guard("loss", 0.05, 2));
+        job.checkpoints = Some(folder.path().to_path_buf());
+        let mut saved = Vec::new();
+        let mut look = |event: &RunEvent| {
+            if matches!(event, RunEvent::Checkpoint { .. }) {
+                saved.push(checkpoint::load(folder.path()).unwrap());
+            }
+        };
+        let steps = job.steps_per_epoch();
+        let freeze = steps + offset;
+        let ran = job.run_on(&mut onnxruntime(), jumping(freeze, 0), &mut look);
+        assert_eq!(rollbacks(&ran), [(2, 2, freeze, 2)]);
+        assert_eq!((saved[1].epoch, saved[1].step), (if offset == 0 { 1 } else { 2 }, freeze as u64));
+        if offset == 0 {
+            assert_eq!(saved[0].tensors, saved[1].tensors, "the state after the rollback is that before the freeze");
+            assert_eq!((saved[0].epoch, saved[0].step), (saved[1].epoch, saved[1].step));
+            assert_eq!(saved[0].run["history"], saved[1].run["history"]);
         }
-    };
-    let ran = job.run_on(&mut onnxruntime(), jumping(1), &mut look);
-    let losses: Vec<_> = ran
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            RunEvent::Epoch { epoch, metrics, .. } => Some((*epoch, metrics["loss"])),
-            _ => None,
-        })
-        .collect();
-    let backs: Vec<_> = ran.events.iter().filter(|event| matches!(event, RunEvent::Rollback { .. })).collect();
-    let [RunEvent::Rollback { epoch, to_epoch, to_step, metric, before, after, delay }] = backs.as_slice() else {
-        panic!("{backs:?} {losses:?}")
-    };
-    assert_eq!((*epoch, *to_epoch, *to_step, metric.as_str(), *delay), (2, 2, 5, "loss", 2));
-    assert!(after.is_none_or(|after| after > before + 0.05));
-    assert_eq!(saved[0].tensors, saved[1].tensors, "the state after the rollback is that before the freeze");
-    assert_eq!((saved[0].epoch, saved[0].step), (saved[1].epoch, saved[1].step));
-    assert_eq!(saved[0].run["history"], saved[1].run["history"]);
-    let steps: Vec<usize> = (1..=10).chain(6..=30).collect();
-    assert_eq!(ran.steps(), steps, "epoch 2 is repeated");
-    let phases: Vec<(usize, usize, usize)> = ran.events.iter().filter_map(phase).collect();
-    let count = phases[1].2;
-    assert!(count > 0);
-    assert_eq!(phases, [(1, 0, 0), (2, 0, count), (2, 0, 0), (4, 0, count)]);
-    // The same run without guard in which the freeze comes two epochs later.
-    let plain = guarded(None).run_on(&mut onnxruntime(), jumping(3), &mut |_| {});
-    same_end(&ran, &plain);
-    assert_eq!(ran.losses()[10..], plain.losses()[5..], "rows, rates and statistics are those of a first time");
-    assert_eq!(ran.outcome().history, plain.outcome().history);
-    let frozen = |ran: &Ran| ran.outcome().plan.epochs.iter().map(|epoch| epoch.frozen.clone()).collect::<Vec<_>>();
-    assert_eq!(frozen(&ran), frozen(&plain), "the plan is the one that was followed");
+        let expected: Vec<usize> = (1..=2 * steps).chain(freeze + 1..=6 * steps).collect();
+        assert_eq!(ran.steps(), expected, "what came after the freeze is repeated");
+        // The same run without guard in which the policy starts two epochs later.
+        let plain = with(None).run_on(&mut onnxruntime(), jumping(freeze, 2 * steps), &mut |_| {});
+        same_end(&ran, &plain);
+        assert_eq!(
+            ran.losses()[2 * steps..],
+            plain.losses()[freeze..],
+            "rows, rates and statistics are as the first time"
+        );
+        assert_eq!(ran.outcome().history, plain.outcome().history);
+        let frozen = |ran: &Ran| segments(&ran.outcome().plan);
+        assert_eq!(frozen(&ran), frozen(&plain), "the plan is the one that was followed");
+        let phases = |ran: &Ran| ran.events.iter().filter_map(phase).collect::<Vec<_>>();
+        let own = phases(&ran);
+        let count = own[3].2;
+        assert_eq!(own[3], (2, offset, count));
+        assert_eq!(own[4], (2, offset, 0), "the earlier set trains again");
+        assert_eq!(own[7..], [(4, offset, count)], "the freeze comes two epochs later");
+        assert_eq!(own[5..], phases(&plain)[3..]);
+    }
 }
 
 #[test]
 fn a_guard_that_never_acts_changes_nothing() {
-    let free = guarded(None).run_on(&mut onnxruntime(), jumping(3), &mut |_| {});
-    let watched = guarded(guard("accuracy", 1.0, 1)).run_on(&mut onnxruntime(), jumping(3), &mut |_| {});
+    let free = guarded(None).run_on(&mut onnxruntime(), jumping(17, 0), &mut |_| {});
+    let watched = guarded(guard("accuracy", 1.0, 1)).run_on(&mut onnxruntime(), jumping(17, 0), &mut |_| {});
     same_end(&free, &watched);
     assert_eq!(free.losses(), watched.losses());
-    assert_eq!(watched.count(|event| matches!(event, RunEvent::Rollback { .. })), 0);
+    assert_eq!(segments(&free.outcome().plan), segments(&watched.outcome().plan));
+    assert!(rollbacks(&watched).is_empty());
 }
 
 #[test]
 fn a_metric_that_nobody_measures_is_refused_before_the_first_step() {
     for (metric, eval, known) in [("f1", true, "accuracy, loss"), ("accuracy", false, "no eval data")] {
         let job = Job { eval, ..guarded(guard(metric, 0.1, 1)) };
-        let ran = job.run_on(&mut onnxruntime(), jumping(5), &mut |_| {});
+        let ran = job.run_on(&mut onnxruntime(), jumping(5, 0), &mut |_| {});
         assert_eq!(ran.steps().len(), 0, "{metric}");
         let error = ran.result.unwrap_err();
         let text = error.to_string();
@@ -329,8 +350,8 @@ fn rates_of_units_are_followed_from_step_to_step_as_in_pytorch() {
     for optimizer in ["sgd", "adamw"] {
         for mut engine in engines() {
             let job = mlp(optimizer);
-            let scale: fn(usize, usize, usize) -> f64 = |_, step, unit| (1 + (step + unit) % 3) as f64 / 4.0;
-            let policy = ByEpoch { frozen: Vec::new(), scale: Some(scale) };
+            let scale = |step: usize, unit: usize| (1 + (step + unit) % 3) as f64 / 4.0;
+            let policy = ByStep { frozen: Vec::new(), scale: Some(Box::new(scale)) };
             as_pytorch(
                 &job.run_on(engine.as_mut(), Some(Box::new(policy)), &mut |_| {}),
                 &format!("{optimizer} rates"),

@@ -204,30 +204,35 @@ pub fn same_end(a: &Ran, b: &Ran) {
     assert_eq!(a.metrics, b.metrics);
 }
 
-/// A policy that freezes by the epochs that are done, with a factor on the rate of each unit.
-#[derive(Clone)]
-pub struct ByEpoch {
-    /// Which units are frozen after so many epochs, the last one that applies.
+/// A factor on the rate of a unit in a step of the run, both from 0.
+pub type Scale = Box<dyn Fn(usize, usize) -> f64>;
+
+/// A policy that freezes by the steps that are done, with a factor on the rate of each unit.
+pub struct ByStep {
+    /// Which units are frozen after so many steps, the last one that applies.
     pub frozen: Vec<(usize, Vec<usize>)>,
-    /// The factor of a unit in a step of the run, both from 0.
-    pub scale: Option<fn(usize, usize, usize) -> f64>,
+    pub scale: Option<Scale>,
 }
 
-impl Policy for ByEpoch {
+impl Policy for ByStep {
     fn name(&self) -> &str {
-        "by-epoch"
+        "by-step"
+    }
+
+    fn points(&self, _: freeze_plan::plan::Run, _: usize) -> Vec<usize> {
+        self.frozen.iter().map(|(steps, _)| *steps).collect()
     }
 
     fn decide(&self, at: &Moment<'_>) -> Decision {
-        let now = self.frozen.iter().rev().find(|(completed, _)| *completed <= at.completed);
+        let now = self.frozen.iter().rev().find(|(steps, _)| *steps <= at.steps());
         let units = now.map_or(&[][..], |(_, units)| units.as_slice());
         let frozen: Vec<bool> = (0..at.units.len()).map(|unit| units.contains(&unit)).collect();
         Decision::of(FrozenSet::from(frozen))
     }
 
     fn lr_scale(&self, at: &Moment<'_>) -> Option<Vec<f64>> {
-        let scale = self.scale?;
-        Some((0..at.units.len()).map(|unit| scale(at.completed, at.steps(), unit)).collect())
+        let scale = self.scale.as_ref()?;
+        Some((0..at.units.len()).map(|unit| scale(at.steps(), unit)).collect())
     }
 }
 
