@@ -11,6 +11,7 @@ mod costs;
 mod dropout;
 mod engines;
 mod freezing;
+mod frozen_parts;
 mod fused;
 mod graphs;
 mod hostile;
