@@ -1,6 +1,7 @@
 //! The one integration binary: every file of `tests/` is a module of it.
 
 mod adaptive;
+mod adversarial;
 mod artifacts;
 mod backend;
 mod budget;
@@ -9,6 +10,8 @@ mod companions;
 mod costs;
 mod dropout;
 mod engines;
+mod freezing;
+mod frozen_parts;
 mod fused;
 mod graphs;
 mod hostile;
@@ -21,5 +24,6 @@ mod plans;
 mod proto;
 mod rates;
 mod recompute;
+mod runs;
 mod sizes;
 mod stages;

@@ -189,6 +189,8 @@ impl<'a> Planner<'a> {
             });
         }
         let told = !self.policy.is_adaptive() || from.history.observations.is_empty();
+        let delayed = self.points.iter().map(|step| step.saturating_add(from.delay.saturating_mul(steps)));
+        let points: BTreeSet<usize> = self.points.iter().copied().chain(delayed).collect();
         let mut named = 0;
         for epoch in from.at.epoch..=self.inputs.epochs {
             let before = epoch.checked_sub(2).and_then(|before| plan.epochs.get(before));
@@ -200,9 +202,10 @@ impl<'a> Planner<'a> {
             }
             let Some(current) = plan.epochs.last_mut() else { continue };
             let start = (epoch - 1) * steps;
-            let past = self.points.partition_point(|step| *step <= start);
-            let own = self.points.iter().skip(past).take_while(|step| **step < start + steps);
-            let own = own.map(|step| step - start).filter(|after| told && *after > first);
+            let own = points
+                .range(start + 1..start + steps.max(1))
+                .map(|step| step - start)
+                .filter(|after| told && *after > first);
             for after in own.chain((first > 0).then_some(first)).collect::<BTreeSet<_>>() {
                 let entry = self.entry(Asked { at: Point { epoch, after }, ..from }, &cached)?;
                 let before = current.changes.last().unwrap_or(current);

@@ -16,12 +16,17 @@ pub(super) struct Guard {
     armed: Option<Armed>,
 }
 
-/// The run as it was before a freeze.
+/// A freeze that is watched.
 pub(super) struct Armed {
     metric: String,
     before: f64,
     drop: f64,
     pub delay: usize,
+    pub run: Before,
+}
+
+/// The run as it was before a freeze.
+pub(super) struct Before {
     pub place: Place,
     pub history: History,
     pub rates: UnitRates,
@@ -46,33 +51,30 @@ impl Guard {
         self.rollback.is_some() && self.armed.is_none() && phases.has_trained() && freezes()
     }
 
-    /// Keeps the run as it is before the freeze.
-    pub(super) fn arm(
-        &mut self,
-        metrics: BTreeMap<String, f64>,
-        place: &Place,
-        history: &History,
-        rates: &UnitRates,
-        snapshot: Snapshot,
-        memory: Option<Memory>,
-    ) -> Result<(), RunError> {
-        let Some(rollback) = &self.rollback else { return Ok(()) };
-        let Some(before) = metrics.get(&rollback.metric).copied() else {
-            let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "the job has no eval data".into() } else { known.join(", ") };
-            return Err(RunError::Metric { metric: rollback.metric.clone(), known });
+    /// Returns the metric that is watched, of those of an evaluation.
+    ///
+    /// # Errors
+    /// It is not among them.
+    pub(super) fn check(&self, metrics: &BTreeMap<String, f64>) -> Result<Option<f64>, RunError> {
+        let Some(Rollback { metric, .. }) = &self.rollback else { return Ok(None) };
+        if let Some(value) = metrics.get(metric) {
+            return Ok(Some(*value));
+        }
+        let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
+        let known = if known.is_empty() {
+            "the job has no eval data".into()
+        } else {
+            format!("they give {}", known.join(", "))
         };
-        self.armed = Some(Armed {
-            metric: rollback.metric.clone(),
-            before,
-            drop: rollback.drop,
-            delay: rollback.delay,
-            place: place.clone(),
-            history: history.clone(),
-            rates: rates.clone(),
-            snapshot,
-            memory,
-        });
+        Err(RunError::Metric { metric: metric.clone(), known })
+    }
+
+    /// Keeps the run as it is before the freeze.
+    pub(super) fn arm(&mut self, metrics: &BTreeMap<String, f64>, run: Before) -> Result<(), RunError> {
+        if let (Some(before), Some(rollback)) = (self.check(metrics)?, &self.rollback) {
+            let Rollback { metric, drop, delay } = rollback.clone();
+            self.armed = Some(Armed { metric, before, drop, delay, run });
+        }
         Ok(())
     }
 
@@ -82,7 +84,7 @@ impl Guard {
         // A metric that is not finite is not among them: that is as bad as it gets.
         let worse = metrics.get(&armed.metric).map(|after| worse(&armed.metric, armed.before, *after));
         match worse {
-            Some(worse) if worse <= armed.drop => Verdict::Stays,
+            Some(worse) if worse <= armed.drop || !armed.before.is_finite() => Verdict::Stays,
             _ => Verdict::Back(Box::new(armed)),
         }
     }
@@ -98,8 +100,8 @@ impl Armed {
     pub(super) fn event(&self, epoch: usize, metrics: &BTreeMap<String, f64>, delay: usize) -> RunEvent {
         RunEvent::Rollback {
             epoch,
-            to_epoch: self.place.at.epoch,
-            to_step: self.place.started,
+            to_epoch: self.run.place.at.epoch,
+            to_step: self.run.place.started,
             metric: self.metric.clone(),
             before: self.before,
             after: metrics.get(&self.metric).copied(),

@@ -4,7 +4,7 @@ use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target}
 use super::state::State;
 use crate::graph::{DType, Graph, Tensor};
 use crate::training::{TrainStep, names};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The sessions of one frozen set.
 pub struct Phase {
@@ -118,14 +118,30 @@ impl Phase {
         })
     }
 
-    /// Binds the update to the slots as they are now: those that were freed while other phases ran have other
-    /// buffers.
+    /// Drops the bindings to slots, which may be freed while other phases run.
+    pub fn park(&mut self, engine: &mut dyn Engine, state: &State) {
+        if let Some(optimizer) = &self.optimizer {
+            engine.unbind(optimizer.binding);
+        }
+        let slots: HashSet<&str> = state.slots().map(|(name, _)| name).collect();
+        let held = self.inputs.iter().chain(&self.moving).chain(&self.moving_late);
+        if held.into_iter().any(|(name, _)| slots.contains(name.as_str())) {
+            for batch in self.batches.drain().map(|(_, batch)| batch) {
+                engine.unbind(batch.binding);
+                batch.buffers.into_iter().for_each(|(_, buffer)| engine.free(buffer));
+            }
+        }
+    }
+
+    /// Binds a parked phase to the slots as they are now: those that were freed have other buffers.
     ///
     /// # Errors
     /// Those of the engine.
     pub fn rebind(&mut self, engine: &mut dyn Engine, step: &TrainStep, state: &State) -> Result<(), EngineError> {
+        for (name, buffer) in self.inputs.iter_mut().chain(&mut self.moving).chain(&mut self.moving_late) {
+            *buffer = state.find(name).unwrap_or(*buffer);
+        }
         let (Some(optimizer), Some(model)) = (&mut self.optimizer, &step.optimizer) else { return Ok(()) };
-        engine.unbind(optimizer.binding);
         let rates = Rates { passed: &self.passed, lr: self.lr, scales: self.scales };
         *optimizer = Optimizer::bind(engine, optimizer.session, &model.graph, step, state, &rates)?;
         Ok(())

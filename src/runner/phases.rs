@@ -34,7 +34,6 @@ struct Open {
     step: TrainStep,
     proof: Proof,
     from_epoch: usize,
-    to_epoch: usize,
 }
 
 impl Phases {
@@ -86,8 +85,7 @@ impl Run<'_> {
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<(), RunError> {
         let held: BTreeSet<String> = segment.held().map(String::from).collect();
-        if let Some(open) = self.phases.open.as_mut().filter(|open| open.held == held) {
-            open.to_epoch = segment.last_epoch;
+        if self.phases.open.as_ref().is_some_and(|open| open.held == held) {
             return Ok(());
         }
         self.leave(engine, report)?;
@@ -107,11 +105,10 @@ impl Run<'_> {
                 recomputed = names;
                 self.state.set_slots(engine, &step.slots, keep)?;
                 let phase = Phase::new(engine, &step, &self.state)?;
-                let (from_epoch, to_epoch) = (segment.first_epoch, segment.last_epoch);
-                Open { held, phase, step, proof: Proof::default(), from_epoch, to_epoch }
+                Open { held, phase, step, proof: Proof::default(), from_epoch: segment.first_epoch }
             }
         };
-        (open.from_epoch, open.to_epoch) = (segment.first_epoch, segment.last_epoch);
+        open.from_epoch = segment.first_epoch;
         open.proof = Proof::of(engine, &self.state, segment)?;
         self.rates.trains(&open.step.trained, self.place.started);
         let epoch = &self.plan.epochs[segment.first_epoch - 1];
@@ -139,16 +136,18 @@ impl Run<'_> {
 
     /// Ends the phase that trains: what was frozen in it must be what it was.
     pub(super) fn leave(&mut self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
-        let Some(open) = self.phases.open.take() else { return Ok(()) };
-        open.proof.check(engine, &self.state, open.from_epoch, open.to_epoch)?;
+        let Some(mut open) = self.phases.open.take() else { return Ok(()) };
+        let to_epoch = self.last_epoch().max(open.from_epoch);
+        open.proof.check(engine, &self.state, open.from_epoch, to_epoch)?;
         self.phases.last = Some(open.held.clone());
         if !open.proof.is_empty() {
-            report(open.proof.event(open.from_epoch, open.to_epoch));
+            report(open.proof.event(open.from_epoch, to_epoch));
         }
         if !self.phases.recurring.contains(&open.held) {
             open.phase.close(engine);
             return Ok(());
         }
+        open.phase.park(engine, &self.state);
         self.phases.parked.push(open);
         if self.phases.parked.len() > MOST {
             self.phases.parked.remove(0).phase.close(engine);

@@ -17,10 +17,15 @@ pub(super) struct Proof {
 impl Proof {
     /// Returns the hashes of the frozen parameters and of the statistics that stay, as they are now.
     pub(super) fn of(engine: &dyn Engine, state: &State, segment: &Segment) -> Result<Proof, EngineError> {
-        let names = segment.frozen.iter().chain(&segment.statistics).filter(|name| state.find(name).is_some());
-        let hash = |name: &String| Ok((name.clone(), sha256_hex(engine.read(state.value(name))?.bytes())));
-        let hashes = names.map(hash).collect::<Result<Vec<_>, EngineError>>()?;
-        Ok(Proof { hashes, parameters: segment.frozen.len() })
+        let held = |names: &[String]| names.iter().filter(|name| state.find(name).is_some()).cloned().collect();
+        let [parameters, statistics]: [Vec<String>; 2] = [held(&segment.frozen), held(&segment.statistics)];
+        let count = parameters.len();
+        let hash = |name: String| {
+            let hash = sha256_hex(engine.read(state.value(&name))?.bytes());
+            Ok((name, hash))
+        };
+        let hashes = parameters.into_iter().chain(statistics).map(hash).collect::<Result<Vec<_>, EngineError>>()?;
+        Ok(Proof { hashes, parameters: count })
     }
 
     /// Returns true where nothing is held.

@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use super::evaluator::Evaluator;
 use super::event::RunEvent;
-use super::guard::{Guard, Verdict};
+use super::guard::{Before, Guard, Verdict};
 use super::initial::initialized;
 use super::metrics::peak_bytes;
 use super::observe::Observer;
@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
         };
         let guard = Guard::new(setup.freezing.rollback);
         let (evaluated, history, delay) = (None, History::default(), 0);
-        Ok(Run {
+        let mut run = Run {
             setup,
             prepared,
             initial,
@@ -139,7 +139,12 @@ impl<'a> Run<'a> {
             guard,
             observer,
             delay,
-        })
+        };
+        if setup.freezing.rollback.is_some() {
+            let metrics = run.evaluate(engine)?;
+            run.guard.check(&metrics)?;
+        }
+        Ok(run)
     }
 
     /// Returns what comes next: the rest of the segment that the run stands in; `None` at the end.
@@ -166,9 +171,14 @@ impl<'a> Run<'a> {
         self.place.at = segment.start();
         if self.guard.watches(&self.phases, segment) {
             let metrics = self.evaluate(engine)?;
-            let memory = self.observer.as_ref().map(Observer::memory);
-            let snapshot = self.state.snapshot(engine)?;
-            self.guard.arm(metrics, &self.place, &self.history, &self.rates, snapshot, memory)?;
+            let before = Before {
+                place: self.place.clone(),
+                history: self.history.clone(),
+                rates: self.rates.clone(),
+                snapshot: self.state.snapshot(engine)?,
+                memory: self.observer.as_ref().map(Observer::memory),
+            };
+            self.guard.arm(&metrics, before)?;
         }
         self.enter(engine, segment, report)?;
         for epoch in segment.first_epoch..=segment.last_epoch {
@@ -232,21 +242,24 @@ impl<'a> Run<'a> {
             } else {
                 Point { epoch, after: number + 1 }
             };
-            if stop.load(Ordering::Relaxed) {
+            let stopped = stop.load(Ordering::Relaxed);
+            let replanned = self.observes() && {
+                self.observe(engine, report)?;
+                number + 1 < count && self.replan(report)?
+            };
+            if stopped && number + 1 < count {
                 self.checkpoint(engine, epoch, report)?;
                 return Ok(Flow::Stopped);
             }
-            if self.observes() {
-                self.observe(engine, report)?;
-                if number + 1 < count && self.replan(report)? {
-                    return Ok(Flow::Replanned);
-                }
+            if replanned {
+                return Ok(Flow::Replanned);
             }
         }
         if end < count {
             return Ok(Flow::Done);
         }
-        self.epoch_ends(engine, epoch, report)
+        let flow = self.epoch_ends(engine, epoch, report)?;
+        Ok(if stop.load(Ordering::Relaxed) { Flow::Stopped } else { flow })
     }
 
     /// Reports an epoch, and decides again.
@@ -275,18 +288,19 @@ impl<'a> Run<'a> {
             self.delay += armed.delay;
             report(armed.event(epoch, &metrics, self.delay));
             self.phases.discard(engine);
-            self.state.restore(engine, &armed.snapshot)?;
-            (self.place, self.history, self.rates) = (armed.place, armed.history, armed.rates);
+            self.state.restore(engine, &armed.run.snapshot)?;
+            let Before { place, history, rates, memory, .. } = armed.run;
+            (self.place, self.history, self.rates) = (place, history, rates);
             self.evaluated = None;
-            if let (Some(observer), Some(memory)) = (&mut self.observer, armed.memory) {
+            if let (Some(observer), Some(memory)) = (&mut self.observer, memory) {
                 observer.restore(memory);
             }
             self.decide_again()?;
-            self.checkpoint(engine, self.place.at.epoch, report)?;
+            self.checkpoint(engine, self.last_epoch(), report)?;
             return Ok(Flow::Replanned);
         }
         let adaptive = self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive());
-        let replanned = adaptive && epoch < self.plan.epochs.len() && self.replan(report)?;
+        let replanned = adaptive && self.replan(report)?;
         self.checkpoint(engine, epoch, report)?;
         Ok(if replanned { Flow::Replanned } else { Flow::Done })
     }
@@ -396,10 +410,14 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
+    /// Returns the epoch of the step that was done last, from 1; 0 before the first.
+    pub(super) fn last_epoch(&self) -> usize {
+        let Point { epoch, after } = self.place.at;
+        if after == 0 { epoch - 1 } else { epoch }
+    }
+
     fn decide_again(&mut self) -> Result<(), RunError> {
-        if let Some(planner) = self.setup.freezing.planner
-            && self.place.at.epoch <= self.plan.epochs.len()
-        {
+        if let Some(planner) = self.setup.freezing.planner {
             self.plan = planner.replan(&self.plan, self.place.at, &self.history, self.delay)?;
             self.segments = segments(&self.plan);
         }

@@ -175,7 +175,7 @@ fn whole(
     let stopped = loop {
         let Some(segment) = run.next_segment() else { break false };
         if run.segment(engine, &segment, report, stop)? {
-            break true;
+            break run.next_segment().is_some();
         }
     };
     run.finish(engine, report)?;
