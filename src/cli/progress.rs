@@ -30,13 +30,16 @@ impl Progress {
                 self.bar.set_length(*steps as u64);
                 self.bar.enable_steady_tick(Duration::from_millis(500));
             }
-            RunEvent::Phase { epoch, frozen, frozen_units, seconds, predicted_step_cost, recomputed, .. } => {
+            RunEvent::Phase {
+                epoch, after, frozen, frozen_units, seconds, predicted_step_cost, recomputed, ..
+            } => {
                 let again = match recomputed.len() {
                     0 => String::new(),
                     modules => format!(", {} recomputed", count(modules, "module")),
                 };
+                let within = if *after > 0 { format!(" from step {}", after + 1) } else { String::new() };
                 self.line(&format!(
-                    "epoch {epoch}: {} ({}) frozen{again}, predicted step cost {:.1} % ({seconds:.2} s)",
+                    "epoch {epoch}{within}: {} ({}) frozen{again}, predicted step cost {:.1} % ({seconds:.2} s)",
                     count(*frozen_units, "unit"),
                     count(*frozen, "tensor"),
                     predicted_step_cost * 100.0
