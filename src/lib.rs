@@ -16,7 +16,7 @@
 //!
 //! [`signals`] holds the numerics of adaptive freezing on plain data: how alike two sets of
 //! activations are (SVCCA, PWCCA, CKA, the similarity-preserving loss), how much gradients and
-//! weights change. Nothing else uses it yet.
+//! weights change.
 //!
 //! # Example
 //!
@@ -35,6 +35,39 @@
 //! assert_eq!(plan.epochs[9].frozen_units, 10);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # A policy of one's own
+//!
+//! ```
+//! use freeze_plan::plan::{Decision, FrozenSet, Moment, Policy};
+//! use freeze_plan::planner::{Analysis, Basis, Request, sizes};
+//!
+//! /// Freezes the first half of the units in the second half of the run.
+//! struct Half;
+//!
+//! impl Policy for Half {
+//!     fn name(&self) -> &str {
+//!         "half"
+//!     }
+//!
+//!     fn decide(&self, at: &Moment<'_>) -> Decision {
+//!         let depth = if at.elapsed() < 0.5 { 0 } else { at.units.len() / 2 };
+//!         Decision::of(FrozenSet::prefix(at.units.len(), depth))
+//!     }
+//! }
+//!
+//! let file = freeze_plan::onnx::read("fixtures/digits/model.onnx".as_ref())?;
+//! let analysis = Analysis::of(&file.model);
+//! let sizes = sizes(&analysis.model.graph, 64, &[])?;
+//! let request = Request { epochs: 4, steps_per_epoch: 0, options: &Default::default(), slots: 1, own_slots: Default::default(), sizes };
+//! let basis = Basis::with(&file, &analysis, &request, Box::new(Half))?;
+//! let frozen: Vec<usize> = basis.plan()?.epochs.iter().map(|epoch| epoch.frozen_units).collect();
+//! assert_eq!(frozen, [0, 0, 6, 6]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! An adaptive policy says what it must know with [`plan::Policy::signals`], and when it is asked with
+//! [`plan::Policy::points`]; a run then hands it the [`plan::History`] of what was measured.
 //!
 //! # Features
 //!

@@ -104,7 +104,7 @@ fn selections_on_real_models_are_within_the_limit_and_near_the_bound() {
         {
             let costs = CostModel::new(&model, &tree, 2);
             let stays = if frozen_batch_norm { stays(&model) } else { HashMap::new() };
-            let (reach, members) = (costs.reach_with(&stays), members(&tree, kind));
+            let (reach, members) = (costs.clone().with_stays(stays.clone()).reach(), members(&tree, kind));
             for (name, price) in PRICES {
                 let mut problem = problem(&reach, &members, price, &mut seed);
                 let (least, most) =

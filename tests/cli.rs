@@ -125,7 +125,8 @@ fn policies_are_listed_and_shown() {
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", text(&output.stderr));
         text(&output.stdout)
     };
-    assert!(shown(&["policies"]).contains("freezeout     Anneals the learning rate"));
+    let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(shown(&["policies"])).contains(" freezeout Anneals the learning rate"));
     let card = shown(&["policies", "freezeout"]);
     assert!(card.starts_with("Anneals the learning rate") && card.contains("*Known negative results.*"), "{card}");
     assert!(!card.contains("//!") && !card.contains("use super"), "{card}");

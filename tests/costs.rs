@@ -258,7 +258,7 @@ fn what_parameters_need_sums_up_to_the_cost_of_the_step() {
         let costs = CostModel::with_wholes(&model, &recover(&model), 2, &wholes);
         for frozen_batch_norm in [false, true] {
             let stays = if frozen_batch_norm { crate::budget::stays(&model) } else { HashMap::new() };
-            let reach = costs.reach_with(&stays);
+            let reach = costs.clone().with_stays(stays.clone()).reach();
             let count = reach.parameters().len();
             let mut seed = 1u64;
             for share in [0, 1, 3, 10, 30, 60, 90, 99, 100] {

@@ -33,13 +33,13 @@ impl Progress {
             RunEvent::Phase {
                 epoch, after, frozen, frozen_units, seconds, predicted_step_cost, recomputed, ..
             } => {
+                let from = if *after == 0 { String::new() } else { format!(" after {}", count(*after, "step")) };
                 let again = match recomputed.len() {
                     0 => String::new(),
                     modules => format!(", {} recomputed", count(modules, "module")),
                 };
-                let within = if *after > 0 { format!(" from step {}", after + 1) } else { String::new() };
                 self.line(&format!(
-                    "epoch {epoch}{within}: {} ({}) frozen{again}, predicted step cost {:.1} % ({seconds:.2} s)",
+                    "epoch {epoch}{from}: {} ({}) frozen{again}, predicted step cost {:.1} % ({seconds:.2} s)",
                     count(*frozen_units, "unit"),
                     count(*frozen, "tensor"),
                     predicted_step_cost * 100.0

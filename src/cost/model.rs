@@ -34,6 +34,8 @@ pub struct CostModel {
     by_name: HashMap<String, usize>,
     /// Trainable names in registration order.
     order: Vec<String>,
+    /// Parameters that running means stay with.
+    pub(super) stays: HashMap<String, Vec<String>>,
     uncounted: Vec<(String, String, Uncounted)>,
 }
 
@@ -158,6 +160,7 @@ impl CostModel {
             unit_count: 0,
             by_name: HashMap::new(),
             order: Vec::new(),
+            stays: HashMap::new(),
             uncounted: Vec::new(),
         };
         let mut of_value: HashMap<ValueId, usize> = HashMap::new();
@@ -230,6 +233,13 @@ impl CostModel {
     /// Returns the trainable parameters in registration order.
     pub fn trainable(&self) -> &[String] {
         &self.order
+    }
+
+    /// Returns the costs for selections that take statistics along: by the name of a running mean, the parameters with
+    /// which its `BatchNormalization` is frozen. When none of them trains, it runs by its running statistics. Only
+    /// [`CostModel::reach`] looks at this.
+    pub fn with_stays(self, stays: HashMap<String, Vec<String>>) -> CostModel {
+        CostModel { stays, ..self }
     }
 
     /// Returns the cost of a step in which exactly the given parameters train, and statistics and Dropout with them.

@@ -109,14 +109,9 @@ impl Reach {
 }
 
 impl CostModel {
-    /// Returns what the training of each parameter needs, where all statistics move and every Dropout drops.
+    /// Returns what the training of each parameter needs, where every Dropout drops, and statistics move but those of
+    /// [`CostModel::with_stays`].
     pub fn reach(&self) -> Reach {
-        self.reach_with(&HashMap::new())
-    }
-
-    /// Returns what the training of each parameter needs. `stays` names, for running means, the parameters with which
-    /// their `BatchNormalization` is frozen: when none of them trains, it runs by its running statistics.
-    pub fn reach_with(&self, stays: &HashMap<String, Vec<String>>) -> Reach {
         let mut parameters = vec![String::new(); self.parameters.len()];
         for name in self.trainable() {
             if let Some(place) = self.parameter(name).and_then(|index| parameters.get_mut(index)) {
@@ -127,7 +122,7 @@ impl CostModel {
         for node in &self.nodes {
             let switch = node.fixed.as_ref().and_then(|fixed| {
                 let name = self.still.get(fixed.unless.checked_sub(self.parameters.len())?)?;
-                let affine: Vec<usize> = stays.get(name)?.iter().filter_map(|name| self.parameter(name)).collect();
+                let affine: Vec<usize> = self.stays.get(name)?.iter().filter_map(|name| self.parameter(name)).collect();
                 (!affine.is_empty()).then_some((fixed, affine))
             });
             match switch {

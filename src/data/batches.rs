@@ -107,6 +107,17 @@ impl Batches {
         }
     }
 
+    /// Returns batch `index` (from 0) of the rows in the order of the file.
+    ///
+    /// # Panics
+    /// When there is no batch of that index.
+    pub fn in_file_order(&self, index: usize) -> Vec<(String, Tensor)> {
+        assert!(index < self.len(), "batch {index} of {}", self.len());
+        let start = index * self.options.size;
+        let end = (start + self.options.size).min(self.rows);
+        self.feeds.iter().map(|feed| (feed.input.clone(), feed.take_range(start, end))).collect()
+    }
+
     /// Returns batch `index` (from 0) of an epoch: the model's input names, each with its rows.
     ///
     /// # Panics
@@ -116,7 +127,7 @@ impl Batches {
         let start = index * self.options.size;
         let end = (start + self.options.size).min(self.rows);
         if !self.options.shuffle {
-            return self.feeds.iter().map(|feed| (feed.input.clone(), feed.take_range(start, end))).collect();
+            return self.in_file_order(index);
         }
         let order = self.order(epoch);
         let rows = &order[start..end];

@@ -10,6 +10,7 @@
 
 mod hints;
 mod names;
+mod outputs;
 mod parameters;
 mod recover;
 mod roles;
@@ -23,6 +24,7 @@ pub(crate) mod uses;
 pub use uses::Use;
 
 pub use names::is_state_name;
+pub use outputs::{UnitOutput, outputs};
 pub use parameters::{Overrides, Param, Role, parameters, parameters_with, trainable_values};
 pub use recover::{recover, recover_with};
 pub use shared::{Shared, shared};

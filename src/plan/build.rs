@@ -85,8 +85,8 @@ pub fn build_with(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Chain, chain, six_units};
-    use super::super::{Decision, FrozenSet, MAX_EPOCHS, Moment};
+    use super::super::testing::{Chain, chain, observed, six_units};
+    use super::super::{Decision, FrozenSet, MAX_EPOCHS, Moment, Run, Signal};
     use super::*;
 
     fn plan(chain: &Chain, epochs: usize, options: &PlanOptions) -> FreezePlan {
@@ -222,6 +222,36 @@ mod tests {
         assert_eq!(text(Odd(3, 0.5)), "policy \"odd\", epoch 1: it decided on 3 units, expected 4");
         assert_eq!(text(Odd(4, f64::NAN)), "policy \"odd\", epoch 1: its fraction is NaN, expected one in [0, 1]");
         assert_eq!(FrozenSet::prefix(3, 9).count(), 3);
+    }
+
+    #[test]
+    fn what_is_not_measured_yet_is_not_asked_for() {
+        struct Counting(std::cell::Cell<usize>);
+        impl Policy for Counting {
+            fn name(&self) -> &str {
+                "counting"
+            }
+            fn decide(&self, at: &Moment<'_>) -> Decision {
+                self.0.set(self.0.get() + 1);
+                Decision::of(FrozenSet::prefix(at.units.len(), at.history.observations.len()))
+            }
+            fn points(&self, run: Run, _: usize) -> Vec<usize> {
+                (1..run.steps()).collect()
+            }
+            fn signals(&self) -> Vec<Signal> {
+                vec![Signal::WeightChange]
+            }
+        }
+        let (model, policy) = (chain(4), Counting(Default::default()));
+        let planner = Planner::new(Inputs { steps_per_epoch: 50, ..model.inputs(4) }, &policy, &[], &[]).unwrap();
+        let plan = planner.plan().unwrap();
+        policy.0.set(0);
+        let history = observed(Signal::WeightChange, &[&[Some(1.0); 4]]);
+        let plan = planner.replan(&plan, Point { epoch: 1, after: 10 }, &history, 0).unwrap();
+        assert_eq!(policy.0.get(), 5, "now, at the starts of three epochs and at the end");
+        let units: Vec<usize> = plan.epochs.iter().map(|epoch| epoch.frozen_units).collect();
+        assert_eq!((units, plan.epochs[0].changes.len()), (vec![0, 1, 1, 1], 1));
+        assert_eq!((plan.epochs[0].changes[0].after, plan.epochs[0].changes[0].frozen_units), (10, 1));
     }
 
     #[test]

@@ -138,6 +138,13 @@ impl Companions {
         self.list.iter()
     }
 
+    /// Returns, by the name of each running mean, the scale and bias with which it stays.
+    pub fn statistics_with_affine(&self) -> HashMap<String, Vec<String>> {
+        let norms = self.list.iter().filter(|companion| companion.kind == CompanionKind::Statistics);
+        let with = |companion: &Companion| Some((companion.names.first()?.clone(), companion.affine.clone()));
+        norms.filter_map(with).filter(|(_, affine)| !affine.is_empty()).collect()
+    }
+
     /// Returns what the parameters `frozen` bring with them. `frozen` is what policy and patterns chose, before
     /// [`Held::trains`] is taken out of it; what `explicit` names, which patterns chose, is never taken out.
     pub fn held(

@@ -15,10 +15,10 @@ impl<Q, A> Default for Memo<Q, A> {
 impl<Q: PartialEq, A: Clone> Memo<Q, A> {
     /// Returns the answer to a question, which `answer` finds where it is not the last one.
     pub(super) fn get(&self, question: Q, answer: impl FnOnce() -> A) -> A {
-        if let Some((last, known)) = &*self.0.borrow() {
-            if *last == question {
-                return known.clone();
-            }
+        if let Some((last, known)) = &*self.0.borrow()
+            && *last == question
+        {
+            return known.clone();
         }
         let found = answer();
         *self.0.borrow_mut() = Some((question, found.clone()));

@@ -7,6 +7,7 @@ use super::summary::summary;
 use super::{Accompanied, Decision, History, Inputs, Moment, PlanError, Policy, Run};
 use crate::cost::{Flops, StepCost, UnitCost};
 use crate::modules::Unit;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -83,6 +84,18 @@ impl<'a> Planner<'a> {
         &self.points
     }
 
+    /// Returns what is frozen in all epochs whatever the policy decides, with what goes with it.
+    pub fn frozen_throughout(&self) -> Vec<String> {
+        let units = self.inputs.units.iter().zip(&self.wishes);
+        let named = units.flat_map(|(unit, wishes)| unit.parameters.iter().zip(wishes));
+        let names: Vec<String> =
+            named.filter(|(_, wish)| **wish == Wish::Freeze).map(|(name, _)| name.clone()).collect();
+        let explicit = names.clone();
+        let explicit: HashSet<&str> = explicit.iter().map(String::as_str).collect();
+        let Frozen { names, statistics, dropout_off, .. } = self.with_companions(names, &explicit);
+        [names, statistics, dropout_off].concat()
+    }
+
     /// Returns the plan as it can be told ahead.
     ///
     /// # Errors
@@ -104,7 +117,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns a plan with what comes at `at` and after it decided anew, for a history that reaches to there. With a
-    /// `delay` the policy sees the run as it was so many epochs ago.
+    /// `delay` the policy sees the run as it was so many epochs ago. A policy that decides by what is measured is asked
+    /// at `at` and at the starts of the epochs: what it will say at later points within epochs, nobody knows yet.
     ///
     /// # Errors
     /// As [`Planner::plan`].
@@ -178,6 +192,7 @@ impl<'a> Planner<'a> {
                 epoch.changes.retain(|change| change.after < from.at.after);
             });
         }
+        let told = !self.policy.is_adaptive() || from.history.observations.is_empty();
         let mut named = 0;
         for epoch in from.at.epoch..=self.inputs.epochs {
             let before = epoch.checked_sub(2).and_then(|before| plan.epochs.get(before));
@@ -189,8 +204,9 @@ impl<'a> Planner<'a> {
             }
             let Some(current) = plan.epochs.last_mut() else { continue };
             let start = (epoch - 1) * steps;
-            let own = self.points.iter().skip_while(|step| **step <= start).take_while(|step| **step < start + steps);
-            let own = own.map(|step| step - start).filter(|after| *after > first);
+            let past = self.points.partition_point(|step| *step <= start);
+            let own = self.points.iter().skip(past).take_while(|step| **step < start + steps);
+            let own = own.map(|step| step - start).filter(|after| told && *after > first);
             for after in own.chain((first > 0).then_some(first)).collect::<BTreeSet<_>>() {
                 let entry = self.entry(Asked { at: Point { epoch, after }, ..from }, &cached)?;
                 let before = current.changes.last().unwrap_or(current);
@@ -388,15 +404,16 @@ fn seen(asked: Asked<'_>) -> (usize, usize) {
 }
 
 /// Returns the history as the policy sees it.
-fn shown(inputs: Inputs<'_>, asked: Asked<'_>) -> History {
+fn shown<'h>(inputs: Inputs<'_>, asked: Asked<'h>) -> Cow<'h, History> {
+    if asked.delay == 0 {
+        return Cow::Borrowed(asked.history);
+    }
     let (completed, step) = seen(asked);
     let mut history = asked.history.clone();
-    if asked.delay > 0 {
-        let done = completed * inputs.steps_per_epoch.max(1) + step;
-        history.epochs.truncate(completed);
-        history.observations.retain(|observation| observation.step <= done);
-    }
-    history
+    let done = completed * inputs.steps_per_epoch.max(1) + step;
+    history.epochs.truncate(completed);
+    history.observations.retain(|observation| observation.step <= done);
+    Cow::Owned(history)
 }
 
 fn moment<'m>(inputs: Inputs<'m>, asked: Asked<'_>, history: &'m History) -> Moment<'m> {

@@ -21,8 +21,8 @@ use crate::modules::{
 };
 use crate::onnx::OnnxFile;
 use crate::plan::{
-    self, Accompanied, Assumed, Companions, FreezePlan, FrozenDropout, Inputs, ModelInfo, OnReturn, PlanError,
-    PlanOptions, Planner, Policy, sha256_hex,
+    self, Accompanied, Assumed, BatchNorm, Companions, FreezePlan, FrozenDropout, Inputs, ModelInfo, OnReturn,
+    PlanError, PlanOptions, Planner, Policy, sha256_hex,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -210,6 +210,10 @@ impl Basis {
         let mut steps =
             CostModel::with_wholes(&sized, &analysis.tree, request.slots, &wholes).with_own_slots(&request.own_slots);
         let costs = steps.units(&analysis.tree, &units);
+        let companions = companions(analysis, true);
+        if options.batch_norm == BatchNorm::Frozen {
+            steps = steps.with_stays(companions.statistics_with_affine());
+        }
         let mut notes = exports::notes(&analysis.model, &analysis.tree);
         notes.extend(analysis.notes.iter().cloned());
         Ok(Basis {
@@ -217,7 +221,7 @@ impl Basis {
             units,
             costs,
             steps,
-            companions: companions(analysis, true),
+            companions,
             policy,
             options: options.clone(),
             epochs: request.epochs,

@@ -79,6 +79,9 @@ pub enum RunEvent {
         step: usize,
         /// Of each signal a value per unit, none where there is none.
         signals: BTreeMap<Signal, Vec<Option<f64>>>,
+        /// Seconds that this took since the observation before, in the steps and after them.
+        #[serde(default)]
+        seconds: f64,
     },
     /// The policy decided by what was measured, and the frozen set changes.
     Decision {

@@ -1,6 +1,7 @@
 //! The rollback guard: takes a freeze back that the metric does not stand.
 
 use super::event::RunEvent;
+use super::observe::Memory;
 use super::phases::Phases;
 use super::rates::UnitRates;
 use super::run::Place;
@@ -25,6 +26,7 @@ pub(super) struct Armed {
     pub history: History,
     pub rates: UnitRates,
     pub snapshot: Snapshot,
+    pub memory: Option<Memory>,
 }
 
 /// What becomes of a freeze.
@@ -52,6 +54,7 @@ impl Guard {
         history: &History,
         rates: &UnitRates,
         snapshot: Snapshot,
+        memory: Option<Memory>,
     ) -> Result<(), RunError> {
         let Some(rollback) = &self.rollback else { return Ok(()) };
         let Some(before) = metrics.get(&rollback.metric).copied() else {
@@ -68,6 +71,7 @@ impl Guard {
             history: history.clone(),
             rates: rates.clone(),
             snapshot,
+            memory,
         });
         Ok(())
     }

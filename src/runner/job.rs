@@ -273,6 +273,7 @@ impl Job {
             let place = place.unwrap_or(Place::Line(1));
             return Err(fail(Reason::Value { key: key.into(), place, reason }));
         }
+        job.drop_settings_of_another_policy(&root);
         job.check_policy(&root).map_err(fail)?;
         job.resolve(&folder_of(file));
         Ok(job)
@@ -282,6 +283,16 @@ impl Job {
     pub fn objective(&self) -> Option<LossSpec> {
         let sum = (!self.losses.is_empty()).then(|| LossSpec::sum(self.losses.clone()));
         self.loss.clone().or(sum)
+    }
+
+    /// Drops the settings that the file gives its policy where `--set` asks for another one, which has no such.
+    fn drop_settings_of_another_policy(&mut self, root: &tree::Node) {
+        let Some(freeze) = root.get("freeze") else { return };
+        let asked = |key: &str| freeze.get(key).is_some_and(|node| node.place == Place::Set);
+        let Some(entry) = policies::entry(&self.freeze.policy).filter(|_| asked("policy")) else { return };
+        let has = |entry: &policies::Entry, name: &str| entry.knobs.iter().any(|knob| knob.name == name);
+        let elsewhere = |name: &str| policies::POLICIES.iter().any(|entry| has(entry, name));
+        self.freeze.knobs.retain(|name, _| asked(name) || has(entry, name) || !elsewhere(name));
     }
 
     /// Refuses a policy that there is none of, or a setting that it does not have or take.
@@ -298,6 +309,11 @@ impl Job {
             }
             PlanError::Knob { name, found, expected } => value(name, format!("expected {expected}, found {found}")),
             PlanError::Decimals { argument, .. } => value(argument, error.to_string()),
+            PlanError::Item { name, item, reason } => {
+                let path = ["freeze".to_string(), name.to_string(), item.saturating_sub(1).to_string()];
+                let place = root.at(&path).map_or_else(|| place(name), |node| node.place.clone());
+                Reason::Value { key: format!("freeze.{name}"), place, reason: format!("entry {item}: {reason}") }
+            }
             error => value("policy", error.to_string()),
         })
     }
@@ -426,6 +442,16 @@ dir = "runs/first"
     }
 
     #[test]
+    fn another_policy_by_set_leaves_the_settings_of_the_first_behind() {
+        let job = parse(DESIGN, &["freeze.policy=geometric", "freeze.alpha=0.25"]).unwrap();
+        assert_eq!(job.freeze, PlanOptions::of("geometric").with("alpha", 0.25));
+        let error = parse(DESIGN, &["freeze.policy=geometric", "freeze.freeze_level=1"]).unwrap_err();
+        assert!(error.contains("unknown key `freeze_level` in [freeze] given with --set"), "{error}");
+        let error = parse(&DESIGN.replace("\"linear\"", "\"geometric\""), &[]).unwrap_err();
+        assert!(error.contains("unknown key `freeze_start` in [freeze] at line"), "{error}");
+    }
+
+    #[test]
     fn set_overrides_with_toml_values_and_bare_words() {
         let job = parse(
             DESIGN,
@@ -463,7 +489,8 @@ dir = "runs/first"
             let job = parse(DESIGN, &[text, "freeze.dropout=off"]).unwrap();
             assert_eq!((job.freeze.batch_norm, job.freeze.dropout), (expected, FrozenDropout::Off), "{text}");
             let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
-            assert_eq!(again, job, "{text}");
+            let freeze = PlanOptions { unit: Some(job.freeze.unit()), ..job.freeze.clone() };
+            assert_eq!(again, Job { freeze: freeze.with("arithmetic", "composer"), ..job }, "{text}");
         }
         let cases = [
             (
@@ -492,6 +519,15 @@ dir = "runs/first"
         }
         const NONE: (&str, &str) = ("", "");
         let cases = [
+            Case {
+                replace: (
+                    "policy = \"linear\"\nfreeze_start = 0.5\nfreeze_level = 1.0",
+                    "policy = \"steps\"\nsteps = [\n{ epoch = 2, frozen = 4 },\n{ epoch = 3, frozn = 0.5 },\n]",
+                ),
+                sets: &[],
+                expected: "key `freeze.steps` at line 22: entry 2: there is no key \"frozn\" (nearest: \"frozen\"), \
+                           expected epoch, step, frozen",
+            },
             Case {
                 replace: ("batch = 64", "bacth = 64"),
                 sets: &[],

@@ -74,6 +74,11 @@ impl UnitRates {
         self.current = current;
     }
 
+    /// Returns what trains now.
+    pub(super) fn current(&self) -> &HashSet<String> {
+        &self.current
+    }
+
     /// Returns when each parameter that was frozen came back, in steps of the run.
     pub(super) fn returned(&self) -> &BTreeMap<String, usize> {
         &self.returned

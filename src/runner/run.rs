@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
         let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
         let state = State::new(engine, &prepared)?;
         let rates = UnitRates::new(setup, &prepared)?;
-        let observer = Observer::new(engine, setup, &prepared)?;
+        let observer = Observer::new(engine, setup, &prepared, &state)?;
         let segments = segments(&plan);
         let phases = Phases::new(&segments);
         let place = Place {
@@ -166,7 +166,9 @@ impl<'a> Run<'a> {
         self.place.at = segment.start();
         if self.guard.watches(&self.phases, segment) {
             let metrics = self.evaluate(engine)?;
-            self.guard.arm(metrics, &self.place, &self.history, &self.rates, self.state.snapshot(engine)?)?;
+            let memory = self.observer.as_ref().map(Observer::memory);
+            let snapshot = self.state.snapshot(engine)?;
+            self.guard.arm(metrics, &self.place, &self.history, &self.rates, snapshot, memory)?;
         }
         self.enter(engine, segment, report)?;
         for epoch in segment.first_epoch..=segment.last_epoch {
@@ -276,6 +278,9 @@ impl<'a> Run<'a> {
             self.state.restore(engine, &armed.snapshot)?;
             (self.place, self.history, self.rates) = (armed.place, armed.history, armed.rates);
             self.evaluated = None;
+            if let (Some(observer), Some(memory)) = (&mut self.observer, armed.memory) {
+                observer.restore(memory);
+            }
             self.decide_again()?;
             self.checkpoint(engine, self.place.at.epoch, report)?;
             return Ok(Flow::Replanned);
@@ -306,7 +311,7 @@ impl<'a> Run<'a> {
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, .. } = self;
+        let Run { phases, state, observer, rates, .. } = self;
         let phase = phases.current();
         let (mut loss, mut seconds) = (0.0, 0.0);
         for index in indices.clone() {
@@ -323,11 +328,11 @@ impl<'a> Run<'a> {
         }
         let clock = Instant::now();
         if let Some(observer) = observer {
-            observer.before_update(engine, phase, state, last)?;
+            observer.before_update(engine, phase, state, last.then_some(rates.current()))?;
         }
         let lr = phase.update(engine, lr, scales.as_ref())?;
         if let Some(observer) = observer {
-            observer.after_update(engine, state, last)?;
+            observer.after_update(engine, state)?;
         }
         seconds += clock.elapsed().as_secs_f64();
         let place = &mut self.place;
@@ -359,11 +364,13 @@ impl<'a> Run<'a> {
         let loss = interval_loss / interval_steps.max(1) as f64;
         let mut observation = Observation::new(started, lr, loss, frozen.collect());
         (self.place.interval_loss, self.place.interval_steps) = (0.0, 0);
+        let mut seconds = 0.0;
         if let Some(mut observer) = self.observer.take() {
-            observation.signals = observer.measure(engine, self)?;
+            (observation.signals, seconds) = observer.measure(engine, self, &observation.frozen)?;
             self.observer = Some(observer);
         }
         report(RunEvent::Observation {
+            seconds,
             step: started,
             signals: observation.signals.iter().map(|(signal, values)| (*signal, values.clone())).collect(),
         });

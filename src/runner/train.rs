@@ -112,6 +112,8 @@ pub enum RunError {
     Metric { metric: String, known: String },
     #[error("the policy \"{policy}\" anneals the rate of each unit: {problem}")]
     Anneals { policy: String, problem: String },
+    #[error("the policy \"{policy}\" needs the signal {signal}: {problem}")]
+    Signal { policy: String, signal: String, problem: String },
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -133,6 +135,7 @@ impl RunError {
             RunError::NotFinite { .. } | RunError::EvalNotFinite { .. } | RunError::Moved { .. } => ErrorKind::Check,
             RunError::Initial { .. } => ErrorKind::BadInput,
             RunError::Metric { .. } | RunError::Steps { .. } | RunError::Anneals { .. } => ErrorKind::Usage,
+            RunError::Signal { .. } => ErrorKind::Unsupported,
             RunError::Plan(error) => error.kind(),
             RunError::Engine(error) => error.kind(),
             RunError::Training(error) => error.kind(),

@@ -42,6 +42,6 @@ pub use hsic::{hsic0, hsic1};
 pub use minibatch_cka::MinibatchCka;
 pub use percentile::percentile;
 pub use pwcca::{Directions, ProjectionWeighted, pwcca};
-pub use similarity_preserving::similarity_preserving;
+pub use similarity_preserving::{Similarities, similarity_preserving};
 pub use svcca::{SVCCA_SHARE, svcca};
 pub use trend::{exponential_average, moving_average, slope};

@@ -5,7 +5,6 @@
 //! the two sets may have different features. Source: Tung and Mori, ICCV 2019; Egeria (arXiv
 //! 2201.06227) calls it plasticity when one of the sets is of a snapshot.
 
-use super::activations::paired;
 use super::{Activations, SignalError};
 use nalgebra::DMatrix;
 
@@ -16,8 +15,30 @@ use nalgebra::DMatrix;
 /// # Errors
 /// Different numbers of datapoints.
 pub fn similarity_preserving(a: &Activations, b: &Activations) -> Result<f64, SignalError> {
-    let batch = paired(a, b)? as f64;
-    Ok((similarities(a) - similarities(b)).norm_squared() / (batch * batch))
+    Similarities::of(a).loss(&Similarities::of(b))
+}
+
+/// How alike a set of activations sees its datapoints: `G`, datapoints x datapoints, whatever the number of features.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Similarities(DMatrix<f64>);
+
+impl Similarities {
+    /// Returns the similarities of a set.
+    pub fn of(activations: &Activations) -> Similarities {
+        Similarities(similarities(activations))
+    }
+
+    /// Returns the loss between two sets, as [`similarity_preserving`] does.
+    ///
+    /// # Errors
+    /// Different numbers of datapoints.
+    pub fn loss(&self, other: &Similarities) -> Result<f64, SignalError> {
+        let (first, second) = (self.0.nrows(), other.0.nrows());
+        if first != second {
+            return Err(SignalError::Datapoints { first, second });
+        }
+        Ok((&self.0 - &other.0).norm_squared() / (first as f64 * first as f64))
+    }
 }
 
 fn similarities(activations: &Activations) -> DMatrix<f64> {

@@ -14,9 +14,10 @@
 //! backward target = target (1 + F/B) - F/B, and 0.05 where that is 0 or less
 //! ```
 //!
-//! The cost of a selection is that of the nodes that gradients pass on the way to it, each counted once: exactly, from
-//! the graph. Where only costs of whole steps are known, units are priced as a chain. The selection is made anew after
-//! the first step and then every `interval` epochs, and units freeze and thaw.
+//! The cost of a selection is that of the nodes that gradients pass on the way to it, each counted once, from the
+//! graph; a node that the cost model cannot count is free. Where only costs of whole steps are known, units are priced
+//! as a chain. The selection is made anew after the first step and then every `interval` epochs, and units freeze and
+//! thaw.
 //!
 //! Without measurements every unit counts alike; so does the first step. A unit of which no finite value is known
 //! trains. One with an importance of 0 or less freezes. One that was frozen by name, or owns no parameter, is not

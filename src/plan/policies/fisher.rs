@@ -173,8 +173,12 @@ mod tests {
     use crate::plan::testing::{chain, observed, rough, simulated};
     use crate::plan::{History, PlanOptions};
 
+    fn each(every: u64) -> Box<dyn Policy> {
+        find(&PlanOptions::of("fisher").with("every", every).with("refresh", 4).with("decay", 0.5)).unwrap()
+    }
+
     fn policy() -> Box<dyn Policy> {
-        find(&PlanOptions::of("fisher").with("every", 10).with("refresh", 4).with("decay", 0.5)).unwrap()
+        each(10)
     }
 
     fn depth(rows: &[&[Option<f64>]]) -> usize {
@@ -213,10 +217,9 @@ mod tests {
         assert_eq!(depth(&[&low]), 1);
         assert_eq!(depth(&[&high, &low]), 0, "the trace is 4.5");
         assert_eq!(depth(&[&high, &low, &low]), 0, "the trace is 2.25");
-        let later: [&[Option<f64>]; 7] = [&high, &low, &low, &low, &low, &low, &low];
-        assert_eq!(depth(&later[..4]), 0, "after the fourth interval everything trains");
-        assert_eq!(depth(&later[..5]), 1, "the trace is 0.5625");
-        assert_eq!(depth(&later), 1);
+        let depths: Vec<usize> = (1..=9).map(|count| depth(&vec![&low[..]; count])).collect();
+        assert_eq!(depths, [1, 1, 1, 0, 1, 1, 1, 0, 1], "the fourth interval after the first trains everything");
+        assert_eq!(depth(&[&high, &low, &low, &low, &low]), 1, "the trace is 0.5625");
         let none = [None, Some(1.0), Some(1.0)];
         assert_eq!(depth(&[&low, &none, &none]), 1, "the trace of the frozen unit stays");
     }
@@ -243,8 +246,8 @@ mod tests {
     #[test]
     fn rough_histories() {
         for seed in 0..40 {
-            simulated(&|| policy(), Signal::GradientSquare, &[], rough(seed));
-            simulated(&|| policy(), Signal::GradientSquare, &[0, 5], rough(seed));
+            simulated(&|| each(40), Signal::GradientSquare, &[], rough(seed));
+            simulated(&|| each(40), Signal::GradientSquare, &[0, 5], rough(seed));
         }
         assert_eq!(chain(3).frozen(policy().as_ref(), &History::default()), [0usize; 0]);
         assert_eq!(chain(0).frozen(policy().as_ref(), &observed(Signal::GradientSquare, &[&[]])), [0usize; 0]);

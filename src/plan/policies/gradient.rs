@@ -24,8 +24,8 @@
 //! | `intervals` | intervals of the run | from 2 | 10 |
 //! | `percentile` | percentage of the units | [0, 100] | 50 |
 //!
-//! *Does nothing* in the first two intervals, with `percentile` 0 unless several units change least, and where the
-//! first unit's gradient changes most of all.
+//! *Does nothing* in the first two intervals, with `percentile` 0, and while the change of the first unit reaches
+//! the percentile.
 //!
 //! *Source.* Liu, Agarwal, Venkataraman, "AutoFreeze", arXiv 2102.01386, and YuhanLiu11/AutoFreeze, which has 12
 //! blocks written into it; here the number of units is free. At every decision it makes a new Adam, which sets the

@@ -332,11 +332,12 @@ mod tests {
 
     #[test]
     fn rough_histories() {
+        let options = PlanOptions::of("plasticity").with("every", 40).with("window", 2).with("tolerance", 0.5);
         for seed in 0..40 {
-            simulated(&|| policy(2), SIGNAL, &[], rough(seed));
-            simulated(&|| policy(2), SIGNAL, &[0, 5], rough(seed));
+            simulated(&|| find(&options).unwrap(), SIGNAL, &[], rough(seed));
+            simulated(&|| find(&options).unwrap(), SIGNAL, &[0, 5], rough(seed));
         }
-        let decisions = simulated(&|| policy(2), SIGNAL, &[0, 5], |_, _| Some(0.5));
+        let decisions = simulated(&|| find(&options).unwrap(), SIGNAL, &[0, 5], |_, _| Some(0.5));
         assert_eq!(decisions.last(), Some(&FrozenSet::prefix(6, 4)), "unit 4 is the last that trains");
         assert_eq!(policy(2).points(RUN, 6).len(), 99);
         assert_eq!(chain(3).frozen(policy(2).as_ref(), &History::default()), [0usize; 0]);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::plan::testing::{Chain, chain, six_units};
-use crate::plan::{Decision, FreezePlan, FrozenSet, History, Moment, Planner, Point, Run, build, read, write};
+use crate::plan::{Decision, FreezePlan, FrozenSet, History, Moment, Planner, Point, Preset, Run, build, read, write};
 
 static NOTHING_MEASURED: History = History { epochs: Vec::new(), observations: Vec::new() };
 
@@ -96,6 +96,35 @@ fn an_unknown_policy_is_refused_with_the_nearest() {
     let known = POLICIES.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
     assert_eq!(text("linaer"), format!("there is no policy \"linaer\" (nearest: \"linear\"), expected one of {known}"));
     assert_eq!(text("quadratic"), format!("there is no policy \"quadratic\", expected one of {known}"));
+}
+
+#[test]
+fn the_readme_lists_every_policy_with_its_settings() {
+    let readme = include_str!("../../../README.md");
+    for entry in POLICIES {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", entry.name)));
+        let row = row.unwrap_or_else(|| panic!("{} is not in the README", entry.name));
+        for knob in entry.knobs {
+            assert!(row.contains(&format!("`{}", knob.name)), "{} of {} is not in {row}", knob.name, entry.name);
+        }
+    }
+}
+
+#[test]
+fn the_card_lists_every_setting_with_its_default() {
+    for entry in POLICIES {
+        let card = entry.text();
+        for knob in entry.knobs {
+            let row = card.lines().find(|line| line.starts_with(&format!("| `{}` |", knob.name)));
+            let row = row.unwrap_or_else(|| panic!("{} is not in the card of {}", knob.name, entry.name));
+            let default = match knob.default {
+                Preset::Unset(_) => continue,
+                given => given.to_string(),
+            };
+            let shown = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default().replace('`', "");
+            assert_eq!(shown.trim(), default, "{} of {}", knob.name, entry.name);
+        }
+    }
 }
 
 #[test]

@@ -13,10 +13,15 @@ const MOST: usize = 100;
 /// Appends the section, where anything was measured.
 pub(super) fn section(body: &mut String, plan: &FreezePlan, events: &[Timed]) {
     let mut series: BTreeMap<Signal, Vec<(usize, &Vec<Option<f64>>)>> = BTreeMap::new();
+    let mut taken = 0.0;
     for timed in events {
-        if let RunEvent::Observation { step, signals } = &timed.event {
+        if let RunEvent::Observation { step, signals, seconds } = &timed.event {
+            taken += seconds;
             signals.iter().for_each(|(signal, values)| series.entry(*signal).or_default().push((*step, values)));
         }
+    }
+    if taken > 0.0 {
+        let _ = write!(body, "<h2>Measurements</h2><p>They took {taken:.2} s in all, beside the steps.</p>");
     }
     for (signal, rows) in series {
         let name = serde_json::to_value(signal).ok().and_then(|name| name.as_str().map(String::from));

@@ -65,7 +65,7 @@ fn a_phase_shows_measured_beside_predicted_and_its_proof() {
 fn decisions_rollbacks_and_measurements_are_shown() {
     let signals = [(Signal::Cka, vec![Some(0.5), None, Some(0.25)])].into();
     let page = page(vec![
-        RunEvent::Observation { step: 40, signals },
+        RunEvent::Observation { step: 40, signals, seconds: 1.5 },
         RunEvent::Decision { epoch: 3, step: 40, frozen: 2, frozen_units: 1 },
         RunEvent::Rollback {
             epoch: 3,
@@ -81,6 +81,7 @@ fn decisions_rollbacks_and_measurements_are_shown() {
         "After step 40, from epoch 3 on: 1 unit and 2 tensors frozen.",
         "Rollback after epoch 3: eval accuracy went from 0.9000 to no finite number. Back to epoch 3, step 40; freezes \
          come 2 epochs later in all.",
+        "They took 1.50 s in all",
         "<td>40</td><td>2</td><td>2.5000e-1</td><td class=\"left\">u2</td><td>5.0000e-1</td><td>5.0000e-1</td>\
          <td class=\"left\">u0</td>",
     ] {
