@@ -7,6 +7,7 @@ mod backend;
 mod budget;
 mod cli;
 mod companions;
+mod compare;
 mod costs;
 mod dropout;
 mod engines;

@@ -14,6 +14,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// The most names that changes within epochs may list: beyond, a plan is no file for anybody.
 const MOST_NAMES: usize = 5_000_000;
 
+/// Note of a plan whose policy would act within epochs and does not know their steps.
+pub const SHOWN_LATER: &str =
+    "freezes within an epoch are shown at the start of the next one: the steps of an epoch are not known";
+
 /// Makes plans of one policy for one model: ahead, and again when a run has measured more.
 pub struct Planner<'a> {
     inputs: Inputs<'a>,
@@ -249,10 +253,7 @@ impl<'a> Planner<'a> {
             let run = Run { epochs: self.inputs.epochs, steps_per_epoch: 1000 };
             let within = |step: &usize| !step.is_multiple_of(run.steps_per_epoch);
             if self.policy.points(run, self.inputs.units.len()).iter().any(within) {
-                notes.push(
-                    "freezes within an epoch are shown at the start of the next one: the steps of an epoch are not known"
-                        .into(),
-                );
+                notes.push(SHOWN_LATER.into());
             }
         }
         notes

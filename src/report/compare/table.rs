@@ -57,8 +57,8 @@ fn rows(plans: &[Compared], numbers: &[Numbers], cached: bool) -> String {
             numbers.first(),
             percent(numbers.saved),
             format!("{:.2}x", numbers.ceiling),
-            bytes(numbers.activation_bytes),
-            bytes(numbers.state_bytes),
+            bytes(numbers.activation_bytes.0),
+            bytes(numbers.state_bytes.0),
         ];
         if cached {
             row.insert(5, percent(numbers.saved_cached));
