@@ -4,6 +4,7 @@ mod adaptive;
 mod artifacts;
 mod backend;
 mod budget;
+mod ceiling;
 mod cli;
 mod companions;
 mod costs;
