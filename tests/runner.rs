@@ -5,6 +5,7 @@ mod adversarial;
 mod artifacts;
 mod backend;
 mod budget;
+mod ceiling;
 mod cli;
 mod companions;
 mod compare;

@@ -114,9 +114,17 @@ pub struct RunSection {
     /// Steps between two `step` events, at least 1; 10 by default.
     #[serde(default = "ten")]
     pub log_every: u64,
+    /// Steps that are measured before the first one, to tell what the freezing can save; 5 by default, 0 for no such
+    /// check.
+    #[serde(default = "five")]
+    pub ceiling_steps: u64,
     /// Seed of everything random but the order of rows; 0 by default.
     #[serde(default)]
     pub seed: u64,
+}
+
+fn five() -> u64 {
+    5
 }
 
 fn yes() -> bool {
