@@ -49,6 +49,20 @@ pub struct History {
     pub epochs: Vec<EpochRecord>,
     /// One for each point at which the policy wanted to be asked, in order.
     pub observations: Vec<Observation>,
+    /// Where the seconds of a step go, where that was measured before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speeds: Option<Speeds>,
+}
+
+/// Where the seconds of a step go, measured on the machine that trains.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Speeds {
+    /// Seconds that no freeze removes: data, forward pass, loss.
+    pub fixed: f64,
+    /// Seconds for each flop of the backward pass.
+    pub backward: f64,
+    /// Seconds of the update for each byte of gradient.
+    pub update: f64,
 }
 
 /// What one epoch measured.

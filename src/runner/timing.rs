@@ -12,7 +12,7 @@ use super::phase::{Phase, Share};
 use super::run::Run;
 use super::train::RunError;
 use crate::graph::Tensor;
-use crate::plan::{EpochPlan, Point, Segment, segments};
+use crate::plan::{EpochPlan, Point, Segment, Speeds, segments};
 use crate::training::TrainStep;
 use std::time::Instant;
 
@@ -74,10 +74,22 @@ impl Run<'_> {
         spent += clock.elapsed().as_secs_f64();
         let measured = self.measured(&forward, &samples, first_built, frozen_built);
         let scale = Scale::of(&self.plan, &self.prepared, &first);
+        self.history.speeds = self.speeds(&measured.step, &first);
         let ceiling = self.ceiling(&measured, &scale, samples.train.len(), spent);
         self.pace = Some(Pace::new(measured, scale));
         report(RunEvent::Ceiling(ceiling.clone()));
         Ok(Some(ceiling))
+    }
+
+    /// Returns the measured seconds as a policy takes them.
+    fn speeds(&self, step: &StepSeconds, first: &Segment) -> Option<Speeds> {
+        let entry = self.plan.epochs.get(first.first_epoch.checked_sub(1)?)?.at(first.after);
+        let per = |seconds: f64, count: u64| if count == 0 { 0.0 } else { seconds.max(0.0) / count as f64 };
+        Some(Speeds {
+            fixed: step.data + step.forward + step.rest,
+            backward: per(step.backward, entry.predicted.backward_flops),
+            update: per(step.update, entry.predicted.gradient_bytes),
+        })
     }
 
     /// Returns a segment in which no parameter trains, with the statistics and Dropouts of the segment that holds most.

@@ -35,7 +35,9 @@
 //! | `interval` | epochs from one selection to the next | from 1 | 2 |
 //!
 //! `memory` is that of gradients, optimizer slots and what the forward pass keeps for the backward pass, without the
-//! weights. `time` should weight flops by measured speeds; a history holds none, so `time` selects as `flops` does.
+//! weights. `time` is the step's seconds: what no freeze removes, and the flops of the backward pass and the bytes of
+//! gradients at the speeds that the run measured before its first step. Where none were measured (ahead of a run, or
+//! with `ceiling_steps` 0) it is `flops`. Measured times differ from run to run, so with `time` selections can too.
 //!
 //! *Does nothing* with `target` 1, unless a unit's importance is 0 or less.
 //!
@@ -52,7 +54,7 @@ use crate::cost::{Bits, Needs, Reach, StepCost};
 use crate::modules::{Unit, UnitKind};
 use crate::plan::budget::{Candidate, Effort, Item, Problem, State};
 use crate::plan::memo::Memo;
-use crate::plan::{Decision, FrozenSet, Knob, Knobs, Moment, Policy, Preset, Range, Reading, Run, Signal};
+use crate::plan::{Decision, FrozenSet, Knob, Knobs, Moment, Policy, Preset, Range, Reading, Run, Signal, Speeds};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -60,10 +62,59 @@ use std::collections::HashSet;
 #[derive(Debug)]
 pub struct Budget {
     target: f64,
-    memory: bool,
+    of: Of,
     interval: usize,
     settings: Map<String, Value>,
-    frozen: Memo<(Vec<Unit>, StepCost, Vec<Candidate>), FrozenSet>,
+    frozen: Memo<(Vec<Unit>, StepCost, Vec<Candidate>, Option<Speeds>), FrozenSet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Of {
+    Flops,
+    Time,
+    Memory,
+}
+
+/// What a selection is priced in, in whole numbers.
+#[derive(Clone, Copy, Debug)]
+enum Price {
+    Flops,
+    Bytes,
+    /// Picoseconds beside what no freeze removes.
+    Time(Speeds),
+}
+
+impl Price {
+    fn of(self, needs: &Needs) -> u64 {
+        match self {
+            Price::Flops => needs.flops.total(),
+            Price::Bytes => needs.bytes(),
+            Price::Time(speeds) => {
+                let backward = speeds.backward * needs.flops.backward() as f64;
+                (1e12 * (backward + speeds.update * needs.gradient_bytes as f64)) as u64
+            }
+        }
+    }
+
+    /// Returns the most that a step may cost, of a full one.
+    fn limit(self, target: f64, full: &Needs) -> u64 {
+        if target >= 1.0 {
+            return self.of(full);
+        }
+        // What the target leaves beside a part that stays; a share of the rest where it leaves nothing.
+        let beside = |stays: f64, rest: f64| {
+            let left = target * (stays + rest) - stays;
+            if left > 0.0 { left } else { LEAST * rest }
+        };
+        match self {
+            Price::Bytes => (target * full.bytes() as f64) as u64,
+            Price::Flops => {
+                let (forward, backward) = (full.flops.forward, full.flops.backward());
+                forward.saturating_add(beside(forward as f64, backward as f64) as u64)
+            }
+            Price::Time(speeds) => beside(1e12 * speeds.fixed, self.of(full) as f64) as u64,
+        }
+    }
 }
 
 pub(super) static ENTRY: Entry = Entry {
@@ -100,34 +151,28 @@ impl Budget {
     fn new(knobs: &Knobs<'_>) -> Budget {
         Budget {
             target: knobs.number("target"),
-            memory: knobs.word("of") == "memory",
+            of: match knobs.word("of") {
+                "memory" => Of::Memory,
+                "time" => Of::Time,
+                _ => Of::Flops,
+            },
             interval: knobs.count("interval"),
             settings: knobs.settings(),
             frozen: Memo::default(),
         }
     }
 
-    fn price(&self, needs: &Needs) -> u64 {
-        if self.memory { needs.bytes() } else { needs.flops.total() }
-    }
-
-    /// Returns the most that a step may cost.
-    fn limit(&self, full: &Needs) -> u64 {
-        if self.target >= 1.0 {
-            return self.price(full);
+    fn price(&self, at: &Moment<'_>) -> Price {
+        match (self.of, at.history.speeds) {
+            (Of::Memory, _) => Price::Bytes,
+            (Of::Time, Some(speeds)) => Price::Time(speeds),
+            _ => Price::Flops,
         }
-        if self.memory {
-            return (self.target * full.bytes() as f64) as u64;
-        }
-        let (forward, backward) = (full.flops.forward as f64, full.flops.backward() as f64);
-        let left = self.target * (forward + backward) - forward;
-        let left = if left > 0.0 { left } else { LEAST * backward };
-        full.flops.forward.saturating_add(left as u64)
     }
 
     fn select(&self, at: &Moment<'_>, candidates: Vec<Candidate>) -> FrozenSet {
         let problem = match at.step_costs.reach() {
-            Some(reach) => self.graph(at.units, &reach, candidates),
+            Some(reach) => self.graph(at.units, &reach, self.price(at), candidates),
             None => self.chain(at, candidates),
         };
         let mut chosen = problem.solve(&Effort::default()).chosen;
@@ -145,7 +190,7 @@ impl Budget {
         FrozenSet::from(chosen.iter().map(|trains| !trains).collect::<Vec<bool>>())
     }
 
-    fn graph(&self, units: &[Unit], reach: &Reach, candidates: Vec<Candidate>) -> Problem {
+    fn graph(&self, units: &[Unit], reach: &Reach, price: Price, candidates: Vec<Candidate>) -> Problem {
         let members = |unit: &Unit| {
             let held: HashSet<&str> = unit.parameters.iter().chain(&unit.shared).map(String::as_str).collect();
             reach.set(|name| held.contains(name))
@@ -155,8 +200,8 @@ impl Budget {
         members.iter().for_each(|parameters| planned.join(parameters));
         let all = reach.set(|_| true);
         let always = Bits::of(reach.parameters().len(), all.without(&planned).collect::<Vec<usize>>());
-        let limit = self.limit(&reach.cost(&all));
-        Problem::of(reach, candidates, &members, &always, |needs| self.price(needs), limit)
+        let limit = price.limit(self.target, &reach.cost(&all));
+        Problem::of(reach, candidates, &members, &always, |needs| price.of(needs), limit)
     }
 
     /// Prices the units as a chain: each needs something for itself and what all the units after it pass on. Both
@@ -167,7 +212,8 @@ impl Budget {
             let frozen = FrozenSet::from((0..size).map(|index| !trains(index)).collect::<Vec<bool>>());
             Needs::from(at.step_costs.cost(&frozen.parameters(at.units)))
         };
-        let cost = |trains: &dyn Fn(usize) -> bool| self.price(&needs(trains));
+        let price = self.price(at);
+        let cost = |trains: &dyn Fn(usize) -> bool| price.of(&needs(trains));
         let base = cost(&|_| false);
         let first = cost(&|index| index == 0);
         let own: Vec<u64> = (0..size)
@@ -188,7 +234,7 @@ impl Budget {
             let more = pass.get(index).copied().unwrap_or(0).saturating_sub(beyond);
             items.push(Item { cost: more, any: Bits::of(size, 0..=index), and: None });
         }
-        let limit = self.limit(&needs(&|_| true));
+        let limit = price.limit(self.target, &needs(&|_| true));
         Problem { candidates, items, base, limit }
     }
 }
@@ -225,7 +271,7 @@ impl Policy for Budget {
 
     fn decide(&self, at: &Moment<'_>) -> Decision {
         let candidates = candidates(at);
-        let question = (at.units.to_vec(), at.step_costs.cost(&HashSet::new()), candidates.clone());
+        let question = (at.units.to_vec(), at.step_costs.cost(&HashSet::new()), candidates.clone(), at.history.speeds);
         Decision::of(self.frozen.get(question, || self.select(at, candidates)))
     }
 
@@ -318,6 +364,24 @@ mod tests {
         let half = PlanOptions::of("budget").with("of", "memory").with("target", 0.5);
         let frozen = model.frozen(find(&half).unwrap().as_ref(), &important(&[1.0; 5]));
         assert_eq!(frozen, [2]);
+    }
+
+    #[test]
+    fn time_is_what_was_measured() {
+        let half = |of: &str| find(&PlanOptions::of("budget").with("of", of).with("target", 0.5)).unwrap();
+        let (model, mut history) = (toy(8), important(&[5.0, 1.0, 2.0, 4.0, 3.0]));
+        assert_eq!(
+            model.frozen(half("time").as_ref(), &history),
+            model.frozen(half("flops").as_ref(), &history),
+            "nothing was measured"
+        );
+        // Five updates of one second each: half of that is two of them, wherever they are.
+        let second = 1.0 / model.costs[0].gradient_bytes as f64;
+        history.speeds = Some(Speeds { fixed: 0.0, backward: 0.0, update: second });
+        assert_eq!(model.frozen(half("time").as_ref(), &history), [1, 2, 4]);
+        // Two seconds that stay leave one and a half of the seven.
+        history.speeds = Some(Speeds { fixed: 2.0, backward: 0.0, update: second });
+        assert_eq!(model.frozen(half("time").as_ref(), &history), [1, 2, 3, 4]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::plan::testing::{Chain, chain, six_units};
 use crate::plan::{Decision, FreezePlan, FrozenSet, History, Moment, Planner, Point, Preset, Run, build, read, write};
 
-static NOTHING_MEASURED: History = History { epochs: Vec::new(), observations: Vec::new() };
+static NOTHING_MEASURED: History = History { epochs: Vec::new(), observations: Vec::new(), speeds: None };
 
 /// Returns the policy of some options.
 pub(super) fn policy(options: &PlanOptions) -> Box<dyn Policy> {
