@@ -21,6 +21,7 @@ mod layering;
 mod loader;
 mod models;
 mod objectives;
+mod observe;
 mod parity;
 mod plans;
 mod proto;

@@ -15,7 +15,6 @@ use super::run::Run;
 use super::state::State;
 use super::train::{RunError, Setup};
 use crate::graph::Tensor;
-use crate::modules::Unit;
 use crate::plan::Signal;
 use crate::training::{Objective, Prepared};
 use gradients::Gradients;
@@ -65,12 +64,16 @@ impl Observer {
             problem,
         };
         let of_gradients = [Signal::GradientSum, Signal::GradientSquare, Signal::Importance];
-        if let (Some(signal), Objective::Stage { .. }) =
+        if let (Some(signal), Objective::Stage { stage, .. }) =
             (signals.iter().find(|signal| of_gradients.contains(signal)), &setup.objective)
-            && let Some(name) = without_gradient(setup, prepared, planner.units())?
         {
-            let problem = format!("the model's training step has no gradient of \"{name}\" as it is");
-            return Err(refuse(*signal, problem));
+            let frozen = planner.frozen_throughout();
+            let mut names = planner.units().iter().flat_map(|unit| &unit.parameters);
+            let hidden = |name: &&String| !frozen.contains(*name) && !stage.shows_gradient(&prepared.model.graph, name);
+            if let Some(name) = names.find(hidden) {
+                let problem = format!("the model's training step has no gradient of the loss of \"{name}\" as it is");
+                return Err(refuse(*signal, problem));
+            }
         }
         let compared: Vec<Signal> = signals.iter().copied().filter(|signal| signal.compares()).collect();
         let outputs = match compared.first() {
@@ -147,16 +150,6 @@ impl Observer {
             outputs.reference = reference;
         }
     }
-}
-
-/// Returns a parameter of a unit that trains and whose gradient the graphs do not show, if there is one.
-fn without_gradient(setup: &Setup<'_>, prepared: &Prepared, units: &[Unit]) -> Result<Option<String>, RunError> {
-    let frozen = setup.freezing.planner.map(|planner| planner.frozen_throughout()).unwrap_or_default();
-    let frozen = frozen.iter().map(String::as_str).collect();
-    let step = setup.objective.build(prepared, frozen, true, Default::default(), setup.seed)?;
-    let shown = |name: &String| step.passed.iter().any(|(port, _)| *port == crate::training::names::grad(name));
-    let mut names = units.iter().flat_map(|unit| &unit.parameters).filter(|name| step.trained.contains(name));
-    Ok(names.find(|name| !shown(name)).cloned())
 }
 
 /// Returns the elements of a tensor of floating-point numbers.

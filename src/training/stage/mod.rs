@@ -136,6 +136,17 @@ enum Holder {
 }
 
 impl Stage {
+    /// Returns whether the train graph shows the gradient of the loss of a parameter that the step trains: not where
+    /// none is taken of it as it is, or several that belong together.
+    pub fn shows_gradient(&self, graph: &Graph, parameter: &str) -> bool {
+        let Some(id) = graph.find(parameter) else { return true };
+        if !self.bindings.iter().any(|binding| binding.key == id) {
+            return true;
+        }
+        let mut taken = self.gradients.iter().filter(|gradient| gradient.xs.contains(&id));
+        taken.next().is_some_and(|gradient| gradient.y == self.loss()) && taken.next().is_none()
+    }
+
     /// Returns the number of tensors that the update keeps for a parameter: the most of any.
     pub fn slots_per_parameter(&self) -> u64 {
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
