@@ -6,16 +6,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-fn freeze_plan(args: &[&str]) -> Output {
+pub fn freeze_plan(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_freeze-plan")).args(args).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Runs a command that must fail and returns its first line of stderr.
-fn fails(args: &[&str], code: i32) -> String {
+pub fn fails(args: &[&str], code: i32) -> String {
     let output = freeze_plan(args);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}\n{stderr}");
@@ -24,7 +24,7 @@ fn fails(args: &[&str], code: i32) -> String {
     line.unwrap_or_else(|| panic!("{args:?} gave no error line:\n{stderr}")).to_string()
 }
 
-fn path(path: &Path) -> &str {
+pub fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -85,11 +85,24 @@ fn snapshot(name: &str, found: &str) {
 #[test]
 fn help_and_preview_are_as_committed() {
     let model = fixture("digits/model.onnx");
-    let all: [(&str, &[&str]); 11] = [
+    let all: [(&str, &[&str]); 13] = [
         ("help.txt", &["--help"]),
+        ("help-compare.txt", &["compare", "--help"]),
         ("help-graph.txt", &["graph", "--help"]),
         ("help-policies.txt", &["policies", "--help"]),
         ("help-train.txt", &["train", "--help"]),
+        (
+            "compare.txt",
+            &[
+                "compare",
+                path(&model),
+                "--steps=20",
+                "--policy=linear:freeze_start=0.2",
+                "--policy=freezeout:t_0=0.5,how=linear",
+                "--policy=steps:steps=3:4,6:0",
+                "--policy=gradient",
+            ],
+        ),
         ("preview.txt", &[path(&model)]),
         ("preview.csv", &[path(&model), "--format", "csv"]),
         ("preview.json", &[path(&model), "--format", "json", "--epochs", "3", "--freeze-start", "0.2"]),

@@ -20,16 +20,14 @@ use std::process::ExitCode;
 const EPOCHS: usize = 10;
 
 /// Shows freezing schedules of a model side by side
-///
-/// Without --policy, all that need neither settings nor measurements. A policy that decides by what a run measures is
-/// shown as far as it can be told ahead.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// ONNX model, or a folder of training artifacts
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// Freezing policy, with settings as NAME:KEY=VALUE,KEY=VALUE; may be repeated, also with one name. A comma starts
-    /// the next setting where KEY= follows it; others belong to the value, as in steps:steps=3:4,6:0
+    /// the next setting where KEY= follows it; others belong to the value, as in steps:steps=3:4,6:0. Without this,
+    /// all policies that need neither settings nor measurements
     #[arg(long, value_name = "NAME[:SETTINGS]")]
     policy: Vec<String>,
     /// Plan file of the same model, such as the plan.json of a run; may be repeated
@@ -72,7 +70,9 @@ pub fn run(args: &Args) -> CommandResult {
     let count = specs.len() + args.plan.len();
     if count == 1 && !specs.is_empty() {
         let text = format!("only \"{}\" is given: a comparison takes two plans or more", args.policy.join(" "));
-        return Err(Failure::new(ErrorKind::Usage, text).hint("add another --policy, such as --policy none, or --plan FILE"));
+        return Err(
+            Failure::new(ErrorKind::Usage, text).hint("add another --policy, such as --policy none, or --plan FILE")
+        );
     }
     let files = args.plan.iter().map(|path| plan::read(path)).collect::<Result<Vec<_>, _>>()?;
     let base = args.options()?;

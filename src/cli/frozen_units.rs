@@ -5,7 +5,7 @@ use super::model::Loaded;
 use super::options::word;
 use crate::error::ErrorKind;
 use crate::modules::{UnitKind, units};
-use crate::plan::{BatchNorm, FreezePlan, FrozenDropout, spoken_for};
+use crate::plan::{BatchNorm, EpochPlan, FreezePlan, FrozenDropout, spoken_for};
 use crate::planner::companions;
 use clap::Args;
 use serde::de::DeserializeOwned;
@@ -24,6 +24,11 @@ pub struct FrozenUnitArgs {
 }
 
 impl FrozenUnitArgs {
+    /// Returns true when something was asked for.
+    pub fn given(&self) -> bool {
+        self.batch_norm.is_some() || self.frozen_dropout.is_some()
+    }
+
     /// Returns what was asked of BatchNormalization.
     pub fn batch_norm(&self) -> Result<Option<BatchNorm>, Failure> {
         let wrong = |reason| Failure::new(ErrorKind::Usage, format!("--batch-norm: {reason}"));
@@ -45,6 +50,12 @@ pub struct Still {
 }
 
 impl Still {
+    /// Returns what an epoch of a plan says.
+    pub fn planned(entry: &EpochPlan) -> Still {
+        let companions = entry.statistics.iter().chain(&entry.dropout_off).cloned().collect();
+        Still { parameters: entry.frozen.clone(), companions }
+    }
+
     /// Returns what is frozen with the parameters that a plan chose, as the options or else the plan say.
     pub fn of(
         args: &FrozenUnitArgs,

@@ -102,18 +102,21 @@ pub fn run(args: &Args) -> CommandResult {
         let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
         return Err(Failure::new(ErrorKind::Usage, text));
     }
+    let mut options = args.plan.options()?;
+    options.batch_norm = args.frozen_units.batch_norm()?.unwrap_or(options.batch_norm);
+    options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
     let plan = match (planned, &args.plan_file, &stage) {
         (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
-        (_, _, Some(stage)) => stage.plan(&loaded, &args.plan.options()?, args.plan.length(), &sizes)?.plan,
+        (_, _, Some(stage)) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
         _ => {
             let slots = model::slots(&loaded, &optimizer)?;
-            model::plan(&loaded, &args.plan.options()?, args.plan.length(), slots, &sizes)?.plan
+            model::plan(&loaded, &options, args.plan.length(), slots, &sizes)?.plan
         }
     };
-    let (frozen, lr_scale) = match args.epoch {
-        None => (loaded.frozen(), BTreeMap::new()),
+    let (frozen, lr_scale, entry) = match args.epoch {
+        None => (loaded.frozen(), BTreeMap::new(), None),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {
-            Some(entry) => (entry.frozen.clone(), entry.lr_scale.clone()),
+            Some(entry) => (entry.frozen.clone(), entry.lr_scale.clone(), Some(entry)),
             None => {
                 let text = format!("--epoch {epoch}: the plan has epochs 1 to {}", plan.epochs.len());
                 return Err(Failure::new(ErrorKind::Usage, text));
@@ -132,7 +135,10 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let scaled = lr_scale.iter().filter(|(_, factor)| **factor != 1.0);
     let rates: Rates<'_> = scaled.map(|(name, factor)| (name.as_str(), Rate::Fixed(*factor))).collect();
-    let still = Still::of(&args.frozen_units, &loaded, &plan, frozen, dropout != Dropout::AsExported)?;
+    let still = match entry.filter(|_| args.plan_file.is_none() || !args.frozen_units.given()) {
+        Some(entry) => Still::planned(entry),
+        None => Still::of(&args.frozen_units, &loaded, &plan, frozen, dropout != Dropout::AsExported)?,
+    };
     let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
     let mut loss = match (loss, found) {
         (Some(kind), _) => LossSpec::new(kind),

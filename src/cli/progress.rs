@@ -73,6 +73,20 @@ impl Progress {
                     count(*delay, "epoch")
                 ));
             }
+            RunEvent::Ceiling(ceiling) => {
+                let mut sentences = ceiling.sentences();
+                if let Some(reason) = sentences.last_mut().filter(|_| ceiling.reason.is_some()) {
+                    reason.insert_str(0, "warning: ");
+                }
+                sentences.iter().for_each(|sentence| self.line(sentence));
+            }
+            RunEvent::Gain { predicted, steps, gain, .. } => self.line(&format!(
+                "predicted to save {}; the steps saved {}, with phase changes {}",
+                percent(*predicted),
+                percent(*steps),
+                percent(*gain)
+            )),
+            RunEvent::Speed { .. } => {}
             RunEvent::Checkpoint { .. } | RunEvent::Proof { .. } | RunEvent::Observation { .. } => {}
             RunEvent::End { .. } => self.bar.finish_and_clear(),
         }
@@ -87,6 +101,11 @@ impl Progress {
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+fn percent(fraction: f64) -> String {
+    let percent = 100.0 * fraction;
+    if percent.abs() < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -18,8 +18,8 @@ use crate::plan::{FreezePlan, Run, segments};
 use crate::planner::identify;
 use crate::report;
 use crate::runner::{
-    Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed, locate,
-    train,
+    Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed,
+    check_ceiling, locate, train,
 };
 use crate::training::stage::{Stage, StageError};
 use crate::training::{Objective, Own, Prepared, Rates, TrainingError, trained_edits};
@@ -46,6 +46,10 @@ pub struct Args {
     /// Do not show the plan first
     #[arg(long)]
     no_plan: bool,
+    /// Measure a few steps, print what the freezing can save, and stop before the first step; the run's folder is
+    /// left as it is
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     runtime: RuntimeArgs,
 }
@@ -77,29 +81,35 @@ pub fn run(args: &Args) -> CommandResult {
     let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", |loaded| fit(&job, &loss, loaded, &plan))?;
     let Fitted { prepared, stage, train: train_data, eval: eval_data } = fitted;
     let objective = objective(&job, &loss, stage.as_ref())?;
-    RunFolder::check(&job, args)?;
+    if !args.dry_run {
+        RunFolder::check(&job, args)?;
+    }
     if !args.no_plan {
         eprint!("{}", lines(&report::plan_table(&plan)));
         eprintln!();
     }
     let mut engine = engine(&args.runtime, job.run.threads)?;
-    let folder = RunFolder::open(&job.run.dir)?;
-    output::write_file(&folder.path.join("plan.json"), plan.to_json().as_bytes())?;
-    output::write_file(&folder.path.join("job.toml"), job.resolved().as_bytes())?;
-    let stop = on_interrupt();
-    let setup = Setup {
+    let mut setup = Setup {
         prepared: &prepared,
-        freezing: Freezing::with(&plan, &planner, &options),
+        freezing: Freezing::with(&plan, &planner, &options).checked_on(job.run.ceiling_steps as usize),
         objective,
         schedule: &schedule,
         train: &train_data,
         eval: eval_data.as_ref(),
-        checkpoints: Some(folder.path.join("checkpoints")),
+        checkpoints: None,
         seed: job.run.seed,
         recompute: &job.run.recompute,
         log_every: 1,
         accumulate: job.run.accumulate as usize,
     };
+    if args.dry_run {
+        return dry_run(engine.as_mut(), &setup);
+    }
+    let folder = RunFolder::open(&job.run.dir)?;
+    output::write_file(&folder.path.join("plan.json"), plan.to_json().as_bytes())?;
+    output::write_file(&folder.path.join("job.toml"), job.resolved().as_bytes())?;
+    setup.checkpoints = Some(folder.path.join("checkpoints"));
+    let stop = on_interrupt();
     let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
     output::write_file(&folder.path.join("plan.json"), outcome.plan.to_json().as_bytes())?;
     let path = folder.path.join("model.onnx");
@@ -118,6 +128,22 @@ pub fn run(args: &Args) -> CommandResult {
     }
     output::write_model(&path, |data| loaded.file.rewrite_encoded(&edits, data, LARGEST))?;
     finish(&outcome, &path)
+}
+
+/// Prints what the freezing can save.
+fn dry_run(engine: &mut dyn Engine, setup: &Setup<'_>) -> CommandResult {
+    let found = check_ceiling(engine, setup, &mut |event| {
+        if let RunEvent::Warning { message } = event {
+            eprintln!("warning: {message}");
+        }
+    })?;
+    let sentences = match (found, setup.freezing.ceiling_steps) {
+        (Some(ceiling), _) => ceiling.sentences(),
+        (None, 0) => vec!["nothing is measured: ceiling_steps is 0".into()],
+        (None, _) => vec!["nothing is frozen in any epoch: there is nothing to save".into()],
+    };
+    output::emit(&format!("{}\n", sentences.join("\n")), None)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the settings over the job file: where it has no section `[loss]` or `[optimizer]` and its

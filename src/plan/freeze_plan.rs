@@ -278,6 +278,9 @@ pub struct Summary {
     pub uncounted_nodes: usize,
     /// Names of trainable parameters that keep the backward pass alive below frozen ones.
     pub keeps_backward_alive: Vec<String>,
+    /// What `cost_ratio` would be with these frozen as well, where that is less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_alive: Option<f64>,
     /// Sentences for a person.
     pub notes: Vec<String>,
 }

@@ -4,15 +4,19 @@ use super::freeze_plan::*;
 use super::options::check_epochs;
 use super::selection::{Wish, wishes};
 use super::summary::summary;
-use super::{Accompanied, Decision, History, Inputs, Moment, PlanError, Policy, Run};
+use super::{Accompanied, Decision, FrozenSet, History, Inputs, Moment, PlanError, Policy, Run};
 use crate::cost::{Flops, StepCost, UnitCost};
 use crate::modules::Unit;
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// The most names that changes within epochs may list: beyond, a plan is no file for anybody.
 const MOST_NAMES: usize = 5_000_000;
+
+/// Note of a plan whose policy would act within epochs and does not know their steps.
+pub const SHOWN_LATER: &str =
+    "freezes within an epoch are shown at the start of the next one: the steps of an epoch are not known";
 
 /// Makes plans of one policy for one model: ahead, and again when a run has measured more.
 pub struct Planner<'a> {
@@ -177,6 +181,27 @@ impl<'a> Planner<'a> {
         Ok(Some(result))
     }
 
+    /// Returns the entry of a plan that freezes all units but the last at a point: the most that a policy which lets
+    /// something train can do.
+    pub fn most(&self, at: Point) -> EpochPlan {
+        let units = self.inputs.units.len();
+        let set = FrozenSet::prefix(units, units.saturating_sub(1));
+        let fraction = set.count() as f64 / units.max(1) as f64;
+        let frozen = self.settle(&set);
+        EpochPlan {
+            epoch: at.epoch,
+            after: at.after,
+            frozen_units: frozen.units,
+            fraction,
+            predicted: self.predict(&frozen, &[]),
+            frozen: frozen.names,
+            statistics: frozen.statistics,
+            dropout_off: frozen.dropout_off,
+            lr_scale: BTreeMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
     /// Decides from a point on.
     fn fill(&self, plan: &mut FreezePlan, from: Asked<'_>) -> Result<(), PlanError> {
         let steps = self.inputs.steps_per_epoch.max(1);
@@ -228,6 +253,10 @@ impl<'a> Planner<'a> {
         plan.summary = summary(plan, self.inputs.step_costs);
         let notes = self.notes(plan);
         plan.summary.notes.splice(0..0, notes);
+        let nothing = plan.epochs.iter().flat_map(EpochPlan::stretches).all(|stretch| stretch.frozen.is_empty());
+        if nothing && self.policy.is_adaptive() && from.history.observations.is_empty() {
+            plan.summary.verdict = "What this policy saves depends on what the run measures.".into();
+        }
         Ok(())
     }
 
@@ -245,10 +274,7 @@ impl<'a> Planner<'a> {
             let run = Run { epochs: self.inputs.epochs, steps_per_epoch: 1000 };
             let within = |step: &usize| !step.is_multiple_of(run.steps_per_epoch);
             if self.policy.points(run, self.inputs.units.len()).iter().any(within) {
-                notes.push(
-                    "freezes within an epoch are shown at the start of the next one: the steps of an epoch are not known"
-                        .into(),
-                );
+                notes.push(SHOWN_LATER.into());
             }
         }
         notes
@@ -318,6 +344,12 @@ impl<'a> Planner<'a> {
         if let Some(reason) = reason {
             return Err(self.refused(asked.at, reason));
         }
+        Ok((self.settle(&frozen), fraction))
+    }
+
+    /// Returns what is frozen where a policy freezes a set of units.
+    fn settle(&self, frozen: &FrozenSet) -> Frozen {
+        let units = self.inputs.units;
         let training = units.iter().enumerate().filter(|(index, _)| !frozen.contains(*index));
         let in_use: HashSet<&str> = training.flat_map(|(_, unit)| unit.shared.iter().map(String::as_str)).collect();
         let (mut names, mut explicit) = (Vec::new(), HashSet::new());
@@ -339,7 +371,7 @@ impl<'a> Planner<'a> {
             held.peek().is_some() && held.all(|name| all.contains(name.as_str()))
         };
         result.units = units.iter().filter(whole).count();
-        Ok((result, fraction))
+        result
     }
 
     /// Returns a frozen set with what goes with it.

@@ -25,6 +25,7 @@ pub(super) fn summary(plan: &FreezePlan, step_costs: &dyn StepCosts) -> Summary 
     let segments = segments(plan);
     let freezing: Vec<&Segment> = segments.iter().filter(|segment| !segment.frozen.is_empty()).collect();
     let alive = alive(&freezing, step_costs);
+    let without = if alive.is_empty() { None } else { without_alive(plan, &freezing, step_costs) };
     let (counted, nodes) = step_costs.counted();
     let mut summary = Summary {
         cost_ratio,
@@ -36,6 +37,7 @@ pub(super) fn summary(plan: &FreezePlan, step_costs: &dyn StepCosts) -> Summary 
         nodes,
         uncounted_nodes: nodes - counted,
         keeps_backward_alive: alive.iter().map(|alive| alive.name.clone()).collect(),
+        without_alive: without.filter(|ratio| *ratio < cost_ratio),
         notes: notes(plan, &segments, &freezing, &alive, step_costs),
     };
     let most_missing = 2 * summary.uncounted_nodes > nodes;
@@ -43,7 +45,7 @@ pub(super) fn summary(plan: &FreezePlan, step_costs: &dyn StepCosts) -> Summary 
         (true, _) => pays(&summary),
         (false, None) if most_missing => "What this schedule saves cannot be told.".to_string(),
         (false, Some(reason)) => format!("This schedule cannot pay: {reason}."),
-        (false, None) => cannot_pay(plan, &freezing, &summary, step_costs),
+        (false, None) => cannot_pay(plan, &freezing, &summary),
     };
     summary.verdict = match summary.uncounted_nodes {
         0 => sentence,
@@ -51,6 +53,24 @@ pub(super) fn summary(plan: &FreezePlan, step_costs: &dyn StepCosts) -> Summary 
         missing => format!("A partial estimate, {missing} of {nodes} nodes have no count. {sentence}"),
     };
     summary
+}
+
+impl Summary {
+    /// Returns the parameters, with their verb, because of which a freeze saves much less than it could: frozen as well,
+    /// they would save half as much again, and at least 2 % more of the compute.
+    pub fn held_back(&self) -> Option<String> {
+        let (saved, could) = (1.0 - self.cost_ratio, 1.0 - self.without_alive?);
+        (could - saved >= WORTH && could >= 1.5 * saved).then(|| self.alive())?
+    }
+
+    fn alive(&self) -> Option<String> {
+        Some(match self.keeps_backward_alive.as_slice() {
+            [] => return None,
+            [one] => format!("parameter \"{one}\" keeps"),
+            [one, two] => format!("parameters \"{one}\" and \"{two}\" keep"),
+            [one, rest @ ..] => format!("parameter \"{one}\" and {} more keep", rest.len()),
+        })
+    }
 }
 
 fn percent(ratio: f64) -> String {
@@ -73,6 +93,14 @@ fn pays(summary: &Summary) -> String {
     } else {
         format!("; with a cached prefix {cached}, {:.2}x", summary.cached_ceiling)
     };
+    if let (Some(alive), Some(ratio)) = (summary.held_back(), summary.without_alive) {
+        return format!(
+            "This schedule cannot save more than {plain} of the compute, a speedup of {:.2}x{with_cache}, because {alive} \
+             the backward pass alive; frozen as well, it would save {}.",
+            summary.ceiling,
+            percent(ratio)
+        );
+    }
     format!("This schedule saves at most {plain} of the compute, a speedup of {:.2}x{with_cache}.", summary.ceiling)
 }
 
@@ -92,12 +120,12 @@ fn why_nothing(plan: &FreezePlan, freezing: &[&Segment]) -> Option<String> {
     Some(reason.into())
 }
 
-fn cannot_pay(plan: &FreezePlan, freezing: &[&Segment], summary: &Summary, step_costs: &dyn StepCosts) -> String {
+fn cannot_pay(plan: &FreezePlan, freezing: &[&Segment], summary: &Summary) -> String {
     let head = format!("This schedule cannot pay: it saves {} of the compute, ", percent(summary.cached_cost_ratio));
-    if let Some((names, ratio)) = without_alive(plan, freezing, step_costs).filter(|(_, ratio)| 1.0 - ratio >= WORTH) {
-        let verb = if names.contains("\" and ") { "keep" } else { "keeps" };
+    let without = summary.without_alive.filter(|ratio| 1.0 - ratio >= WORTH);
+    if let (Some(alive), Some(ratio)) = (summary.alive(), without) {
         return format!(
-            "{head}because {names} {verb} the backward pass alive; frozen as well, it would save {}.",
+            "{head}because {alive} the backward pass alive; frozen as well, it would save {}.",
             percent(ratio)
         );
     }
@@ -116,11 +144,10 @@ fn cannot_pay(plan: &FreezePlan, freezing: &[&Segment], summary: &Summary, step_
     }
 }
 
-/// Returns the parameters that keep the backward pass alive and the cost of the plan, relative to
-/// nothing frozen, when they are frozen with the rest.
-fn without_alive(plan: &FreezePlan, freezing: &[&Segment], step_costs: &dyn StepCosts) -> Option<(String, f64)> {
+/// Returns the cost of the plan, relative to nothing frozen, when the parameters that keep the backward pass alive are
+/// frozen with the rest.
+fn without_alive(plan: &FreezePlan, freezing: &[&Segment], step_costs: &dyn StepCosts) -> Option<f64> {
     let nothing = step_costs.cost(&HashSet::new()).total() as f64;
-    let mut named: Vec<String> = Vec::new();
     let mut saved = 0.0;
     for segment in freezing {
         let frozen: HashSet<&str> = segment.held().collect();
@@ -128,16 +155,8 @@ fn without_alive(plan: &FreezePlan, freezing: &[&Segment], step_costs: &dyn Step
         let all = frozen.iter().copied().chain(alive.iter().map(String::as_str)).collect();
         let epochs = segment.last_epoch - segment.first_epoch + 1;
         saved += epochs as f64 * (nothing - step_costs.cost(&all).total() as f64);
-        let new: Vec<String> = alive.into_iter().filter(|name| !named.contains(name)).collect();
-        named.extend(new);
     }
-    let list = match named.as_slice() {
-        [] => return None,
-        [one] => format!("parameter \"{one}\""),
-        [one, two] => format!("parameters \"{one}\" and \"{two}\""),
-        [one, rest @ ..] => format!("parameter \"{one}\" and {} more", rest.len()),
-    };
-    (nothing > 0.0).then(|| (list, 1.0 - saved / (nothing * plan.epochs.len() as f64)))
+    (nothing > 0.0).then(|| 1.0 - saved / (nothing * plan.epochs.len() as f64))
 }
 
 /// Returns the unit that is never frozen and costs most, with its share of the cost of all units, where
@@ -324,7 +343,8 @@ mod tests {
                 model: Chain { alive: Some("u0.weight"), ..chain(4) },
                 epochs: 10,
                 options: options(&[], &["u0"]).with("freeze_start", 0.0),
-                verdict: "This schedule saves at most 2.7 % of the compute, a speedup of 1.03x.",
+                verdict: "This schedule cannot save more than 2.7 % of the compute, a speedup of 1.03x, because parameter \
+                          \"u0.weight\" keeps the backward pass alive; frozen as well, it would save 7.3 %.",
                 notes: &[
                     "parameter \"u0.weight\" keeps the backward pass alive in epochs 8 to 10, so freezes that come \
                      after it in the model save only weight gradients",

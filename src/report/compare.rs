@@ -56,12 +56,8 @@ impl Compared {
     fn caution(&self) -> Option<String> {
         match &self.known {
             Known::Ahead => None,
-            Known::Measured => {
-                Some("decides by what the run measures: what it freezes is not known ahead".into())
-            }
-            Known::Assuming(assumption) => {
-                Some(format!("decides by what the run measures; the numbers assume: {assumption}"))
-            }
+            Known::Measured => Some("decides by what the run measures: what it freezes is not known ahead".into()),
+            Known::Assuming(assumption) => Some(format!("decides by what the run measures; {assumption}")),
             Known::File(evidence) => Some(format!("a plan {evidence}")),
         }
     }

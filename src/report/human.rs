@@ -76,18 +76,22 @@ pub(super) fn plural(count: u64, word: &str) -> String {
     format!("{} {word}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-/// A run of consecutive epochs with one frozen set.
+/// A run of steps with one frozen set.
 pub(super) struct Run<'a> {
-    /// Its epochs, at least one.
-    pub(super) epochs: &'a [EpochPlan],
+    /// Its entries in the plan, at least one.
+    pub(super) stretches: Vec<&'a EpochPlan>,
     /// The last unit that is newly frozen as a whole.
     pub(super) newly: Option<&'a PlannedUnit>,
 }
 
 impl Run<'_> {
-    /// Returns the epoch numbers, such as `3` or `3-6`.
+    /// Returns the epoch numbers, such as `3` or `3-6`, and of a run that starts within an epoch that and its first
+    /// step, such as `6, step 13`.
     pub(super) fn numbers(&self) -> String {
-        range(self.first().epoch.to_string(), self.last().epoch.to_string())
+        match self.first() {
+            EpochPlan { epoch, after: 0, .. } => range(epoch.to_string(), self.last().epoch.to_string()),
+            EpochPlan { epoch, after, .. } => format!("{epoch}, step {}", after + 1),
+        }
     }
 
     /// Returns the schedule's values, such as `0.20` or `0.20-0.38`.
@@ -95,14 +99,14 @@ impl Run<'_> {
         range(format!("{:.2}", self.first().fraction), format!("{:.2}", self.last().fraction))
     }
 
-    /// Returns the first epoch.
+    /// Returns the first entry.
     pub(super) fn first(&self) -> &EpochPlan {
-        self.epochs.first().expect("invariant: chunk_by yields no empty run")
+        self.stretches.first().expect("invariant: chunk_by yields no empty run")
     }
 
-    /// Returns the last epoch.
+    /// Returns the last entry.
     pub(super) fn last(&self) -> &EpochPlan {
-        self.epochs.last().expect("invariant: chunk_by yields no empty run")
+        self.stretches.last().expect("invariant: chunk_by yields no empty run")
     }
 }
 
@@ -110,19 +114,34 @@ fn range(first: String, last: String) -> String {
     if first == last { first } else { format!("{first}-{last}") }
 }
 
-/// Returns the runs of epochs with one frozen set.
+/// Returns the runs of steps with one frozen set.
 pub(super) fn runs(plan: &FreezePlan) -> Vec<Run<'_>> {
+    alike(plan, plan.epochs.iter().flat_map(EpochPlan::stretches).collect())
+}
+
+/// Returns the runs of epochs that end with one frozen set, each epoch as it ends.
+pub(super) fn ends(plan: &FreezePlan) -> Vec<Run<'_>> {
+    alike(plan, plan.epochs.iter().map(|epoch| epoch.changes.last().unwrap_or(epoch)).collect())
+}
+
+fn alike<'a>(plan: &'a FreezePlan, stretches: Vec<&'a EpochPlan>) -> Vec<Run<'a>> {
     let mut before: HashSet<&str> = HashSet::new();
     let mut runs = Vec::new();
-    for epochs in plan.epochs.chunk_by(|a, b| a.frozen == b.frozen) {
-        let frozen: HashSet<&str> = epochs.iter().take(1).flat_map(|e| e.frozen.iter().map(String::as_str)).collect();
+    for stretches in stretches.chunk_by(|a, b| held(a) == held(b)) {
+        let frozen: HashSet<&str> =
+            stretches.iter().take(1).flat_map(|e| e.frozen.iter().map(String::as_str)).collect();
         let is_new = |name: &String| frozen.contains(name.as_str()) && !before.contains(name.as_str());
         let whole = |unit: &PlannedUnit| unit.parameters.iter().all(|name| frozen.contains(name.as_str()));
         let newly = plan.units.iter().rfind(|unit| unit.parameters.iter().any(is_new) && whole(unit));
-        runs.push(Run { epochs, newly });
+        runs.push(Run { stretches: stretches.to_vec(), newly });
         before = frozen;
     }
     runs
+}
+
+/// Returns all that an entry holds frozen.
+pub(super) fn held(entry: &EpochPlan) -> [&Vec<String>; 3] {
+    [&entry.frozen, &entry.statistics, &entry.dropout_off]
 }
 
 /// Returns when a unit freezes first: an epoch, `part` when never as a whole, or `never`.
@@ -180,9 +199,7 @@ pub(super) fn conduct(plan: &FreezePlan) -> Vec<String> {
     let factors = || stretches().flat_map(|stretch| stretch.lr_scale.values().copied());
     if factors().next().is_some() {
         let (low, high) = factors().fold((1.0f64, 1.0f64), |(low, high), factor| (low.min(factor), high.max(factor)));
-        sentences.push(format!(
-            "learning rates differ by parameter: factors from {low:.3} to {high:.3} where the plan says what begins"
-        ));
+        sentences.push(format!("learning rates differ by parameter, by factors from {low:.3} to {high:.3}"));
     }
     sentences
 }
@@ -258,6 +275,8 @@ pub(super) fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::testing::chain;
+    use crate::plan::{PlanOptions, build};
 
     #[test]
     fn numbers_have_three_digits() {
@@ -281,6 +300,32 @@ mod tests {
             ("1.81 GFLOP".into(), "12 B".into(), "4.20 MB".into())
         );
         assert_eq!((grouped(0), grouped(100), grouped(11_689_512)), ("0".into(), "100".into(), "11,689,512".into()));
+    }
+
+    #[test]
+    fn a_run_within_an_epoch_says_from_which_step_on() {
+        let model = chain(4);
+        let mut inputs = model.inputs(4);
+        inputs.steps_per_epoch = 10;
+        let steps = serde_json::json!([{"epoch": 2, "step": 5, "frozen": 2}, {"epoch": 4, "frozen": 3}]);
+        let plan = build(&inputs, &PlanOptions::of("steps").with("steps", steps)).unwrap();
+        let numbers = |runs: Vec<Run<'_>>| runs.iter().map(Run::numbers).collect::<Vec<_>>();
+        assert_eq!(numbers(runs(&plan)), ["1-2", "2, step 6", "4"]);
+        assert_eq!(numbers(ends(&plan)), ["1", "2, step 6", "4"]);
+        assert_eq!(freezes(&plan, &runs(&plan)), ["2", "2", "4", "never"]);
+    }
+
+    #[test]
+    fn what_a_plan_does_beside_freezing_is_told() {
+        let mut plan = build(&chain(4).inputs(4), &PlanOptions::of("none")).unwrap();
+        assert!(conduct(&plan).is_empty());
+        plan.epochs[1].statistics = vec!["bn.running_mean".into(), "bn.running_var".into()];
+        plan.epochs[2].lr_scale.insert("u1.weight".into(), 0.25);
+        let expected = [
+            "2 running statistics in frozen units stay and are used in place of those of the batch",
+            "learning rates differ by parameter, by factors from 0.250 to 1.000",
+        ];
+        assert_eq!(conduct(&plan), expected);
     }
 
     #[test]

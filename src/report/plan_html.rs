@@ -5,16 +5,19 @@ mod rows;
 mod tree;
 
 use super::human::{
-    Run, assumed, bytes, caches, flops, full, grouped, percent, plural, policy, runs, saving, unit_name, whole_step,
+    Run, assumed, bytes, caches, conduct, ends, flops, full, grouped, held, percent, plural, policy, runs, saving,
+    unit_name, whole_step,
 };
 use super::page::escape;
-use crate::plan::FreezePlan;
+use crate::plan::{EpochPlan, FreezePlan, Predicted};
 pub(super) use chart::axis;
 use chart::{Chart, Layer};
 use std::fmt::Write;
 
 /// How pages of plans look.
 pub(super) const STYLE: &str = include_str!("plan_html/page.css");
+const WITHIN: &str = "the frozen set changes within epochs: the charts show means over the steps of an epoch, the modules \
+                      each epoch as it ends";
 const SCRIPT: &str = include_str!("plan_html/page.js");
 
 /// Returns the page: what the plan saves, the cost and the memory of a step epoch by epoch, one row per
@@ -30,16 +33,19 @@ pub fn plan_html(plan: &FreezePlan) -> String {
     );
     header(&mut page, plan);
     figures(&mut page, plan);
-    if !plan.summary.notes.is_empty() {
+    let within = plan.epochs.iter().any(|epoch| !epoch.changes.is_empty());
+    let drawn = within.then(|| WITHIN.to_string());
+    let notes: Vec<String> = plan.summary.notes.iter().cloned().chain(conduct(plan)).chain(drawn).collect();
+    if !notes.is_empty() {
         page.push_str("<ul class=\"notes\">\n");
-        for note in &plan.summary.notes {
+        for note in &notes {
             let _ = writeln!(page, "<li>{}</li>", escape(note));
         }
         page.push_str("</ul>\n");
     }
-    charts(&mut page, plan, &runs);
+    charts(&mut page, plan);
     epochs(&mut page, plan, &runs);
-    tree::section(&mut page, plan, &runs);
+    tree::section(&mut page, plan, &ends(plan));
     footer(&mut page, plan);
     let _ = write!(page, "</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
     page
@@ -85,10 +91,10 @@ fn figures(page: &mut String, plan: &FreezePlan) {
         let cut = plan.epochs.iter().map(|epoch| epoch.predicted.cut_bytes).max().unwrap_or(0);
         figure("cache, per sample", &bytes(cut), "the most in any epoch");
     }
-    if let (Some(first), Some(last)) = (plan.epochs.first(), plan.epochs.last()) {
-        let all = |epoch: &crate::plan::EpochPlan| {
-            epoch.predicted.state_bytes.saturating_add(epoch.predicted.activation_bytes)
-        };
+    if let (Some(first), Some(last)) =
+        (plan.epochs.first(), plan.epochs.last().map(|last| last.changes.last().unwrap_or(last)))
+    {
+        let all = |epoch: &EpochPlan| epoch.predicted.state_bytes.saturating_add(epoch.predicted.activation_bytes);
         let note = format!("of {} in epoch 1, beside the weights", bytes(all(first)));
         figure("memory in the last epoch", &bytes(all(last)), &note);
         let units = format!("of {} in the last epoch", grouped(plan.units.len() as u64));
@@ -97,15 +103,20 @@ fn figures(page: &mut String, plan: &FreezePlan) {
     page.push_str("</dl>\n");
 }
 
-fn charts(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
-    let counted = runs.iter().all(|run| run.first().predicted.forward_flops > 0);
+fn charts(page: &mut String, plan: &FreezePlan) {
+    let counted = plan.epochs.iter().all(|epoch| epoch.predicted.forward_flops > 0);
     if plan.epochs.is_empty() || !counted {
         return;
     }
-    let layer = |name, class, value: fn(&crate::plan::Predicted) -> u64| Layer {
-        name,
-        class,
-        values: runs.iter().map(|run| (run.epochs.len(), value(&run.first().predicted))).collect(),
+    let steps = plan.assumed.steps_per_epoch;
+    let still = |a: &EpochPlan, b: &EpochPlan| a.changes.is_empty() && b.changes.is_empty() && held(a) == held(b);
+    let runs: Vec<&[EpochPlan]> = plan.epochs.chunk_by(still).collect();
+    let layer = |name, class, value: fn(&Predicted) -> u64| {
+        let mean = |epoch: &EpochPlan| match epoch.changes.is_empty() {
+            true => value(&epoch.predicted),
+            false => epoch.mean(steps, |predicted| value(predicted) as f64) as u64,
+        };
+        Layer { name, class, values: runs.iter().map(|run| (run.len(), run.first().map_or(0, mean))).collect() }
     };
     let per_step = format!("per step at {}", escape(&assumed(plan)));
     let mut cost = Chart {
@@ -121,7 +132,7 @@ fn charts(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
     };
     if caches(plan) {
         let full = full(plan).map_or(0.0, |full| full.forward_flops.saturating_add(full.backward_flops) as f64);
-        let points = plan.epochs.iter().map(|epoch| (epoch.predicted.cached_step_cost * full) as u64);
+        let points = plan.epochs.iter().map(|epoch| (epoch.mean(steps, |p| p.cached_step_cost) * full) as u64);
         cost.line = Some(("with a cache", points.collect())).filter(|_| full > 0.0);
     }
     let memory = Chart {

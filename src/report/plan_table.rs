@@ -1,6 +1,8 @@
 //! The preview in a terminal of 80 columns.
 
-use super::human::{assumed, bytes, caches, clean, percent, plural, policy, runs, saving, unit_name, whole_step};
+use super::human::{
+    assumed, bytes, caches, clean, conduct, percent, plural, policy, runs, saving, unit_name, whole_step,
+};
 use crate::plan::FreezePlan;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
@@ -8,7 +10,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 pub(super) const WIDTH: usize = 80;
 
 /// Returns the plan as text of at most 80 columns: the model, what a step costs with nothing frozen,
-/// one row per run of epochs with the same frozen set, and what it saves. Column `step cost` is the
+/// one row per run of steps with the same frozen set, and what it saves. Column `step cost` is the
 /// flops of a step relative to nothing frozen, `cached` the same with a cached prefix once it is
 /// filled, `kept` the bytes that the forward pass keeps for the backward pass, `grad+opt` those of
 /// gradients and optimizer slots.
@@ -32,7 +34,7 @@ pub fn plan_table(plan: &FreezePlan) -> String {
     text += &rows(plan);
     text.push('\n');
     text += &wrap(&saving(plan));
-    for note in &plan.summary.notes {
+    for note in plan.summary.notes.iter().chain(&conduct(plan)) {
         text += &wrap(&format!("note: {}", clean(note)));
     }
     text

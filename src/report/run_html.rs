@@ -1,5 +1,12 @@
 //! A run as one self-contained HTML page: no scripts, nothing loaded from elsewhere.
 
+mod decisions;
+mod observations;
+mod phases;
+#[cfg(test)]
+mod tests;
+
+use super::human::{conduct, policy};
 use super::page::{escape, head};
 use crate::plan::FreezePlan;
 use crate::runner::{RunEvent, Timed};
@@ -8,15 +15,6 @@ use std::fmt::Write;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 220.0;
 const LEFT: f64 = 56.0;
-
-struct PhaseRow {
-    epoch: usize,
-    frozen: usize,
-    units: usize,
-    prepare: f64,
-    predicted: f64,
-    steps: Vec<f64>,
-}
 
 /// Returns the page of a run.
 pub fn run_html(plan: &FreezePlan, events: &[Timed]) -> String {
@@ -40,7 +38,9 @@ pub fn run_html(plan: &FreezePlan, events: &[Timed]) -> String {
     if !eval.is_empty() {
         let _ = write!(body, "<h2>Eval loss by epoch</h2>{}", curve(&eval, &[]));
     }
-    phases(&mut body, &phase_rows(events));
+    phases::section(&mut body, events);
+    decisions::section(&mut body, events);
+    observations::section(&mut body, plan, events);
     epochs(&mut body, events);
     body.push_str("</html>\n");
     body
@@ -82,7 +82,10 @@ fn summary(body: &mut String, plan: &FreezePlan, events: &[Timed]) {
     if !events.iter().any(|timed| matches!(timed.event, RunEvent::End { .. })) {
         row("Status", "did not end".into());
     }
-    row("Policy", plan.policy.name.clone());
+    row("Policy", policy(plan));
+    for sentence in conduct(plan) {
+        row("Also", sentence);
+    }
     row("Predicted cost of the run", format!("{:.1} % of an unfrozen one", plan.summary.cost_ratio * 100.0));
     body.push_str("</dl>");
 }
@@ -93,29 +96,6 @@ fn per_epoch(events: &[Timed], metric: &str) -> Vec<(f64, f64)> {
         _ => None,
     };
     events.iter().filter_map(value).collect()
-}
-
-fn phase_rows(events: &[Timed]) -> Vec<PhaseRow> {
-    let mut rows: Vec<PhaseRow> = Vec::new();
-    for timed in events {
-        match &timed.event {
-            RunEvent::Phase { epoch, frozen, frozen_units, seconds, predicted_step_cost, .. } => rows.push(PhaseRow {
-                epoch: *epoch,
-                frozen: *frozen,
-                units: *frozen_units,
-                prepare: *seconds,
-                predicted: *predicted_step_cost,
-                steps: Vec::new(),
-            }),
-            RunEvent::Step { seconds, .. } => {
-                if let Some(row) = rows.last_mut() {
-                    row.steps.push(*seconds);
-                }
-            }
-            _ => {}
-        }
-    }
-    rows
 }
 
 /// First step of every phase after the first, for the marks in the curve.
@@ -130,36 +110,6 @@ fn phase_steps(events: &[Timed]) -> Vec<f64> {
         }
     }
     marks
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
-}
-
-fn phases(body: &mut String, rows: &[PhaseRow]) {
-    body.push_str(
-        "<h2>Phases</h2><div class=\"wide\"><table><tr><th>from epoch</th><th>frozen units</th><th>frozen tensors</th>\
-         <th>ready in (s)</th><th>steps</th><th>median step (ms)</th><th>relative</th><th>predicted</th></tr>",
-    );
-    let first = rows.first().and_then(|row| median(&row.steps));
-    for row in rows {
-        let step = median(&row.steps);
-        let relative = step.zip(first).map_or("-".into(), |(step, first)| format!("{:.0} %", step / first * 100.0));
-        let _ = write!(
-            body,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{relative}</td><td>{:.0} %</td></tr>",
-            row.epoch,
-            row.units,
-            row.frozen,
-            row.prepare,
-            row.steps.len(),
-            step.map_or("-".into(), |step| format!("{:.2}", step * 1e3)),
-            row.predicted * 100.0,
-        );
-    }
-    body.push_str("</table></div>");
 }
 
 fn epochs(body: &mut String, events: &[Timed]) {
@@ -180,7 +130,8 @@ fn epochs(body: &mut String, events: &[Timed]) {
 
 fn curve(points: &[(f64, f64)], marks: &[f64]) -> String {
     let (low, high) = points.iter().fold((f64::MAX, f64::MIN), |(low, high), (_, y)| (low.min(*y), high.max(*y)));
-    let (first, last) = (points[0].0, points[points.len() - 1].0);
+    // After a rollback steps come a second time.
+    let (first, last) = points.iter().fold((f64::MAX, f64::MIN), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
     let span = if high > low { high - low } else { 1.0 };
     let x = |value: f64| LEFT + (value - first) / (last - first).max(1e-9) * (WIDTH - LEFT - 10.0);
     let y = |value: f64| 10.0 + (high - value) / span * (HEIGHT - 40.0);

@@ -1,5 +1,6 @@
 //! What a run reports while it runs; one JSON object each in `events.jsonl`.
 
+use super::ceiling::Ceiling;
 use crate::plan::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -111,6 +112,45 @@ pub enum RunEvent {
         after: Option<f64>,
         /// Epochs by which freezes are put off in all.
         delay: usize,
+    },
+    /// What the schedule can save, told from a few steps before the first one.
+    Ceiling(Ceiling),
+    /// The steps of one frozen set are over.
+    Speed {
+        /// First epoch of them, from 1.
+        epoch: usize,
+        /// Steps of that epoch that come before.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        after: usize,
+        /// Steps.
+        steps: usize,
+        /// Predicted seconds of a step, with making the batch.
+        predicted_seconds: f64,
+        /// Median of the seconds of a step, with making the batch; the first two are left out.
+        median_seconds: f64,
+        /// Predicted seconds of the change to this frozen set; 0 where no graphs are built and for the first.
+        predicted_change_seconds: f64,
+        /// Seconds of the change to this frozen set, with what its first two steps took beyond the median; 0 for the
+        /// first.
+        change_seconds: f64,
+    },
+    /// What freezing saved beside what it was predicted to save, for the steps that were done.
+    Gain {
+        /// Predicted fraction of the time of a run with nothing frozen that is saved, less the phase changes.
+        predicted: f64,
+        /// As `predicted`, without the phase changes.
+        predicted_steps: f64,
+        /// Measured fraction that the steps saved: each at the median of its frozen set against the median of the
+        /// first, which is scaled as predicted where something is frozen in it already.
+        steps: f64,
+        /// As `steps`, less the phase changes.
+        gain: f64,
+        /// Seconds of all steps at the median of the first frozen set.
+        seconds_without: f64,
+        /// Seconds of all steps at the medians of their frozen sets, and of the phase changes.
+        seconds_with: f64,
+        /// Seconds of the phase changes.
+        change_seconds: f64,
     },
     /// A step is done.
     Step {

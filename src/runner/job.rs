@@ -114,9 +114,17 @@ pub struct RunSection {
     /// Steps between two `step` events, at least 1; 10 by default.
     #[serde(default = "ten")]
     pub log_every: u64,
+    /// Steps that are measured before the first one, to tell what the freezing can save; 5 by default, 0 for no such
+    /// check.
+    #[serde(default = "five")]
+    pub ceiling_steps: u64,
     /// Seed of everything random but the order of rows; 0 by default.
     #[serde(default)]
     pub seed: u64,
+}
+
+fn five() -> u64 {
+    5
 }
 
 fn yes() -> bool {
@@ -273,6 +281,7 @@ impl Job {
             let place = place.unwrap_or(Place::Line(1));
             return Err(fail(Reason::Value { key: key.into(), place, reason }));
         }
+        job.drop_settings_of_another_policy(&root);
         job.check_policy(&root).map_err(fail)?;
         job.resolve(&folder_of(file));
         Ok(job)
@@ -282,6 +291,16 @@ impl Job {
     pub fn objective(&self) -> Option<LossSpec> {
         let sum = (!self.losses.is_empty()).then(|| LossSpec::sum(self.losses.clone()));
         self.loss.clone().or(sum)
+    }
+
+    /// Drops the settings that the file gives its policy where `--set` asks for another one, which has no such.
+    fn drop_settings_of_another_policy(&mut self, root: &tree::Node) {
+        let Some(freeze) = root.get("freeze") else { return };
+        let asked = |key: &str| freeze.get(key).is_some_and(|node| node.place == Place::Set);
+        let Some(entry) = policies::entry(&self.freeze.policy).filter(|_| asked("policy")) else { return };
+        let has = |entry: &policies::Entry, name: &str| entry.knobs.iter().any(|knob| knob.name == name);
+        let elsewhere = |name: &str| policies::POLICIES.iter().any(|entry| has(entry, name));
+        self.freeze.knobs.retain(|name, _| asked(name) || has(entry, name) || !elsewhere(name));
     }
 
     /// Refuses a policy that there is none of, or a setting that it does not have or take.
@@ -428,6 +447,16 @@ dir = "runs/first"
         let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
         let freeze = PlanOptions { unit: Some(job.freeze.unit()), ..job.freeze.clone() }.with("arithmetic", "composer");
         assert_eq!(again, Job { freeze, ..job });
+    }
+
+    #[test]
+    fn another_policy_by_set_leaves_the_settings_of_the_first_behind() {
+        let job = parse(DESIGN, &["freeze.policy=geometric", "freeze.alpha=0.25"]).unwrap();
+        assert_eq!(job.freeze, PlanOptions::of("geometric").with("alpha", 0.25));
+        let error = parse(DESIGN, &["freeze.policy=geometric", "freeze.freeze_level=1"]).unwrap_err();
+        assert!(error.contains("unknown key `freeze_level` in [freeze] given with --set"), "{error}");
+        let error = parse(&DESIGN.replace("\"linear\"", "\"geometric\""), &[]).unwrap_err();
+        assert!(error.contains("unknown key `freeze_start` in [freeze] at line"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
 
+mod ceiling;
 mod engine;
 mod evaluator;
 mod event;
@@ -14,6 +15,7 @@ mod metrics;
 mod observe;
 #[path = "ort.rs"]
 mod onnxruntime;
+mod pace;
 mod phase;
 mod phases;
 mod probe;
@@ -24,6 +26,7 @@ mod schedule;
 mod state;
 #[cfg(test)]
 pub mod testing;
+mod timing;
 #[cfg(feature = "tract")]
 mod tract;
 #[cfg(feature = "tract")]
@@ -40,6 +43,7 @@ mod tract_stable;
 mod tract_sweep;
 mod train;
 
+pub use ceiling::{Ceiling, StepSeconds};
 pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};
 pub use event::{RunEvent, Timed};
 pub use job::{Gaps, Job, JobError, Targets};
@@ -52,4 +56,4 @@ pub use schedule::{Schedule, lr_at};
 pub use state::State;
 #[cfg(feature = "tract")]
 pub use tract::Tract;
-pub use train::{Freezing, Outcome, RunError, Setup, train};
+pub use train::{Freezing, Outcome, RunError, Setup, check_ceiling, train};

@@ -27,11 +27,11 @@ pub(super) struct Phases {
     nothing: BTreeSet<String>,
 }
 
-struct Open {
+pub(super) struct Open {
     held: BTreeSet<String>,
-    phase: Phase,
+    pub(super) phase: Phase,
     /// The step, without the graphs that the engine has.
-    step: TrainStep,
+    pub(super) step: TrainStep,
     proof: Proof,
     from_epoch: usize,
 }
@@ -50,6 +50,16 @@ impl Phases {
     /// Returns the phase that trains.
     pub(super) fn current(&mut self) -> &mut Phase {
         &mut self.open.as_mut().expect("invariant: a segment is entered before its steps").phase
+    }
+
+    /// Takes the phase that trains out; [`Phases::put`] brings it back.
+    pub(super) fn take(&mut self) -> Option<Open> {
+        self.open.take()
+    }
+
+    /// Makes a phase the one that trains.
+    pub(super) fn put(&mut self, open: Open) {
+        self.open = Some(open);
     }
 
     /// Returns the names of what is held in the phase that trains or trained last.
@@ -86,8 +96,12 @@ impl Run<'_> {
     ) -> Result<(), RunError> {
         let held: BTreeSet<String> = segment.held().map(String::from).collect();
         if self.phases.open.as_ref().is_some_and(|open| open.held == held) {
+            if let Some(pace) = self.pace.as_mut().filter(|pace| !pace.is_open()) {
+                pace.enter(segment, self.plan.epochs[segment.first_epoch - 1].at(segment.after), 0.0, false, report);
+            }
             return Ok(());
         }
+        let change = Instant::now();
         self.leave(engine, report)?;
         let clock = Instant::now();
         let parked = self.phases.parked.iter().position(|open| open.held == held);
@@ -131,6 +145,9 @@ impl Run<'_> {
             }
         }
         self.phases.open = Some(open);
+        if let Some(pace) = &mut self.pace {
+            pace.enter(segment, entry, change.elapsed().as_secs_f64(), parked.is_none(), report);
+        }
         Ok(())
     }
 
@@ -157,7 +174,7 @@ impl Run<'_> {
 
     /// Builds the graphs of a segment, with what is frozen as constants at its current values or, for a phase that
     /// comes back, as inputs. Returns with it the modules that are recomputed.
-    fn build(
+    pub(super) fn build(
         &self,
         engine: &dyn Engine,
         segment: &Segment,

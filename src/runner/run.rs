@@ -7,6 +7,7 @@ use super::guard::{Before, Guard, Verdict};
 use super::initial::initialized;
 use super::metrics::peak_bytes;
 use super::observe::Observer;
+use super::pace::Pace;
 use super::phase::Share;
 use super::phases::Phases;
 use super::rates::UnitRates;
@@ -43,6 +44,8 @@ pub struct Run<'a> {
     pub(super) rates: UnitRates,
     guard: Guard,
     pub(super) observer: Option<Observer>,
+    /// What the steps take, where the ceiling was checked.
+    pub(super) pace: Option<Pace>,
     /// Epochs by which freezes were put off.
     delay: usize,
 }
@@ -138,6 +141,7 @@ impl<'a> Run<'a> {
             rates,
             guard,
             observer,
+            pace: None,
             delay,
         };
         if setup.freezing.rollback.is_some() {
@@ -201,6 +205,10 @@ impl<'a> Run<'a> {
     pub fn finish(&mut self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
         self.leave(engine, report)?;
         self.phases.clear(engine);
+        if let Some(pace) = &mut self.pace {
+            pace.close(report);
+            pace.gain().into_iter().for_each(report);
+        }
         Ok(())
     }
 
@@ -236,7 +244,9 @@ impl<'a> Run<'a> {
         for number in from..end {
             let clock = Instant::now();
             self.step(engine, epoch, number, report)?;
-            self.place.seconds += clock.elapsed().as_secs_f64();
+            let seconds = clock.elapsed().as_secs_f64();
+            self.place.seconds += seconds;
+            self.pace.iter_mut().for_each(|pace| pace.step(seconds));
             self.place.at = if number + 1 == count {
                 Point { epoch: epoch + 1, after: 0 }
             } else {

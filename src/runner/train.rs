@@ -1,5 +1,6 @@
 //! A whole run: what it needs, what it gives, and how it fails.
 
+use super::ceiling::Ceiling;
 use super::engine::{Engine, EngineError};
 use super::event::RunEvent;
 use super::run::Run;
@@ -28,12 +29,14 @@ pub struct Freezing<'a> {
     pub warm_up_steps: usize,
     /// When a freeze is taken back.
     pub rollback: Option<&'a Rollback>,
+    /// Steps that are measured before the first one, to tell what the freezing can save; 0 for no such check.
+    pub ceiling_steps: usize,
 }
 
 impl<'a> Freezing<'a> {
     /// Returns the freezing of a plan as it is written.
     pub fn of(plan: &'a FreezePlan) -> Freezing<'a> {
-        Freezing { plan, planner: None, on_return: OnReturn::Reset, warm_up_steps: 0, rollback: None }
+        Freezing { plan, planner: None, on_return: OnReturn::Reset, warm_up_steps: 0, rollback: None, ceiling_steps: 0 }
     }
 
     /// Returns the freezing of a plan that `planner` made with these options.
@@ -44,7 +47,13 @@ impl<'a> Freezing<'a> {
             on_return: options.on_return,
             warm_up_steps: options.warm_up_steps,
             rollback: options.rollback.as_ref(),
+            ceiling_steps: 0,
         }
+    }
+
+    /// Returns the freezing with the check of what it can save, on so many steps.
+    pub fn checked_on(self, ceiling_steps: usize) -> Freezing<'a> {
+        Freezing { ceiling_steps, ..self }
     }
 }
 
@@ -165,6 +174,19 @@ pub fn train(
     result
 }
 
+/// Makes the first phase ready and checks what the freezing can save, without training; `None` where there is nothing
+/// to check.
+///
+/// # Errors
+/// As [`train`], as far as it comes.
+pub fn check_ceiling(
+    engine: &mut dyn Engine,
+    setup: &Setup<'_>,
+    report: &mut dyn FnMut(RunEvent),
+) -> Result<Option<Ceiling>, RunError> {
+    Run::new(engine, setup, report)?.check_ceiling(engine, report)
+}
+
 fn whole(
     engine: &mut dyn Engine,
     setup: &Setup<'_>,
@@ -172,6 +194,7 @@ fn whole(
     stop: &AtomicBool,
 ) -> Result<Outcome, RunError> {
     let mut run = Run::new(engine, setup, report)?;
+    run.check_ceiling(engine, report)?;
     let stopped = loop {
         let Some(segment) = run.next_segment() else { break false };
         if run.segment(engine, &segment, report, stop)? {

@@ -53,9 +53,10 @@ fn charts(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
     page.push_str("<ol class=\"plans\">\n");
     for (index, compared) in plans.iter().enumerate() {
         let _ = write!(page, "<li><b>{}</b>", index + 1);
-        let label = escape(&compared.label);
+        let label = label(compared);
         if compared.is_unknown() {
-            let _ = writeln!(page, "<span>{label} <span class=\"dim\">decides by what the run measures</span></span></li>");
+            let _ =
+                writeln!(page, "<span>{label} <span class=\"dim\">decides by what the run measures</span></span></li>");
             continue;
         }
         sample(page, index);
@@ -71,12 +72,13 @@ fn charts(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
     let lines = |values: fn(&Numbers) -> &[f64]| {
         known().map(|(index, (compared, own))| line((index, compared.label.as_str(), values(own)))).collect()
     };
-    page.push_str("<div class=\"charts\">\n");
+    let cached = plans.iter().any(|compared| caches(&compared.plan));
+    let _ = writeln!(page, "<div class=\"charts{}\">", if cached { " three" } else { "" });
     let share = Lines { title: "Frozen", about: "share of the units, by epoch", lines: lines(|own| &own.shares) };
     share.draw(page, epochs);
     let about = "flops relative to nothing frozen, by epoch";
     Lines { title: "Cost of a step", about, lines: lines(|own| &own.costs) }.draw(page, epochs);
-    if plans.iter().any(|compared| caches(&compared.plan)) {
+    if cached {
         let lines = lines(|own| &own.cached_costs);
         Lines { title: "Cost of a step with a cached prefix", about, lines }.draw(page, epochs);
     }
@@ -91,24 +93,17 @@ fn table(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
     let names = [
         "frozen at the end",
         "first freeze",
-        "compute saved",
-        "speedup at most",
-        "saved with a cache",
-        "speedup at most",
-        "kept, lowest",
-        "gradients and slots, lowest",
+        "compute saved, speedup",
+        "with a cached prefix",
+        "kept for backward",
+        "gradients and slots",
     ];
     for name in names {
         let _ = write!(page, "<th scope=\"col\">{name}</th>");
     }
     page.push_str("</tr></thead>\n<tbody>\n");
     for (index, (compared, numbers)) in plans.iter().zip(numbers).enumerate() {
-        let _ = write!(
-            page,
-            "<tr><th scope=\"row\">{}</th><td class=\"path\">{}</td>",
-            index + 1,
-            escape(&compared.label)
-        );
+        let _ = write!(page, "<tr><th scope=\"row\">{}</th><td class=\"path\">{}</td>", index + 1, label(compared));
         if compared.is_unknown() {
             let _ = writeln!(page, "<td class=\"told\" colspan=\"{}\">not known ahead</td></tr>", names.len());
             continue;
@@ -122,12 +117,10 @@ fn table(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
         for cell in [
             format!("{unsure}{} of {}", numbers.frozen, numbers.units),
             first,
-            percent(numbers.saved),
-            format!("{:.2}x", numbers.ceiling),
-            percent(numbers.saved_cached),
-            format!("{:.2}x", numbers.ceiling_cached),
-            bytes(numbers.activation_bytes),
-            bytes(numbers.state_bytes),
+            format!("{}, {:.2}x", percent(numbers.saved), numbers.ceiling),
+            format!("{}, {:.2}x", percent(numbers.saved_cached), numbers.ceiling_cached),
+            range(numbers.activation_bytes),
+            range(numbers.state_bytes),
         ] {
             let _ = write!(page, "<td>{cell}</td>");
         }
@@ -145,6 +138,15 @@ fn table(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
     page.push_str("</section>\n");
 }
 
+/// Returns what a plan is called, with places where a line may break.
+fn label(compared: &Compared) -> String {
+    escape(&compared.label).replace(',', ",<wbr>").replace(':', ":<wbr>")
+}
+
+fn range((low, high): (u64, u64)) -> String {
+    if low == high { bytes(low) } else { format!("{} to {}", bytes(low), bytes(high)) }
+}
+
 fn strips(page: &mut String, plans: &[Compared]) {
     page.push_str(
         "<section>\n<h2>Which unit is frozen when</h2>\n<p class=\"dim\">Units from the input side down, epochs from the \
@@ -156,7 +158,7 @@ fn strips(page: &mut String, plans: &[Compared]) {
             page,
             "<figure><figcaption><b>{}</b> {} <span class=\"dim\">{}</span></figcaption>",
             index + 1,
-            escape(&compared.label),
+            label(compared),
             plural(plan.units.len() as u64, "unit")
         );
         if strip::draw(page, plan) {

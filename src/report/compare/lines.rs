@@ -75,11 +75,8 @@ impl Lines<'_> {
         }
         for Line { index, values, .. } in &self.lines {
             let (colour, dashes) = look(*index);
-            let _ = write!(
-                page,
-                "<path class=\"l l{colour}\" stroke-dasharray=\"{dashes}\" d=\"{}\"/>",
-                steps(values, y)
-            );
+            let _ =
+                write!(page, "<path class=\"l l{colour}\" stroke-dasharray=\"{dashes}\" d=\"{}\"/>", steps(values, y));
         }
         page.push_str("</svg>");
         for (index, place) in self.places(|value| 100.0 - y(value)) {

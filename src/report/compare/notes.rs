@@ -1,7 +1,7 @@
 //! What a reader must know of compared plans beside their numbers.
 
 use super::Compared;
-use crate::plan::FreezePlan;
+use crate::plan::{FreezePlan, SHOWN_LATER};
 use crate::report::human::{assumed, conduct, plural};
 use std::collections::BTreeSet;
 
@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 pub(super) fn notes(plans: &[Compared]) -> Vec<(String, String)> {
     let mut notes: Vec<(String, Vec<usize>)> = Vec::new();
     for (index, compared) in plans.iter().enumerate() {
-        let own = compared.caution().into_iter().chain(alive(compared)).chain(conduct(&compared.plan));
+        let later = compared.plan.summary.notes.iter().any(|note| note == SHOWN_LATER);
+        let own = later.then(|| SHOWN_LATER.to_string()).into_iter();
+        let own = own.chain(compared.caution()).chain(alive(compared)).chain(conduct(&compared.plan));
         for note in own.chain(differs(compared, plans)) {
             match notes.iter_mut().find(|(known, _)| *known == note) {
                 Some((_, of)) => of.push(index + 1),
@@ -49,11 +51,7 @@ fn differs(compared: &Compared, plans: &[Compared]) -> Vec<String> {
         notes.push(format!("has {}, plan 1 has {}", plural(plan.epochs.len() as u64, "epoch"), first.epochs.len()));
     }
     if assumed(plan) != assumed(first) || plan.assumed.slots != first.assumed.slots {
-        notes.push(format!(
-            "bytes are of {} and {} optimizer tensors a parameter",
-            assumed(plan),
-            plan.assumed.slots
-        ));
+        notes.push(format!("bytes are of {} and {} optimizer tensors a parameter", assumed(plan), plan.assumed.slots));
     }
     notes
 }

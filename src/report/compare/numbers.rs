@@ -1,6 +1,6 @@
 //! The numbers by which plans are compared.
 
-use crate::plan::{EpochPlan, FreezePlan, Point};
+use crate::plan::{EpochPlan, FreezePlan, Point, Predicted};
 
 /// What a plan comes to.
 pub(super) struct Numbers {
@@ -14,9 +14,9 @@ pub(super) struct Numbers {
     pub(super) saved_cached: f64,
     pub(super) ceiling: f64,
     pub(super) ceiling_cached: f64,
-    /// Lowest bytes of gradients and optimizer slots, and of what the forward pass keeps.
-    pub(super) state_bytes: u64,
-    pub(super) activation_bytes: u64,
+    /// Lowest and highest bytes of gradients and optimizer slots, and of what the forward pass keeps.
+    pub(super) state_bytes: (u64, u64),
+    pub(super) activation_bytes: (u64, u64),
     /// Of each epoch, means over its steps: fraction of the units that is frozen, and flops of a step relative to
     /// nothing frozen, without and with a cached prefix.
     pub(super) shares: Vec<f64>,
@@ -33,6 +33,10 @@ impl Numbers {
             shares.map(|(stretch, share)| stretch.frozen_units as f64 * share).sum::<f64>() / units.max(1) as f64
         };
         let stretches = || plan.epochs.iter().flat_map(EpochPlan::stretches);
+        let range = |number: fn(&Predicted) -> u64| {
+            let numbers = || stretches().map(|stretch| number(&stretch.predicted));
+            (numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
+        };
         let first = stretches().find(|stretch| !stretch.frozen.is_empty());
         Numbers {
             units,
@@ -42,8 +46,8 @@ impl Numbers {
             saved_cached: (1.0 - plan.summary.cached_cost_ratio).max(0.0),
             ceiling: plan.summary.ceiling,
             ceiling_cached: plan.summary.cached_ceiling,
-            state_bytes: stretches().map(|stretch| stretch.predicted.state_bytes).min().unwrap_or(0),
-            activation_bytes: stretches().map(|stretch| stretch.predicted.activation_bytes).min().unwrap_or(0),
+            state_bytes: range(|predicted| predicted.state_bytes),
+            activation_bytes: range(|predicted| predicted.activation_bytes),
             shares: plan.epochs.iter().map(share).collect(),
             costs: plan.epochs.iter().map(|epoch| epoch.mean(steps, |p| p.step_cost)).collect(),
             cached_costs: plan.epochs.iter().map(|epoch| epoch.mean(steps, |p| p.cached_step_cost)).collect(),

@@ -100,6 +100,9 @@ mod tests {
         assert_eq!(rows(&plan), [[0, 4], [0, 3], [0, 3], [0, 0]]);
         let mut page = String::new();
         assert!(draw(&mut page, &plan));
-        assert!(page.contains("<path class=\"s3\" d=\"M1 1h1v1H1zM1 2h1v1H1z\"/><path class=\"s4\" d=\"M1 0h1v1H1z\"/>"), "{page}");
+        assert!(
+            page.contains("<path class=\"s3\" d=\"M1 1h1v1H1zM1 2h1v1H1z\"/><path class=\"s4\" d=\"M1 0h1v1H1z\"/>"),
+            "{page}"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Compared plans in a terminal of 80 columns.
 
+use super::notes::notes;
 use super::numbers::{Numbers, longest, resampled};
 use super::{Compared, Known};
-use super::notes::notes;
 use crate::report::human::{assumed, bytes, caches, clean, percent, plural};
 use crate::report::plan_table::{WIDTH, middle, render, wrap};
 
@@ -57,8 +57,8 @@ fn rows(plans: &[Compared], numbers: &[Numbers], cached: bool) -> String {
             numbers.first(),
             percent(numbers.saved),
             format!("{:.2}x", numbers.ceiling),
-            bytes(numbers.activation_bytes),
-            bytes(numbers.state_bytes),
+            bytes(numbers.activation_bytes.0),
+            bytes(numbers.state_bytes.0),
         ];
         if cached {
             row.insert(5, percent(numbers.saved_cached));

@@ -26,6 +26,27 @@ fn four() -> Vec<Compared> {
 #[test]
 fn the_table_of_a_small_model() {
     let expected = r#"
+small.onnx: 596,392 parameters, 4 plans compared over 12 epochs
+
+#  policy    frozen  first   saved  cached  ceiling     kept  grad+opt
+1  linear       4/6      5  25.1 %  36.6 %    1.34x  1.83 MB   4.11 MB
+2  linear       3/6      5  14.8 %  22.1 %    1.17x  5.04 MB   4.11 MB
+3  gradient       ?      ?       ?       ?        ?        ?         ?
+4  none         0/6  never   0.0 %   0.0 %    1.00x   703 MB   4.77 MB
+
+frozen share of the units, one character an epoch, from . none to █ all:
+1  linear:freeze_start=0.1  ....▁▁▃▃▄▄▅▅
+2  linear:freeze_start=0.1  ....▁▁▁▁▃▃▄▄
+3  gradient                 decides by what the run measures
+4  none                     ............
+
+1, 2: stem.bn.bias keeps the backward pass alive below frozen parts
+3: decides by what the run measures: what it freezes is not known ahead
+frozen: units at the end. first: epoch of the first freeze, +N where N steps of
+  it come before. saved: of the flops of a run with nothing frozen; cached: the
+  same with a cached prefix. ceiling: the speedup if nothing else took time.
+  kept, grad+opt: the lowest bytes of a step at the sizes of the file, for the
+  backward pass and for gradients and optimizer slots.
 "#;
     let found = compare_table(&four());
     assert_eq!(found, expected.trim_start_matches('\n'), "found\n{found}");
@@ -71,7 +92,11 @@ fn means_are_over_the_steps_of_an_epoch() {
     let mut inputs = model.inputs(4);
     inputs.steps_per_epoch = 10;
     let plan = build(&inputs, &PlanOptions::of("svcca-linear")).unwrap();
-    let within = build(&inputs, &PlanOptions::of("steps").with("steps", serde_json::json!([{"epoch": 2, "step": 5, "frozen": 2}]))).unwrap();
+    let within = build(
+        &inputs,
+        &PlanOptions::of("steps").with("steps", serde_json::json!([{"epoch": 2, "step": 5, "frozen": 2}])),
+    )
+    .unwrap();
     assert_eq!(within.epochs[1].changes.len(), 1, "{:?}", plan.epochs);
     let numbers = numbers::Numbers::of(&within);
     assert_eq!((numbers.first().as_str(), numbers.frozen().as_str()), ("2+5", "2/4"));

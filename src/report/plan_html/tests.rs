@@ -6,7 +6,7 @@ use crate::plan::{FreezePlan, PlanOptions, build};
 fn body(page: &str) -> String {
     let (before, rest) = page.split_once("<style>").unwrap();
     let (_, rest) = rest.split_once("</style>").unwrap();
-    let (middle, rest) = rest.split_once("<script>").unwrap();
+    let Some((middle, rest)) = rest.split_once("<script>") else { return [before, rest].concat() };
     let (_, after) = rest.split_once("</script>").unwrap();
     [before, middle, after].concat()
 }
@@ -17,7 +17,7 @@ pub(in crate::report) fn unbalanced(page: &str) -> Option<String> {
     for tag in body(page).split('<').skip(1) {
         let Some((tag, _)) = tag.split_once('>') else { return Some(format!("\"{tag}\" does not end")) };
         let name: String = tag.trim_start_matches('/').chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
-        if tag.starts_with('!') || tag.ends_with('/') || ["meta", "input", "br"].contains(&name.as_str()) {
+        if tag.starts_with('!') || tag.ends_with('/') || ["meta", "input", "br", "wbr"].contains(&name.as_str()) {
             continue;
         }
         if tag.matches('"').count() % 2 != 0 {

@@ -195,7 +195,7 @@ fn strip(page: &mut String, row: &Row, most: u64, scale: &Scale<'_>) {
     );
     for same in cells.chunk_by(|a, b| shown(a.0) == shown(b.0)) {
         let ([(cell, from), ..], [.., (_, to)]) = (same, same) else { continue };
-        let count: usize = same.iter().map(|(_, run)| run.epochs.len()).sum();
+        let count: usize = same.iter().map(|(_, run)| run.stretches.len()).sum();
         let (from, to) = (from.first().epoch, to.last().epoch);
         let epochs = if from == to { format!("epoch {from}") } else { format!("epochs {from}-{to}") };
         let class = shade(cell, most, group);

@@ -1,0 +1,195 @@
+//! What the steps of each phase took, beside what was predicted.
+
+use super::ceiling::{Measured, Relative, Stretch, median, ratio};
+use super::event::RunEvent;
+use crate::plan::{EpochPlan, FreezePlan, Segment};
+use crate::training::Prepared;
+use std::collections::{HashMap, HashSet};
+
+/// Steps after a phase change that are no part of the median: sessions grow their memory in them.
+const WARM_UP: usize = 2;
+
+/// What steps cost relative to those of the first phase.
+#[derive(Clone, Debug)]
+pub(super) struct Scale {
+    /// Elements of each trainable parameter.
+    elements: HashMap<String, u64>,
+    /// Backward flops and elements that train, of the first phase and with nothing frozen.
+    first: (f64, f64),
+    nothing: (f64, f64),
+}
+
+impl Scale {
+    pub(super) fn of(plan: &FreezePlan, prepared: &Prepared, first: &Segment) -> Scale {
+        let graph = &prepared.model.graph;
+        let of = |name: &str| {
+            let sizes = graph.find(name).and_then(|id| graph.fact(id).sizes()).unwrap_or_default();
+            (name.to_string(), sizes.iter().map(|size| *size as u64).product())
+        };
+        let elements: HashMap<String, u64> = prepared.trainable().into_iter().map(of).collect();
+        let all: u64 = elements.values().sum();
+        let mut scale = Scale { elements, first: (0.0, 0.0), nothing: (0.0, all as f64) };
+        if let Some(entry) = plan.epochs.get(first.first_epoch.saturating_sub(1)).map(|epoch| epoch.at(first.after)) {
+            let predicted = &entry.predicted;
+            scale.first = (predicted.backward_flops as f64, scale.trained(entry));
+            let total = (predicted.forward_flops as f64 + predicted.backward_flops as f64) / predicted.step_cost;
+            let nothing = total - predicted.forward_flops as f64;
+            scale.nothing.0 = if nothing.is_finite() { nothing.max(scale.first.0) } else { scale.first.0 };
+        }
+        scale
+    }
+
+    fn trained(&self, entry: &EpochPlan) -> f64 {
+        let frozen: u64 = entry.frozen.iter().filter_map(|name| self.elements.get(name)).sum();
+        self.nothing.1 - frozen as f64
+    }
+
+    /// Returns the cost of a step of the first phase.
+    pub(super) fn first(&self) -> Relative {
+        Relative::FIRST
+    }
+
+    /// Returns the cost of a step with nothing frozen.
+    pub(super) fn nothing(&self) -> Relative {
+        Relative::to((self.nothing.0, self.first.0), (self.nothing.1, self.first.1))
+    }
+
+    /// Returns the cost of a step with what an entry of a plan freezes.
+    pub(super) fn relative(&self, entry: &EpochPlan) -> Relative {
+        let backward = entry.predicted.backward_flops as f64;
+        Relative::to((backward, self.first.0), (self.trained(entry), self.first.1))
+    }
+
+    /// Returns the stretches of a plan.
+    pub(super) fn stretches(&self, plan: &FreezePlan, steps_per_epoch: usize) -> Vec<Stretch> {
+        let mut seen: HashSet<Vec<&str>> = HashSet::new();
+        let mut before: Option<Vec<&str>> = None;
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for epoch in &plan.epochs {
+            let ends = epoch.changes.iter().map(|change| change.after).chain([steps_per_epoch]);
+            for (entry, end) in epoch.stretches().zip(ends) {
+                let steps = end.saturating_sub(entry.after);
+                let held: Vec<&str> = entry.held().collect();
+                if let (Some(last), true) = (stretches.last_mut(), before.as_ref() == Some(&held)) {
+                    last.steps += steps;
+                    continue;
+                }
+                let new = seen.insert(held.clone());
+                stretches.push(Stretch { steps, cost: self.relative(entry), builds: new && before.is_some() });
+                before = Some(held);
+            }
+        }
+        stretches
+    }
+}
+
+/// The stretch that trains.
+struct Open {
+    epoch: usize,
+    after: usize,
+    cost: Relative,
+    builds: bool,
+    change: f64,
+    seconds: Vec<f64>,
+}
+
+/// Compares the run with the prediction.
+pub(super) struct Pace {
+    measured: Measured,
+    scale: Scale,
+    open: Option<Open>,
+    done: Vec<Done>,
+}
+
+/// A stretch that is over.
+struct Done {
+    stretch: Stretch,
+    median: f64,
+    /// Seconds of the change before it, with what its first steps took beyond the median.
+    change: f64,
+}
+
+impl Pace {
+    pub(super) fn new(measured: Measured, scale: Scale) -> Pace {
+        Pace { measured, scale, open: None, done: Vec::new() }
+    }
+
+    /// Notes that another frozen set trains, after a change of so many seconds; `builds` says whether graphs were built.
+    pub(super) fn enter(
+        &mut self,
+        segment: &Segment,
+        entry: &EpochPlan,
+        change: f64,
+        builds: bool,
+        report: &mut dyn FnMut(RunEvent),
+    ) {
+        self.close(report);
+        let first = self.done.is_empty();
+        self.open = Some(Open {
+            epoch: segment.first_epoch,
+            after: segment.after,
+            cost: self.scale.relative(entry),
+            builds: builds && !first,
+            change: if first { 0.0 } else { change },
+            seconds: Vec::new(),
+        });
+    }
+
+    /// Returns true while the steps of a stretch are noted.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Notes the seconds of a step.
+    pub(super) fn step(&mut self, seconds: f64) {
+        self.open.iter_mut().for_each(|open| open.seconds.push(seconds));
+    }
+
+    /// Ends the stretch that trains.
+    pub(super) fn close(&mut self, report: &mut dyn FnMut(RunEvent)) {
+        let Some(Open { epoch, after, cost, builds, change, seconds }) = self.open.take() else { return };
+        let apart = WARM_UP.min(seconds.len().saturating_sub(1));
+        let (first, rest) = seconds.split_at(apart);
+        let median = median(rest);
+        let warm_up = first.iter().map(|seconds| (seconds - median).max(0.0)).sum::<f64>();
+        let stretch = Stretch { steps: seconds.len(), cost, builds };
+        if stretch.steps == 0 {
+            return;
+        }
+        report(RunEvent::Speed {
+            epoch,
+            after,
+            steps: stretch.steps,
+            predicted_seconds: self.measured.step.of(cost),
+            median_seconds: median,
+            predicted_change_seconds: if builds { self.measured.change(cost) } else { 0.0 },
+            change_seconds: change + if self.done.is_empty() { 0.0 } else { warm_up },
+        });
+        let change = if self.done.is_empty() { 0.0 } else { change + warm_up };
+        self.done.push(Done { stretch, median, change });
+    }
+
+    /// Returns what the freezing saved, as far as the run came; `None` where nothing can be compared.
+    pub(super) fn gain(&self) -> Option<RunEvent> {
+        let first = self.done.first()?;
+        let stretches: Vec<Stretch> = self.done.iter().map(|done| done.stretch).collect();
+        let nothing = self.scale.nothing();
+        let predicted = self.measured.predict(nothing, &stretches);
+        let full = first.median * ratio(self.measured.step.of(nothing), self.measured.step.of(first.stretch.cost));
+        let (mut without, mut steps, mut changes) = (0.0, 0.0, 0.0);
+        for Done { stretch, median, change } in &self.done {
+            without += stretch.steps as f64 * full;
+            steps += stretch.steps as f64 * median;
+            changes += change;
+        }
+        (self.done.len() > 1 || nothing != first.stretch.cost).then(|| RunEvent::Gain {
+            predicted: predicted.gain(),
+            predicted_steps: predicted.steps_gain(),
+            steps: ratio(without - steps, without),
+            gain: ratio(without - steps - changes, without),
+            seconds_without: without,
+            seconds_with: steps + changes,
+            change_seconds: changes,
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! Measures a few steps before the first one, and leaves the run as it was.
+//!
+//! The graphs and batches are those of the run. First a phase in which everything is frozen runs and is dropped, then
+//! the first phase, which stays. The update runs with a learning rate of 0 where it reads one. Then every value and
+//! slot that a graph wrote is written anew with what it starts from, so nothing is copied to be kept.
+
+use super::ceiling::{Ceiling, Measured, Prediction, Relative, StepSeconds, Stretch, Why, median, ratio};
+use super::engine::Engine;
+use super::event::RunEvent;
+use super::pace::{Pace, Scale};
+use super::phase::{Phase, Share};
+use super::run::Run;
+use super::train::RunError;
+use crate::graph::Tensor;
+use crate::plan::{EpochPlan, Point, Segment, segments};
+use crate::training::TrainStep;
+use std::time::Instant;
+
+/// Seconds after which no other step is measured.
+const MOST_SECONDS: f64 = 2.0;
+/// The fraction of the predicted run after which none is, once there are a few.
+const MOST_OF_RUN: f64 = 0.01;
+/// Steps that are measured if they fit into [`MOST_SECONDS`].
+const FEW: usize = 3;
+/// Steps that come before those that count.
+const WARM_UP: usize = 2;
+
+/// Seconds of the parts of single steps, in turn.
+#[derive(Default)]
+struct Samples {
+    data: Vec<f64>,
+    train: Vec<f64>,
+    update: Vec<f64>,
+    rest: Vec<f64>,
+    /// What the first step took beyond the median of the others.
+    first: f64,
+}
+
+impl Run<'_> {
+    /// Makes the first phase ready and checks what the schedule can save; `None` where nothing is ever frozen, where
+    /// it is switched off, or where the run has begun.
+    ///
+    /// # Errors
+    /// A graph cannot be built or run.
+    pub fn check_ceiling(
+        &mut self,
+        engine: &mut dyn Engine,
+        report: &mut dyn FnMut(RunEvent),
+    ) -> Result<Option<Ceiling>, RunError> {
+        let wanted = self.setup.freezing.ceiling_steps;
+        let adaptive = self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive());
+        let freezes =
+            adaptive || self.plan.epochs.iter().any(|epoch| epoch.stretches().any(|s| s.held().next().is_some()));
+        if wanted == 0 || self.place.started > 0 || !freezes {
+            return Ok(None);
+        }
+        let Some(first) = self.next_segment() else { return Ok(None) };
+        let clock = Instant::now();
+        let frozen = self.all_frozen();
+        let (step, _) = self.build(engine, &frozen, false)?;
+        let mut phase = Phase::new(engine, &step, &self.state)?;
+        let frozen_built = clock.elapsed().as_secs_f64();
+        let forward = self.samples(engine, &mut phase, wanted);
+        phase.close(engine);
+        self.put_back(engine, &step)?;
+        let forward = forward?;
+        drop(step);
+        let mut spent = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        self.enter(engine, &first, report)?;
+        let first_built = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        let samples = self.first_phase(engine, wanted)?;
+        spent += clock.elapsed().as_secs_f64();
+        let measured = self.measured(&forward, &samples, first_built, frozen_built);
+        let scale = Scale::of(&self.plan, &self.prepared, &first);
+        let ceiling = self.ceiling(&measured, &scale, samples.train.len(), spent);
+        self.pace = Some(Pace::new(measured, scale));
+        report(RunEvent::Ceiling(ceiling.clone()));
+        Ok(Some(ceiling))
+    }
+
+    /// Returns a segment in which no parameter trains, with the statistics and Dropouts of the segment that holds most.
+    fn all_frozen(&self) -> Segment {
+        let most = segments(&self.plan).into_iter().max_by_key(|segment| segment.held().count());
+        let frozen = self.prepared.trainable().into_iter().map(String::from).collect();
+        let (statistics, dropout_off) = most.map(|most| (most.statistics, most.dropout_off)).unwrap_or_default();
+        Segment { first_epoch: 1, after: 0, last_epoch: 1, until: None, frozen, statistics, dropout_off }
+    }
+
+    /// Measures the phase that is open.
+    fn first_phase(&mut self, engine: &mut dyn Engine, wanted: usize) -> Result<Samples, RunError> {
+        let Some(mut open) = self.phases.take() else { return Ok(Samples::default()) };
+        let samples = self.samples(engine, &mut open.phase, wanted);
+        self.put_back(engine, &open.step)?;
+        self.phases.put(open);
+        samples
+    }
+
+    /// Runs a few steps of a phase.
+    fn samples(&mut self, engine: &mut dyn Engine, phase: &mut Phase, wanted: usize) -> Result<Samples, RunError> {
+        let setup = self.setup;
+        let full = setup.train.rows_of(0);
+        let batches = (0..setup.train.len()).filter(|index| setup.train.rows_of(*index) == full).count().max(1);
+        let steps = (setup.steps_per_epoch() * self.plan.epochs.len()) as f64;
+        let at = self.place.at;
+        let lr = setup.objective.lr().map(|_| 0.0);
+        let share = Share { weight: 1.0 / setup.accumulate.max(1) as f64, first: true };
+        let mut samples = Samples::default();
+        let (mut spent, mut first) = (0.0, None);
+        for number in 0..wanted.saturating_add(WARM_UP) {
+            let whole = Instant::now();
+            let scales = self.rates.scales(setup, &self.plan, &self.history, 0, at, 0)?;
+            let clock = Instant::now();
+            let batch = setup.train.batch(1, number % batches);
+            let data = clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            phase.backward(engine, number % batches + 1, &batch, share)?;
+            let train = clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            phase.update(engine, lr, scales.as_ref())?;
+            let update = clock.elapsed().as_secs_f64();
+            drop((batch, scales));
+            let total = whole.elapsed().as_secs_f64();
+            spent += total;
+            first.get_or_insert(total);
+            let warm = number < WARM_UP && (number == 0 || spent < MOST_SECONDS / 4.0);
+            if !warm {
+                samples.data.push(data);
+                samples.train.push(train);
+                samples.update.push(update);
+                samples.rest.push(total - data - train - update);
+            }
+            let count = samples.data.len();
+            let enough = spent > MOST_OF_RUN * steps * total * 0.5 && count >= FEW;
+            if count >= 1 && (spent > MOST_SECONDS / 2.0 || enough) {
+                break;
+            }
+        }
+        let usual: f64 =
+            [&samples.data, &samples.train, &samples.update, &samples.rest].map(|s| median(s)).iter().sum();
+        samples.first = (first.unwrap_or(0.0) - usual).max(0.0);
+        Ok(samples)
+    }
+
+    /// Writes what the graphs of a step wrote anew.
+    fn put_back(&mut self, engine: &mut dyn Engine, step: &TrainStep) -> Result<(), RunError> {
+        for slot in &step.slots {
+            if let Some(buffer) = self.state.find(&slot.name) {
+                engine.write(buffer, &slot.initial)?;
+            }
+        }
+        let graph = &self.prepared.model.graph;
+        for name in step.moving.iter().chain(&step.updated) {
+            let initial: Option<&Tensor> = graph.find(name).and_then(|id| graph.value(id).initializer.as_ref());
+            if let (Some(initial), Some(buffer)) = (initial, self.state.find(name)) {
+                engine.write(buffer, initial)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn measured(&self, forward: &Samples, samples: &Samples, first_built: f64, frozen_built: f64) -> Measured {
+        let setup = self.setup;
+        // The last batch of an epoch may be smaller.
+        let batches = setup.train.rows() as f64 / setup.train.rows_of(0).max(1) as f64;
+        let batches = batches / setup.steps_per_epoch().max(1) as f64;
+        let train = median(&samples.train);
+        let only = median(&forward.train).min(train);
+        let step = StepSeconds {
+            data: batches * median(&samples.data),
+            forward: batches * only,
+            backward: batches * (train - only),
+            update: median(&samples.update),
+            rest: median(&samples.rest),
+        };
+        Measured { step, first_phase: first_built + samples.first, frozen_phase: frozen_built + forward.first }
+    }
+
+    fn ceiling(&self, measured: &Measured, scale: &Scale, steps: usize, spent: f64) -> Ceiling {
+        let bound = self.bound();
+        let upper_bound = bound.is_some();
+        let plan = &self.plan;
+        let nothing = scale.nothing();
+        let total = self.setup.steps_per_epoch() * plan.epochs.len();
+        let (stretches, flops_gain, first_freeze) = match &bound {
+            Some((from, entry)) => {
+                let late = total.saturating_sub(*from);
+                let before = Stretch { steps: total - late, cost: scale.first(), builds: false };
+                let after = Stretch { steps: late, cost: scale.relative(entry), builds: true };
+                let saved = (1.0 - entry.predicted.step_cost) * ratio(late as f64, total as f64);
+                (vec![before, after], saved, from / self.setup.steps_per_epoch().max(1) + 1)
+            }
+            None => {
+                let first = plan.epochs.iter().find(|epoch| epoch.stretches().any(|s| !s.frozen.is_empty()));
+                let stretches = scale.stretches(plan, self.setup.steps_per_epoch());
+                (stretches, 1.0 - plan.summary.cost_ratio, first.map_or(1, |epoch| epoch.epoch))
+            }
+        };
+        let prediction = measured.predict(nothing, &stretches);
+        let full = measured.step.of(nothing);
+        let saves = |stretch: &Stretch| ratio(full - measured.step.of(stretch.cost), full);
+        let alive = if upper_bound { None } else { plan.summary.held_back() };
+        let why = Why {
+            prediction,
+            step: measured.step,
+            flops_gain,
+            alive: alive.as_deref(),
+            first_freeze: (first_freeze, plan.epochs.len()),
+            best: stretches.iter().map(saves).fold(0.0, f64::max),
+        };
+        let Prediction { without, steps: with, changes, change_seconds } = prediction;
+        Ceiling {
+            measured_steps: steps,
+            check_seconds: spent,
+            step_seconds: measured.step.total(),
+            parts: measured.step,
+            share: measured.step.share(),
+            seconds_without: without,
+            seconds_with: with + change_seconds,
+            changes,
+            change_seconds,
+            gain: prediction.gain(),
+            steps_gain: prediction.steps_gain(),
+            flops_gain,
+            uncounted_nodes: plan.summary.uncounted_nodes,
+            upper_bound,
+            reason: why.reason(),
+            alive,
+        }
+    }
+
+    /// Returns, for a policy that decides by what is measured, the step of its first decision, and what all units but
+    /// the last frozen would be.
+    fn bound(&self) -> Option<(usize, EpochPlan)> {
+        let planner = self.setup.freezing.planner.filter(|planner| planner.policy().is_adaptive())?;
+        let epoch = self.setup.steps_per_epoch();
+        let from = planner.points().first().copied().unwrap_or(epoch).min(epoch);
+        Some((from, planner.most(Point::START)))
+    }
+}
+
+impl Relative {
+    /// Returns a cost relative to another; 1 where that is 0.
+    pub(super) fn to(backward: (f64, f64), trained: (f64, f64)) -> Relative {
+        let over = |(part, whole): (f64, f64)| if whole > 0.0 { part / whole } else { 1.0 };
+        Relative { backward: over(backward), trained: over(trained) }
+    }
+}
