@@ -2,13 +2,13 @@
 //! that come back.
 
 use crate::engines::{engines, golden, onnxruntime};
-use crate::runs::{ByStep, Job, Ran, Victim, Watched, guard, in_order, same_end};
+use crate::runs::{ByStep, Counting, Job, Ran, Victim, Watched, guard, in_order, same_end};
 use freeze_plan::checkpoint;
 use freeze_plan::data::{BatchOptions, LastBatch};
 use freeze_plan::error::ErrorKind;
 use freeze_plan::graph::Tensor;
 use freeze_plan::plan::{BatchNorm, FreezePlan, OnReturn, PlanOptions, Policy, segments, sha256_hex};
-use freeze_plan::runner::{Engine, Freezing, RunError, RunEvent, Schedule};
+use freeze_plan::runner::{Engine, Freezing, Outcome, RunError, RunEvent, Schedule};
 use std::collections::BTreeMap;
 
 /// As in the comparison of whole runs with PyTorch.
@@ -320,6 +320,42 @@ fn a_freeze_that_hurts_is_taken_back_and_comes_later() {
         assert_eq!(own[7..], [(4, offset, count)], "the freeze comes two epochs later");
         assert_eq!(own[5..], phases(&plain)[3..]);
     }
+}
+
+#[test]
+fn what_is_measured_is_measured_once_wherever_the_run_goes_back_to() {
+    let mut engine = onnxruntime();
+    let policy =
+        |measurements, jump| -> Option<Box<dyn Policy>> { Some(Box::new(Counting { every: 3, measurements, jump })) };
+    // The freeze comes after 9 of 30 steps, goes back there, and waits for the two epochs to pass: 19 steps are in no
+    // list of points, the next one begins an epoch.
+    let ran = guarded(guard("loss", 0.05, 2)).run_on(&mut engine, policy(3, 9), &mut |_| {});
+    assert_eq!(rollbacks(&ran), [(2, 2, 9, 2)]);
+    let phases: Vec<(usize, usize, usize)> = ran.events.iter().filter_map(phase).collect();
+    assert_eq!(phases, [(1, 0, 0), (2, 4, 4), (2, 4, 0), (5, 0, 4)]);
+    let observations = &ran.outcome().history.observations;
+    let steps: Vec<usize> = observations.iter().map(|observation| observation.step).collect();
+    assert_eq!(steps, (1..10).map(|index| 3 * index).collect::<Vec<_>>());
+    let losses = [&ran.losses()[..9], &ran.losses()[10..]].concat();
+    assert_eq!(losses.len(), 30);
+    for (observation, losses) in observations.iter().zip(losses.chunks(3)) {
+        let mean = losses.iter().sum::<f64>() / 3.0;
+        assert!((observation.loss - mean).abs() < 1e-9 * mean, "{} {mean}", observation.loss);
+    }
+    let free = guarded(None).run_on(&mut engine, policy(100, 100), &mut |_| {});
+    assert_eq!(observations[..6], free.outcome().history.observations[..6], "before anything freezes");
+    let scale = |step: usize, _: usize| if step >= 19 { 100.0 } else { 1.0 };
+    let plain = ByStep { frozen: vec![(20, vec![0, 1, 2])], scale: Some(Box::new(scale)) };
+    same_end(&ran, &guarded(None).run_on(&mut engine, Some(Box::new(plain)), &mut |_| {}));
+    // Measured in the last step of an epoch: the next one begins with what was decided.
+    let policy = Counting { every: 5, measurements: 2, jump: 100 };
+    let ran = guarded(None).run_on(&mut engine, Some(Box::new(policy)), &mut |_| {});
+    let phases: Vec<(usize, usize, usize)> = ran.events.iter().filter_map(phase).collect();
+    assert_eq!(phases, [(1, 0, 0), (3, 0, 4)]);
+    let Outcome { plan, history, .. } = ran.outcome();
+    assert_eq!(history.observations.len(), 5);
+    assert_eq!(plan.epochs.iter().map(|epoch| epoch.frozen.len()).collect::<Vec<_>>(), [0, 0, 4, 4, 4, 4]);
+    assert_eq!(plan.last.frozen, plan.epochs[5].frozen, "the decision after the last epoch is the run's");
 }
 
 #[test]

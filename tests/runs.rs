@@ -6,7 +6,7 @@ use freeze_plan::graph::{DType, Model, Tensor};
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::onnx::{OnnxFile, read, read_bytes, to_bytes};
 use freeze_plan::optim::OptimizerSpec;
-use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback};
+use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback, Signal};
 use freeze_plan::planner::{Analysis, Basis, Request};
 use freeze_plan::runner::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Freezing, Outcome, RunError, RunEvent, Schedule, SessionId,
@@ -233,6 +233,37 @@ impl Policy for ByStep {
     fn lr_scale(&self, at: &Moment<'_>) -> Option<Vec<f64>> {
         let scale = self.scale.as_ref()?;
         Some((0..at.units.len()).map(|unit| scale(at.steps(), unit)).collect())
+    }
+}
+
+/// A policy that measures gradients every few steps and freezes the first three units after so many measurements,
+/// with a factor of 100 on the rate of what still trains from a step on.
+pub struct Counting {
+    pub every: usize,
+    pub measurements: usize,
+    pub jump: usize,
+}
+
+impl Policy for Counting {
+    fn name(&self) -> &str {
+        "counting"
+    }
+
+    fn points(&self, run: freeze_plan::plan::Run, _: usize) -> Vec<usize> {
+        (1..=run.steps()).filter(|step| step.is_multiple_of(self.every)).collect()
+    }
+
+    fn signals(&self) -> Vec<Signal> {
+        vec![Signal::GradientSquare]
+    }
+
+    fn decide(&self, at: &Moment<'_>) -> Decision {
+        let enough = at.history.observations.len() >= self.measurements;
+        Decision::of(FrozenSet::prefix(at.units.len(), if enough { 3 } else { 0 }))
+    }
+
+    fn lr_scale(&self, at: &Moment<'_>) -> Option<Vec<f64>> {
+        Some(vec![if at.steps() >= self.jump { 100.0 } else { 1.0 }; at.units.len()])
     }
 }
 
