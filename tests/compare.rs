@@ -68,7 +68,7 @@ fn a_plan_file_must_be_of_the_model() {
     let model = fixture("digits/model.onnx");
     let file = folder.path().join("plan.json");
     let write = |edit: &dyn Fn(&mut Value)| {
-        let args = [path(&model), "--format", "json", "--epochs", "7", "--freeze-start", "0"];
+        let args = [path(&model), "--format", "json", "--epochs", "7", "--freeze-start", "0", "--batch", "16"];
         let mut plan = serde_json::from_str(&shown(&args)).unwrap();
         edit(&mut plan);
         std::fs::write(&file, plan.to_string()).unwrap();
@@ -77,6 +77,7 @@ fn a_plan_file_must_be_of_the_model() {
     write(&|_| ());
     let table = shown(&args).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(table.contains("2 plans compared over 7 epochs"), "its length is that of the file: {table}");
+    assert!(table.contains("of a step at batch 16"), "its batch too: {table}");
     assert!(table.contains("2: a plan of the same file, by its SHA-256"), "{table}");
     write(&|plan| plan["model"]["sha256"] = "0".repeat(64).into());
     let table = shown(&args).split_whitespace().collect::<Vec<_>>().join(" ");

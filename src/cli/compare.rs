@@ -30,7 +30,8 @@ pub struct Args {
     /// all policies that need neither settings nor measurements
     #[arg(long, value_name = "NAME[:SETTINGS]")]
     policy: Vec<String>,
-    /// Plan file of the same model, such as the plan.json of a run; may be repeated
+    /// Plan file of the same model, such as the plan.json of a run; may be repeated. The batch size of the first one is
+    /// that of the others where none is given
     #[arg(long, value_name = "FILE")]
     plan: Vec<PathBuf>,
     /// Number of epochs; by default that of the first plan file, else 10
@@ -79,10 +80,14 @@ pub fn run(args: &Args) -> CommandResult {
     for spec in &specs {
         find(&of(spec, &base)).map_err(|error| of_policy(error.into(), spec))?;
     }
-    let sizes = args.shape.sizes()?;
+    let first = files.first();
+    let mut sizes = args.shape.sizes()?;
+    if sizes.shapes.is_empty() {
+        let batch = first.map(|plan| plan.assumed.batch).filter(|batch| *batch > 0);
+        sizes.batch = sizes.batch.or(batch);
+    }
     let loaded = model::load_as(&args.model, &sizes, None, (&base.parameter, &base.buffer))?;
     let ahead = model::Ahead::of(&loaded)?;
-    let first = files.first();
     let length = Run {
         epochs: args.epochs.or(first.map(|plan| plan.epochs.len())).unwrap_or(EPOCHS),
         steps_per_epoch: args.steps.or(first.map(|plan| plan.assumed.steps_per_epoch)).unwrap_or(0),

@@ -88,7 +88,7 @@ fn charts(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
 fn table(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
     page.push_str(
         "<section>\n<h2>What each comes to</h2>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" \
-         aria-label=\"plans\">\n<table>\n<thead><tr><th scope=\"col\"></th><th scope=\"col\" class=\"path\">plan</th>",
+         aria-label=\"plans\">\n<table class=\"compared\">\n<thead><tr><th scope=\"col\"></th><th scope=\"col\" class=\"path\">plan</th>",
     );
     let names = [
         "frozen at the end",

@@ -45,7 +45,7 @@ fn differs(compared: &Compared, plans: &[Compared]) -> Vec<String> {
     let mut notes = Vec::new();
     let kinds: BTreeSet<String> = plans.iter().map(|compared| kind(&compared.plan)).collect();
     if kinds.len() > 1 {
-        notes.push(format!("freezes units of kind {} ({})", kind(plan), plan.units.len()));
+        notes.push(format!("units of kind {} ({})", kind(plan), plan.units.len()));
     }
     if plan.epochs.len() != first.epochs.len() {
         notes.push(format!("has {}, plan 1 has {}", plural(plan.epochs.len() as u64, "epoch"), first.epochs.len()));

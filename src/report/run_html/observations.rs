@@ -51,13 +51,13 @@ fn row(body: &mut String, plan: &FreezePlan, step: usize, values: &[Option<f64>]
         (Some(low), Some(middle), Some(high)) => {
             let _ = write!(
                 body,
-                "<tr><td>{step}</td><td>{}</td><td>{:.4e}</td><td class=\"left\">{}</td><td>{:.4e}</td><td>{:.4e}</td>\
+                "<tr><td>{step}</td><td>{}</td><td>{}</td><td class=\"left\">{}</td><td>{}</td><td>{}</td>\
                  <td class=\"left\">{}</td></tr>",
                 known.len(),
-                low.0,
+                number(low.0),
                 escape(&unit(low.1)),
-                middle.0,
-                high.0,
+                number(middle.0),
+                number(high.0),
                 escape(&unit(high.1)),
             );
         }
@@ -65,4 +65,8 @@ fn row(body: &mut String, plan: &FreezePlan, step: usize, values: &[Option<f64>]
             let _ = write!(body, "<tr><td>{step}</td><td>0</td><td colspan=\"5\"></td></tr>");
         }
     }
+}
+
+fn number(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.3e}") }
 }

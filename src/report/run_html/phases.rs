@@ -17,6 +17,7 @@ struct Row {
     predicted: f64,
     /// Seconds of the steps that were logged.
     steps: Vec<f64>,
+    /// That nothing frozen changed, or that the phase was taken back.
     proof: Option<String>,
 }
 
@@ -43,9 +44,8 @@ impl Row {
 pub(super) fn section(body: &mut String, events: &[Timed]) {
     let rows = rows(events);
     body.push_str(
-        "<h2>Phases</h2><div class=\"wide\"><table><tr><th>from epoch</th><th>frozen units</th><th>frozen tensors</th>\
-         <th>ready in (s)</th><th>steps logged</th><th>mean step (ms)</th><th>median</th><th>measured</th>\
-         <th>predicted</th><th class=\"left\">unchanged, by SHA-256</th></tr>",
+        "<h2>Phases</h2><div class=\"wide\"><table><tr><th>from epoch</th><th>frozen</th><th>ready (s)</th><th>steps</th>\
+         <th>mean (ms)</th><th>median</th><th>measured</th><th>predicted</th><th class=\"left\">unchanged</th></tr>",
     );
     let first = rows.iter().find_map(|row| Some((row.mean()?, row.predicted)));
     let milliseconds = |seconds: Option<f64>| seconds.map_or("-".into(), |seconds| format!("{:.2}", seconds * 1e3));
@@ -56,11 +56,11 @@ pub(super) fn section(body: &mut String, events: &[Timed]) {
     for row in rows.iter().take(MOST) {
         let _ = write!(
             body,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+            "<tr><td>{}</td><td>{}, {}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
              <td class=\"left\">{}</td></tr>",
             row.start(),
-            row.units,
-            row.frozen,
+            plural(row.frozen as u64, "tensor"),
+            plural(row.units as u64, "unit"),
             row.prepare,
             row.steps.len(),
             milliseconds(row.mean()),
@@ -75,9 +75,10 @@ pub(super) fn section(body: &mut String, events: &[Timed]) {
         let _ = write!(body, "<p class=\"dim\">{} more phases are not shown.</p>", rows.len() - MOST);
     }
     body.push_str(
-        "<p class=\"dim\">Measured and predicted are a step's mean seconds and flops relative to the first phase with \
-         logged steps. Flops leave out loss, optimizer and data. How many steps are logged is the job's \
-         <code>run.log_every</code>.</p>",
+        "<p class=\"dim\">Steps, mean and median: of the steps that were logged, how many is the job's \
+         <code>run.log_every</code>. Measured and predicted: a step's mean seconds and flops relative to the first phase \
+         with logged steps; flops leave out loss, optimizer and data. Unchanged: what was proved to be bit for bit what \
+         it was, with the start of the proof's SHA-256.</p>",
     );
 }
 
@@ -102,9 +103,14 @@ fn rows(events: &[Timed]) -> Vec<Row> {
                 }
             }
             RunEvent::Proof { from_epoch, parameters, statistics, sha256, .. } => {
-                let own = rows.iter_mut().rev().find(|row| row.epoch == *from_epoch && row.proof.is_none());
-                if let Some(row) = own {
+                // A phase is proved where it ends, before the next one begins.
+                if let Some(row) = rows.last_mut().filter(|row| row.epoch == *from_epoch) {
                     row.proof = proof(*parameters, *statistics, sha256);
+                }
+            }
+            RunEvent::Rollback { .. } => {
+                if let Some(row) = rows.last_mut() {
+                    row.proof = Some("taken back".into());
                 }
             }
             _ => {}

@@ -54,10 +54,10 @@ fn a_phase_shows_measured_beside_predicted_and_its_proof() {
     };
     assert!(
         cells("<td>1</td>")
-            .starts_with("1|1|1|0.50|2|20.00|30.00|100 %|100 %<td class=\"left\">1 tensor (b0123456789a)")
+            .starts_with("1|1 tensor, 1 unit|0.50|2|20.00|30.00|100 %|100 %<td class=\"left\">1 tensor (b0123456789a)")
     );
     let second = cells("<td>2, step 13</td>");
-    assert!(second.starts_with("2, step 13|2|2|0.50|1|10.00|10.00|50 %|75 %"), "{second}");
+    assert!(second.starts_with("2, step 13|2 tensors, 2 units|0.50|1|10.00|10.00|50 %|75 %"), "{second}");
     assert!(second.contains("2 tensors, 1 statistic ("), "{second}");
 }
 
@@ -65,6 +65,7 @@ fn a_phase_shows_measured_beside_predicted_and_its_proof() {
 fn decisions_rollbacks_and_measurements_are_shown() {
     let signals = [(Signal::Cka, vec![Some(0.5), None, Some(0.25)])].into();
     let page = page(vec![
+        phase(3, 4, 2, 0.5),
         RunEvent::Observation { step: 40, signals, seconds: 1.5 },
         RunEvent::Decision { epoch: 3, step: 40, frozen: 2, frozen_units: 1 },
         RunEvent::Rollback {
@@ -81,8 +82,9 @@ fn decisions_rollbacks_and_measurements_are_shown() {
         "After step 40, from epoch 3 on: 1 unit and 2 tensors frozen.",
         "Rollback after epoch 3: eval accuracy went from 0.9000 to no finite number. Back to epoch 3, step 40; freezes \
          come 2 epochs later in all.",
+        "<td class=\"left\">taken back</td>",
         "They took 1.50 s in all",
-        "<td>40</td><td>2</td><td>2.5000e-1</td><td class=\"left\">u2</td><td>5.0000e-1</td><td>5.0000e-1</td>\
+        "<td>40</td><td>2</td><td>0.2500</td><td class=\"left\">u2</td><td>0.5000</td><td>0.5000</td>\
          <td class=\"left\">u0</td>",
     ] {
         assert!(page.contains(told), "{told} is not in {page}");
