@@ -87,7 +87,7 @@ fn charts(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
 
 fn table(page: &mut String, plans: &[Compared], numbers: &[Numbers]) {
     page.push_str(
-        "<section>\n<h2>What each comes to</h2>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" \
+        "<section>\n<h2>What each comes to</h2>\n<div class=\"wide all\" tabindex=\"0\" role=\"region\" \
          aria-label=\"plans\">\n<table class=\"compared\">\n<thead><tr><th scope=\"col\"></th><th scope=\"col\" class=\"path\">plan</th>",
     );
     let names = [
@@ -144,7 +144,8 @@ fn label(compared: &Compared) -> String {
 }
 
 fn range((low, high): (u64, u64)) -> String {
-    if low == high { bytes(low) } else { format!("{} to {}", bytes(low), bytes(high)) }
+    let whole = |value| bytes(value).replace(' ', "\u{a0}");
+    if low == high { whole(low) } else { format!("{} to {}", whole(low), whole(high)) }
 }
 
 fn strips(page: &mut String, plans: &[Compared]) {

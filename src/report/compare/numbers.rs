@@ -55,6 +55,7 @@ impl Numbers {
     }
 
     /// Returns the first freeze: `6`, or `6+12` where 12 steps of epoch 6 come before it.
+    #[cfg(feature = "cli")]
     pub(super) fn first(&self) -> String {
         match self.first {
             None => "never".into(),
@@ -64,6 +65,7 @@ impl Numbers {
     }
 
     /// Returns the frozen units at the end, as `9/13`.
+    #[cfg(feature = "cli")]
     pub(super) fn frozen(&self) -> String {
         format!("{}/{}", self.frozen, self.units)
     }
@@ -71,6 +73,7 @@ impl Numbers {
 
 /// Returns `values`, one for each of `epochs` epochs, in at most `width` columns: as they are, or the means over the
 /// part of the epochs that a column stands for. Columns after the last value are left out.
+#[cfg(feature = "cli")]
 pub(super) fn resampled(values: &[f64], epochs: usize, width: usize) -> Vec<f64> {
     if epochs <= width {
         return values.to_vec();

@@ -1,3 +1,4 @@
+#[cfg(feature = "cli")]
 use super::numbers::resampled;
 use super::*;
 use crate::plan::testing::{Chain, chain, six_units};
@@ -72,6 +73,7 @@ fn no_line_is_wider_than_the_terminal() {
     }
 }
 
+#[cfg(feature = "cli")]
 #[test]
 fn many_epochs_are_means_over_columns() {
     let values: Vec<f64> = (0..10).map(f64::from).collect();
@@ -99,7 +101,7 @@ fn means_are_over_the_steps_of_an_epoch() {
     .unwrap();
     assert_eq!(within.epochs[1].changes.len(), 1, "{:?}", plan.epochs);
     let numbers = numbers::Numbers::of(&within);
-    assert_eq!((numbers.first().as_str(), numbers.frozen().as_str()), ("2+5", "2/4"));
+    assert_eq!((numbers.first, numbers.frozen), (Some(crate::plan::Point { epoch: 2, after: 5 }), 2));
     assert_eq!(numbers.shares, [0.0, 0.25, 0.5, 0.5]);
     let csv = compare_csv(&[Compared { label: "a,b".into(), plan: within, known: Known::Ahead }]);
     assert!(csv.lines().nth(2).unwrap().starts_with("1,\"a,b\",steps,ahead,2,2,4,0.25,"), "{csv}");

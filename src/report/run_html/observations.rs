@@ -10,9 +10,12 @@ use std::fmt::Write;
 /// The most measurements of a signal that are shown; of more, the last ones.
 const MOST: usize = 100;
 
+/// After a number of steps, a value for each unit.
+type Measurement<'a> = (usize, &'a Vec<Option<f64>>);
+
 /// Appends the section, where anything was measured.
 pub(super) fn section(body: &mut String, plan: &FreezePlan, events: &[Timed]) {
-    let mut series: BTreeMap<Signal, Vec<(usize, &Vec<Option<f64>>)>> = BTreeMap::new();
+    let mut series: BTreeMap<Signal, Vec<Measurement<'_>>> = BTreeMap::new();
     let mut taken = 0.0;
     for timed in events {
         if let RunEvent::Observation { step, signals, seconds } = &timed.event {

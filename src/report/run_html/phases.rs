@@ -44,7 +44,7 @@ impl Row {
 pub(super) fn section(body: &mut String, events: &[Timed]) {
     let rows = rows(events);
     body.push_str(
-        "<h2>Phases</h2><div class=\"wide\"><table><tr><th>from epoch</th><th>frozen</th><th>ready (s)</th><th>steps</th>\
+        "<h2>Phases</h2><div class=\"wide\"><table><tr><th>from epoch</th><th>units / tensors</th><th>ready (s)</th><th>steps</th>\
          <th>mean (ms)</th><th>median</th><th>measured</th><th>predicted</th><th class=\"left\">unchanged</th></tr>",
     );
     let first = rows.iter().find_map(|row| Some((row.mean()?, row.predicted)));
@@ -56,11 +56,11 @@ pub(super) fn section(body: &mut String, events: &[Timed]) {
     for row in rows.iter().take(MOST) {
         let _ = write!(
             body,
-            "<tr><td>{}</td><td>{}, {}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+            "<tr><td>{}</td><td>{} / {}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
              <td class=\"left\">{}</td></tr>",
             row.start(),
-            plural(row.frozen as u64, "tensor"),
-            plural(row.units as u64, "unit"),
+            row.units,
+            row.frozen,
             row.prepare,
             row.steps.len(),
             milliseconds(row.mean()),
@@ -75,7 +75,7 @@ pub(super) fn section(body: &mut String, events: &[Timed]) {
         let _ = write!(body, "<p class=\"dim\">{} more phases are not shown.</p>", rows.len() - MOST);
     }
     body.push_str(
-        "<p class=\"dim\">Steps, mean and median: of the steps that were logged, how many is the job's \
+        "<p class=\"dim\">Units / tensors: frozen. Steps, mean and median: of the steps that were logged, how many is the job's \
          <code>run.log_every</code>. Measured and predicted: a step's mean seconds and flops relative to the first phase \
          with logged steps; flops leave out loss, optimizer and data. Unchanged: what was proved to be bit for bit what \
          it was, with the start of the proof's SHA-256.</p>",

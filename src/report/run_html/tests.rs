@@ -54,10 +54,10 @@ fn a_phase_shows_measured_beside_predicted_and_its_proof() {
     };
     assert!(
         cells("<td>1</td>")
-            .starts_with("1|1 tensor, 1 unit|0.50|2|20.00|30.00|100 %|100 %<td class=\"left\">1 tensor (b0123456789a)")
+            .starts_with("1|1 / 1|0.50|2|20.00|30.00|100 %|100 %<td class=\"left\">1 tensor (b0123456789a)")
     );
     let second = cells("<td>2, step 13</td>");
-    assert!(second.starts_with("2, step 13|2 tensors, 2 units|0.50|1|10.00|10.00|50 %|75 %"), "{second}");
+    assert!(second.starts_with("2, step 13|2 / 2|0.50|1|10.00|10.00|50 %|75 %"), "{second}");
     assert!(second.contains("2 tensors, 1 statistic ("), "{second}");
 }
 
