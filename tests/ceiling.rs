@@ -4,6 +4,7 @@ use crate::engines::{engines, fixture};
 use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use freeze_plan::graph::Tensor;
 use freeze_plan::losses::{LossKind, LossSpec};
+use freeze_plan::modules::UnitKind;
 use freeze_plan::onnx::read;
 use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::PlanOptions;
@@ -58,7 +59,7 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
     let sizes = [("batch".to_string(), 8)].into();
     let steps_per_epoch = batches.len().div_ceil(job.accumulate);
     let options = &job.options;
-    let request = Request { epochs: 3, steps_per_epoch, options, slots: 1, own_slots: Default::default(), sizes };
+    let request = Request { epochs: 2, steps_per_epoch, options, slots: 1, own_slots: Default::default(), sizes };
     let basis = Basis::of(&file, &analysis, &request).unwrap();
     let planner = basis.planner().unwrap();
     let plan = planner.plan().unwrap();
@@ -94,16 +95,14 @@ fn ceiling_of(event: &RunEvent) -> Option<&Ceiling> {
     }
 }
 
-fn jobs() -> [Job; 4] {
+fn jobs() -> [Job; 2] {
     let sgd = serde_json::json!({"kind": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4});
     let adamw = serde_json::json!({"kind": "adamw", "lr": 2e-3});
-    let early = || PlanOptions::default().with("freeze_start", 0.0).with("freeze_level", 0.7);
-    let kept = PlanOptions { freeze: vec!["conv1".into()], ..early() };
+    let early = || PlanOptions::default().with("freeze_start", 0.0).with("freeze_level", 0.9);
+    let kept = PlanOptions { freeze: vec!["conv1".into()], unit: Some(UnitKind::Block), ..early() };
     let warm = PlanOptions { on_return: freeze_plan::plan::OnReturn::WarmUp, ..early() };
     [
-        Job { folder: "digits", optimizer: sgd.clone(), options: early(), accumulate: 1 },
         Job { folder: "digits", optimizer: sgd, options: kept, accumulate: 2 },
-        Job { folder: "digits_vit", optimizer: adamw.clone(), options: early(), accumulate: 1 },
         Job { folder: "digits_vit", optimizer: adamw, options: warm, accumulate: 1 },
     ]
 }
@@ -111,7 +110,9 @@ fn jobs() -> [Job; 4] {
 #[test]
 fn a_checked_run_is_the_run_without_the_check() {
     for mut engine in engines() {
-        for (number, job) in jobs().iter().enumerate() {
+        // The transformer takes minutes on the embedded engine of a debug build.
+        let most = if engine.info().name == "tract" { 1 } else { 2 };
+        for (number, job) in jobs().iter().take(most).enumerate() {
             let (plain, events) = run(job, engine.as_mut(), 0);
             let added = |event: &&RunEvent| {
                 matches!(event, RunEvent::Ceiling(_) | RunEvent::Speed { .. } | RunEvent::Gain { .. })

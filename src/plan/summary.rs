@@ -344,7 +344,7 @@ mod tests {
                 epochs: 10,
                 options: options(&[], &["u0"]).with("freeze_start", 0.0),
                 verdict: "This schedule cannot save more than 2.7 % of the compute, a speedup of 1.03x, because parameter \
-                          \"u0.weight\" keeps the backward pass alive; frozen as well, it would save 7.3 %.",
+                          \"u0.weight\" keeps the backward pass alive; frozen as well, it would save 10.9 %.",
                 notes: &[
                     "parameter \"u0.weight\" keeps the backward pass alive in epochs 8 to 10, so freezes that come \
                      after it in the model save only weight gradients",

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// A schedule that saves less than this fraction of the time is not worth it.
 pub const WORTH: f64 = 0.02;
 
-/// Where the seconds of a step go; medians.
+/// Where the seconds of a step go: of each part the fastest of the measured steps, without what other processes take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepSeconds {
     /// Making the batches.

@@ -4,7 +4,7 @@
 //! the first phase, which stays. The update runs with a learning rate of 0 where it reads one. Then every value and
 //! slot that a graph wrote is written anew with what it starts from, so nothing is copied to be kept.
 
-use super::ceiling::{Ceiling, Measured, Prediction, Relative, StepSeconds, Stretch, Why, median, ratio};
+use super::ceiling::{Ceiling, Measured, Prediction, Relative, StepSeconds, Stretch, Why, ratio};
 use super::engine::Engine;
 use super::event::RunEvent;
 use super::pace::{Pace, Scale};
@@ -32,7 +32,7 @@ struct Samples {
     train: Vec<f64>,
     update: Vec<f64>,
     rest: Vec<f64>,
-    /// What the first step took beyond the median of the others.
+    /// What the first step took beyond the fastest of the others.
     first: f64,
 }
 
@@ -149,8 +149,10 @@ impl Run<'_> {
                 break;
             }
         }
-        let usual: f64 =
-            [&samples.data, &samples.train, &samples.update, &samples.rest].map(|s| median(s)).iter().sum();
+        let usual: f64 = [&samples.data, &samples.train, &samples.update, &samples.rest]
+            .map(|seconds| fastest(seconds))
+            .iter()
+            .sum();
         samples.first = (first.unwrap_or(0.0) - usual).max(0.0);
         Ok(samples)
     }
@@ -177,14 +179,14 @@ impl Run<'_> {
         // The last batch of an epoch may be smaller.
         let batches = setup.train.rows() as f64 / setup.train.rows_of(0).max(1) as f64;
         let batches = batches / setup.steps_per_epoch().max(1) as f64;
-        let train = median(&samples.train);
-        let only = median(&forward.train).min(train);
+        let train = fastest(&samples.train);
+        let only = fastest(&forward.train).min(train);
         let step = StepSeconds {
-            data: batches * median(&samples.data),
+            data: batches * fastest(&samples.data),
             forward: batches * only,
             backward: batches * (train - only),
-            update: median(&samples.update),
-            rest: median(&samples.rest),
+            update: fastest(&samples.update),
+            rest: fastest(&samples.rest),
         };
         Measured { step, first_phase: first_built + samples.first, frozen_phase: frozen_built + forward.first }
     }
@@ -250,6 +252,12 @@ impl Run<'_> {
         let from = planner.points().first().copied().unwrap_or(epoch).min(epoch);
         Some((from, planner.most(Point::START)))
     }
+}
+
+/// Returns the least of some seconds; 0 of nothing. Other processes only ever add to what a step takes, and to a long
+/// one more than to a short one, so that a median of a few tells little on a busy machine.
+fn fastest(seconds: &[f64]) -> f64 {
+    seconds.iter().copied().reduce(f64::min).unwrap_or(0.0)
 }
 
 impl Relative {
