@@ -4,6 +4,7 @@ use crate::engines::{engines, fixture, onnxruntime};
 use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
 use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor};
 use freeze_plan::losses::{LossKind, LossSpec};
+use freeze_plan::modules::{UnitKind, outputs, units};
 use freeze_plan::onnx::{OnnxFile, read, to_bytes};
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::{Decision, FrozenSet, History, Moment, PlanOptions, Policy, Reference, Run, Signal};
@@ -490,4 +491,48 @@ fn a_training_step_of_the_file_gives_what_it_has() {
         assert_eq!(staged(name, &[Signal::GradientSum]).unwrap_err(), expected);
         assert!(staged(name, &[Signal::WeightChange, Signal::Cka]).is_ok(), "{name}");
     }
+}
+
+/// Returns the units without an output, and the value that each output is made of with whether its neurons are axis 1.
+fn found(file: &str, kind: UnitKind) -> (Vec<String>, Vec<(String, String, bool)>) {
+    let analysis = Analysis::of(&read(&fixture(file)).unwrap().model);
+    let graph = &analysis.model.graph;
+    let units = units(&analysis.tree, kind);
+    let path = |id| analysis.tree.module(analysis.tree.module_of_node(id)).path.as_str();
+    let found = outputs(graph, &units, path);
+    let missing = units.iter().zip(&found).filter(|(_, output)| output.is_none()).map(|(unit, _)| unit.path.clone());
+    let named = units.iter().zip(&found).filter_map(|(unit, output)| {
+        let output = (*output)?;
+        let producer = graph.node(graph.producer(output.value)?);
+        Some((unit.path.clone(), producer.op.name.clone(), output.channels))
+    });
+    (missing.collect(), named.collect())
+}
+
+#[test]
+fn units_of_models_have_outputs() {
+    let mut failures = Vec::new();
+    for name in ["densenet", "gpt2", "unet", "t5", "bert", "convnext", "lstm"] {
+        for kind in [UnitKind::Leaf, UnitKind::Block, UnitKind::Parameter] {
+            let (missing, _) = found(&format!("models/{name}.torchscript.onnx"), kind);
+            failures.extend((!missing.is_empty()).then(|| format!("{name} {kind:?}: {missing:?}")));
+        }
+    }
+    let cases = [
+        ("digits/model.onnx", UnitKind::Block, "block1", "Relu", true),
+        ("digits/model.onnx", UnitKind::Leaf, "block1.bn1", "BatchNormalization", true),
+        ("digits/model.onnx", UnitKind::Block, "fc", "Gemm", false),
+        ("digits_vit/model.onnx", UnitKind::Leaf, "", "Add", false),
+        ("digits_vit/model.onnx", UnitKind::Leaf, "patch_embed", "Conv", true),
+        ("digits_vit/model.onnx", UnitKind::Leaf, "blocks.3.mlp.fc1", "Add", false),
+        ("digits_vit/model.onnx", UnitKind::Block, "blocks.3", "Add", false),
+        ("digits_vit/model.onnx", UnitKind::Leaf, "norm", "LayerNormalization", false),
+    ];
+    for (file, kind, unit, op, channels) in cases {
+        let (_, named) = found(file, kind);
+        if !named.contains(&(unit.into(), op.into(), channels)) {
+            failures.push(format!("{file}: {unit} is no {op}: {named:?}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
