@@ -3,6 +3,8 @@
 //! [`Gradients`] looks at the gradients of every step and at the weights around the last one of an interval,
 //! [`importance`] trains a trial step, [`Outputs`] compares the outputs of units with those of an earlier model. What
 //! is not defined (a unit that is frozen, nothing that varies, a number that is not finite) is no value.
+//!
+//! A checkpoint holds what was observed, not what is gathered of an interval that has not ended, nor the reference.
 
 mod gradients;
 mod importance;

@@ -157,7 +157,7 @@ impl Outputs {
 fn compare(signal: Signal, now: &Probe, before: &Probe) -> Option<f64> {
     let positions = || Some((now.activations()?, before.activations()?));
     match signal {
-        Signal::SimilarityPreserving => now.similarities()?.loss(&before.similarities()?).ok(),
+        Signal::SimilarityPreserving => now.similarities()?.loss(before.similarities()?).ok(),
         Signal::Svcca => positions().and_then(|(x, y)| Some(signals::svcca(&x, &y, SVCCA_SHARE).ok()?.mean())),
         Signal::Pwcca => positions().and_then(|(x, y)| Some(signals::pwcca(&x, &y, Directions::Variates).ok()?.value)),
         Signal::Cka => positions().and_then(|(x, y)| signals::linear_cka(&x, &y).ok()),

@@ -3,6 +3,7 @@
 use super::floats;
 use crate::graph::Tensor;
 use crate::signals::{Activations, Layout, Similarities};
+use std::sync::OnceLock;
 
 /// The most neurons of a unit that are compared.
 const NEURONS: usize = 1024;
@@ -19,6 +20,8 @@ pub(super) struct Probe {
     samples: Table,
     /// Positions that were looked at.
     offered: usize,
+    /// How alike the samples are, once it was asked for.
+    alike: OnceLock<Option<Similarities>>,
 }
 
 /// Rows of equal length.
@@ -98,8 +101,9 @@ impl Probe {
     }
 
     /// Returns how alike the samples are.
-    pub(super) fn similarities(&self) -> Option<Similarities> {
-        self.samples.activations().map(|samples| Similarities::of(&samples))
+    pub(super) fn similarities(&self) -> Option<&Similarities> {
+        let alike = || self.samples.activations().map(|samples| Similarities::of(&samples));
+        self.alike.get_or_init(alike).as_ref()
     }
 }
 
