@@ -206,8 +206,8 @@ impl ByHand {
 
     fn step(&mut self, rows: std::ops::Range<usize>) -> [Vec<f64>; 2] {
         let gradients = self.gradients(rows);
-        for unit in 0..2 {
-            for (index, gradient) in gradients[unit].iter().enumerate() {
+        for (unit, own) in gradients.iter().enumerate() {
+            for (index, gradient) in own.iter().enumerate() {
                 self.velocities[unit][index] = MOMENTUM * self.velocities[unit][index] + gradient;
                 self.weights[unit][index] -= RATE * self.velocities[unit][index];
             }
