@@ -5,7 +5,7 @@
 //! the weights of the file.
 
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// A fixture, and what freezing policies are run on it.
@@ -92,7 +92,7 @@ fn run(fixture: &Fixture, (policy, settings, more): (&str, &[&str], &[&str]), se
     result
 }
 
-fn read(folder: &PathBuf) -> Result {
+fn read(folder: &Path) -> Result {
     let events = std::fs::read_to_string(folder.join("events.jsonl")).expect("a run writes its events");
     let mut result = Result::default();
     for event in events.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event is JSON")) {

@@ -39,7 +39,7 @@ pub use freeze_plan::{
     Assumed, EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, Point, PolicyRecord, Predicted,
     Remaining, Segment, Summary, segments, sha256_hex,
 };
-pub use history::{EpochRecord, History, Observation, Speeds, Reading, Signal};
+pub use history::{EpochRecord, History, Observation, Reading, Signal, Speeds};
 pub use knobs::{Knob, Knobs, Preset, Range};
 pub use options::{MAX_EPOCHS, OnReturn, PlanOptions, Rollback};
 pub use planner::{Planner, SHOWN_LATER};

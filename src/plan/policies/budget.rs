@@ -20,8 +20,10 @@
 //! thaw.
 //!
 //! Without measurements every unit counts alike; so does the first step. A unit of which no finite value is known
-//! trains. One with an importance of 0 or less freezes. One that was frozen by name, or owns no parameter, is not
-//! selected. What `keep` names trains beside the selection and its cost comes on top. One unit always trains, the
+//! trains. One with an importance of 0 or less takes no room from the others: it trains where the target leaves some,
+//! the least harmful first. (GreenTrainer never selects it. But where the trial step overshoots, as Adam's first one
+//! can, most importances are below 0, and next to nothing would train.) One that was frozen by name, or owns no
+//! parameter, is not selected. What `keep` names trains beside the selection and its cost comes on top. One unit always trains, the
 //! cheapest if no other fits.
 //!
 //! *Signals.* `importance`.
@@ -39,7 +41,7 @@
 //! gradients at the speeds that the run measured before its first step. Where none were measured (ahead of a run, or
 //! with `ceiling_steps` 0) it is `flops`. Measured times differ from run to run, so with `time` selections can too.
 //!
-//! *Does nothing* with `target` 1, unless a unit's importance is 0 or less.
+//! *Does nothing* with `target` 1.
 //!
 //! *Source.* Huang, Yin, Huang, Gao, "GreenTrainer", ICLR 2024, arXiv 2309.13192, and pittisl/GreenTrainer. There,
 //! flops come from tables for OPT, BLOOM and T5, gradients pass a chain, and costs are rounded to thousandths of the
@@ -65,8 +67,11 @@ pub struct Budget {
     of: Of,
     interval: usize,
     settings: Map<String, Value>,
-    frozen: Memo<(Vec<Unit>, StepCost, Vec<Candidate>, Option<Speeds>), FrozenSet>,
+    frozen: Memo<Question, FrozenSet>,
 }
+
+/// What a selection follows from.
+type Question = (Vec<Unit>, StepCost, Vec<Candidate>, Option<Speeds>);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Of {
@@ -254,6 +259,9 @@ fn candidates(at: &Moment<'_>) -> Vec<Candidate> {
             }
         }
     }
+    if let Some(readings) = &mut readings {
+        raise(readings);
+    }
     let alike = |unit: &Unit| if unit.parameters.is_empty() { Reading::Absent } else { Reading::Value(1.0) };
     let readings = readings.unwrap_or_else(|| at.units.iter().map(alike).collect());
     let candidate = |reading| match reading {
@@ -262,6 +270,23 @@ fn candidates(at: &Moment<'_>) -> Vec<Candidate> {
         Reading::Absent => Candidate { value: 0.0, state: State::Frozen },
     };
     readings.into_iter().map(candidate).collect()
+}
+
+/// Raises values of 0 or less above 0, in their order, and all together below the least of the others.
+fn raise(readings: &mut [Reading]) {
+    let value = |reading: &Reading| if let Reading::Value(value) = reading { Some(*value) } else { None };
+    let values: Vec<f64> = readings.iter().filter_map(value).collect();
+    let lowest = values.iter().copied().fold(0.0, f64::min);
+    let least = values.iter().copied().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
+    let room = if least.is_finite() { least } else { 1.0 } / (values.len() + 1) as f64;
+    for reading in readings {
+        if let Reading::Value(value) = reading
+            && *value <= 0.0
+        {
+            let part = if lowest < 0.0 { 0.5 + 0.5 * (1.0 - *value / lowest) } else { 1.0 };
+            *value = room * part;
+        }
+    }
 }
 
 impl Policy for Budget {
@@ -367,6 +392,16 @@ mod tests {
     }
 
     #[test]
+    fn what_harms_takes_no_room() {
+        let mut readings = [-2.0, 3.0, 0.0, 0.5, -1.0].map(Reading::Value);
+        raise(&mut readings);
+        let values = readings.map(|reading| if let Reading::Value(value) = reading { value } else { 0.0 });
+        assert_eq!((values[1], values[3]), (3.0, 0.5));
+        assert!(0.0 < values[0] && values[0] < values[4] && values[4] < values[2], "{values:?}");
+        assert!(values[0] + values[2] + values[4] < 0.5, "{values:?}");
+    }
+
+    #[test]
     fn time_is_what_was_measured() {
         let half = |of: &str| find(&PlanOptions::of("budget").with("of", of).with("target", 0.5)).unwrap();
         let (model, mut history) = (toy(8), important(&[5.0, 1.0, 2.0, 4.0, 3.0]));
@@ -415,7 +450,10 @@ mod tests {
             simulated(&|| policy(target), Signal::Importance, &[], rough(seed));
         }
         simulated(&|| policy(0.9), Signal::Importance, &[0, 5], rough(1));
-        let nothing = simulated(&|| policy(0.9), Signal::Importance, &[], |_, _| Some(-1.0));
-        assert!(nothing.iter().all(|frozen| frozen.count() == 5), "{nothing:?}");
+        let harmful = |_: usize, unit: usize| Some(-1.0 - unit as f64);
+        let all = simulated(&|| policy(1.0), Signal::Importance, &[], harmful);
+        assert!(all.iter().all(|frozen| frozen.count() == 0), "{all:?}");
+        let some = simulated(&|| policy(0.8), Signal::Importance, &[], harmful);
+        assert!(some.iter().all(|frozen| (1..5).contains(&frozen.count())), "the target leaves room: {some:?}");
     }
 }
