@@ -228,7 +228,8 @@ fn gradients_at_every_depth_are_those_of_the_whole_graph() {
                     trains.iter().filter(|name| !held.contains(name) && full.contains_key(&format!("{name}.grad")));
                 let mut expected: Vec<String> = trains.map(|name| format!("{name}.grad")).collect();
                 let mut found: Vec<String> = part.keys().filter(|name| name.ends_with(".grad")).cloned().collect();
-                (expected.sort(), found.sort());
+                expected.sort();
+                found.sort();
                 assert_eq!(found, expected, "{name}, depth {depth}");
                 for gradient in &found {
                     let off = deviation(&part[gradient], &full[gradient]);

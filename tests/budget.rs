@@ -90,7 +90,9 @@ fn real_cost(
     price(&step(costs, stays, &trains.collect()))
 }
 
-const PRICES: [(&str, fn(&Needs) -> u64); 2] = [("flops", |needs| needs.flops.total()), ("bytes", Needs::bytes)];
+type Price = fn(&Needs) -> u64;
+
+const PRICES: [(&str, Price); 2] = [("flops", |needs| needs.flops.total()), ("bytes", Needs::bytes)];
 
 /// What is selected costs what the cost model says, is within the limit, and is worth nearly what the bound
 /// says; what the best selection is where all can be looked at.

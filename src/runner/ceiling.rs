@@ -1,8 +1,9 @@
 //! The ceiling check: what a schedule can save on this machine, told from a few steps before the first one.
 //!
 //! A step of a phase is predicted as
-//! `data + forward + rest + backward * (backward flops of the phase / of the first) + update * (elements that train /
-//! of the first)`, and a change to another phase by what it takes to make the first phase and one in which everything
+//! `data + forward + rest + backward * (backward flops of the phase / of the measured step) + update * (elements that
+//! train / of the measured step)`. That one is a step of the first phase or, where the first phase has less than half of
+//! the backward pass, one with nothing frozen. A change to another phase is predicted by what it takes to make the first phase and one in which everything
 //! is frozen ready, in proportion to the backward flops that remain. `forward` is the train graph in which everything
 //! is frozen, not the eval graph: it is what remains of a step when the last gradient is gone, with `BatchNormalization`
 //! and Dropout as they train and with weights that are constants.
@@ -21,7 +22,7 @@ pub struct StepSeconds {
     pub data: f64,
     /// The train graph with everything frozen: forward pass and loss.
     pub forward: f64,
-    /// What the train graph of the first phase takes beyond that.
+    /// What the train graph of the measured step takes beyond that.
     pub backward: f64,
     /// The optimizer.
     pub update: f64,
@@ -40,13 +41,13 @@ impl StepSeconds {
         ratio(self.backward + self.update, self.total())
     }
 
-    /// Returns the seconds of a step that costs something else than one of the first phase.
+    /// Returns the seconds of a step that costs something else than the measured one.
     pub fn of(&self, cost: Relative) -> f64 {
         self.data + self.forward + self.rest + self.backward * cost.backward + self.update * cost.trained
     }
 }
 
-/// What a step costs, relative to one of the first phase.
+/// What a step costs, relative to the measured one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Relative {
     /// Flops of the backward pass.
@@ -56,7 +57,7 @@ pub struct Relative {
 }
 
 impl Relative {
-    /// The first phase.
+    /// The measured step.
     pub const FIRST: Relative = Relative { backward: 1.0, trained: 1.0 };
 }
 
@@ -74,9 +75,9 @@ pub struct Stretch {
 /// What was measured before the first step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Measured {
-    /// A step of the first phase.
+    /// A step of the first phase, or one with nothing frozen.
     pub step: StepSeconds,
-    /// Seconds to make the first phase ready, with what its first step takes beyond the others.
+    /// Seconds to make the phase of that step ready, with what its first step takes beyond the others.
     pub first_phase: f64,
     /// As `first_phase`, for a phase in which everything is frozen.
     pub frozen_phase: f64,
@@ -136,7 +137,8 @@ pub struct Ceiling {
     pub measured_steps: usize,
     /// Seconds that the check took, without making the first phase ready, which the run needs anyway.
     pub check_seconds: f64,
-    /// Seconds of a step of the first phase.
+    /// Seconds of the step that was measured: one of the first phase or, where that has less than half of the backward
+    /// pass, one with nothing frozen.
     pub step_seconds: f64,
     /// Where they go, in seconds.
     pub parts: StepSeconds,

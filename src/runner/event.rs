@@ -141,11 +141,11 @@ pub enum RunEvent {
         /// As `predicted`, without the phase changes.
         predicted_steps: f64,
         /// Measured fraction that the steps saved: each at the median of its frozen set against the median of the
-        /// first, which is scaled as predicted where something is frozen in it already.
+        /// one that costs most, which is scaled as predicted where something is frozen in it.
         steps: f64,
         /// As `steps`, less the phase changes.
         gain: f64,
-        /// Seconds of all steps at the median of the first frozen set.
+        /// Seconds of all steps as they would be with nothing frozen.
         seconds_without: f64,
         /// Seconds of all steps at the medians of their frozen sets, and of the phase changes.
         seconds_with: f64,

@@ -14,7 +14,7 @@ const WARM_UP: usize = 2;
 pub(super) struct Scale {
     /// Elements of each trainable parameter.
     elements: HashMap<String, u64>,
-    /// Backward flops and elements that train, of the first phase and with nothing frozen.
+    /// Backward flops and elements that train, of the step that is measured and with nothing frozen.
     first: (f64, f64),
     nothing: (f64, f64),
 }
@@ -44,7 +44,22 @@ impl Scale {
         self.nothing.1 - frozen as f64
     }
 
-    /// Returns the cost of a step of the first phase.
+    /// Returns true where the first phase has less than half of the whole backward pass.
+    pub(super) fn is_small(&self) -> bool {
+        self.first.0 < 0.5 * self.nothing.0
+    }
+
+    /// Takes a step with nothing frozen for the one that is measured.
+    pub(super) fn measure_nothing(&mut self) {
+        self.first = self.nothing;
+    }
+
+    /// Returns backward flops and elements that train of the step that is measured.
+    pub(super) fn reference(&self) -> (f64, f64) {
+        self.first
+    }
+
+    /// Returns the cost of the step that is measured, which is one of the first phase or one with nothing frozen.
     pub(super) fn first(&self) -> Relative {
         Relative::FIRST
     }
@@ -171,18 +186,20 @@ impl Pace {
 
     /// Returns what the freezing saved, as far as the run came; `None` where nothing can be compared.
     pub(super) fn gain(&self) -> Option<RunEvent> {
-        let first = self.done.first()?;
+        // The stretch that costs most tells best what a step with nothing frozen takes.
+        let cost = |done: &&Done| self.measured.step.of(done.stretch.cost);
+        let most = self.done.iter().rev().max_by(|a, b| cost(a).total_cmp(&cost(b)))?;
         let stretches: Vec<Stretch> = self.done.iter().map(|done| done.stretch).collect();
         let nothing = self.scale.nothing();
         let predicted = self.measured.predict(nothing, &stretches);
-        let full = first.median * ratio(self.measured.step.of(nothing), self.measured.step.of(first.stretch.cost));
+        let full = most.median * ratio(self.measured.step.of(nothing), self.measured.step.of(most.stretch.cost));
         let (mut without, mut steps, mut changes) = (0.0, 0.0, 0.0);
         for Done { stretch, median, change } in &self.done {
             without += stretch.steps as f64 * full;
             steps += stretch.steps as f64 * median;
             changes += change;
         }
-        (self.done.len() > 1 || nothing != first.stretch.cost).then(|| RunEvent::Gain {
+        (self.done.len() > 1 || nothing != most.stretch.cost).then(|| RunEvent::Gain {
             predicted: predicted.gain(),
             predicted_steps: predicted.steps_gain(),
             steps: ratio(without - steps, without),

@@ -66,15 +66,32 @@ impl Run<'_> {
         let forward = forward?;
         drop(step);
         let mut spent = clock.elapsed().as_secs_f64();
+        let mut scale = Scale::of(&self.plan, &self.prepared, &first);
+        // What a small part of the backward pass takes tells little about the whole of it.
+        let full = match scale.is_small() {
+            true => {
+                let clock = Instant::now();
+                let full = self.full(engine, wanted)?;
+                spent += clock.elapsed().as_secs_f64();
+                scale.measure_nothing();
+                Some(full)
+            }
+            false => None,
+        };
         let clock = Instant::now();
         self.enter(engine, &first, report)?;
         let first_built = clock.elapsed().as_secs_f64();
-        let clock = Instant::now();
-        let samples = self.first_phase(engine, wanted)?;
-        spent += clock.elapsed().as_secs_f64();
-        let measured = self.measured(&forward, &samples, first_built, frozen_built);
-        let scale = Scale::of(&self.plan, &self.prepared, &first);
-        self.history.speeds = self.speeds(&measured.step, &first);
+        let (built, samples) = match full {
+            Some(full) => full,
+            None => {
+                let clock = Instant::now();
+                let samples = self.first_phase(engine, wanted)?;
+                spent += clock.elapsed().as_secs_f64();
+                (first_built, samples)
+            }
+        };
+        let measured = self.measured(&forward, &samples, built, frozen_built);
+        self.history.speeds = self.speeds(&measured.step, &scale, &first);
         let ceiling = self.ceiling(&measured, &scale, samples.train.len(), spent);
         self.pace = Some(Pace::new(measured, scale));
         report(RunEvent::Ceiling(ceiling.clone()));
@@ -82,14 +99,33 @@ impl Run<'_> {
     }
 
     /// Returns the measured seconds as a policy takes them.
-    fn speeds(&self, step: &StepSeconds, first: &Segment) -> Option<Speeds> {
+    fn speeds(&self, step: &StepSeconds, scale: &Scale, first: &Segment) -> Option<Speeds> {
         let entry = self.plan.epochs.get(first.first_epoch.checked_sub(1)?)?.at(first.after);
-        let per = |seconds: f64, count: u64| if count == 0 { 0.0 } else { seconds.max(0.0) / count as f64 };
+        let per = |seconds: f64, count: f64| if count > 0.0 { seconds.max(0.0) / count } else { 0.0 };
+        let (backward, elements) = scale.reference();
+        let bytes = entry.predicted.gradient_bytes as f64 * scale.relative(entry).trained.recip();
+        let bytes = if bytes.is_finite() { bytes } else { 4.0 * elements };
         Some(Speeds {
             fixed: step.data + step.forward + step.rest,
-            backward: per(step.backward, entry.predicted.backward_flops),
-            update: per(step.update, entry.predicted.gradient_bytes),
+            backward: per(step.backward, backward),
+            update: per(step.update, bytes),
         })
+    }
+
+    /// Builds and measures a step with nothing frozen; returns the seconds to build it, too.
+    fn full(&mut self, engine: &mut dyn Engine, wanted: usize) -> Result<(f64, Samples), RunError> {
+        let clock = Instant::now();
+        let (frozen, statistics, dropout_off) = Default::default();
+        let nothing = Segment { first_epoch: 1, after: 0, last_epoch: 1, until: None, frozen, statistics, dropout_off };
+        let (step, _) = self.build(engine, &nothing, false)?;
+        self.state.set_slots(engine, &step.slots, false)?;
+        let mut phase = Phase::new(engine, &step, &self.state)?;
+        let built = clock.elapsed().as_secs_f64();
+        let samples = self.samples(engine, &mut phase, wanted);
+        phase.close(engine);
+        self.put_back(engine, &step)?;
+        self.state.set_slots(engine, &[], false)?;
+        Ok((built, samples?))
     }
 
     /// Returns a segment in which no parameter trains, with the statistics and Dropouts of the segment that holds most.
@@ -200,7 +236,8 @@ impl Run<'_> {
         let (stretches, flops_gain, first_freeze) = match &bound {
             Some((from, entry)) => {
                 let late = total.saturating_sub(*from);
-                let before = Stretch { steps: total - late, cost: scale.first(), builds: false };
+                let start = plan.epochs.first().map_or(scale.first(), |epoch| scale.relative(epoch));
+                let before = Stretch { steps: total - late, cost: start, builds: false };
                 let after = Stretch { steps: late, cost: scale.relative(entry), builds: true };
                 let saved = (1.0 - entry.predicted.step_cost) * ratio(late as f64, total as f64);
                 (vec![before, after], saved, from / self.setup.steps_per_epoch().max(1) + 1)

@@ -15,7 +15,9 @@
 //! ```
 //!
 //! The cost of a selection is that of the nodes that gradients pass on the way to it, each counted once, from the
-//! graph; a node that the cost model cannot count is free. Where only costs of whole steps are known, units are priced
+//! graph; a node that the cost model cannot count is free. The selection is the best one on chains and, for up to 256
+//! tensors, where branch and bound ends in time; beyond, it is a heuristic (closures of the graph with a knapsack in
+//! each), within the target but not proven to be the best (`plan::budget`). Where only costs of whole steps are known, units are priced
 //! as a chain. The selection is made anew after the first step and then every `interval` epochs, and units freeze and
 //! thaw.
 //!
