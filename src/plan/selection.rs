@@ -158,7 +158,8 @@ fn near(units: &[Unit], pattern: &str) -> Vec<String> {
 }
 
 /// Returns up to three names that `pattern` may have meant: those that contain its longest plain
-/// part, else those that are spelled almost like it.
+/// part, else those that are spelled almost like it, else those of which a part between dots, or all before a
+/// dot, is.
 pub(super) fn nearby<'a>(names: impl Iterator<Item = &'a str>, pattern: &str) -> Vec<String> {
     const MOST: usize = 3;
     let mut seen: HashSet<&str> = HashSet::new();
@@ -181,6 +182,13 @@ pub(super) fn nearby<'a>(names: impl Iterator<Item = &'a str>, pattern: &str) ->
                 near.push(name.to_string());
             }
             None => break,
+        }
+    }
+    if near.is_empty() && !plain.is_empty() {
+        let before_dots = known.iter().flat_map(|name| name.match_indices('.').map(|(dot, _)| &name[..dot]));
+        let parts = known.iter().flat_map(|name| name.split('.'));
+        if let Some(part) = nearest(&plain, before_dots.chain(parts)) {
+            near.extend(known.iter().filter(|name| name.contains(part)).take(MOST).map(|name| name.to_string()));
         }
     }
     near
@@ -271,6 +279,17 @@ mod tests {
                 freeze: &[],
                 keep: &["stme.bn"],
                 expected: "keep pattern \"stme.bn\" matches no unit and no parameter (near: \"stem.bn\", \"stem.conv\")",
+            },
+            Case {
+                freeze: &[r"re:^laier1\.\d"],
+                keep: &[],
+                expected: "freeze pattern \"re:^laier1\\.\\d\" matches no unit and no parameter (near: \
+                           \"layer1.0.conv\", \"layer1.0.conv.weight\")",
+            },
+            Case {
+                freeze: &["re:a("],
+                keep: &[],
+                expected: "freeze pattern \"re:a(\" is no regular expression: unclosed group",
             },
             Case {
                 freeze: &["zzzzzz*"],

@@ -3,9 +3,9 @@
 //! A step of a phase is predicted as
 //! `data + forward + rest + backward * (backward flops of the phase / of the measured step) + update * (elements that
 //! train / of the measured step)`. That one is a step of the first phase or, where the first phase has less than half of
-//! the backward pass, one with nothing frozen. A change to another phase is predicted by what it takes to make the first phase and one in which everything
-//! is frozen ready, in proportion to the backward flops that remain. `forward` is the train graph in which everything
-//! is frozen, not the eval graph: it is what remains of a step when the last gradient is gone, with `BatchNormalization`
+//! the backward pass, one with nothing frozen. A change to another phase is predicted by what it takes to make the phase
+//! of that step and one in which everything is frozen ready, in proportion to the backward flops that remain. `forward`
+//! is the train graph in which everything is frozen, not the eval graph: it is what remains of a step when the last gradient is gone, with `BatchNormalization`
 //! and Dropout as they train and with weights that are constants.
 //!
 //! This file is the arithmetic and the sentences; `timing` measures, `pace` compares with the run.
