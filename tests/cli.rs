@@ -413,6 +413,29 @@ fn a_refused_run_leaves_the_earlier_one_as_it_was() {
 }
 
 #[test]
+fn freezing_that_does_not_fit_the_job_is_refused_before_the_folder_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = job(folder.path(), |text| {
+        text.lines().filter(|line| !line.starts_with("eval =")).fold(String::new(), |all, line| all + line + "\n")
+    });
+    let earlier = folder.path().join("runs/first/events.jsonl");
+    std::fs::create_dir_all(earlier.parent().unwrap()).unwrap();
+    std::fs::write(&earlier, "earlier\n").unwrap();
+    let cases = [
+        ("freeze.policy=freezeout", "anneals the rate of each unit: leave out [schedule]"),
+        (
+            "freeze.rollback={metric=\"accuracy\",drop=0.1}",
+            "\"accuracy\", which the eval data do not give: the job has no eval data",
+        ),
+    ];
+    for (setting, expected) in cases {
+        let line = fails(&["train", path(&job), "--overwrite", "--no-plan", "--set", setting], 2);
+        assert!(line.contains(expected), "{line}");
+        assert_eq!(std::fs::read_to_string(&earlier).unwrap(), "earlier\n", "{setting}");
+    }
+}
+
+#[test]
 fn models_that_do_not_fit_training_are_refused_before_it() {
     use freeze_plan::graph::{Attributes, Builder, DType, Fact, Model, Tensor};
     let folder = tempfile::tempdir().unwrap();

@@ -102,6 +102,7 @@ pub fn run(args: &Args) -> CommandResult {
         log_every: 1,
         accumulate: job.run.accumulate as usize,
     };
+    setup.check()?;
     if args.dry_run {
         return dry_run(engine.as_mut(), &setup);
     }

@@ -4,7 +4,7 @@ use super::train::{RunError, Setup};
 use crate::graph::Tensor;
 use crate::plan::{FreezePlan, History, OnReturn, Point};
 use crate::training::{Prepared, Rate, Rates};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What the rates of single parameters follow from.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl UnitRates {
     /// Returns the rates of a run.
     ///
     /// # Errors
-    /// The policy is a schedule of rates by itself, and the job has another.
+    /// The policy gives factors that are none.
     pub(super) fn new(setup: &Setup<'_>, prepared: &Prepared) -> Result<UnitRates, RunError> {
         let freezing = &setup.freezing;
         let by_policy = match freezing.planner {
@@ -33,13 +33,6 @@ impl UnitRates {
         };
         let stretches = freezing.plan.epochs.iter().flat_map(|epoch| epoch.stretches());
         let by_plan = freezing.planner.is_none() && stretches.into_iter().any(|epoch| !epoch.lr_scale.is_empty());
-        if let Some(planner) = freezing.planner.filter(|planner| planner.policy().anneals()) {
-            let policy = planner.policy().name().to_string();
-            if !setup.is_constant() {
-                let problem = "leave out [schedule], or set anneal = false in [freeze]".into();
-                return Err(RunError::Anneals { policy, problem });
-            }
-        }
         let warm_up_steps = (freezing.on_return == OnReturn::WarmUp).then_some(freezing.warm_up_steps);
         let positions = prepared.trainable().into_iter().map(String::from).zip(0..).collect();
         Ok(UnitRates {
@@ -77,6 +70,11 @@ impl UnitRates {
     /// Returns what trains now.
     pub(super) fn current(&self) -> &HashSet<String> {
         &self.current
+    }
+
+    /// Returns what has trained so far: when it freezes and trains again, it comes back.
+    pub(super) fn trained(&self) -> BTreeSet<&str> {
+        self.trained.iter().map(String::as_str).collect()
     }
 
     /// Returns when each parameter that was frozen came back, in steps of the run.

@@ -84,6 +84,7 @@ impl<'a> Run<'a> {
         setup: &'a Setup<'a>,
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Run<'a>, RunError> {
+        setup.check()?;
         let plan = setup.freezing.plan.clone();
         let steps = setup.steps_per_epoch();
         let changes = plan.epochs.iter().any(|epoch| !epoch.changes.is_empty());
@@ -442,6 +443,7 @@ impl<'a> Run<'a> {
             "history": self.history,
             "delay": self.delay,
             "returned": self.rates.returned(),
+            "trained": self.rates.trained(),
         });
         let checkpoint = Checkpoint {
             epoch: epoch as u64,

@@ -9,7 +9,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::Batches;
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
-use crate::plan::{FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Rollback};
+use crate::plan::{FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Point, Rollback};
 use crate::training::{Objective, Prepared, Recompute, TrainingError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -82,6 +82,33 @@ pub struct Setup<'a> {
     /// Batches of one step, at least 1: their gradients are averaged. What is left at the end of an
     /// epoch is a step of fewer.
     pub accumulate: usize,
+}
+
+impl Setup<'_> {
+    /// Refuses what can be refused before a run begins.
+    ///
+    /// # Errors
+    /// The policy is a schedule of rates by itself and the job has another, or gives rates to a training step that runs
+    /// as it is written; or the rollback has no eval data to watch.
+    pub fn check(&self) -> Result<(), RunError> {
+        let Freezing { planner, rollback, on_return, .. } = self.freezing;
+        if let Some(planner) = planner.filter(|planner| planner.policy().anneals() && !self.is_constant()) {
+            let problem = "leave out [schedule], or set anneal = false in [freeze]".into();
+            return Err(RunError::Anneals { policy: planner.policy().name().into(), problem });
+        }
+        if let (Some(rollback), None) = (rollback, self.eval) {
+            let known = "the job has no eval data".into();
+            return Err(RunError::Metric { metric: rollback.metric.clone(), known });
+        }
+        let scaled = match planner {
+            Some(planner) => planner.lr_scale(Point::START, &History::default(), 0)?.is_some(),
+            None => false,
+        };
+        if matches!(self.objective, Objective::Stage { .. }) && (scaled || on_return == OnReturn::WarmUp) {
+            return Err(TrainingError::Rates.into());
+        }
+        Ok(())
+    }
 }
 
 /// How a run ended.
