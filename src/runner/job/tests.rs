@@ -1,0 +1,268 @@
+use super::*;
+
+const DESIGN: &str = r#"model = "model.onnx"
+[data]
+train = "train.npz"
+eval  = "eval.npz"
+inputs = { x = "images" }
+target = "labels"
+batch = 64
+seed = 0
+[loss]
+kind = "cross-entropy"
+[optimizer]
+kind = "sgd"
+lr = 0.1
+momentum = 0.9
+weight_decay = 5e-4
+[schedule]
+kind = "cosine"
+[freeze]
+policy = "linear"
+freeze_start = 0.5
+freeze_level = 1.0
+batch_norm = "train"
+[run]
+epochs = 10
+device = "cpu"
+dir = "runs/first"
+"#;
+
+fn parse(text: &str, sets: &[&str]) -> Result<Job, String> {
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_string()).collect();
+    Job::parse(Path::new("/jobs/a/job.toml"), text, &sets).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_design_is_read_and_its_resolution_means_the_same() {
+    let job = parse(DESIGN, &[]).unwrap();
+    assert_eq!(job.model, Path::new("/jobs/a/model.onnx"));
+    assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/eval.npz")));
+    assert_eq!(job.data.inputs["x"], "images");
+    assert!(job.data.shuffle && job.data.last_batch == LastBatch::Keep);
+    assert_eq!(job.schedule, Some(Schedule::Cosine { lr_min: 0.0, warmup_steps: 0 }));
+    assert_eq!((job.run.epochs, job.run.log_every, job.run.threads), (10, 10, None));
+    assert_eq!(job.run.dir, Path::new("/jobs/a/runs/first"));
+    let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
+    let freeze = PlanOptions { unit: Some(job.freeze.unit()), ..job.freeze.clone() }.with("arithmetic", "composer");
+    assert_eq!(again, Job { freeze, ..job });
+}
+
+#[test]
+fn another_policy_by_set_leaves_the_settings_of_the_first_behind() {
+    let job = parse(DESIGN, &["freeze.policy=geometric", "freeze.alpha=0.25"]).unwrap();
+    assert_eq!(job.freeze, PlanOptions::of("geometric").with("alpha", 0.25));
+    let error = parse(DESIGN, &["freeze.policy=geometric", "freeze.freeze_level=1"]).unwrap_err();
+    assert!(error.contains("unknown key `freeze_level` in [freeze] given with --set"), "{error}");
+    let error = parse(&DESIGN.replace("\"linear\"", "\"geometric\""), &[]).unwrap_err();
+    assert!(error.contains("unknown key `freeze_start` in [freeze] at line"), "{error}");
+}
+
+#[test]
+fn set_overrides_with_toml_values_and_bare_words() {
+    let job = parse(
+        DESIGN,
+        &[
+            "run.epochs=3",
+            "data.last_batch=drop",
+            "data.eval = ../other/eval.npz",
+            "data.inputs.y=\"a = b\"",
+            "schedule={ kind = \"step\", step_epochs = 2 }",
+            "run.threads=2",
+            "optimizer.lr=1e-3",
+            "freeze.keep=[\"fc.*\", \"bn*\"]",
+            "model=2024-01-01",
+        ],
+    )
+    .unwrap();
+    assert_eq!((job.run.epochs, job.run.threads, job.data.last_batch), (3, Some(2), LastBatch::Drop));
+    assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/../other/eval.npz")));
+    assert_eq!(job.data.inputs["y"], "a = b");
+    assert_eq!(job.schedule, Some(Schedule::Step { step_epochs: 2, gamma: 0.1, warmup_steps: 0 }));
+    assert_eq!(job.optimizer.unwrap().lr, Some(1e-3));
+    assert_eq!(job.freeze.keep.len(), 2);
+    assert_eq!(job.model, Path::new("/jobs/a/2024-01-01"));
+}
+
+#[test]
+fn what_frozen_units_do_is_a_word_or_a_table() {
+    use crate::plan::{BatchNorm, FrozenDropout};
+    let cases = [
+        ("freeze.batch_norm=frozen", BatchNorm::Frozen),
+        ("freeze.batch_norm={ affine = \"train\", statistics = \"frozen\" }", BatchNorm::AffineTrains),
+        ("freeze.batch_norm={ affine = \"train\" }", BatchNorm::AllTrain),
+    ];
+    for (text, expected) in cases {
+        let job = parse(DESIGN, &[text, "freeze.dropout=off"]).unwrap();
+        assert_eq!((job.freeze.batch_norm, job.freeze.dropout), (expected, FrozenDropout::Off), "{text}");
+        let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
+        let freeze = PlanOptions { unit: Some(job.freeze.unit()), ..job.freeze.clone() };
+        assert_eq!(again, Job { freeze: freeze.with("arithmetic", "composer"), ..job }, "{text}");
+    }
+    let cases = [
+        (
+            "freeze.batch_norm={ afine = \"train\" }",
+            "unknown key `afine` in [freeze.batch_norm] given with --set, did you mean `affine`?",
+        ),
+        ("freeze.batch_norm=eval", "unknown value \"eval\", expected one of \"train\", \"frozen\""),
+        ("freeze.batch_norm=1", "expected \"train\", \"frozen\" or a table of affine and statistics, found integer 1"),
+        ("freeze.dropout=on", "unknown value \"on\", did you mean \"off\"?"),
+    ];
+    for (text, expected) in cases {
+        let error = parse(DESIGN, &[text]).unwrap_err();
+        assert!(error.ends_with(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn errors_name_key_and_line() {
+    struct Case {
+        replace: (&'static str, &'static str),
+        sets: &'static [&'static str],
+        expected: &'static str,
+    }
+    const NONE: (&str, &str) = ("", "");
+    let cases = [
+        Case {
+            replace: (
+                "policy = \"linear\"\nfreeze_start = 0.5\nfreeze_level = 1.0",
+                "policy = \"steps\"\nsteps = [\n{ epoch = 2, frozen = 4 },\n{ epoch = 3, frozn = 0.5 },\n]",
+            ),
+            sets: &[],
+            expected: "key `freeze.steps` at line 22: entry 2: there is no key \"frozn\" (nearest: \"frozen\"), \
+                       expected epoch, step, frozen",
+        },
+        Case {
+            replace: ("batch = 64", "bacth = 64"),
+            sets: &[],
+            expected: "unknown key `bacth` in [data] at line 7, did you mean `batch`?",
+        },
+        Case {
+            replace: ("seed = 0", "colour = 1"),
+            sets: &[],
+            expected: "unknown key `colour` in [data] at line 8, known are `train`, `eval`, `inputs`, `target`, \
+                       `batch`, `seed`, `shuffle`, `last_batch`",
+        },
+        Case {
+            replace: ("model =", "modle ="),
+            sets: &[],
+            expected: "unknown key `modle` at line 1, did you mean `model`?",
+        },
+        Case {
+            replace: ("[freeze]", "[frezee]"),
+            sets: &[],
+            expected: "unknown key `frezee` at line 18, did you mean `freeze`?",
+        },
+        Case {
+            replace: NONE,
+            sets: &["run.epoch=3"],
+            expected: "unknown key `epoch` in [run] given with --set, did you mean `epochs`?",
+        },
+        Case {
+            replace: ("kind = \"cosine\"", "kind = \"cosine\"\nlr_mim = 0.1"),
+            sets: &[],
+            expected: "unknown key `lr_mim` in [schedule] at line 18, did you mean `lr_min`?",
+        },
+        Case { replace: ("train = \"train.npz\"", ""), sets: &[], expected: "missing key `train` in [data]" },
+        Case { replace: ("model = \"model.onnx\"", ""), sets: &[], expected: "missing key `model`" },
+        Case { replace: ("[run]", "[rum]"), sets: &[], expected: "unknown key `rum` at line 23, did you mean `run`?" },
+        Case {
+            replace: ("[run]\nepochs = 10\ndevice = \"cpu\"\ndir = \"runs/first\"", ""),
+            sets: &[],
+            expected: "missing section [run]",
+        },
+        Case { replace: NONE, sets: &["schedule={}"], expected: "missing key `kind` in [schedule]" },
+        Case { replace: NONE, sets: &["schedule.kind=step"], expected: "missing key `step_epochs` in [schedule]" },
+        Case {
+            replace: ("epochs = 10", "epochs = \"ten\""),
+            sets: &[],
+            expected: "key `run.epochs` at line 24: expected a whole number of 0 or more, found string \"ten\"",
+        },
+        Case {
+            replace: ("epochs = 10", "epochs = 10.0"),
+            sets: &[],
+            expected: "key `run.epochs` at line 24: expected a whole number of 0 or more, found number 10.0",
+        },
+        Case {
+            replace: NONE,
+            sets: &["data.batch=-4"],
+            expected: "key `data.batch` given with --set: expected a whole number of 0 or more, found integer -4",
+        },
+        Case {
+            replace: ("inputs = { x = \"images\" }", "inputs = { x = 3 }"),
+            sets: &[],
+            expected: "key `data.inputs.x` at line 5: expected a string, found integer 3",
+        },
+        Case {
+            replace: ("inputs = { x = \"images\" }", "inputs = \"images\""),
+            sets: &[],
+            expected: "key `data.inputs` at line 5: expected a table, found string \"images\"",
+        },
+        Case {
+            replace: ("inputs = { x = \"images\" }", "inputs = {}"),
+            sets: &[],
+            expected: "key `data.inputs` at line 5: expected a column for each model input",
+        },
+        Case {
+            replace: ("model = \"model.onnx\"", "model = 2024-01-01"),
+            sets: &[],
+            expected: "key `model` at line 1: expected a string, found date or time",
+        },
+        Case {
+            replace: ("[loss]\nkind = \"cross-entropy\"", ""),
+            sets: &["loss=3"],
+            expected: "key `loss` given with --set: expected a table, found integer 3",
+        },
+        Case {
+            replace: NONE,
+            sets: &["data.shuffle=yes"],
+            expected: "key `data.shuffle` given with --set: expected true or false, found string \"yes\"",
+        },
+        Case {
+            replace: NONE,
+            sets: &["data.last_batch=dorp"],
+            expected: "key `data.last_batch` given with --set: unknown value \"dorp\", did you mean \"drop\"?",
+        },
+        Case {
+            replace: ("kind = \"cosine\"", "kind = \"cosines\""),
+            sets: &[],
+            expected: "key `schedule.kind` at line 17: unknown value \"cosines\", did you mean \"cosine\"?",
+        },
+        Case {
+            replace: ("kind = \"cosine\"", "kind = \"cosine\"\nlr_min = \"small\""),
+            sets: &[],
+            expected: "key `schedule.lr_min` at line 18: expected a number, found string \"small\"",
+        },
+        Case {
+            replace: ("kind = \"cosine\"", "kind = \"cosine\"\nlr_min = -1"),
+            sets: &[],
+            expected: "key `schedule.lr_min` at line 18: expected 0 or more, found -1",
+        },
+        Case {
+            replace: ("device = \"cpu\"", "device = \"cuda\""),
+            sets: &[],
+            expected: "key `run.device` at line 25: this version trains on the CPU: expected \"cpu\", found \"cuda\"",
+        },
+        Case {
+            replace: NONE,
+            sets: &["run.epochs=0"],
+            expected: "key `run.epochs` given with --set: expected 1 or more, found 0",
+        },
+        Case { replace: ("batch = 64", "batch = "), sets: &[], expected: "line 7: " },
+        Case { replace: ("seed = 0", "batch = 3"), sets: &[], expected: "line 8: duplicate key" },
+        Case { replace: ("seed = 0", "seed = 99999999999999999999"), sets: &[], expected: "line 8: " },
+    ];
+    for case in cases {
+        let text = DESIGN.replacen(case.replace.0, case.replace.1, 1);
+        let found = parse(&text, case.sets).expect_err(case.expected);
+        let expected = format!("/jobs/a/job.toml: {}", case.expected);
+        assert!(found == expected || case.expected.starts_with("line") && found.starts_with(&expected), "{found}");
+    }
+    for (set, expected) in [
+        ("run.epochs", "--set run.epochs: expected KEY=VALUE"),
+        ("=3", "--set =3: expected KEY=VALUE, with a key such as run.epochs"),
+        ("model.name=3", "--set model.name=3: `model` is no section"),
+    ] {
+        assert_eq!(parse(DESIGN, &[set]).unwrap_err(), expected);
+    }
+}
