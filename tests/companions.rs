@@ -1,15 +1,29 @@
 //! What goes with frozen parameters: names of the prepared model, and graphs that are built with them.
 
 use crate::engines::{engines, fixture};
-use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, OpId, Tensor, ValueId};
+use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, Node, OpId, Tensor, ValueId};
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::{BatchNorm, CompanionKind, Companions, FrozenDropout};
 use freeze_plan::planner::{Analysis, companions};
 use freeze_plan::runner::evaluate;
-use freeze_plan::training::{Dropout, PhaseOptions, Prepared, Rates, TrainStep, build, prepare, statistics_of_frozen};
+use freeze_plan::training::{Dropout, PhaseOptions, Prepared, Rates, TrainStep, build, prepare};
 use std::collections::HashSet;
+
+/// Returns the running statistics of the BatchNormalization nodes whose trainable scale and bias are all
+/// among `frozen`, and there is one.
+pub fn statistics_of_frozen<'a>(prepared: &'a Prepared, frozen: &HashSet<&str>) -> Vec<&'a str> {
+    let graph = &prepared.model.graph;
+    let trainable: HashSet<&str> = prepared.trainable().into_iter().collect();
+    let held = |node: &&Node| {
+        let affine = [1, 2].into_iter().filter_map(|index| node.input(index)).map(|id| graph.value_name(id));
+        let mut affine = affine.filter(|name| trainable.contains(name)).peekable();
+        affine.peek().is_some() && affine.all(|name| frozen.contains(name))
+    };
+    let nodes = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization")).filter(held);
+    nodes.flat_map(|node| [node.input(3), node.input(4)]).flatten().map(|id| graph.value_name(id)).collect()
+}
 
 fn step(prepared: &Prepared, frozen: HashSet<&str>) -> TrainStep {
     let (loss, optimizer) = (LossSpec::new(LossKind::Mse), OptimizerSpec::new(OptimizerKind::Sgd));

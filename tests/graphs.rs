@@ -1,5 +1,6 @@
 //! Whole graphs against PyTorch: loss, gradients of every parameter, moved statistics.
 
+use crate::companions::statistics_of_frozen;
 use crate::engines::{deviation, engines, fixture, golden};
 use freeze_plan::data::read_tensors;
 use freeze_plan::graph::Tensor;
@@ -8,7 +9,7 @@ use freeze_plan::onnx::read;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::{Engine, evaluate};
-use freeze_plan::training::{PhaseOptions, Prepared, Rates, build, prepare, statistics_of_frozen};
+use freeze_plan::training::{PhaseOptions, Prepared, Rates, build, prepare};
 use std::collections::HashSet;
 
 /// Relative to the largest gradient of the parameter; float32 sums over a whole model.

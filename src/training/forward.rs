@@ -1,8 +1,8 @@
 //! The forward pass of a phase: which initializers are inputs, and what BatchNormalization and
 //! Dropout become.
 
+use super::TrainingError;
 use super::random::{Random, is_random};
-use super::{Prepared, TrainingError};
 use crate::autodiff::batch_norm_node;
 use crate::graph::{Attributes, Builder, Graph, Node, Origin, Tensor, ValueId};
 use std::collections::{HashMap, HashSet};
@@ -98,20 +98,6 @@ fn copy(f: &mut Forward, graph: &Graph, node: &Node) {
     let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| f.map[&id])).collect();
     let outputs = f.b.copy_node(graph, node, &inputs);
     f.map.extend(node.outputs.iter().zip(outputs).filter_map(|(old, new)| Some(((*old)?, new?))));
-}
-
-/// Returns the running statistics of the BatchNormalization nodes whose trainable scale and bias are all
-/// among `frozen`, and there is one.
-pub fn statistics_of_frozen<'a>(prepared: &'a Prepared, frozen: &HashSet<&str>) -> Vec<&'a str> {
-    let graph = &prepared.model.graph;
-    let trainable: HashSet<&str> = prepared.trainable().into_iter().collect();
-    let held = |node: &&Node| {
-        let affine = [1, 2].into_iter().filter_map(|index| node.input(index)).map(|id| graph.value_name(id));
-        let mut affine = affine.filter(|name| trainable.contains(name)).peekable();
-        affine.peek().is_some() && affine.all(|name| frozen.contains(name))
-    };
-    let nodes = graph.nodes().iter().filter(|node| node.op.is("BatchNormalization")).filter(held);
-    nodes.flat_map(|node| [node.input(3), node.input(4)]).flatten().map(|id| graph.value_name(id)).collect()
 }
 
 /// Returns the frozen statistics: their BatchNormalization runs in inference form.

@@ -27,7 +27,6 @@ mod terms;
 pub use contract::{Contract, GraphContract, Port, Role};
 pub use dropout::Dropout;
 pub use export::trained_edits;
-pub use forward::statistics_of_frozen;
 pub use groups::{Rate, Rates, grouped};
 pub use in_place::{InPlaceError, check_in_place};
 pub use objective::{Objective, Own};
