@@ -191,7 +191,7 @@ fn graphs(job: &Job, held: &[&str]) -> TrainStep {
 /// Runs the train graph on the first batch at the starting values; returns its outputs by name.
 fn outputs(job: &Job, step: &TrainStep, engine: &mut dyn Engine) -> BTreeMap<String, Tensor> {
     let graph = &step.train.graph;
-    let batch = job.train.batch(1, 0);
+    let batch = job.train.batch(1, 0).unwrap();
     let feeds = graph.inputs().iter().map(|id| {
         let name = graph.value_name(*id);
         let own = job.prepared.model.graph.find(name);

@@ -4,7 +4,7 @@
 use crate::engines::{engines, golden, onnxruntime};
 use crate::runs::{ByStep, Counting, Job, Ran, Victim, Watched, guard, in_order, same_end};
 use freeze_plan::checkpoint;
-use freeze_plan::data::{BatchOptions, LastBatch};
+use freeze_plan::data::{BatchOptions, LastBatch, Sampler};
 use freeze_plan::error::ErrorKind;
 use freeze_plan::graph::Tensor;
 use freeze_plan::plan::{BatchNorm, FreezePlan, OnReturn, PlanOptions, Policy, segments, sha256_hex};
@@ -239,7 +239,7 @@ fn a_proof_can_be_computed_from_the_tensors() {
 /// Six epochs of the network of digits in an order of its own in each epoch, with rates that fall after the second.
 fn guarded(rollback: Option<freeze_plan::plan::Rollback>) -> Job {
     let options = serde_json::json!({"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4});
-    let rows = BatchOptions { size: 8, seed: 3, shuffle: true, last_batch: LastBatch::Drop };
+    let rows = BatchOptions { size: 8, seed: 3, sampler: Sampler::Shuffle, last_batch: LastBatch::Drop };
     let mut job = Job::of("digits/model.onnx", "parity/digits.npz", ["images", "labels"], rows, options);
     job.schedule = Schedule::Step { step_epochs: 2, gamma: 1e-3, warmup_steps: 0 };
     job.options = PlanOptions { rollback, on_return: OnReturn::Reset, ..PlanOptions::of("none") };

@@ -1,7 +1,7 @@
 //! Whole runs in a few lines: a model, its data, a policy by name or by value, and what came of it.
 
 use crate::engines::fixture;
-use freeze_plan::data::{self, BatchOptions, Batches, Dataset, Feed, LastBatch, Wanted};
+use freeze_plan::data::{self, BatchOptions, Batches, Dataset, Feed, LastBatch, Sampler, Wanted};
 use freeze_plan::graph::{DType, Model, Tensor};
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::onnx::{OnnxFile, read, read_bytes, to_bytes};
@@ -43,14 +43,14 @@ pub struct Ran {
 
 /// Returns the order of rows of the file in batches.
 pub fn in_order(size: usize) -> BatchOptions {
-    BatchOptions { size, seed: 0, shuffle: false, last_batch: LastBatch::Keep }
+    BatchOptions { size, seed: 0, sampler: Sampler::Sequential, last_batch: LastBatch::Keep }
 }
 
 impl Job {
     /// Returns the job of a model and a data file of the fixtures, with cross-entropy.
     pub fn of(model: &str, data: &str, columns: [&str; 2], batches: BatchOptions, optimizer: serde_json::Value) -> Job {
         let file = read(&fixture(model)).unwrap();
-        let dataset = Dataset::open(&fixture(data), None).unwrap();
+        let dataset = Dataset::open(&fixture(data), &Default::default(), None).unwrap();
         Job::with(file, LossKind::CrossEntropy, optimizer, |prepared, loss| {
             let graph = &prepared.model.graph;
             let fact = graph.fact(graph.find("x").unwrap()).clone();
@@ -69,7 +69,7 @@ impl Job {
         Job::with(file, loss, optimizer, |_, _| {
             let feed = |(name, column): (&str, Tensor)| {
                 let dtype = column.dtype();
-                Feed { input: name.into(), column, dtype }
+                Feed::of(name, column, dtype)
             };
             Batches::new(columns.into_iter().map(feed).collect(), in_order(batch)).unwrap()
         })
@@ -148,7 +148,8 @@ impl Job {
             schedule: &self.schedule,
             train: &self.train,
             eval: self.eval.then_some(&self.train),
-            checkpoints: self.checkpoints.clone(),
+            loading: None,
+            checkpoints: self.checkpoints.clone().map(freeze_plan::runner::Checkpoints::after_epochs),
             seed: 0,
             recompute: &Recompute::None,
             log_every: 1,

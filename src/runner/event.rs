@@ -165,6 +165,9 @@ pub enum RunEvent {
         lr: Option<f64>,
         /// Seconds of the step alone, without loading data.
         seconds: f64,
+        /// Seconds that its data were waited for.
+        #[serde(default)]
+        wait_seconds: f64,
     },
     /// An epoch is done and evaluated.
     Epoch {
@@ -178,6 +181,9 @@ pub enum RunEvent {
         seconds: f64,
         /// Training samples per second.
         samples_per_second: f64,
+        /// Seconds of `seconds` in which data were waited for.
+        #[serde(default)]
+        wait_seconds: f64,
         /// Peak resident memory of the process in bytes; 0 where the system does not tell.
         peak_bytes: u64,
     },

@@ -56,4 +56,4 @@ pub use schedule::{Schedule, lr_at};
 pub use state::State;
 #[cfg(feature = "tract")]
 pub use tract::Tract;
-pub use train::{Freezing, Outcome, RunError, Setup, check_ceiling, train};
+pub use train::{Checkpoints, Freezing, Outcome, RunError, Setup, check_ceiling, train};

@@ -13,8 +13,9 @@ use super::phases::Phases;
 use super::rates::UnitRates;
 use super::schedule::{Schedule, lr_at};
 use super::state::State;
-use super::train::{RunError, Setup};
+use super::train::{Checkpoints, RunError, Setup};
 use crate::checkpoint::{self, Checkpoint};
+use crate::data::{Loader, Loading};
 use crate::plan::{EpochRecord, FreezePlan, History, Observation, Point, Segment, segments};
 use crate::training::{Prepared, Recompute};
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub struct Run<'a> {
     /// Parameters, statistics and slots.
     pub state: State,
     evaluator: Evaluator,
+    loader: Loader,
+    eval_loader: Option<Loader>,
     /// The step after which the state was last evaluated, with what that gave.
     evaluated: Option<(usize, BTreeMap<String, f64>)>,
     /// Where the run stands.
@@ -59,6 +62,7 @@ pub(super) struct Place {
     loss: f64,
     samples: usize,
     seconds: f64,
+    wait: f64,
     interval_loss: f64,
     interval_steps: usize,
     lr: f64,
@@ -121,10 +125,13 @@ impl<'a> Run<'a> {
             loss: 0.0,
             samples: 0,
             seconds: 0.0,
+            wait: 0.0,
             interval_loss: 0.0,
             interval_steps: 0,
             lr: 0.0,
         };
+        let load = |batches| Loader::new(batches, setup.loading.unwrap_or_else(|| Loading::suiting(batches)));
+        let (loader, eval_loader) = (load(setup.train), setup.eval.map(load));
         let guard = Guard::new(setup.freezing.rollback);
         let (evaluated, history, delay) = (None, History::default(), 0);
         let mut run = Run {
@@ -133,6 +140,8 @@ impl<'a> Run<'a> {
             initial,
             state,
             evaluator,
+            loader,
+            eval_loader,
             evaluated,
             place,
             plan,
@@ -218,12 +227,12 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Those of the engine.
     pub fn evaluate(&mut self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
-        let Some(batches) = self.setup.eval else { return Ok(BTreeMap::new()) };
+        let Some(loader) = &self.eval_loader else { return Ok(BTreeMap::new()) };
         if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.place.started) {
             return Ok(metrics.clone());
         }
         let objective = &self.setup.objective;
-        let metrics = self.evaluator.run(engine, &self.state, batches, objective.metrics(), objective.is_sum())?;
+        let metrics = self.evaluator.run(engine, &self.state, loader, objective.metrics(), objective.is_sum())?;
         self.evaluated = Some((self.place.started, metrics.clone()));
         Ok(metrics)
     }
@@ -238,7 +247,7 @@ impl<'a> Run<'a> {
         stop: &AtomicBool,
     ) -> Result<Flow, RunError> {
         if from == 0 {
-            (self.place.loss, self.place.samples, self.place.seconds) = (0.0, 0, 0.0);
+            (self.place.loss, self.place.samples, self.place.seconds, self.place.wait) = (0.0, 0, 0.0, 0.0);
         }
         let count = self.setup.steps_per_epoch();
         let end = until.unwrap_or(count).min(count);
@@ -281,7 +290,7 @@ impl<'a> Run<'a> {
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Flow, RunError> {
         let metrics = finite(self.evaluate(engine)?);
-        let Place { loss, samples, seconds, .. } = self.place;
+        let Place { loss, samples, seconds, wait, .. } = self.place;
         let train_loss = loss / samples.max(1) as f64;
         let mut record = EpochRecord::default();
         record.metrics.extend(metrics.clone());
@@ -293,6 +302,7 @@ impl<'a> Run<'a> {
             metrics: metrics.clone(),
             seconds,
             samples_per_second: samples as f64 / seconds,
+            wait_seconds: wait,
             peak_bytes: peak_bytes(),
         });
         if let Verdict::Back(armed) = self.guard.judge(&metrics) {
@@ -336,11 +346,13 @@ impl<'a> Run<'a> {
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, rates, .. } = self;
+        let Run { phases, state, observer, rates, loader, .. } = self;
         let phase = phases.current();
-        let (mut loss, mut seconds) = (0.0, 0.0);
+        let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
-            let batch = setup.train.batch(epoch as u64, index);
+            let (batch, waited) = loader.take(epoch as u64, index);
+            let batch = batch?;
+            wait += waited;
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };
             let clock = Instant::now();
@@ -363,11 +375,12 @@ impl<'a> Run<'a> {
         let place = &mut self.place;
         place.loss += loss * rows as f64;
         place.samples += rows;
+        place.wait += wait;
         place.interval_loss += loss;
         place.interval_steps += 1;
         place.lr = lr.unwrap_or(0.0);
         if place.started.is_multiple_of(setup.log_every.max(1)) {
-            report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds });
+            report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds, wait_seconds: wait });
         }
         Ok(())
     }
@@ -436,7 +449,7 @@ impl<'a> Run<'a> {
     }
 
     fn checkpoint(&self, engine: &dyn Engine, epoch: usize, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
-        let Some(folder) = &self.setup.checkpoints else { return Ok(()) };
+        let Some(Checkpoints { folder, .. }) = &self.setup.checkpoints else { return Ok(()) };
         let mut tensors = self.state.read_values(engine)?;
         tensors.extend(self.state.read_slots(engine)?);
         let run = serde_json::json!({

@@ -25,7 +25,7 @@ fn phase(epoch: usize, after: usize, frozen: usize, predicted_step_cost: f64) ->
 }
 
 fn step(step: usize, seconds: f64) -> RunEvent {
-    RunEvent::Step { epoch: 1, step, loss: 0.5, lr: None, seconds }
+    RunEvent::Step { epoch: 1, step, loss: 0.5, lr: None, seconds, wait_seconds: 0.0 }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::probe::{Keep, Probe};
 use crate::plan::{self, Signal};
 use crate::runner::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
 use crate::runner::state::State;
-use crate::runner::train::Setup;
+use crate::runner::train::{RunError, Setup};
 use crate::signals::{self, Directions, MinibatchCka, SVCCA_SHARE};
 use crate::training::UnitOutputs;
 use std::collections::HashMap;
@@ -48,7 +48,7 @@ impl Outputs {
         built: UnitOutputs,
         signals: Vec<Signal>,
         reference: plan::Reference,
-    ) -> Result<Outputs, EngineError> {
+    ) -> Result<Outputs, RunError> {
         let session = engine.load(&built.model)?;
         let keep = Keep {
             samples: reference.samples.min(setup.train.rows()),
@@ -80,7 +80,7 @@ impl Outputs {
         setup: &Setup<'_>,
         state: &State,
         frozen: &[bool],
-    ) -> Result<Measured, EngineError> {
+    ) -> Result<Measured, RunError> {
         let now = self.probe(engine, setup, state)?;
         let mut measured = Measured::new();
         for signal in &self.signals {
@@ -99,7 +99,7 @@ impl Outputs {
     }
 
     /// Takes the outputs of the model as it is.
-    fn probe(&mut self, engine: &mut dyn Engine, setup: &Setup<'_>, state: &State) -> Result<Vec<Probe>, EngineError> {
+    fn probe(&mut self, engine: &mut dyn Engine, setup: &Setup<'_>, state: &State) -> Result<Vec<Probe>, RunError> {
         let mut probes = vec![Probe::default(); self.built.model.graph.outputs().len()];
         let mut channels = vec![false; probes.len()];
         for (position, own) in self.built.units.iter().flatten() {
@@ -110,7 +110,7 @@ impl Outputs {
             if left == 0 {
                 break;
             }
-            let batch = setup.train.in_file_order(index);
+            let batch = setup.train.in_file_order(index)?;
             let graph = &self.built.model.graph;
             let read = |name: &str| graph.find(name).is_some_and(|id| graph.inputs().contains(&id));
             let batch: Vec<_> = batch.into_iter().filter(|(name, _)| read(name)).collect();
