@@ -72,6 +72,7 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
         eval: Some(&batches),
         loading: None,
         checkpoints: None,
+        resume: None,
         seed: 3,
         recompute: &Recompute::None,
         log_every: 1,

@@ -220,6 +220,7 @@ fn run(
         eval: Some(&batches),
         loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         log_every: 1,
         accumulate,

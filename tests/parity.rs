@@ -85,6 +85,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         eval: Some(&batches),
         loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,

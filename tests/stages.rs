@@ -89,6 +89,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         eval: Some(&batches),
         loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,

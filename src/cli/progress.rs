@@ -86,6 +86,10 @@ impl Progress {
                 percent(*steps),
                 percent(*gain)
             )),
+            RunEvent::Resume { epoch, step, .. } => {
+                self.bar.set_position(*step as u64);
+                self.line(&format!("goes on in epoch {epoch}, after step {step}"));
+            }
             RunEvent::Speed { .. } => {}
             RunEvent::Checkpoint { .. } | RunEvent::Proof { .. } | RunEvent::Observation { .. } => {}
             RunEvent::End { .. } => self.bar.finish_and_clear(),

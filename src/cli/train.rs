@@ -98,6 +98,7 @@ pub fn run(args: &Args) -> CommandResult {
         eval: eval_data.as_ref(),
         loading: job.data.loading(),
         checkpoints: None,
+        resume: None,
         seed: job.run.seed,
         recompute: &job.run.recompute,
         log_every: 1,

@@ -193,8 +193,20 @@ pub enum RunEvent {
         epoch: usize,
         /// Step over the whole run, from 1.
         step: usize,
-        /// File.
+        /// Its folder.
         path: String,
+        /// Which checkpoint of the run it is, from 1.
+        #[serde(default)]
+        sequence: u64,
+    },
+    /// The run goes on where a checkpoint stands.
+    Resume {
+        /// Epoch of the next step, from 1.
+        epoch: usize,
+        /// Steps done over the run.
+        step: usize,
+        /// Which checkpoint of the run it is.
+        sequence: u64,
     },
     /// Something that the user should know and that does not stop the run.
     Warning {

@@ -22,6 +22,7 @@ mod probe;
 mod proof;
 mod rates;
 mod run;
+mod save;
 mod schedule;
 mod state;
 #[cfg(test)]

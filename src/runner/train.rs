@@ -5,7 +5,7 @@ use super::engine::{Engine, EngineError};
 use super::event::RunEvent;
 use super::run::Run;
 use super::schedule::Schedule;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::data::{Batches, DataError, Loading};
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
@@ -75,6 +75,8 @@ pub struct Setup<'a> {
     pub loading: Option<Loading>,
     /// Where and how often the run is saved.
     pub checkpoints: Option<Checkpoints>,
+    /// Where the run goes on; at its start by default.
+    pub resume: Option<&'a Checkpoint>,
     /// Seed of everything random but the order of rows.
     pub seed: u64,
     /// Which modules compute their activations a second time instead of keeping them.
@@ -95,12 +97,14 @@ pub struct Checkpoints {
     pub every: Option<usize>,
     /// The last so many are kept, at least 1.
     pub keep: usize,
+    /// The metric by which the best epoch is chosen, whose checkpoint is kept, too.
+    pub best: Option<String>,
 }
 
 impl Checkpoints {
     /// Returns a checkpoint after each epoch, of which the last two are kept.
     pub fn after_epochs(folder: PathBuf) -> Checkpoints {
-        Checkpoints { folder, every: None, keep: 2 }
+        Checkpoints { folder, every: None, keep: 2, best: None }
     }
 }
 
@@ -122,6 +126,7 @@ impl<'a> Setup<'a> {
             eval: None,
             loading: None,
             checkpoints: None,
+            resume: None,
             seed: 0,
             recompute: &Recompute::None,
             log_every: 1,
@@ -192,6 +197,8 @@ pub enum RunError {
     Steps { planned: usize, found: usize },
     #[error("the rollback watches \"{metric}\", which the eval data do not give: {known}")]
     Metric { metric: String, known: String },
+    #[error("checkpoint {sequence} cannot be gone on from: {reason}")]
+    Resume { sequence: u64, reason: String },
     #[error("the policy \"{policy}\" anneals the rate of each unit: {problem}")]
     Anneals { policy: String, problem: String },
     #[error("the policy \"{policy}\" needs the signal {signal}: {problem}")]
@@ -217,7 +224,7 @@ impl RunError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             RunError::NotFinite { .. } | RunError::EvalNotFinite { .. } | RunError::Moved { .. } => ErrorKind::Check,
-            RunError::Initial { .. } => ErrorKind::BadInput,
+            RunError::Initial { .. } | RunError::Resume { .. } => ErrorKind::BadInput,
             RunError::Metric { .. } | RunError::Steps { .. } | RunError::Anneals { .. } => ErrorKind::Usage,
             RunError::Signal { .. } => ErrorKind::Unsupported,
             RunError::Plan(error) => error.kind(),
