@@ -16,8 +16,7 @@ const VALUES: usize = 12;
 
 /// Appends the section, where the last epoch tells of classes.
 pub(super) fn section(page: &mut String, run: &RunRecord) {
-    let told = |epoch: &&Epoch| !epoch.per_class.is_empty() || !epoch.confusion.is_empty();
-    let Some(epoch) = run.log.epochs.last().filter(told) else { return };
+    let Some(epoch) = run.log.epochs.iter().rev().find(|epoch| epoch.has_classes()) else { return };
     let _ = write!(
         page,
         "<section>\n<h2>Classes</h2>\n<p class=\"dim\">On the eval data after epoch {}.</p>\n",

@@ -18,8 +18,8 @@ pub(super) type Numbered<'a> = (usize, &'a RunRecord);
 pub(super) fn section(page: &mut String, runs: &[Numbered<'_>]) {
     let mut plots =
         vec![by_step("Training loss", "mean of the step's batches", Form::Plain, From::Wide, runs, |step| step.loss)];
-    let train = |epoch: &Epoch| epoch.train_loss;
-    let eval = |epoch: &Epoch| epoch.metrics.get("loss").copied().unwrap_or(f64::NAN);
+    let train = |epoch: &Epoch| Some(epoch.train_loss);
+    let eval = |epoch: &Epoch| epoch.metrics.get("loss").copied();
     match runs {
         [(_, run)] => {
             let mut lines = vec![line(0, "train", run, train), line(1, "eval", run, eval)];
@@ -41,7 +41,7 @@ pub(super) fn section(page: &mut String, runs: &[Numbered<'_>]) {
     }
     let names = names(runs);
     for name in names.iter().take(MOST) {
-        let value = |epoch: &Epoch| epoch.metrics.get(name.as_str()).copied().unwrap_or(f64::NAN);
+        let value = |epoch: &Epoch| epoch.metrics.get(name.as_str()).copied();
         plots.push(by_epoch(
             &format!("Eval {name}"),
             "after each epoch",
@@ -110,14 +110,14 @@ pub(super) fn by_step(
     Plot { title: title.into(), about: about.into(), over: "step", form, from, numbered: runs.len() > 1, lines, marks }
 }
 
-/// Returns a chart of a number of each epoch.
+/// Returns a chart of a number of each epoch that has it.
 pub(super) fn by_epoch(
     title: &str,
     about: &str,
     form: Form,
     from: From,
     runs: &[Numbered<'_>],
-    value: impl Fn(&Epoch) -> f64,
+    value: impl Fn(&Epoch) -> Option<f64>,
 ) -> Plot {
     let lines = runs.iter().map(|(look, run)| line(*look, &run.label, run, &value)).collect();
     Plot { from, numbered: runs.len() > 1, ..plot(title, about, form, lines) }
@@ -137,14 +137,14 @@ pub(super) fn plot(title: &str, about: &str, form: Form, lines: Vec<Line>) -> Pl
     }
 }
 
-/// Returns a curve over the epochs of a run.
-pub(super) fn line(look: usize, name: &str, run: &RunRecord, value: impl Fn(&Epoch) -> f64) -> Line {
-    let point = |epoch: &Epoch| (epoch.epoch as f64, value(epoch));
+/// Returns a curve over the epochs of a run that have a value.
+pub(super) fn line(look: usize, name: &str, run: &RunRecord, value: impl Fn(&Epoch) -> Option<f64>) -> Line {
+    let point = |epoch: &Epoch| Some((epoch.epoch as f64, value(epoch)?));
     let mut undone: Vec<Vec<(f64, f64)>> = Vec::new();
     for piece in run.log.undone_epochs.chunk_by(|a, b| a.epoch < b.epoch) {
-        undone.push(told(piece.iter().map(point)));
+        undone.push(told(piece.iter().filter_map(point)));
     }
-    Line { look, name: name.into(), points: told(run.log.epochs.iter().map(point)), undone }
+    Line { look, name: name.into(), points: told(run.log.epochs.iter().filter_map(point)), undone }
 }
 
 /// Returns the points; nothing where none has a value, as where it was not recorded.

@@ -48,7 +48,7 @@ pub(super) fn picture(page: &mut String, run: &RunRecord, caption: &str) {
     let Some(plan) = &run.plan else { return };
     let _ = write!(
         page,
-        "<figure><figcaption>{caption} <span class=\"dim\">{}</span></figcaption><div class=\"over\" \
+        "<figure><figcaption>{caption} <span class=\"dim\">{}</span></figcaption><div class=\"reach\" \
          style=\"--done:{:.2}%\">",
         plural(plan.units.len() as u64, "unit"),
         100.0 * reached(run, plan)
@@ -64,7 +64,7 @@ pub(super) fn picture(page: &mut String, run: &RunRecord, caption: &str) {
 
 /// Returns the fraction of the plan that the run has come to.
 fn reached(run: &RunRecord, plan: &FreezePlan) -> f64 {
-    if run.state() == State::Done {
+    if run.state() == State::Done && run.log.early.is_none() {
         return 1.0;
     }
     let epochs = run.log.epochs.last().map_or(0, |epoch| epoch.epoch) as f64;

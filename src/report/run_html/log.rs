@@ -22,7 +22,7 @@ pub struct RunLog {
     pub(super) steps: Vec<Step>,
     /// Steps that the run went back behind.
     pub(super) undone: Vec<Vec<Step>>,
-    /// Epochs with growing numbers; only the last one has its classes.
+    /// Epochs with growing numbers; only the last one that tells of classes has them.
     pub(super) epochs: Vec<Epoch>,
     /// Epochs that the run went back behind.
     pub(super) undone_epochs: Vec<Epoch>,
@@ -36,6 +36,10 @@ pub struct RunLog {
     pub(super) more_warnings: usize,
     /// Where it went on from a checkpoint: epoch and steps that were done.
     pub(super) resumes: Vec<(usize, usize)>,
+    /// That the run ended before its last epoch because a metric does not get better.
+    pub(super) early: Option<EarlyStop>,
+    /// Metrics that are not defined for the eval data, with the reasons.
+    pub(super) undefined: BTreeMap<String, String>,
     pub(super) end: Option<End>,
     /// Events of kinds that are not known here, and how often they came.
     pub(super) unknown: BTreeMap<String, usize>,
@@ -78,6 +82,13 @@ pub(super) struct Epoch {
     pub(super) confusion: Vec<Vec<f64>>,
 }
 
+impl Epoch {
+    /// Returns true where it tells of classes.
+    pub(super) fn has_classes(&self) -> bool {
+        !self.per_class.is_empty() || !self.confusion.is_empty()
+    }
+}
+
 /// A checkpoint that was written.
 #[derive(Clone, Debug)]
 pub(super) struct Checkpoint {
@@ -93,6 +104,14 @@ pub(super) struct End {
     pub(super) error: Option<String>,
     #[serde(default)]
     pub(super) metrics: BTreeMap<String, Option<f64>>,
+}
+
+/// A run that ended before its last epoch.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct EarlyStop {
+    pub(super) epoch: usize,
+    pub(super) metric: String,
+    pub(super) best_epoch: Option<usize>,
 }
 
 /// The seconds that a run was at work: those of an event count from the start of the program that wrote it.
@@ -144,6 +163,8 @@ struct EpochLine {
     per_class: serde_json::Value,
     #[serde(default)]
     confusion: serde_json::Value,
+    #[serde(default)]
+    undefined: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -235,6 +256,7 @@ impl RunLog {
             "step" => serde_json::from_str(line).map(|line| self.step(line)).is_ok(),
             "epoch" => serde_json::from_str(line).map(|line| self.epoch(line, time)).is_ok(),
             "resume" => serde_json::from_str(line).map(|line| self.resume(&line)).is_ok(),
+            "early_stop" => serde_json::from_str(line).map(|stop| self.early = Some(stop)).is_ok(),
             "end" => serde_json::from_str(line).map(|end| self.end = Some(end)).is_ok(),
             _ => match serde_json::from_str::<Timed>(line) {
                 Ok(timed) => {
@@ -268,8 +290,14 @@ impl RunLog {
     fn epoch(&mut self, line: EpochLine, time: f64) {
         self.end = None;
         self.epochs_before(line.epoch);
-        if let Some(last) = self.epochs.last_mut() {
-            (last.per_class, last.confusion) = Default::default();
+        let per_class: BTreeMap<_, _> = serde_json::from_value(line.per_class).unwrap_or_default();
+        let confusion: Vec<_> = serde_json::from_value(line.confusion).unwrap_or_default();
+        if !per_class.is_empty() || !confusion.is_empty() {
+            let before = self.epochs.iter_mut().rev().find(|epoch| epoch.has_classes());
+            before.into_iter().for_each(|epoch| (epoch.per_class, epoch.confusion) = Default::default());
+        }
+        if let Ok(undefined) = serde_json::from_value::<BTreeMap<String, String>>(line.undefined) {
+            self.undefined.extend(undefined);
         }
         let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
         self.epochs.push(Epoch {
@@ -281,13 +309,13 @@ impl RunLog {
             samples_per_second: number(line.samples_per_second),
             peak_bytes: line.peak_bytes.unwrap_or(0),
             wait: number(line.wait_seconds),
-            per_class: serde_json::from_value(line.per_class).unwrap_or_default(),
-            confusion: serde_json::from_value(line.confusion).unwrap_or_default(),
+            per_class,
+            confusion,
         });
     }
 
     fn resume(&mut self, line: &ResumeLine) {
-        self.end = None;
+        (self.end, self.early) = (None, None);
         self.back_to(line.step);
         self.resumes.push((line.epoch, line.step));
     }

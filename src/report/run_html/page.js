@@ -32,12 +32,18 @@
       const found = lines.map((line) => ({ name: line.name, point: near(line) }));
       if (found.length === 0) return;
       const first = found.reduce((best, next) => (Math.abs(next.point[0] - place) < Math.abs(best.point[0] - place) ? next : best));
-      const x = x0 + ((x1 - x0) * first.point[0]) / SIZE;
-      const round = x1 - x0 >= 20 || area.dataset.over !== "second" ? Math.round(x) : Number(x.toPrecision(3));
-      const rows = found.filter((line) => Math.abs(line.point[0] - first.point[0]) < SIZE / 100);
-      const texts = [area.dataset.over + " " + round.toLocaleString("en")].concat(
-        rows.map((line) => (found.length > 1 ? line.name + ": " : "") + show[area.dataset.form](value(line.point[1])))
-      );
+      const over = (x) => {
+        const value = x0 + ((x1 - x0) * x) / SIZE;
+        const whole = x1 - x0 >= 20 || area.dataset.over !== "second";
+        return (whole ? Math.round(value) : Number(value.toPrecision(3))).toLocaleString("en");
+      };
+      const told = (line) => {
+        const name = found.length > 1 ? line.name + ": " : "";
+        const other = over(line.point[0]) === over(first.point[0]) ? "" : " (" + area.dataset.over + " " + over(line.point[0]) + ")";
+        return name + show[area.dataset.form](value(line.point[1])) + other;
+      };
+      const rows = found.filter((line) => Math.abs(line.point[0] - first.point[0]) < SIZE / 40);
+      const texts = [area.dataset.over + " " + over(first.point[0]), ...rows.map(told)];
       tip.replaceChildren(
         ...texts.map((text) => {
           const row = document.createElement("p");

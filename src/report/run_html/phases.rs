@@ -101,8 +101,8 @@ pub(super) fn section(page: &mut String, log: &RunLog) {
         "<section>\n<h2>Phases</h2>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"phases\">\n<table>\n\
          <thead><tr><th scope=\"col\" rowspan=\"2\">from epoch</th><th scope=\"col\" rowspan=\"2\">frozen</th>\
          <th scope=\"col\" rowspan=\"2\">logged steps</th>\
-         <th scope=\"colgroup\" colspan=\"3\" class=\"over\">a step</th><th scope=\"colgroup\" colspan=\"2\" \
-         class=\"over\">the change to it</th><th scope=\"col\" rowspan=\"2\">flops</th><th scope=\"col\" rowspan=\"2\" \
+         <th scope=\"colgroup\" colspan=\"3\" class=\"group\">a step</th><th scope=\"colgroup\" colspan=\"2\" \
+         class=\"group\">the change to it</th><th scope=\"col\" rowspan=\"2\">flops</th><th scope=\"col\" rowspan=\"2\" \
          class=\"path\">proved unchanged</th></tr>\n<tr><th scope=\"col\">logged</th><th scope=\"col\">measured</th>\
          <th scope=\"col\">predicted</th><th scope=\"col\">measured</th><th scope=\"col\">predicted</th></tr></thead>\n<tbody>\n",
     );

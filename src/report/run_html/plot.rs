@@ -167,7 +167,7 @@ impl Plot {
             return;
         }
         page.push_str("<div class=\"legend\">");
-        for Drawn { line, .. } in drawn {
+        for Drawn { line, .. } in drawn.iter().filter(|_| drawn.len() > 1) {
             page.push_str("<span>");
             if self.numbered {
                 let _ = write!(page, "<b>{}</b>", line.look + 1);
@@ -178,7 +178,7 @@ impl Plot {
             let _ = write!(page, "{}</span>", escape(name));
         }
         if drawn.iter().any(|drawn| !drawn.undone.is_empty()) {
-            page.push_str("<span class=\"pale\">pale: the run went back behind it</span>");
+            page.push_str("<span>pale: the run went back behind it</span>");
         }
         page.push_str("</div>\n");
     }
@@ -229,7 +229,9 @@ impl Drawn<'_> {
         for piece in &self.undone {
             let path = path(piece.line.iter().copied().map(place));
             let _ = write!(page, "<path class=\"l l{colour} undone\" d=\"{path}\"/>");
-            dots(page, &format!("l{colour} undone"), piece.line.iter().skip(1).copied().map(place));
+            if self.thin.line.len() <= DOTS {
+                dots(page, &format!("l{colour} undone"), piece.line.iter().skip(1).copied().map(place));
+            }
         }
         for band in self.thin.band.split(|bin| !bin.1.is_finite()).filter(|band| !band.is_empty()) {
             let upper = path(band.iter().map(|bin| place((bin.0, bin.2))));

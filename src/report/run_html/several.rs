@@ -246,7 +246,7 @@ fn pictures(page: &mut String, runs: &[Numbered<'_>]) {
         Line::new(*look, run.label.clone(), points)
     };
     let plot =
-        by_epoch("Frozen", "share of the units, as planned and followed", Form::Percent, From::Zero, runs, |_| 0.0);
+        by_epoch("Frozen", "share of the units, as planned and followed", Form::Percent, From::Zero, runs, |_| None);
     Plot { lines: runs.iter().map(shares).collect(), ..plot }.draw(page);
     page.push_str("</div>\n<div class=\"strips\">\n");
     for (index, run) in runs {

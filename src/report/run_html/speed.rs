@@ -15,16 +15,16 @@ pub(super) fn section(page: &mut String, runs: &[Numbered<'_>]) {
     let about = "steps with their data, without evaluation and phase changes";
     plots.push(match runs {
         [(_, run)] => {
-            let mut lines = vec![line(0, "measured", run, |epoch| epoch.seconds)];
+            let mut lines = vec![line(0, "measured", run, |epoch| Some(epoch.seconds))];
             lines.extend(predicted(run));
             Plot { from: From::Zero, ..plot("Time of an epoch", about, Form::Seconds, lines) }
         }
-        _ => by_epoch("Time of an epoch", about, Form::Seconds, From::Zero, runs, |epoch| epoch.seconds),
+        _ => by_epoch("Time of an epoch", about, Form::Seconds, From::Zero, runs, |epoch| Some(epoch.seconds)),
     });
-    let memory = |epoch: &Epoch| if epoch.peak_bytes > 0 { epoch.peak_bytes as f64 } else { f64::NAN };
-    let wait = |epoch: &Epoch| epoch.wait / epoch.seconds;
+    let memory = |epoch: &Epoch| (epoch.peak_bytes > 0).then_some(epoch.peak_bytes as f64);
+    let wait = |epoch: &Epoch| Some(epoch.wait / epoch.seconds).filter(|share| share.is_finite());
     plots.push(by_epoch("Throughput", "training samples a second", Form::Plain, From::Zero, runs, |e| {
-        e.samples_per_second
+        Some(e.samples_per_second)
     }));
     plots.push(by_step("Time of a step", "without making the batch", Form::Seconds, From::Wide, runs, |step| {
         step.seconds

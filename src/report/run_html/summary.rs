@@ -69,6 +69,7 @@ fn told(run: &RunRecord) -> String {
     };
     let took = seconds(run.log.seconds());
     let mut text = match run.state() {
+        State::Done if run.log.early.is_some() => format!("Done early {place}, in {took}."),
         State::Done => match (epochs, steps) {
             (Some(epochs), Some(steps)) => {
                 format!("Done: {} with {} in {took}.", plural(epochs as u64, "epoch"), plural(steps as u64, "step"))
@@ -79,10 +80,15 @@ fn told(run: &RunRecord) -> String {
         State::Failed(error) => format!("Failed {place}, at work for {took}: {error}."),
         State::Open => format!(
             "No end is recorded: the run is still going, or it was ended from outside. What is recorded ends {place}, \
-             {took} after the start."
+             after {took} at work."
         ),
         State::Other(status) => format!("Ended as \"{status}\" {place}, at work for {took}."),
     };
+    if let Some(stop) = &run.log.early {
+        let since =
+            stop.best_epoch.map_or("did not get better".into(), |best| format!("has been best in epoch {best}"));
+        let _ = write!(text, " It ended after epoch {} because eval {} {since}.", stop.epoch, stop.metric);
+    }
     if let Some((measured, predicted)) = run.gain() {
         let _ = write!(
             text,
@@ -113,7 +119,7 @@ fn figures(run: &RunRecord) -> Vec<(String, String, String)> {
     for (index, name) in names.iter().enumerate().filter(|(index, name)| *index == 0 || **name != names[0]) {
         let form = Form::of_metric(name);
         if let Some((epoch, best)) = run.best(name) {
-            let last = run.last(name).map_or(String::new(), |last| format!(", at the end {}", form.show(last)));
+            let last = run.last(name).map_or(String::new(), |last| format!(", last {}", form.show(last)));
             figure(format!("best eval {name}"), form.show(best), format!("epoch {epoch}{last}"));
         } else if index == 0 {
             figure(format!("eval {name}"), run.last(name).map_or("-".into(), |last| form.show(last)), String::new());
@@ -149,6 +155,7 @@ pub(super) fn notes(run: &RunRecord) -> Vec<String> {
     if log.more_warnings > 0 {
         notes.push(format!("{} more", plural(log.more_warnings as u64, "warning")));
     }
+    notes.extend(log.undefined.iter().map(|(name, reason)| format!("eval {name} is not defined: {reason}")));
     let undone: usize = log.undone.iter().map(Vec::len).sum();
     if undone > 0 {
         let steps = plural(undone as u64, "logged step");

@@ -108,8 +108,8 @@ fn a_whole_run_is_shown() {
     let told = [
         "Done: 4 epochs with 40 steps in 9.00 s. Freezing saved 27.5 % of the time of the steps, phase changes included; \
          25.0 % were predicted.",
-        "<dt>best eval accuracy</dt><dd>98.00 %</dd><dd class=\"dim\">epoch 2, at the end 97.00 %</dd>",
-        "<dt>best eval loss</dt><dd>0.2500</dd><dd class=\"dim\">epoch 1, at the end 0.1250</dd>",
+        "<dt>best eval accuracy</dt><dd>98.00 %</dd><dd class=\"dim\">epoch 2, last 97.00 %</dd>",
+        "<dt>best eval loss</dt><dd>0.2500</dd><dd class=\"dim\">epoch 1, last 0.1250</dd>",
         "<dt>waiting for data</dt><dd>10.0 %</dd>",
         "<dt>samples per second</dt><dd>320</dd>",
         "<dt>units frozen</dt><dd>1</dd><dd class=\"dim\">of 3, in the last phase</dd>",
@@ -231,10 +231,10 @@ fn every_state_of_a_run_has_a_page() {
         (
             vec![],
             "No end is recorded: the run is still going, or it was ended from outside. What is recorded ends before its \
-                  first logged step, 0 s after the start.",
+                  first logged step, after 0 s at work.",
         ),
-        (begun[..3].to_vec(), "ends after step 10 of 40, in its first epoch, 500 ms after the start."),
-        (begun.to_vec(), "ends after epoch 1 of 4; the last logged one is step 20 of 40, 1.00 s after the start."),
+        (begun[..3].to_vec(), "ends after step 10 of 40, in its first epoch, after 500 ms at work."),
+        (begun.to_vec(), "ends after epoch 1 of 4; the last logged one is step 20 of 40, after 1.00 s at work."),
         (
             after(end("stopped", "")),
             "Stopped as asked after epoch 1 of 4; the last logged one is step 20 of 40, at work for 3.00 s.",
@@ -414,4 +414,29 @@ fn a_long_run_has_a_page_that_can_be_sent() {
     let highest = band.split(['M', 'L', ' ', 'Z']).filter_map(|text| text.parse::<f64>().ok()).skip(1).step_by(2);
     assert_eq!(highest.fold(f64::MAX, f64::min), 100.0, "99 on a scale to 100");
     assert_eq!(rows(&page, "Epochs").len(), 1000);
+}
+
+#[test]
+fn epochs_without_evaluation_leave_no_gap() {
+    let unevaluated = |epoch: usize| {
+        format!(
+            r#"{{"event":"epoch","epoch":{epoch},"train_loss":0.5,"metrics":{{}},"seconds":2.0,"samples_per_second":320,"peak_bytes":0,"undefined":{{"roc_auc":"one class is missing"}},"time":{epoch}}}"#
+        )
+    };
+    let classes = r#","confusion":[[3,1],[0,4]]"#;
+    let stop =
+        r#"{"event":"early_stop","epoch":4,"metric":"accuracy","best_epoch":2,"best":0.9,"evaluations":1,"time":4}"#;
+    let lines = [unevaluated(1), epoch(2, 0.9, classes), unevaluated(3), epoch(4, 0.5, ""), stop.into(), END.into()];
+    let mut run = record(&lines);
+    run.plan = Some(build(&chain(3).inputs(8), &PlanOptions::default()).unwrap());
+    let page = page(&[run]);
+    assert_eq!(curve(&page, "Eval accuracy"), [(0.0, 0.0), (10000.0, 10000.0)]);
+    let told = [
+        "Done early after epoch 4, in 9.00 s. It ended after epoch 4 because eval accuracy has been best in epoch 2.",
+        "<li>eval roc_auc is not defined: one class is missing</li>",
+        "On the eval data after epoch 2.",
+        "<div class=\"followed open\" style=\"--done:50.00%\">",
+    ];
+    has(&page, &told);
+    assert_eq!(rows(&page, "Epochs")[0], "1|0.5000|-|-|2.00 s|320.0|-|");
 }
