@@ -317,6 +317,7 @@ impl RunLog {
     fn resume(&mut self, line: &ResumeLine) {
         (self.end, self.early) = (None, None);
         self.back_to(line.step);
+        self.phases.iter_mut().for_each(|row| row.lost |= row.speed.is_none());
         self.resumes.push((line.epoch, line.step));
     }
 

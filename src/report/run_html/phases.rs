@@ -9,6 +9,8 @@ use std::fmt::Write;
 
 /// The most rows of the table.
 const MOST: usize = 400;
+/// How many phases back one may be that is timed.
+const NEAR: usize = 3;
 
 /// A phase.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub(super) struct Row {
     proof: Option<String>,
     /// The run went back behind it.
     pub(super) undone: bool,
+    /// The program ended in it.
+    pub(super) lost: bool,
 }
 
 /// What the steps of a phase took.
@@ -83,8 +87,9 @@ pub(super) fn note(rows: &mut Vec<Row>, event: RunEvent, last: usize) {
             predicted_change_seconds: predicted_change,
             change_seconds: change,
         } => {
-            let own = |row: &&mut Row| (row.epoch, row.after) == (epoch, after) && row.speed.is_none();
-            if let Some(row) = rows.iter_mut().rev().take(3).find(own) {
+            let own = |row: &&mut Row| (row.epoch, row.after) == (epoch, after) && row.speed.is_none() && !row.lost;
+            let from = rows.len().saturating_sub(NEAR);
+            if let Some(row) = rows.iter_mut().skip(from).find(own) {
                 row.speed = Some(Speed { steps, predicted, median, predicted_change, change });
             }
         }

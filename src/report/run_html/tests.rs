@@ -206,6 +206,8 @@ fn what_a_run_went_back_behind_counts_for_nothing() {
     assert_eq!(steps(&run.log.steps), [(10, 1.0), (20, 0.75)]);
     assert_eq!(steps(&run.log.undone[0]), [(20, 0.5), (30, 0.1)]);
     assert_eq!((run.best("accuracy"), run.last("accuracy")), (Some((2, 0.8)), Some(0.8)));
+    let cut = record(&lines[..7]);
+    assert_eq!(steps(&cut.log.steps), [(10, 1.0)], "it stands at step 15 before it logs another one");
     // Two seconds at work before it went on, and two after.
     assert_eq!(run.log.seconds(), 4.0);
     let page = page(&[run]);
@@ -439,4 +441,44 @@ fn epochs_without_evaluation_leave_no_gap() {
     ];
     has(&page, &told);
     assert_eq!(rows(&page, "Epochs")[0], "1|0.5000|-|-|2.00 s|320.0|-|");
+}
+
+#[test]
+fn a_freeze_that_is_taken_back_is_not_predicted_twice() {
+    let speed = |epoch: usize, steps: usize, predicted: f64| {
+        format!(
+            r#"{{"event":"speed","epoch":{epoch},"steps":{steps},"predicted_seconds":{predicted},"median_seconds":0.2,"predicted_change_seconds":0,"change_seconds":0,"time":9}}"#
+        )
+    };
+    let rollback =
+        r#"{"event":"rollback","epoch":3,"to_epoch":3,"to_step":20,"metric":"loss","before":1,"delay":1,"time":9}"#;
+    let lines = [
+        START.to_string(),
+        phase(1, 0, 0, 1.0),
+        epoch(1, 0.5, ""),
+        epoch(2, 0.5, ""),
+        phase(3, 0, 2, 0.5),
+        speed(1, 20, 0.2),
+        epoch(3, 0.5, ""),
+        rollback.into(),
+        phase(3, 0, 0, 1.0),
+        speed(3, 10, 0.1),
+        epoch(3, 0.5, ""),
+        epoch(4, 0.5, ""),
+        speed(3, 20, 0.2),
+    ];
+    let page = page_of(&lines);
+    let predicted = page.split("data-n=\"predicted\" d=\"").nth(1).unwrap().split('"').next().unwrap();
+    assert_eq!(predicted, "M0 0L3333 0 6667 0 10000 0", "four epochs of 2 s");
+    let resume = r#"{"event":"resume","epoch":3,"step":25,"time":0.1}"#;
+    let killed = record(&[
+        phase(1, 0, 0, 1.0),
+        phase(3, 0, 2, 0.5),
+        speed(1, 20, 0.2),
+        resume.into(),
+        phase(3, 0, 2, 0.5),
+        speed(3, 5, 0.1),
+    ]);
+    let timed: Vec<bool> = killed.log.phases.iter().map(|row| row.speed.is_some()).collect();
+    assert_eq!(timed, [true, false, true], "the phase that the program ended in has no time");
 }
