@@ -308,7 +308,7 @@ fn digits_reach_their_accuracy_and_the_trained_model_has_it() {
     assert_eq!((before.opsets, before.metadata, before.producer), (after.opsets, after.metadata, after.producer));
     assert!(freeze_plan(&["report", path(&run)]).status.success());
     let page = std::fs::read_to_string(run.join("report.html")).unwrap();
-    assert!(page.contains("Training loss") && page.contains("polyline"));
+    assert!(page.contains("<b>Training loss</b>") && page.contains("<b>Time of an epoch</b>"));
     let again = fails(&["train", path(&job)], 1);
     assert!(again.contains("holds an earlier run"), "{again}");
 }

@@ -27,6 +27,7 @@ mod plans;
 mod proto;
 mod rates;
 mod recompute;
+mod report;
 mod resume;
 mod runs;
 mod sizes;
