@@ -96,6 +96,7 @@ pub fn run(args: &Args) -> CommandResult {
         schedule: &schedule,
         train: &train_data,
         eval: eval_data.as_ref(),
+        evaluation: &job.eval,
         checkpoints: None,
         seed: job.run.seed,
         recompute: &job.run.recompute,

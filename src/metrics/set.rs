@@ -52,7 +52,7 @@ pub struct Results {
 
 impl Metrics {
     /// Returns the sums of nothing. `spec` is the loss whose predictions are judged, which may be a term of a `sum`;
-    /// `wanted` are metrics beside the loss, by default the accuracy where there is one.
+    /// `wanted` are metrics beside the loss and `watched`, by default the accuracy where there is one.
     ///
     /// # Errors
     /// A metric cannot be taken of the predictions.
@@ -61,6 +61,7 @@ impl Metrics {
         sum: bool,
         prediction: Option<&Fact>,
         wanted: Option<&[Metric]>,
+        watched: &[Metric],
     ) -> Result<Metrics, MetricError> {
         let form = Form::of(spec, prediction);
         let by_default = if (super::accuracy::ENTRY.fits)(&form, 0) { vec![Metric::accuracy()] } else { Vec::new() };
@@ -70,10 +71,10 @@ impl Metrics {
             form,
             loss: Loss::default(),
             measures: Vec::new(),
-            asked: wanted.is_some(),
+            asked: wanted.is_some() || !watched.is_empty(),
             broken: false,
         };
-        for metric in wanted.unwrap_or(&by_default) {
+        for metric in wanted.unwrap_or(&by_default).iter().chain(watched) {
             let there = *metric == Metric::loss() || metrics.measures.iter().any(|(own, _)| own == metric);
             if !there {
                 fits(metric, &form)?;

@@ -71,7 +71,7 @@ impl Case {
 
     fn results(&self, size: usize, convert: fn(&Tensor) -> Tensor) -> Results {
         let fact = Fact::fixed(self.prediction.dtype(), self.prediction.shape());
-        let mut metrics = Metrics::new(&self.spec, false, Some(&fact), Some(&self.metrics())).unwrap();
+        let mut metrics = Metrics::new(&self.spec, false, Some(&fact), Some(&self.metrics()), &[]).unwrap();
         let count = self.prediction.shape()[0];
         for from in (0..count).step_by(size) {
             let to = (from + size).min(count);
@@ -183,7 +183,7 @@ fn the_loss_weighs_batches_by_what_it_divides_by() {
     let (first, second) = (Tensor::ints(&[0, 1, -1]), Tensor::ints(&[1]));
     let fact = Fact::fixed(DType::F32, &[3, 2]);
     let loss = |spec: &LossSpec, sum: bool| {
-        let mut metrics = Metrics::new(spec, sum, Some(&fact), None).unwrap();
+        let mut metrics = Metrics::new(spec, sum, Some(&fact), None, &[]).unwrap();
         metrics.add(&batch(1.0, &three, &first)).unwrap();
         metrics.add(&batch(2.0, &one, &second)).unwrap();
         if !sum {
@@ -198,7 +198,7 @@ fn the_loss_weighs_batches_by_what_it_divides_by() {
     // Of a sum of losses the rows.
     assert!((loss(&spec, true) - (3.0 + 2.0) / 4.0).abs() < 1e-12);
     let numbers = LossSpec::new(LossKind::Mse);
-    let mut metrics = Metrics::new(&numbers, false, None, None).unwrap();
+    let mut metrics = Metrics::new(&numbers, false, None, None, &[]).unwrap();
     let counts = [true, false, true];
     metrics.add(&Batch { counts: Some(&counts), ..batch(1.0, &three, &three) }).unwrap();
     metrics.add(&batch(4.0, &one, &one)).unwrap();
@@ -220,7 +220,7 @@ fn a_prediction_that_is_not_a_number_leaves_the_loss_alone() {
     for (kind, target, names) in cases {
         let wanted: Vec<Metric> = names.iter().map(|name| Metric::parse(name).unwrap()).collect();
         let fact = Fact::fixed(DType::F32, &[2, 2]);
-        let mut metrics = Metrics::new(&LossSpec::new(kind), false, Some(&fact), Some(&wanted)).unwrap();
+        let mut metrics = Metrics::new(&LossSpec::new(kind), false, Some(&fact), Some(&wanted), &[]).unwrap();
         metrics.add(&batch(1.0, &prediction, &target)).unwrap();
         let found = metrics.results();
         assert_eq!(found.scalars, BTreeMap::from([("loss".to_string(), 1.0)]), "{kind}");
@@ -296,9 +296,9 @@ fn what_does_not_fit_is_refused_with_what_it_needs_and_what_was_found() {
     ];
     for (kind, fact, metric, expected) in cases {
         let wanted = [Metric::parse(metric).unwrap()];
-        let error = Metrics::new(&LossSpec::new(kind), false, fact.as_ref(), Some(&wanted)).err().unwrap();
+        let error = Metrics::new(&LossSpec::new(kind), false, fact.as_ref(), Some(&wanted), &[]).err().unwrap();
         assert_eq!(error.to_string(), expected);
-        let by_default = Metrics::new(&LossSpec::new(kind), false, fact.as_ref(), None);
+        let by_default = Metrics::new(&LossSpec::new(kind), false, fact.as_ref(), None, &[]);
         assert!(by_default.is_ok(), "{kind}");
     }
 }
@@ -308,7 +308,7 @@ fn what_turns_out_not_to_fit_is_refused_when_it_is_met() {
     let open = Fact { dtype: Some(DType::F32), shape: None };
     let wanted = [Metric::parse("top-3").unwrap()];
     let metrics =
-        |kind, wanted: &[Metric]| Metrics::new(&LossSpec::new(kind), false, Some(&open), Some(wanted)).unwrap();
+        |kind, wanted: &[Metric]| Metrics::new(&LossSpec::new(kind), false, Some(&open), Some(wanted), &[]).unwrap();
     let prediction = Tensor::from_vec(&[2, 2], vec![0f32; 4]);
     let error = metrics(LossKind::CrossEntropy, &wanted).add(&batch(1.0, &prediction, &Tensor::ints(&[0, 1])));
     assert!(error.unwrap_err().to_string().ends_with("found scores of 2 classes (cross-entropy)"));
@@ -322,7 +322,7 @@ fn what_turns_out_not_to_fit_is_refused_when_it_is_met() {
     let error = metrics(LossKind::Mse, &mae).add(&batch(1.0, &prediction, &Tensor::zeros(DType::F32, &[2])));
     assert!(error.unwrap_err().to_string().ends_with("a target of float32[2]"));
     // What nobody asked for is left out.
-    let mut metrics = Metrics::new(&LossSpec::new(LossKind::CrossEntropy), false, Some(&open), None).unwrap();
+    let mut metrics = Metrics::new(&LossSpec::new(LossKind::CrossEntropy), false, Some(&open), None, &[]).unwrap();
     metrics.add(&batch(1.0, &prediction, &Tensor::ints(&[0, 1, 0]))).unwrap();
     assert_eq!(metrics.results().scalars.keys().collect::<Vec<_>>(), ["loss"]);
 }

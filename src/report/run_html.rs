@@ -115,7 +115,9 @@ fn phase_steps(events: &[Timed]) -> Vec<f64> {
 fn epochs(body: &mut String, events: &[Timed]) {
     body.push_str("<h2>Epochs</h2><div class=\"wide\"><table><tr><th>epoch</th><th>train loss</th><th>eval</th><th>seconds</th><th>samples/s</th><th>peak MB</th></tr>");
     for timed in events {
-        if let RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, peak_bytes } = &timed.event {
+        if let RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, peak_bytes, .. } =
+            &timed.event
+        {
             let metrics: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
             let _ = write!(
                 body,

@@ -2,6 +2,7 @@
 
 use super::ceiling::Ceiling;
 use super::engine::{Engine, EngineError};
+use super::evaluation::{Evaluation, unwatchable};
 use super::event::RunEvent;
 use super::run::Run;
 use super::schedule::Schedule;
@@ -9,6 +10,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::Batches;
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
+use crate::metrics::{Metric, MetricError, Metrics};
 use crate::plan::{FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Point, Rollback};
 use crate::training::{Objective, Prepared, Recompute, TrainingError};
 use std::collections::BTreeMap;
@@ -71,6 +73,8 @@ pub struct Setup<'a> {
     pub train: &'a Batches,
     /// Evaluation data.
     pub eval: Option<&'a Batches>,
+    /// What is evaluated and when, and what watches it.
+    pub evaluation: &'a Evaluation,
     /// Folder for a checkpoint after each epoch.
     pub checkpoints: Option<PathBuf>,
     /// Seed of everything random but the order of rows.
@@ -89,16 +93,22 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// The policy is a schedule of rates by itself and the job has another, or gives rates to a training step that runs
-    /// as it is written; or the rollback has no eval data to watch.
+    /// as it is written; or what watches a metric has no eval data, or a metric cannot be taken of the predictions.
     pub fn check(&self) -> Result<(), RunError> {
         let Freezing { planner, rollback, on_return, .. } = self.freezing;
-        if let Some(planner) = planner.filter(|planner| planner.policy().anneals() && !self.is_constant()) {
+        if let Some(planner) = planner.filter(|planner| planner.policy().anneals() && !self.schedule.is_constant()) {
             let problem = "leave out [schedule], or set anneal = false in [freeze]".into();
             return Err(RunError::Anneals { policy: planner.policy().name().into(), problem });
         }
         if let (Some(rollback), None) = (rollback, self.eval) {
             let known = "the job has no eval data".into();
             return Err(RunError::Metric { metric: rollback.metric.clone(), known });
+        }
+        self.metrics()?;
+        for metric in self.evaluation.watched().chain(self.schedule.metric()) {
+            if let Some((_, problem)) = unwatchable("", metric, self.eval.is_some()) {
+                return Err(RunError::Unwatched { metric: metric.name(), problem });
+            }
         }
         let scaled = match planner {
             Some(planner) => planner.lr_scale(Point::START, &History::default(), 0)?.is_some(),
@@ -108,6 +118,23 @@ impl Setup<'_> {
             return Err(TrainingError::Rates.into());
         }
         Ok(())
+    }
+}
+
+impl Setup<'_> {
+    /// Returns the metrics of an evaluation, of nothing yet.
+    ///
+    /// # Errors
+    /// One cannot be taken of the predictions.
+    pub(super) fn metrics(&self) -> Result<Metrics, RunError> {
+        let graph = &self.prepared.model.graph;
+        let prediction = self.objective.prediction(self.prepared)?.and_then(|name| graph.find(name));
+        let fact = prediction.map(|id| graph.fact(id));
+        let rolled = self.freezing.rollback.and_then(|rollback| Metric::parse(&rollback.metric).ok());
+        let watched = self.evaluation.watched().chain(self.schedule.metric()).chain(rolled);
+        let watched: Vec<Metric> = watched.filter(|metric| !metric.is_of_training()).collect();
+        let (loss, wanted) = (self.objective.metrics(), self.evaluation.metrics.as_deref());
+        Ok(Metrics::new(loss, self.objective.is_sum(), fact, wanted, &watched)?)
     }
 }
 
@@ -146,12 +173,16 @@ pub enum RunError {
     Steps { planned: usize, found: usize },
     #[error("the rollback watches \"{metric}\", which the eval data do not give: {known}")]
     Metric { metric: String, known: String },
+    #[error("the run watches \"{metric}\": {problem}")]
+    Unwatched { metric: String, problem: String },
     #[error("the policy \"{policy}\" anneals the rate of each unit: {problem}")]
     Anneals { policy: String, problem: String },
     #[error("the policy \"{policy}\" needs the signal {signal}: {problem}")]
     Signal { policy: String, signal: String, problem: String },
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Metrics(#[from] MetricError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -170,8 +201,12 @@ impl RunError {
         match self {
             RunError::NotFinite { .. } | RunError::EvalNotFinite { .. } | RunError::Moved { .. } => ErrorKind::Check,
             RunError::Initial { .. } => ErrorKind::BadInput,
-            RunError::Metric { .. } | RunError::Steps { .. } | RunError::Anneals { .. } => ErrorKind::Usage,
+            RunError::Metric { .. }
+            | RunError::Unwatched { .. }
+            | RunError::Steps { .. }
+            | RunError::Anneals { .. } => ErrorKind::Usage,
             RunError::Signal { .. } => ErrorKind::Unsupported,
+            RunError::Metrics(error) => error.kind(),
             RunError::Plan(error) => error.kind(),
             RunError::Engine(error) => error.kind(),
             RunError::Training(error) => error.kind(),

@@ -40,7 +40,7 @@ fn the_design_is_read_and_its_resolution_means_the_same() {
     assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/eval.npz")));
     assert_eq!(job.data.inputs["x"], "images");
     assert!(job.data.shuffle && job.data.last_batch == LastBatch::Keep);
-    assert_eq!(job.schedule, Some(Schedule::Cosine { lr_min: 0.0, warmup_steps: 0 }));
+    assert_eq!(job.schedule, Some(Schedule::cosine(0.0, 0)));
     assert_eq!((job.run.epochs, job.run.log_every, job.run.threads), (10, 10, None));
     assert_eq!(job.run.dir, Path::new("/jobs/a/runs/first"));
     let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
@@ -78,7 +78,7 @@ fn set_overrides_with_toml_values_and_bare_words() {
     assert_eq!((job.run.epochs, job.run.threads, job.data.last_batch), (3, Some(2), LastBatch::Drop));
     assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/../other/eval.npz")));
     assert_eq!(job.data.inputs["y"], "a = b");
-    assert_eq!(job.schedule, Some(Schedule::Step { step_epochs: 2, gamma: 0.1, warmup_steps: 0 }));
+    assert_eq!(job.schedule, Some(Schedule::step(2, 0.1)));
     assert_eq!(job.optimizer.unwrap().lr, Some(1e-3));
     assert_eq!(job.freeze.keep.len(), 2);
     assert_eq!(job.model, Path::new("/jobs/a/2024-01-01"));
@@ -172,7 +172,7 @@ fn errors_name_key_and_line() {
             expected: "missing section [run]",
         },
         Case { replace: NONE, sets: &["schedule={}"], expected: "missing key `kind` in [schedule]" },
-        Case { replace: NONE, sets: &["schedule.kind=step"], expected: "missing key `step_epochs` in [schedule]" },
+        Case { replace: NONE, sets: &["schedule.kind=step"], expected: "missing key `step_size` in [schedule]" },
         Case {
             replace: ("epochs = 10", "epochs = \"ten\""),
             sets: &[],
