@@ -68,6 +68,7 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
         freezing: Freezing::with(&plan, &planner, options).checked_on(ceiling_steps),
         objective: Objective::Own(Own { loss: &loss, output: None, optimizer: &optimizer }),
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
         loading: None,

@@ -81,6 +81,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Own(Own { loss: &loss, output: None, optimizer: &optimizer }),
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
         loading: None,

@@ -19,6 +19,7 @@ mod graphs;
 mod hostile;
 mod layering;
 mod loader;
+mod metrics;
 mod models;
 mod objectives;
 mod observe;

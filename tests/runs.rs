@@ -10,8 +10,8 @@ use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback, Signal};
 use freeze_plan::planner::{Analysis, Basis, Request};
 use freeze_plan::runner::{
-    BindingId, BufferId, Checkpoints, Engine, EngineError, EngineInfo, Freezing, Outcome, RunError, RunEvent, Schedule,
-    SessionId, Setup, Target, train,
+    BindingId, BufferId, Checkpoints, Engine, EngineError, EngineInfo, Evaluation, Freezing, Outcome, RunError,
+    RunEvent, Schedule, SessionId, Setup, Target, train,
 };
 use freeze_plan::training::{Objective, Own, Prepared, Recompute, names, prepare, target_fact};
 use std::collections::HashMap;
@@ -26,6 +26,7 @@ pub struct Job {
     pub loss: LossSpec,
     pub optimizer: OptimizerSpec,
     pub schedule: Schedule,
+    pub evaluation: Evaluation,
     pub options: PlanOptions,
     pub epochs: usize,
     pub accumulate: usize,
@@ -99,6 +100,7 @@ impl Job {
             loss,
             optimizer: serde_json::from_value(optimizer).unwrap(),
             schedule: Schedule::default(),
+            evaluation: Evaluation::default(),
             options: PlanOptions::of("none"),
             epochs: 2,
             accumulate: 1,
@@ -154,6 +156,7 @@ impl Job {
             freezing,
             objective: Objective::Own(Own { loss: &self.loss, output: None, optimizer: &self.optimizer }),
             schedule: &self.schedule,
+            evaluation: &self.evaluation,
             train: &self.train,
             eval: self.eval.then_some(&self.train),
             loading: None,

@@ -85,6 +85,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Stage { stage: &stage, lr: None },
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
         loading: None,

@@ -73,6 +73,16 @@ impl Progress {
                     count(*delay, "epoch")
                 ));
             }
+            RunEvent::EarlyStop { epoch, metric: name, best_epoch, best, evaluations } => {
+                let since = match (best_epoch, best) {
+                    (Some(epoch), Some(best)) => format!(" since epoch {epoch} ({best:.4})"),
+                    _ => String::new(),
+                };
+                self.line(&format!(
+                    "stopping early after epoch {epoch}: {name} did not get better in {}{since}",
+                    count(usize::try_from(*evaluations).unwrap_or(usize::MAX), "evaluation")
+                ));
+            }
             RunEvent::Ceiling(ceiling) => {
                 let mut sentences = ceiling.sentences();
                 if let Some(reason) = sentences.last_mut().filter(|_| ceiling.reason.is_some()) {

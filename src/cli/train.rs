@@ -97,6 +97,7 @@ pub fn run(args: &Args) -> CommandResult {
         train: &train_data,
         eval: eval_data.as_ref(),
         loading: job.data.loading(),
+        evaluation: &job.eval,
         checkpoints: None,
         resume: None,
         seed: job.run.seed,

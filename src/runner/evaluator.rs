@@ -1,14 +1,13 @@
 //! The eval graph on an engine, kept for the whole run.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
-use super::metrics::Metrics;
 use super::state::State;
 use super::train::RunError;
 use crate::data::Loader;
 use crate::graph::{Model, Tensor};
-use crate::losses::LossSpec;
+use crate::metrics::{Batch, Metrics, Results};
 use crate::training::names;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// A session of the eval graph that reads the state's buffers.
 pub struct Evaluator {
@@ -28,30 +27,31 @@ impl Evaluator {
         Ok(Evaluator { model, prediction: prediction.map(str::to_string), session, batches: HashMap::new() })
     }
 
-    /// Runs all batches and returns the metrics of `loss`, which may be one term of a `sum`.
+    /// Runs all batches and returns what `metrics` are of it; `compared` is the input that is the target.
     ///
     /// # Errors
-    /// Those of the engine and the data.
+    /// Those of the engine and the data, and what metrics cannot be taken of.
     pub fn run(
         &mut self,
         engine: &mut dyn Engine,
         state: &State,
         loader: &Loader,
-        loss: &LossSpec,
-        sum: bool,
-    ) -> Result<BTreeMap<String, f64>, RunError> {
-        let mut metrics = Metrics::default();
-        let compared = names::target(loss.target.as_deref());
+        mut metrics: Metrics,
+        compared: &str,
+    ) -> Result<Results, RunError> {
         for index in 0..loader.batches().len() {
             let batch = loader.take(0, index).0?;
             let results = self.batch(engine, state, &batch)?;
-            let target = batch.iter().find(|(name, _)| *name == compared).or(batch.first());
-            if let ([value, rest @ ..], Some((_, target))) = (results.as_slice(), target) {
-                let value = value.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN);
-                metrics.add(loss, sum, value, rest.first().unwrap_or(target), target);
-            }
+            let Some(loss) = results.first() else { continue };
+            metrics.add(&Batch {
+                loss: loss.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN),
+                rows: loader.batches().rows_of(index),
+                prediction: results.get(1),
+                target: batch.iter().find(|(name, _)| name == compared).map(|(_, target)| target),
+                counts: None,
+            })?;
         }
-        Ok(metrics.values())
+        Ok(metrics.results())
     }
 
     fn batch(

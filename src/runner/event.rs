@@ -175,8 +175,17 @@ pub enum RunEvent {
         epoch: usize,
         /// Mean loss over the epoch's samples.
         train_loss: f64,
-        /// Metrics on the eval data: `loss`, and `accuracy` (fraction) for classification.
+        /// Metrics on the eval data by name, such as `loss` and `accuracy`; empty where the epoch is not evaluated.
         metrics: BTreeMap<String, f64>,
+        /// Of each measure a value per class, none where it is not defined; where that was asked for.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        per_class: BTreeMap<String, Vec<Option<f64>>>,
+        /// A row per class that is right, a column per class that is predicted; where that was asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        confusion: Vec<Vec<u64>>,
+        /// Metrics that are not defined for the eval data, with the reasons.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        undefined: BTreeMap<String, String>,
         /// Seconds of the epoch's steps, with data loading, without evaluation.
         seconds: f64,
         /// Training samples per second.
@@ -186,6 +195,22 @@ pub enum RunEvent {
         wait_seconds: f64,
         /// Peak resident memory of the process in bytes; 0 where the system does not tell.
         peak_bytes: u64,
+    },
+    /// The run ends before its last epoch: a metric does not get better.
+    #[serde(rename = "early_stop")]
+    EarlyStop {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// The metric.
+        metric: String,
+        /// The last epoch in which it got better, from 1; absent where it had no value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        best_epoch: Option<usize>,
+        /// Its value there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        best: Option<f64>,
+        /// Evaluations since then.
+        evaluations: u64,
     },
     /// A checkpoint was written.
     Checkpoint {

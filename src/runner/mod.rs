@@ -5,13 +5,15 @@
 
 mod ceiling;
 mod engine;
+mod evaluation;
 mod evaluator;
 mod event;
 mod guard;
+mod improvement;
 mod initial;
 pub mod job;
 pub mod locate;
-mod metrics;
+mod memory;
 mod observe;
 #[path = "ort.rs"]
 mod onnxruntime;
@@ -23,7 +25,7 @@ mod proof;
 mod rates;
 mod run;
 mod save;
-mod schedule;
+pub mod schedule;
 mod state;
 #[cfg(test)]
 pub mod testing;
@@ -46,7 +48,9 @@ mod train;
 
 pub use ceiling::{Ceiling, StepSeconds};
 pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};
+pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
+pub use improvement::{EarlyStopping, Stall, best, stops};
 pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use onnxruntime::OnnxRuntime;
