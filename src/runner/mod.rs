@@ -4,6 +4,7 @@
 //! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
 
 mod ceiling;
+mod ema;
 mod engine;
 mod evaluator;
 mod event;
@@ -12,6 +13,7 @@ mod initial;
 pub mod job;
 pub mod locate;
 mod metrics;
+mod nonfinite;
 mod observe;
 #[path = "ort.rs"]
 mod onnxruntime;
@@ -44,10 +46,12 @@ mod tract_sweep;
 mod train;
 
 pub use ceiling::{Ceiling, StepSeconds};
+pub use ema::{Ema, UPDATES};
 pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};
 pub use event::{RunEvent, Timed};
 pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
+pub use nonfinite::{Cause, CauseKind, Nonfinite, OnNonfinite, Range};
 pub use onnxruntime::OnnxRuntime;
 pub use phase::{Phase, Share};
 pub use probe::EngineProbe;

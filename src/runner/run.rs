@@ -1,11 +1,13 @@
 //! A run in progress: epochs, steps, phases, and what each reports.
 
+use super::ema::Averager;
 use super::engine::Engine;
 use super::evaluator::Evaluator;
 use super::event::RunEvent;
 use super::guard::{Before, Guard, Verdict};
 use super::initial::initialized;
 use super::metrics::peak_bytes;
+use super::nonfinite::{Bad, Kept, Watch, wrong};
 use super::observe::Observer;
 use super::pace::Pace;
 use super::phase::Share;
@@ -51,6 +53,8 @@ pub struct Run<'a> {
     pub(super) pace: Option<Pace>,
     /// Epochs by which freezes were put off.
     delay: usize,
+    pub(super) watch: Watch,
+    averager: Option<Averager>,
 }
 
 /// How far a run is, and sums since the start of the epoch and of the interval.
@@ -114,7 +118,9 @@ impl<'a> Run<'a> {
             report(RunEvent::Warning { message });
         }
         let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
-        let state = State::new(engine, &prepared)?;
+        let evaluator = evaluator.averaged(setup.ema.is_some_and(|ema| ema.evaluate));
+        let mut state = State::new(engine, &prepared)?;
+        let averager = setup.ema.map(|ema| Averager::new(engine, ema, &prepared, &mut state)).transpose()?;
         let rates = UnitRates::new(setup, &prepared)?;
         let observer = Observer::new(engine, setup, &prepared, &state)?;
         let segments = segments(&plan);
@@ -153,6 +159,8 @@ impl<'a> Run<'a> {
             observer,
             pace: None,
             delay,
+            watch: Watch::default(),
+            averager,
         };
         if setup.freezing.rollback.is_some() {
             let metrics = run.evaluate(engine)?;
@@ -237,6 +245,11 @@ impl<'a> Run<'a> {
         Ok(metrics)
     }
 
+    /// Forgets the last evaluation: the state is not what it was.
+    pub(super) fn evaluated_is_stale(&mut self) {
+        self.evaluated = None;
+    }
+
     fn epoch(
         &mut self,
         engine: &mut dyn Engine,
@@ -249,6 +262,7 @@ impl<'a> Run<'a> {
         if from == 0 {
             (self.place.loss, self.place.samples, self.place.seconds, self.place.wait) = (0.0, 0, 0.0, 0.0);
         }
+        self.keep_start(engine)?;
         let count = self.setup.steps_per_epoch();
         let end = until.unwrap_or(count).min(count);
         for number in from..end {
@@ -346,8 +360,9 @@ impl<'a> Run<'a> {
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, rates, loader, .. } = self;
+        let Run { phases, state, observer, rates, loader, averager, watch, .. } = self;
         let phase = phases.current();
+        let kept = Kept::of(engine, phase)?;
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
             let (batch, waited) = loader.take(epoch as u64, index);
@@ -358,8 +373,9 @@ impl<'a> Run<'a> {
             let clock = Instant::now();
             let own = phase.backward(engine, (epoch - 1) * batches + index + 1, &batch, share)?;
             seconds += clock.elapsed().as_secs_f64();
-            if !own.is_finite() {
-                return Err(RunError::NotFinite { loss: own, epoch, step: self.place.started, lr });
+            if let Some(gradient) = wrong(engine, phase, own)? {
+                let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };
+                return self.nonfinite(engine, &bad, kept, report);
             }
             loss += own * weight;
         }
@@ -370,6 +386,10 @@ impl<'a> Run<'a> {
         let lr = phase.update(engine, lr, scales.as_ref())?;
         if let Some(observer) = observer {
             observer.after_update(engine, state)?;
+        }
+        watch.good();
+        if let Some(averager) = averager {
+            averager.step(engine, state, self.place.started)?;
         }
         seconds += clock.elapsed().as_secs_f64();
         let place = &mut self.place;
