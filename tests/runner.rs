@@ -20,6 +20,7 @@ mod hostile;
 mod layering;
 mod loader;
 mod models;
+mod numerics;
 mod objectives;
 mod observe;
 mod parity;

@@ -57,7 +57,7 @@ pub use phase::{Phase, Share};
 pub use probe::EngineProbe;
 pub use run::Run;
 pub use schedule::{Schedule, lr_at};
-pub use state::State;
+pub use state::{Snapshot, State};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
 pub use train::{Checkpoints, Freezing, Outcome, RunError, Setup, check_ceiling, train};

@@ -55,7 +55,9 @@ impl Run<'_> {
         let graph = &step.train.graph;
         let target = bad.gradient.as_deref().unwrap_or(names::LOSS);
         let Some(target) = graph.find(target).filter(|id| held.contains_key(id)) else { return Ok(None) };
-        let state: HashSet<&str> = self.state.values().chain(self.state.slots()).map(|(name, _)| name).collect();
+        let slots = self.state.slots().map(|(name, _)| name);
+        let state: HashSet<&str> =
+            self.prepared.trainable().into_iter().chain(self.prepared.statistics()).chain(slots).collect();
         let search = Search { graph, held: &held, state: &state };
         let found = search.origin(target);
         let mut shown = vec![found];
@@ -130,7 +132,8 @@ impl Run<'_> {
         let kind = match node {
             Some(_) => CauseKind::Value,
             None if trainable => CauseKind::Parameter,
-            None if self.state.find(&name).is_some() => CauseKind::State,
+            None if self.prepared.statistics().contains(&name.as_str()) => CauseKind::State,
+            None if self.state.slots().any(|(slot, _)| slot == name) => CauseKind::State,
             None if graph.value(found).initializer.is_some() => CauseKind::Constant,
             None => CauseKind::Input,
         };
