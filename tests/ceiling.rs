@@ -78,6 +78,8 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
         recompute: &Recompute::None,
         log_every: 1,
         accumulate: job.accumulate,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let (mut events, mut losses) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

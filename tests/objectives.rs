@@ -225,6 +225,8 @@ fn run(
         seed: 0,
         log_every: 1,
         accumulate,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let (mut losses, mut steps) = (Vec::new(), 0);
     let mut report = |event: RunEvent| match event {

@@ -120,6 +120,8 @@ impl Job {
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: self.accumulate,
+            nonfinite: Default::default(),
+            ema: None,
         };
         train(engine, &setup, &mut |_| {}, &AtomicBool::new(false)).unwrap()
     }
@@ -479,6 +481,8 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
         recompute: &Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let outcome = train(&mut onnxruntime(), &setup, &mut |_| {}, &AtomicBool::new(false));
     outcome.map(|outcome| outcome.history).map_err(|error| error.to_string())

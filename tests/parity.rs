@@ -91,6 +91,8 @@ fn check(name: &str, engine: &mut dyn Engine) {
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {

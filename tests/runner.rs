@@ -21,6 +21,7 @@ mod layering;
 mod loader;
 mod metrics;
 mod models;
+mod numerics;
 mod objectives;
 mod observe;
 mod parity;

@@ -10,8 +10,8 @@ use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback, Signal};
 use freeze_plan::planner::{Analysis, Basis, Request};
 use freeze_plan::runner::{
-    BindingId, BufferId, Checkpoints, Engine, EngineError, EngineInfo, Evaluation, Freezing, Outcome, RunError,
-    RunEvent, Schedule, SessionId, Setup, Target, train,
+    BindingId, BufferId, Checkpoints, Ema, Engine, EngineError, EngineInfo, Evaluation, Freezing, Nonfinite, Outcome,
+    RunError, RunEvent, Schedule, SessionId, Setup, Target, train,
 };
 use freeze_plan::training::{Objective, Own, Prepared, Recompute, names, prepare, target_fact};
 use std::collections::HashMap;
@@ -30,6 +30,8 @@ pub struct Job {
     pub options: PlanOptions,
     pub epochs: usize,
     pub accumulate: usize,
+    pub nonfinite: Nonfinite,
+    pub ema: Option<Ema>,
     pub train: Batches,
     pub eval: bool,
     pub checkpoints: Option<Checkpoints>,
@@ -104,6 +106,8 @@ impl Job {
             options: PlanOptions::of("none"),
             epochs: 2,
             accumulate: 1,
+            nonfinite: Nonfinite::default(),
+            ema: None,
             train,
             eval: true,
             checkpoints: None,
@@ -166,6 +170,8 @@ impl Job {
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: self.accumulate,
+            nonfinite: self.nonfinite,
+            ema: self.ema,
         };
         let stop = AtomicBool::new(false);
         let mut events = Vec::new();

@@ -1,6 +1,6 @@
 //! The progress bar of a run: loss, samples a second, time left.
 
-use crate::runner::RunEvent;
+use crate::runner::{OnNonfinite, RunEvent};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
 
@@ -99,6 +99,20 @@ impl Progress {
             RunEvent::Resume { epoch, step, .. } => {
                 self.bar.set_position(*step as u64);
                 self.line(&format!("goes on in epoch {epoch}, after step {step}"));
+            }
+            RunEvent::Nonfinite { epoch, step, loss, gradient, action, in_a_row, cause, .. } => {
+                let what = match (loss, gradient) {
+                    (Some(_), Some(name)) => format!("the gradient \"{name}\""),
+                    _ => "the loss".to_string(),
+                };
+                let follows = match action {
+                    OnNonfinite::Stop => "the run stops",
+                    OnNonfinite::Skip => "the step is skipped",
+                    OnNonfinite::Rollback => "the state goes back to the start of the epoch",
+                };
+                let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"));
+                let row = if *in_a_row > 1 { format!(" ({in_a_row} in a row)") } else { String::new() };
+                self.line(&format!("epoch {epoch}, step {step}: {what} is not finite, {follows}{row}{cause}"));
             }
             RunEvent::Speed { .. } => {}
             RunEvent::Checkpoint { .. } | RunEvent::Proof { .. } | RunEvent::Observation { .. } => {}

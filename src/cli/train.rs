@@ -104,6 +104,8 @@ pub fn run(args: &Args) -> CommandResult {
         recompute: &job.run.recompute,
         log_every: 1,
         accumulate: job.run.accumulate as usize,
+        nonfinite: job.run.nonfinite(),
+        ema: job.ema,
     };
     setup.check()?;
     if args.dry_run {

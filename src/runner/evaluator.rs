@@ -13,6 +13,8 @@ use std::collections::HashMap;
 pub struct Evaluator {
     model: Model,
     prediction: Option<String>,
+    /// Whether averages take the place of parameters.
+    averaged: bool,
     session: SessionId,
     batches: HashMap<Vec<Vec<usize>>, (BindingId, Vec<BufferId>)>,
 }
@@ -24,7 +26,13 @@ impl Evaluator {
     /// The engine refuses the graph.
     pub fn new(engine: &mut dyn Engine, model: Model, prediction: Option<&str>) -> Result<Evaluator, EngineError> {
         let session = engine.load(&model)?;
-        Ok(Evaluator { model, prediction: prediction.map(str::to_string), session, batches: HashMap::new() })
+        let prediction = prediction.map(str::to_string);
+        Ok(Evaluator { model, prediction, averaged: false, session, batches: HashMap::new() })
+    }
+
+    /// Evaluates averages in the place of parameters, where there are any.
+    pub fn averaged(self, averaged: bool) -> Evaluator {
+        Evaluator { averaged, ..self }
     }
 
     /// Runs all batches and returns what `metrics` are of it; `compared` is the input that is the target.
@@ -74,7 +82,7 @@ impl Evaluator {
         let graph = &self.model.graph;
         let mut inputs: Vec<(&str, BufferId)> =
             batch.iter().map(|(name, _)| name.as_str()).zip(buffers.iter().copied()).collect();
-        inputs.extend(state.values().chain(state.slots()).filter(|(name, _)| graph.find(name).is_some()));
+        inputs.extend(state.evaluated(self.averaged).filter(|(name, _)| graph.find(name).is_some()));
         let outputs = [Some(names::LOSS), self.prediction.as_deref()];
         let outputs: Vec<(&str, Target)> = outputs.into_iter().flatten().map(|name| (name, Target::Host)).collect();
         let binding = engine.bind(self.session, &inputs, &outputs)?;

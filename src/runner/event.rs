@@ -1,6 +1,7 @@
 //! What a run reports while it runs; one JSON object each in `events.jsonl`.
 
 use super::ceiling::Ceiling;
+use super::nonfinite::{Cause, OnNonfinite};
 use crate::plan::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -211,6 +212,30 @@ pub enum RunEvent {
         best: Option<f64>,
         /// Evaluations since then.
         evaluations: u64,
+    },
+    /// The loss or a gradient of a step is not finite: the step changed nothing.
+    Nonfinite {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step over the whole run, from 1.
+        step: usize,
+        /// The batch of the step, from 1.
+        batch: usize,
+        /// The loss of the batch; absent where that is not finite.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        loss: Option<f64>,
+        /// The gradient that is not finite, where the loss is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gradient: Option<String>,
+        /// What becomes of the run.
+        action: OnNonfinite,
+        /// Such steps since the last good one, this one included.
+        in_a_row: usize,
+        /// The first tensor that is not finite; absent where a second run of the step does not show one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
+        /// Seconds that this took, with finding the tensor.
+        seconds: f64,
     },
     /// A checkpoint was written.
     Checkpoint {

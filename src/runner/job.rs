@@ -13,6 +13,7 @@ pub use data::{DataSection, SamplerKind};
 pub use run::RunSection;
 pub use targets::Targets;
 
+use super::ema::Ema;
 use super::evaluation::{Evaluation, unwatchable};
 use super::schedule::Schedule;
 use crate::error::ErrorKind;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 8] = ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "run"];
+const SECTIONS: [&str; 9] = ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "ema", "run"];
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub struct Job {
     /// `[freeze]`; the defaults of the plan options where it is left out.
     #[serde(default)]
     pub freeze: PlanOptions,
+    /// `[ema]`: averages of the parameters; none where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
     /// `[run]`.
     pub run: RunSection,
 }
@@ -310,6 +314,8 @@ impl Job {
             .or_else(|| empty("run.dir", &self.run.dir))
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
             .or_else(|| zero("run.accumulate", self.run.accumulate))
+            .or_else(|| zero("run.nonfinite_limit", self.run.nonfinite_limit))
+            .or_else(|| self.ema.as_ref().and_then(Ema::problem))
             .or_else(|| zero("run.log_every", self.run.log_every))
             .or_else(|| self.loss.as_ref().and_then(|loss| Some(("loss", loss.validate().err()?.to_string()))))
             .or_else(|| {

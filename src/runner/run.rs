@@ -1,5 +1,6 @@
 //! A run in progress: epochs, steps, phases, and what each reports.
 
+use super::ema::Averager;
 use super::engine::Engine;
 use super::evaluator::Evaluator;
 use super::event::RunEvent;
@@ -7,6 +8,7 @@ use super::guard::{Before, Guard, Verdict};
 use super::improvement::{Stall, best, stops};
 use super::initial::initialized;
 use super::memory::peak_bytes;
+use super::nonfinite::{Bad, Kept, Watch, wrong};
 use super::observe::Observer;
 use super::pace::Pace;
 use super::phase::Share;
@@ -57,6 +59,10 @@ pub struct Run<'a> {
     pub(super) delay: usize,
     /// Steps that the last checkpoint holds.
     pub(super) last_saved: Option<usize>,
+    pub(super) watch: Watch,
+    /// Whether the run stands within the steps of an epoch that one frozen set trains.
+    pub(super) within: bool,
+    averager: Option<Averager>,
 }
 
 /// How far a run is, and sums since the start of the epoch and of the interval.
@@ -120,7 +126,9 @@ impl<'a> Run<'a> {
             report(RunEvent::Warning { message });
         }
         let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
-        let state = State::new(engine, &prepared)?;
+        let evaluator = evaluator.averaged(setup.ema.is_some_and(|ema| ema.evaluate));
+        let mut state = State::new(engine, &prepared)?;
+        let averager = setup.ema.map(|ema| Averager::new(engine, ema, &prepared, &mut state)).transpose()?;
         let rates = UnitRates::new(setup, &prepared)?;
         let observer = Observer::new(engine, setup, &prepared, &state)?;
         let segments = segments(&plan);
@@ -161,6 +169,9 @@ impl<'a> Run<'a> {
             pace: None,
             delay,
             last_saved: None,
+            watch: Watch::default(),
+            within: false,
+            averager,
         };
         if let Some(checkpoint) = setup.resume {
             run.restore(engine, checkpoint)?;
@@ -263,6 +274,11 @@ impl<'a> Run<'a> {
         stops(&self.history, self.setup.evaluation.early_stopping.as_ref()?)
     }
 
+    /// Forgets the last evaluation: the state is not what it was.
+    pub(super) fn evaluated_is_stale(&mut self) {
+        self.evaluated = None;
+    }
+
     fn epoch(
         &mut self,
         engine: &mut dyn Engine,
@@ -275,6 +291,7 @@ impl<'a> Run<'a> {
         if from == 0 {
             (self.place.loss, self.place.samples, self.place.seconds, self.place.wait) = (0.0, 0, 0.0, 0.0);
         }
+        self.keep_start(engine)?;
         let count = self.setup.steps_per_epoch();
         let end = until.unwrap_or(count).min(count);
         for number in from..end {
@@ -293,6 +310,7 @@ impl<'a> Run<'a> {
                 self.observe(engine, report)?;
                 number + 1 < count && self.replan(report)?
             };
+            self.within = !replanned && number + 1 < end;
             if stopped && number + 1 < count {
                 self.checkpoint(engine, epoch, false, true, report)?;
                 return Ok(Flow::Stopped);
@@ -304,6 +322,7 @@ impl<'a> Run<'a> {
                 return Ok(Flow::Replanned);
             }
         }
+        self.within = false;
         if end < count {
             return Ok(Flow::Done);
         }
@@ -401,8 +420,9 @@ impl<'a> Run<'a> {
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, rates, loader, .. } = self;
+        let Run { phases, state, observer, rates, loader, averager, watch, .. } = self;
         let phase = phases.current();
+        let kept = Kept::of(engine, phase)?;
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
             let (batch, waited) = loader.take(epoch as u64, index);
@@ -413,8 +433,9 @@ impl<'a> Run<'a> {
             let clock = Instant::now();
             let own = phase.backward(engine, (epoch - 1) * batches + index + 1, &batch, share)?;
             seconds += clock.elapsed().as_secs_f64();
-            if !own.is_finite() {
-                return Err(RunError::NotFinite { loss: own, epoch, step: self.place.started, lr });
+            if let Some(gradient) = wrong(engine, phase, own)? {
+                let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };
+                return self.nonfinite(engine, &bad, kept, report);
             }
             loss += own * weight;
         }
@@ -425,6 +446,10 @@ impl<'a> Run<'a> {
         let lr = phase.update(engine, lr, scales.as_ref())?;
         if let Some(observer) = observer {
             observer.after_update(engine, state)?;
+        }
+        watch.good();
+        if let Some(averager) = averager {
+            averager.step(engine, state, self.place.started)?;
         }
         seconds += clock.elapsed().as_secs_f64();
         let place = &mut self.place;

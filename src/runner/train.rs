@@ -1,9 +1,11 @@
 //! A whole run: what it needs, what it gives, and how it fails.
 
 use super::ceiling::Ceiling;
+use super::ema::{Ema, UPDATES};
 use super::engine::{Engine, EngineError};
 use super::evaluation::{Evaluation, unwatchable};
 use super::event::RunEvent;
+use super::nonfinite::{Cause, Nonfinite};
 use super::run::Run;
 use super::schedule::Schedule;
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -90,6 +92,10 @@ pub struct Setup<'a> {
     /// Batches of one step, at least 1: their gradients are averaged. What is left at the end of an
     /// epoch is a step of fewer.
     pub accumulate: usize,
+    /// What becomes of a step whose loss or gradients are not finite.
+    pub nonfinite: Nonfinite,
+    /// Averages of the parameters.
+    pub ema: Option<Ema>,
 }
 
 /// Where and how often a run is saved, beside after each epoch.
@@ -134,6 +140,8 @@ impl<'a> Setup<'a> {
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: 1,
+            nonfinite: Nonfinite::default(),
+            ema: None,
         }
     }
 }
@@ -195,7 +203,7 @@ pub struct Outcome {
     pub stopped: bool,
     /// Metrics of the trained model on the eval data.
     pub metrics: BTreeMap<String, f64>,
-    /// Parameters and running statistics.
+    /// Parameters and running statistics of the trained model: with averages that are evaluated, the averages.
     pub values: BTreeMap<String, Tensor>,
     /// Slots of what trained last.
     pub slots: BTreeMap<String, Tensor>,
@@ -209,8 +217,8 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum RunError {
-    #[error("the loss is {loss} in epoch {epoch}, step {step} {}", rate(.lr))]
-    NotFinite { loss: f64, epoch: usize, step: usize, lr: Option<f64> },
+    #[error("{what} in epoch {epoch}, step {step}{}{}{}", rate(.lr), repeated(*.in_a_row), from(.cause.as_deref()))]
+    NotFinite { what: String, epoch: usize, step: usize, lr: Option<f64>, cause: Option<Box<Cause>>, in_a_row: usize },
     #[error("the starting value of \"{name}\" is {found}, expected {expected}")]
     Initial { name: String, expected: String, found: String },
     #[error("the eval loss of the trained model is {loss}")]
@@ -243,6 +251,14 @@ pub enum RunError {
     Data(#[from] DataError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+fn repeated(steps: usize) -> String {
+    if steps > 1 { format!(", as in {steps} steps in a row") } else { String::new() }
+}
+
+fn from(cause: Option<&Cause>) -> String {
+    cause.map_or_else(String::new, |cause| format!(": {cause}"))
 }
 
 fn rate(lr: &Option<f64>) -> String {
@@ -323,7 +339,11 @@ fn whole(
     if let Some(loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
         return Err(RunError::EvalNotFinite { loss: *loss });
     }
-    let values = run.state.read_values(engine)?;
+    let mut values = run.state.read_values(engine)?;
+    if setup.ema.is_some_and(|ema| ema.evaluate) {
+        let averages = run.state.read_averages(engine)?;
+        values.extend(averages.into_iter().filter(|(name, _)| name != UPDATES));
+    }
     let slots = run.state.read_slots(engine)?;
     let Run { plan, history, .. } = run;
     Ok(Outcome { stopped, metrics, values, slots, plan, history })
