@@ -3,7 +3,7 @@
 use super::failure::{CommandResult, Failure};
 use super::frozen_units::{FrozenUnitArgs, Still};
 use super::options::{PlanArgs, ShapeArgs};
-use super::sizes::how_to_give;
+use crate::trainer::sizes::how_to_give;
 use super::{model, output};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, Model, upgrade};
@@ -109,8 +109,8 @@ pub fn run(args: &Args) -> CommandResult {
         (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
         (_, _, Some(stage)) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
         _ => {
-            let slots = model::slots(&loaded, &optimizer)?;
-            model::plan(&loaded, &options, args.plan.length(), slots, &sizes)?.plan
+            let slots = trainer::model::slots(&loaded, &optimizer, &mut note)?;
+            trainer::model::plan(&loaded, &options, args.plan.length(), slots, &sizes)?.plan
         }
     };
     let (frozen, lr_scale, entry) = match args.epoch {

@@ -1,7 +1,7 @@
 //! Options that several commands share.
 
 use super::failure::Failure;
-use super::sizes::Sizes;
+use crate::trainer::sizes::Sizes;
 use crate::error::ErrorKind;
 use crate::plan::{PlanOptions, Run};
 use clap::{Args, ValueEnum};

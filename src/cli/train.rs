@@ -6,7 +6,7 @@ use super::model::Loaded;
 use super::options::RuntimeArgs;
 use super::printable::lines;
 use super::progress::{Progress, metric};
-use super::sizes::Sizes;
+use crate::trainer::sizes::Sizes;
 use super::{STOPPED, model, output};
 use crate::artifacts;
 use crate::data::{Batches, Dataset, LastBatch};
