@@ -104,4 +104,6 @@ pub mod report;
 #[cfg(feature = "runner")]
 pub mod runner;
 pub mod signals;
+#[cfg(feature = "runner")]
+pub mod sinks;
 pub mod training;

@@ -28,5 +28,6 @@ mod proto;
 mod rates;
 mod recompute;
 mod runs;
+mod screen;
 mod sizes;
 mod stages;

@@ -4,8 +4,7 @@ use super::failure::{CommandResult, Failure};
 use super::feeds::batches;
 use super::model::Loaded;
 use super::options::RuntimeArgs;
-use super::printable::lines;
-use super::progress::{Progress, metric};
+use super::progress::{Printer, Screen, ScreenArgs, metric};
 use super::sizes::Sizes;
 use super::{STOPPED, model, output};
 use crate::artifacts;
@@ -16,24 +15,26 @@ use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, Run, segments};
 use crate::planner::identify;
-use crate::report;
 use crate::runner::{
-    Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed,
-    check_ceiling, locate, train,
+    Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, check_ceiling,
+    locate, train,
 };
+use crate::sinks::{JsonLines, Sinks, TensorBoard};
 use crate::training::stage::{Stage, StageError};
 use crate::training::{Objective, Own, Prepared, Rates, TrainingError, trained_edits};
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 /// Trains a model as a job file says
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  freeze-plan train job.toml
+  freeze-plan train job.toml --set run.epochs=5 --set freeze.freeze_level=0.8 --set run.dir=runs/short
+  freeze-plan train job.toml --json --quiet > events.jsonl")]
 pub struct Args {
     /// Job file
     job: PathBuf,
@@ -43,20 +44,20 @@ pub struct Args {
     /// Replace what an earlier run left in the run's folder
     #[arg(long)]
     overwrite: bool,
-    /// Do not show the plan first
-    #[arg(long)]
-    no_plan: bool,
     /// Measure a few steps, print what the freezing can save, and stop before the first step; the run's folder is
     /// left as it is
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    screen: ScreenArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
 }
 
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
-    let mut job = Job::load(&args.job, &settings(args)?)?;
+    let mut screen = Screen::new(&args.screen);
+    let mut job = Job::load(&args.job, &settings(args, &screen)?)?;
     let mut sizes = Sizes { batch: Some(job.data.batch), shapes: Vec::new() };
     let options = job.freeze.clone();
     let roles = (options.parameter.as_slice(), options.buffer.as_slice());
@@ -65,7 +66,7 @@ pub fn run(args: &Args) -> CommandResult {
     let sizes = sizes.that_fit(&loaded.analysis.model.graph);
     let length = Run { epochs: job.run.epochs as usize, steps_per_epoch: steps(&job) };
     let loss = job.objective();
-    let stage = stage(&args.job, &job, &loss, &loaded)?;
+    let stage = stage(&args.job, &job, &loss, &loaded, &screen)?;
     let schedule = job.schedule.clone().unwrap_or_default();
     if stage.is_none() {
         job.schedule = Some(schedule.clone());
@@ -84,11 +85,8 @@ pub fn run(args: &Args) -> CommandResult {
     if !args.dry_run {
         RunFolder::check(&job, args)?;
     }
-    if !args.no_plan {
-        eprint!("{}", lines(&report::plan_table(&plan)));
-        eprintln!();
-    }
-    let mut engine = engine(&args.runtime, job.run.threads)?;
+    screen.plan(&plan);
+    let mut engine = engine(&args.runtime, job.run.threads, &screen)?;
     let mut setup = Setup {
         prepared: &prepared,
         freezing: Freezing::with(&plan, &planner, &options).checked_on(job.run.ceiling_steps as usize),
@@ -110,8 +108,11 @@ pub fn run(args: &Args) -> CommandResult {
     output::write_file(&folder.path.join("plan.json"), plan.to_json().as_bytes())?;
     output::write_file(&folder.path.join("job.toml"), job.resolved().as_bytes())?;
     setup.checkpoints = Some(folder.path.join("checkpoints"));
-    let stop = on_interrupt();
-    let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
+    let stop = on_interrupt(screen.printer());
+    let mut sinks = sinks(&job, &folder, &mut screen, args.screen.json)?;
+    let outcome = train(engine.as_mut(), &setup, &mut |event| sinks.take(event), &stop);
+    drop(sinks);
+    let outcome = outcome?;
     output::write_file(&folder.path.join("plan.json"), outcome.plan.to_json().as_bytes())?;
     let path = folder.path.join("model.onnx");
     let mut edits = trained_edits(&loaded.file.model.graph, &outcome.values);
@@ -124,11 +125,11 @@ pub fn run(args: &Args) -> CommandResult {
             true => ("are in inference form", ""),
             false => ("stay in training form", ", as its training information needs"),
         };
-        eprintln!("note: BatchNormalization and Dropout of the trained model {form}{why}");
+        screen.note(&format!("note: BatchNormalization and Dropout of the trained model {form}{why}"));
         edits.nodes.retain(|_, _| loaded.file.training.is_empty());
     }
     output::write_model(&path, |data| loaded.file.rewrite_encoded(&edits, data, LARGEST))?;
-    finish(&outcome, &path)
+    finish(&outcome, &path, args.screen.json)
 }
 
 /// Prints what the freezing can save.
@@ -149,7 +150,7 @@ fn dry_run(engine: &mut dyn Engine, setup: &Setup<'_>) -> CommandResult {
 
 /// Returns the settings over the job file: where it has no section `[loss]` or `[optimizer]` and its
 /// model are training artifacts, theirs; then those of the command line.
-fn settings(args: &Args) -> Result<Vec<String>, Failure> {
+fn settings(args: &Args, screen: &Screen) -> Result<Vec<String>, Failure> {
     let mut settings = Vec::new();
     if let Some(gaps) = Gaps::of(&args.job, &args.set)?
         && let Some(files) = artifacts::find(&gaps.model).ok().flatten()
@@ -160,7 +161,7 @@ fn settings(args: &Args) -> Result<Vec<String>, Failure> {
         settings.extend(loss.map(|value| format!("loss={value}")));
         settings.extend(optimizer.map(|value| format!("optimizer={value}")));
         for setting in &settings {
-            eprintln!("from the training artifacts: {setting}");
+            screen.note(&format!("from the training artifacts: {setting}"));
         }
     }
     settings.extend(args.set.iter().cloned());
@@ -265,6 +266,7 @@ fn stage(
     job: &Job,
     loss: &Option<LossSpec>,
     loaded: &model::Loaded,
+    screen: &Screen,
 ) -> Result<Option<model::Staged>, Failure> {
     let carries = !loaded.file.training.is_empty();
     let wrong = |text: String| Err(Failure::new(ErrorKind::Usage, format!("{}: {text}", file.display())));
@@ -272,7 +274,7 @@ fn stage(
         (None, None) if carries => Ok(Some(model::staged(loaded, job.stage.unwrap_or(1), job.dropout)?)),
         (Some(_), Some(_)) if job.stage.is_some() => wrong("`stage` needs a job without [loss] and [optimizer]".into()),
         (Some(_), Some(_)) if carries => {
-            eprintln!("note: the job has a [loss] and an [optimizer]: the model's training information is not used");
+            screen.note("note: the job has a [loss] and an [optimizer]: the model's training information is not used");
             Ok(None)
         }
         (Some(_), Some(_)) => Ok(None),
@@ -287,47 +289,53 @@ fn stage(
     }
 }
 
-fn run_job(
-    engine: &mut dyn Engine,
-    setup: &Setup<'_>,
-    folder: &RunFolder,
-    log_every: usize,
-    stop: &AtomicBool,
-) -> Result<Outcome, Failure> {
-    let mut log = EventLog::create(&folder.path.join("events.jsonl"))?;
-    let mut progress = Progress::new();
-    let mut report = |event: RunEvent| {
-        progress.show(&event);
-        let skip = matches!(&event, RunEvent::Step { step, .. } if step % log_every.max(1) != 0);
-        if !skip {
-            log.append(event);
-        }
+/// Returns what takes the events of the run.
+fn sinks<'a>(job: &Job, folder: &RunFolder, screen: &'a mut Screen, json: bool) -> Result<Sinks<'a>, Failure> {
+    let every = usize::try_from(job.run.log_every).unwrap_or(usize::MAX);
+    let cannot = |path: &Path, error: std::io::Error| {
+        Failure::new(ErrorKind::BadInput, format!("cannot write {}: {error}", path.display()))
     };
-    let outcome = train(engine, setup, &mut report, stop);
-    progress.clear();
-    log.finish()?;
-    Ok(outcome?)
+    let mut sinks = Sinks::new();
+    sinks.add(screen);
+    let events = folder.path.join("events.jsonl");
+    sinks.add(JsonLines::create(&events, every).map_err(|error| cannot(&events, error))?);
+    if job.run.tensorboard {
+        let folder = folder.path.join("tensorboard");
+        let mut board = TensorBoard::create(&folder, false, every).map_err(|error| cannot(&folder, error))?;
+        let text = format!("```\n{}```\n", job.resolved());
+        board.text("job", &text).map_err(|error| cannot(&folder, error))?;
+        sinks.add(board);
+    }
+    if json {
+        sinks.add(JsonLines::to("stdout", std::io::stdout(), every));
+    }
+    Ok(sinks)
 }
 
-fn finish(outcome: &Outcome, model: &Path) -> CommandResult {
+fn finish(outcome: &Outcome, model: &Path, json: bool) -> CommandResult {
     let metrics: Vec<String> = outcome.metrics.iter().map(|(name, value)| metric(name, *value)).collect();
     if outcome.stopped {
         eprintln!("stopped before the end of the plan; the weights of the last step are kept");
     }
     let state = if outcome.stopped { "partly trained" } else { "trained" };
-    output::emit(&format!("{}\n{state} model: {}\n", metrics.join(", "), model.display()), None)?;
+    let text = format!("{}\n{state} model: {}\n", metrics.join(", "), model.display());
+    if json {
+        eprint!("{text}");
+    } else {
+        output::emit(&text, None)?;
+    }
     Ok(if outcome.stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
 }
 
 /// Finds ONNX Runtime, or falls back to the embedded executor, saying so.
-fn engine(args: &RuntimeArgs, threads: Option<usize>) -> Result<Box<dyn Engine>, Failure> {
+fn engine(args: &RuntimeArgs, threads: Option<usize>, screen: &Screen) -> Result<Box<dyn Engine>, Failure> {
     let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     if args.runtime.as_deref() == Some(Path::new("embedded")) {
-        eprintln!("note: the embedded executor (tract) runs on one thread and is several times slower");
+        screen.note("note: the embedded executor (tract) runs on one thread and is several times slower");
         return embedded();
     }
     let options = LocateOptions { runtime: args.runtime.clone(), offline: args.offline };
-    match locate(&options, &mut |text| eprintln!("{text}")) {
+    match locate(&options, &mut |text| screen.note(text)) {
         Ok(found) => Ok(Box::new(OnnxRuntime::new(&found.path, threads)?)),
         Err(error) if !matches!(error, LocateError::Unusable { .. }) && cfg!(feature = "tract") => {
             eprintln!("warning: {error}");
@@ -349,15 +357,15 @@ fn embedded() -> Result<Box<dyn Engine>, Failure> {
 }
 
 /// Returns a flag that Ctrl-C sets; a second Ctrl-C ends the process.
-fn on_interrupt() -> Arc<AtomicBool> {
+fn on_interrupt(printer: Printer) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let _ = ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
+            printer.clear();
             std::process::exit(i32::from(STOPPED));
         }
-        let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
-        eprintln!("{clear}stopping after this step (Ctrl-C again ends at once)");
+        printer.line("stopping after this step (Ctrl-C again ends at once)");
     });
     stop
 }
@@ -396,44 +404,11 @@ impl RunFolder {
         output::write_file(&folder.join(".writable"), b"")?;
         let _ = std::fs::remove_file(folder.join(".writable"));
         let _ = std::fs::remove_dir_all(folder.join("checkpoints"));
+        let _ = std::fs::remove_dir_all(folder.join("tensorboard"));
         for name in WRITTEN {
             let _ = std::fs::remove_file(folder.join(name));
         }
         output::make_folder(&folder.join("checkpoints"))?;
         Ok(RunFolder { path: folder.to_path_buf() })
-    }
-}
-
-/// `events.jsonl`: one object a line, flushed.
-struct EventLog {
-    file: File,
-    path: PathBuf,
-    clock: Instant,
-    failed: Option<std::io::Error>,
-}
-
-impl EventLog {
-    fn create(path: &Path) -> Result<EventLog, Failure> {
-        let file = File::create(path)
-            .map_err(|error| Failure::new(ErrorKind::BadInput, format!("cannot write {}: {error}", path.display())))?;
-        Ok(EventLog { file, path: path.to_path_buf(), clock: Instant::now(), failed: None })
-    }
-
-    fn append(&mut self, event: RunEvent) {
-        let timed = Timed { event, time: self.clock.elapsed().as_secs_f64() };
-        let mut line = serde_json::to_vec(&timed).expect("invariant: plain data");
-        line.push(b'\n');
-        if let Err(error) = self.file.write_all(&line).and_then(|()| self.file.flush()) {
-            self.failed.get_or_insert(error);
-        }
-    }
-
-    fn finish(self) -> Result<(), Failure> {
-        match self.failed {
-            None => Ok(()),
-            Some(error) => {
-                Err(Failure::new(ErrorKind::BadInput, format!("cannot write {}: {error}", self.path.display())))
-            }
-        }
     }
 }
