@@ -21,6 +21,10 @@ const EPOCHS: usize = 10;
 
 /// Shows freezing schedules of a model side by side
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  freeze-plan compare model.onnx --epochs 30 --policy linear:freeze_start=0.2 --policy freezeout
+  freeze-plan compare model.onnx --plan runs/a/plan.json --plan runs/b/plan.json --format html --output compare.html")]
 pub struct Args {
     /// ONNX model, or a folder of training artifacts
     #[arg(value_name = "MODEL")]

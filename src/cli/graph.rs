@@ -19,6 +19,10 @@ use std::process::ExitCode;
 
 /// Writes the train, optimizer and eval graphs of one phase
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  freeze-plan graph model.onnx --out graphs
+  freeze-plan graph model.onnx --out graphs --epochs 20 --epoch 15 --loss mse --optimizer adamw")]
 pub struct Args {
     /// ONNX model, or a folder of training artifacts
     model: PathBuf,

@@ -10,6 +10,9 @@ use std::process::ExitCode;
 
 /// Writes one self-contained HTML page of a run
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  freeze-plan report runs/first")]
 pub struct Args {
     /// Folder of the run
     run: PathBuf,
