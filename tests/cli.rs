@@ -309,19 +309,19 @@ fn digits_reach_their_accuracy_and_the_trained_model_has_it() {
     assert_eq!((before.opsets, before.metadata, before.producer), (after.opsets, after.metadata, after.producer));
     assert!(freeze_plan(&["report", path(&run)]).status.success());
     let page = std::fs::read_to_string(run.join("report.html")).unwrap();
-    assert!(page.contains("Training loss") && page.contains("polyline"));
+    assert!(page.contains("<b>Training loss</b>") && page.contains("<b>Time of an epoch</b>"));
     let again = fails(&["train", path(&job)], 1);
     assert!(again.contains("holds an earlier run"), "{again}");
 }
 
 /// Runs a model file as it is and returns its accuracy on the eval digits.
 fn plain_accuracy(model: &Path) -> f64 {
-    let data = freeze_plan::data::Dataset::open(&fixture("digits/eval.npz"), None).unwrap();
+    let data = freeze_plan::data::Dataset::open(&fixture("digits/eval.npz"), &Default::default(), None).unwrap();
     let model = freeze_plan::onnx::read(model).unwrap().model;
     let mut engine = crate::engines::onnxruntime();
-    let feeds = [("x", data.column("images").unwrap())];
+    let feeds = [("x", &data.values("images").unwrap())];
     let logits = freeze_plan::runner::evaluate(&mut engine, &model, &feeds).unwrap().remove(0).to_f64s().unwrap();
-    let labels = data.column("labels").unwrap().to_ints().unwrap();
+    let labels = data.values("labels").unwrap().to_ints().unwrap();
     let right = labels.iter().zip(logits.chunks(10)).filter(|(label, scores)| {
         let best = (0..10).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
         best as i64 == **label

@@ -29,6 +29,8 @@ mod plans;
 mod proto;
 mod rates;
 mod recompute;
+mod report;
+mod resume;
 mod runs;
 mod screen;
 mod sizes;

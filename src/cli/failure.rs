@@ -30,6 +30,11 @@ impl Failure {
         self
     }
 
+    /// Returns what went wrong, in one line.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Puts what failed before the message.
     pub fn within(mut self, what: &str) -> Failure {
         self.message = format!("{what}: {}", self.message);

@@ -16,8 +16,8 @@ use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, Run, segments};
 use crate::planner::identify;
 use crate::runner::{
-    Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, check_ceiling,
-    locate, train,
+    Checkpoints, Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup,
+    check_ceiling, locate, train,
 };
 use crate::sinks::{JsonLines, Sinks, TensorBoard};
 use crate::training::stage::{Stage, StageError};
@@ -94,7 +94,9 @@ pub fn run(args: &Args) -> CommandResult {
         schedule: &schedule,
         train: &train_data,
         eval: eval_data.as_ref(),
+        loading: job.data.loading(),
         checkpoints: None,
+        resume: None,
         seed: job.run.seed,
         recompute: &job.run.recompute,
         log_every: 1,
@@ -107,7 +109,7 @@ pub fn run(args: &Args) -> CommandResult {
     let folder = RunFolder::open(&job.run.dir)?;
     output::write_file(&folder.path.join("plan.json"), plan.to_json().as_bytes())?;
     output::write_file(&folder.path.join("job.toml"), job.resolved().as_bytes())?;
-    setup.checkpoints = Some(folder.path.join("checkpoints"));
+    setup.checkpoints = Some(Checkpoints::after_epochs(folder.path.join("checkpoints")));
     let stop = on_interrupt(screen.printer());
     let mut sinks = sinks(&job, &folder, &mut screen, args.screen.json)?;
     let outcome = train(engine.as_mut(), &setup, &mut |event| sinks.take(event), &stop);
@@ -179,10 +181,9 @@ fn shapes(job: &Job, graph: &Graph) -> Vec<(String, Vec<usize>)> {
         return Vec::new();
     }
     let columns: Vec<&str> = job.data.inputs.values().map(String::as_str).collect();
-    let Ok(data) = Dataset::open(&job.data.train, Some(&columns)) else { return Vec::new() };
+    let Ok(data) = Dataset::open(&job.data.train, &job.data.options(), Some(&columns)) else { return Vec::new() };
     let shape = |(input, column): (&String, &String)| {
-        let rest = data.column(column).ok()?.shape().get(1..)?;
-        Some((input.clone(), [&[job.data.batch], rest].concat()))
+        Some((input.clone(), [&[job.data.batch], data.column(column).ok()?.shape.as_slice()].concat()))
     };
     job.data.inputs.iter().filter_map(shape).collect()
 }
@@ -190,10 +191,10 @@ fn shapes(job: &Job, graph: &Graph) -> Vec<(String, Vec<usize>)> {
 /// Returns the steps of an epoch; 0 where the data cannot tell. What is wrong with the data is told later.
 fn steps(job: &Job) -> usize {
     let Some(column) = job.data.inputs.values().next() else { return 0 };
-    let Ok(data) = Dataset::open(&job.data.train, Some(&[column.as_str()])) else { return 0 };
-    let Some(rows) = data.column(column).ok().and_then(|column| column.shape().first().copied()) else { return 0 };
+    let Ok(data) = Dataset::open(&job.data.train, &job.data.options(), Some(&[column.as_str()])) else { return 0 };
+    let rows = data.rows();
     let batches = match job.data.last_batch {
-        LastBatch::Keep => rows.div_ceil(job.data.batch),
+        LastBatch::Keep | LastBatch::Pad => rows.div_ceil(job.data.batch),
         LastBatch::Drop => rows / job.data.batch,
     };
     batches.div_ceil(usize::try_from(job.run.accumulate).unwrap_or(usize::MAX))

@@ -31,6 +31,6 @@ pub use plan_table::plan_table;
 #[cfg(feature = "cli")]
 pub use policies_table::policies_table;
 #[cfg(feature = "runner")]
-pub use run_html::run_html;
+pub use run_html::{RunLog, RunRecord, run_html};
 #[cfg(feature = "cli")]
 pub use units_table::units_table;

@@ -3,7 +3,8 @@
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
 use super::metrics::Metrics;
 use super::state::State;
-use crate::data::Batches;
+use super::train::RunError;
+use crate::data::Loader;
 use crate::graph::{Model, Tensor};
 use crate::losses::LossSpec;
 use crate::training::names;
@@ -27,22 +28,22 @@ impl Evaluator {
         Ok(Evaluator { model, prediction: prediction.map(str::to_string), session, batches: HashMap::new() })
     }
 
-    /// Runs the whole of `batches` and returns the metrics of `loss`, which may be one term of a `sum`.
+    /// Runs all batches and returns the metrics of `loss`, which may be one term of a `sum`.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// Those of the engine and the data.
     pub fn run(
         &mut self,
         engine: &mut dyn Engine,
         state: &State,
-        batches: &Batches,
+        loader: &Loader,
         loss: &LossSpec,
         sum: bool,
-    ) -> Result<BTreeMap<String, f64>, EngineError> {
+    ) -> Result<BTreeMap<String, f64>, RunError> {
         let mut metrics = Metrics::default();
         let compared = names::target(loss.target.as_deref());
-        for index in 0..batches.len() {
-            let batch = batches.batch(0, index);
+        for index in 0..loader.batches().len() {
+            let batch = loader.take(0, index).0?;
             let results = self.batch(engine, state, &batch)?;
             let target = batch.iter().find(|(name, _)| *name == compared).or(batch.first());
             if let ([value, rest @ ..], Some((_, target))) = (results.as_slice(), target) {

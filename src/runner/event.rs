@@ -165,6 +165,9 @@ pub enum RunEvent {
         lr: Option<f64>,
         /// Seconds of the step alone, without loading data.
         seconds: f64,
+        /// Seconds that its data were waited for.
+        #[serde(default)]
+        wait_seconds: f64,
     },
     /// An epoch is done and evaluated.
     Epoch {
@@ -178,6 +181,9 @@ pub enum RunEvent {
         seconds: f64,
         /// Training samples per second.
         samples_per_second: f64,
+        /// Seconds of `seconds` in which data were waited for.
+        #[serde(default)]
+        wait_seconds: f64,
         /// Peak resident memory of the process in bytes; 0 where the system does not tell.
         peak_bytes: u64,
     },
@@ -187,8 +193,20 @@ pub enum RunEvent {
         epoch: usize,
         /// Step over the whole run, from 1.
         step: usize,
-        /// File.
+        /// Its folder.
         path: String,
+        /// Which checkpoint of the run it is, from 1.
+        #[serde(default)]
+        sequence: u64,
+    },
+    /// The run goes on where a checkpoint stands.
+    Resume {
+        /// Epoch of the next step, from 1.
+        epoch: usize,
+        /// Steps done over the run.
+        step: usize,
+        /// Which checkpoint of the run it is.
+        sequence: u64,
     },
     /// Something that the user should know and that does not stop the run.
     Warning {

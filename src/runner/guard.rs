@@ -1,13 +1,16 @@
 //! The rollback guard: takes a freeze back that the metric does not stand.
 
 use super::event::RunEvent;
-use super::observe::Memory;
+use super::observe::{Memory, Observer};
 use super::phases::Phases;
-use super::rates::UnitRates;
+use super::rates::{SavedRates, UnitRates};
 use super::run::Place;
+use super::save::{self, OBSERVER};
 use super::state::Snapshot;
 use super::train::RunError;
+use crate::checkpoint::{Checkpoint, Tensors};
 use crate::plan::{History, Rollback, Segment};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Watches the metric after a freeze.
@@ -32,6 +35,20 @@ pub(super) struct Before {
     pub rates: UnitRates,
     pub snapshot: Snapshot,
     pub memory: Option<Memory>,
+}
+
+/// A freeze that is watched, without tensors.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct SavedGuard {
+    metric: String,
+    /// Absent where it is not finite.
+    before: Option<f64>,
+    drop: f64,
+    delay: usize,
+    place: Place,
+    history: History,
+    rates: SavedRates,
+    memory: Option<serde_json::Value>,
 }
 
 /// What becomes of a freeze.
@@ -75,6 +92,55 @@ impl Guard {
             let Rollback { metric, drop, delay } = rollback.clone();
             self.armed = Some(Armed { metric, before, drop, delay, run });
         }
+        Ok(())
+    }
+
+    /// Returns the freeze that is watched, with its tensors in groups that begin with `prefix`.
+    pub(super) fn saved(&self, prefix: &str, groups: &mut BTreeMap<String, Tensors>) -> Option<SavedGuard> {
+        let Armed { metric, before, drop, delay, run } = self.armed.as_ref()?;
+        save::group(groups, prefix, run.snapshot.clone());
+        let memory = run.memory.as_ref().map(|memory| {
+            let (value, tensors) = memory.saved();
+            groups.insert(format!("{prefix}.{OBSERVER}"), tensors);
+            value
+        });
+        Some(SavedGuard {
+            metric: metric.clone(),
+            before: before.is_finite().then_some(*before),
+            drop: *drop,
+            delay: *delay,
+            place: run.place.clone(),
+            history: run.history.clone(),
+            rates: run.rates.saved(),
+            memory,
+        })
+    }
+
+    /// Watches the freeze that was watched when a checkpoint was made; `rates` and `observer` are those of the run.
+    ///
+    /// # Errors
+    /// What was observed does not fit the observer.
+    pub(super) fn restore(
+        &mut self,
+        saved: Option<SavedGuard>,
+        checkpoint: &Checkpoint,
+        prefix: &str,
+        rates: &UnitRates,
+        observer: Option<&Observer>,
+    ) -> Result<(), String> {
+        let Some(saved) = saved else { return Ok(()) };
+        let mut own = rates.clone();
+        own.restore(saved.rates);
+        let memory = match (observer, saved.memory) {
+            (Some(observer), Some(value)) => {
+                Some(Memory::of(observer, value, checkpoint.group(&format!("{prefix}.{OBSERVER}")))?)
+            }
+            _ => None,
+        };
+        let snapshot = save::snapshot(checkpoint, prefix);
+        let run = Before { place: saved.place, history: saved.history, rates: own, snapshot, memory };
+        let before = saved.before.unwrap_or(f64::NAN);
+        self.armed = Some(Armed { metric: saved.metric, before, drop: saved.drop, delay: saved.delay, run });
         Ok(())
     }
 

@@ -3,21 +3,23 @@
 //! Paths are relative to the folder of the job file, also those given with `--set`. A key that is
 //! unknown, missing, of another type or out of its range is an error that names it and its line.
 
+mod data;
 mod de;
+mod run;
 mod targets;
 mod tree;
 
+pub use data::{DataSection, SamplerKind};
+pub use run::RunSection;
 pub use targets::Targets;
 
 use super::schedule::Schedule;
-use crate::data::LastBatch;
 use crate::error::ErrorKind;
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use crate::plan::{PlanError, PlanOptions, policies};
-use crate::training::{Dropout, Recompute};
+use crate::training::Dropout;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -59,91 +61,6 @@ pub struct Job {
     pub freeze: PlanOptions,
     /// `[run]`.
     pub run: RunSection,
-}
-
-/// Data and how they become batches.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataSection {
-    /// The file to train on.
-    pub train: PathBuf,
-    /// The file to evaluate on after each epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval: Option<PathBuf>,
-    /// The column of each model input.
-    pub inputs: BTreeMap<String, String>,
-    /// The column that the loss compares with, or for losses that name their targets a table of
-    /// columns. With training information, that of the input which the algorithm alone reads; may be
-    /// left out where no loss has a target or `inputs` names all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Targets>,
-    /// Rows in a batch, at least 1.
-    pub batch: usize,
-    /// Seed of the order of rows; 0 by default.
-    #[serde(default)]
-    pub seed: u64,
-    /// Whether each epoch has its own order; true by default.
-    #[serde(default = "yes")]
-    pub shuffle: bool,
-    /// What becomes of rows that do not fill a batch: `"keep"` (default) or `"drop"`.
-    #[serde(default)]
-    pub last_batch: LastBatch,
-}
-
-/// The run itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunSection {
-    /// Epochs, at least 1.
-    pub epochs: u64,
-    /// `"cpu"`.
-    #[serde(default = "cpu")]
-    pub device: String,
-    /// The folder of the run.
-    pub dir: PathBuf,
-    /// Threads within one operator; all cores by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub threads: Option<usize>,
-    /// Modules whose activations are computed again in the backward pass: `"none"` (default), `"auto"`
-    /// or a list of patterns.
-    #[serde(default)]
-    pub recompute: Recompute,
-    /// Batches whose gradients are averaged for one step, at least 1; 1 by default.
-    #[serde(default = "one")]
-    pub accumulate: u64,
-    /// Steps between two `step` events, at least 1; 10 by default.
-    #[serde(default = "ten")]
-    pub log_every: u64,
-    /// Steps that are measured before the first one, to tell what the freezing can save; 5 by default, 0 for no such
-    /// check.
-    #[serde(default = "five")]
-    pub ceiling_steps: u64,
-    /// Seed of everything random but the order of rows; 0 by default.
-    #[serde(default)]
-    pub seed: u64,
-    /// Whether event files for TensorBoard are written to `tensorboard` in the folder of the run; false by default.
-    #[serde(default)]
-    pub tensorboard: bool,
-}
-
-fn five() -> u64 {
-    5
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn cpu() -> String {
-    "cpu".into()
-}
-
-fn one() -> u64 {
-    1
-}
-
-fn ten() -> u64 {
-    10
 }
 
 /// Where a key was given.
@@ -381,6 +298,7 @@ impl Job {
                 let keys = ["freeze.rollback.drop", "freeze.rollback.delay"];
                 Some((keys.into_iter().find(|full| full.ends_with(key)).unwrap_or("freeze"), reason))
             })
+            .or_else(|| self.data.problem())
             .or(schedule)
             .or_else(|| zero("run.epochs", self.run.epochs))
             .or(device)

@@ -22,6 +22,7 @@ mod probe;
 mod proof;
 mod rates;
 mod run;
+mod save;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -56,4 +57,4 @@ pub use schedule::{Schedule, lr_at};
 pub use state::State;
 #[cfg(feature = "tract")]
 pub use tract::Tract;
-pub use train::{Freezing, Outcome, RunError, Setup, check_ceiling, train};
+pub use train::{Checkpoints, Freezing, Outcome, RunError, Setup, check_ceiling, train};

@@ -14,9 +14,10 @@ use super::rates::UnitRates;
 use super::schedule::{Schedule, lr_at};
 use super::state::State;
 use super::train::{RunError, Setup};
-use crate::checkpoint::{self, Checkpoint};
+use crate::data::{Loader, Loading};
 use crate::plan::{EpochRecord, FreezePlan, History, Observation, Point, Segment, segments};
 use crate::training::{Prepared, Recompute};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -31,27 +32,31 @@ pub struct Run<'a> {
     /// Parameters, statistics and slots.
     pub state: State,
     evaluator: Evaluator,
+    loader: Loader,
+    eval_loader: Option<Loader>,
     /// The step after which the state was last evaluated, with what that gave.
-    evaluated: Option<(usize, BTreeMap<String, f64>)>,
+    pub(super) evaluated: Option<(usize, BTreeMap<String, f64>)>,
     /// Where the run stands.
     pub(super) place: Place,
     /// The plan as far as it is known.
     pub(super) plan: FreezePlan,
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
     /// What was measured.
     pub(super) history: History,
     pub(super) phases: Phases,
     pub(super) rates: UnitRates,
-    guard: Guard,
+    pub(super) guard: Guard,
     pub(super) observer: Option<Observer>,
     /// What the steps take, where the ceiling was checked.
     pub(super) pace: Option<Pace>,
     /// Epochs by which freezes were put off.
-    delay: usize,
+    pub(super) delay: usize,
+    /// Steps that the last checkpoint holds.
+    pub(super) last_saved: Option<usize>,
 }
 
 /// How far a run is, and sums since the start of the epoch and of the interval.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Place {
     pub at: Point,
     /// Steps done over the run.
@@ -59,6 +64,7 @@ pub(super) struct Place {
     loss: f64,
     samples: usize,
     seconds: f64,
+    wait: f64,
     interval_loss: f64,
     interval_steps: usize,
     lr: f64,
@@ -121,10 +127,13 @@ impl<'a> Run<'a> {
             loss: 0.0,
             samples: 0,
             seconds: 0.0,
+            wait: 0.0,
             interval_loss: 0.0,
             interval_steps: 0,
             lr: 0.0,
         };
+        let load = |batches| Loader::new(batches, setup.loading.unwrap_or_else(|| Loading::suiting(batches)));
+        let (loader, eval_loader) = (load(setup.train), setup.eval.map(load));
         let guard = Guard::new(setup.freezing.rollback);
         let (evaluated, history, delay) = (None, History::default(), 0);
         let mut run = Run {
@@ -133,6 +142,8 @@ impl<'a> Run<'a> {
             initial,
             state,
             evaluator,
+            loader,
+            eval_loader,
             evaluated,
             place,
             plan,
@@ -144,7 +155,13 @@ impl<'a> Run<'a> {
             observer,
             pace: None,
             delay,
+            last_saved: None,
         };
+        if let Some(checkpoint) = setup.resume {
+            run.restore(engine, checkpoint)?;
+            let (epoch, step) = (run.place.at.epoch, run.place.started);
+            report(RunEvent::Resume { epoch, step, sequence: checkpoint.sequence });
+        }
         if setup.freezing.rollback.is_some() {
             let metrics = run.evaluate(engine)?;
             run.guard.check(&metrics)?;
@@ -218,12 +235,12 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Those of the engine.
     pub fn evaluate(&mut self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
-        let Some(batches) = self.setup.eval else { return Ok(BTreeMap::new()) };
+        let Some(loader) = &self.eval_loader else { return Ok(BTreeMap::new()) };
         if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.place.started) {
             return Ok(metrics.clone());
         }
         let objective = &self.setup.objective;
-        let metrics = self.evaluator.run(engine, &self.state, batches, objective.metrics(), objective.is_sum())?;
+        let metrics = self.evaluator.run(engine, &self.state, loader, objective.metrics(), objective.is_sum())?;
         self.evaluated = Some((self.place.started, metrics.clone()));
         Ok(metrics)
     }
@@ -238,7 +255,7 @@ impl<'a> Run<'a> {
         stop: &AtomicBool,
     ) -> Result<Flow, RunError> {
         if from == 0 {
-            (self.place.loss, self.place.samples, self.place.seconds) = (0.0, 0, 0.0);
+            (self.place.loss, self.place.samples, self.place.seconds, self.place.wait) = (0.0, 0, 0.0, 0.0);
         }
         let count = self.setup.steps_per_epoch();
         let end = until.unwrap_or(count).min(count);
@@ -259,8 +276,11 @@ impl<'a> Run<'a> {
                 number + 1 < count && self.replan(report)?
             };
             if stopped && number + 1 < count {
-                self.checkpoint(engine, epoch, report)?;
+                self.checkpoint(engine, epoch, false, true, report)?;
                 return Ok(Flow::Stopped);
+            }
+            if number + 1 < count && self.saves_now() {
+                self.checkpoint(engine, epoch, false, false, report)?;
             }
             if replanned {
                 return Ok(Flow::Replanned);
@@ -269,7 +289,7 @@ impl<'a> Run<'a> {
         if end < count {
             return Ok(Flow::Done);
         }
-        let flow = self.epoch_ends(engine, epoch, report)?;
+        let flow = self.epoch_ends(engine, epoch, stop.load(Ordering::Relaxed), report)?;
         Ok(if stop.load(Ordering::Relaxed) { Flow::Stopped } else { flow })
     }
 
@@ -278,10 +298,11 @@ impl<'a> Run<'a> {
         &mut self,
         engine: &mut dyn Engine,
         epoch: usize,
+        stops: bool,
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Flow, RunError> {
         let metrics = finite(self.evaluate(engine)?);
-        let Place { loss, samples, seconds, .. } = self.place;
+        let Place { loss, samples, seconds, wait, .. } = self.place;
         let train_loss = loss / samples.max(1) as f64;
         let mut record = EpochRecord::default();
         record.metrics.extend(metrics.clone());
@@ -293,6 +314,7 @@ impl<'a> Run<'a> {
             metrics: metrics.clone(),
             seconds,
             samples_per_second: samples as f64 / seconds,
+            wait_seconds: wait,
             peak_bytes: peak_bytes(),
         });
         if let Verdict::Back(armed) = self.guard.judge(&metrics) {
@@ -307,12 +329,13 @@ impl<'a> Run<'a> {
                 observer.restore(memory);
             }
             self.decide_again()?;
-            self.checkpoint(engine, self.last_epoch(), report)?;
+            self.checkpoint(engine, self.last_epoch(), false, stops, report)?;
             return Ok(Flow::Replanned);
         }
         let adaptive = self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive());
         let replanned = adaptive && self.replan(report)?;
-        self.checkpoint(engine, epoch, report)?;
+        let best = self.is_best();
+        self.checkpoint(engine, epoch, best, stops, report)?;
         Ok(if replanned { Flow::Replanned } else { Flow::Done })
     }
 
@@ -336,11 +359,13 @@ impl<'a> Run<'a> {
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, rates, .. } = self;
+        let Run { phases, state, observer, rates, loader, .. } = self;
         let phase = phases.current();
-        let (mut loss, mut seconds) = (0.0, 0.0);
+        let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
-            let batch = setup.train.batch(epoch as u64, index);
+            let (batch, waited) = loader.take(epoch as u64, index);
+            let batch = batch?;
+            wait += waited;
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };
             let clock = Instant::now();
@@ -363,11 +388,12 @@ impl<'a> Run<'a> {
         let place = &mut self.place;
         place.loss += loss * rows as f64;
         place.samples += rows;
+        place.wait += wait;
         place.interval_loss += loss;
         place.interval_steps += 1;
         place.lr = lr.unwrap_or(0.0);
         if place.started.is_multiple_of(setup.log_every.max(1)) {
-            report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds });
+            report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds, wait_seconds: wait });
         }
         Ok(())
     }
@@ -427,33 +453,23 @@ impl<'a> Run<'a> {
         if after == 0 { epoch - 1 } else { epoch }
     }
 
-    fn decide_again(&mut self) -> Result<(), RunError> {
+    /// Returns true where a checkpoint is due within an epoch.
+    fn saves_now(&self) -> bool {
+        let every = self.setup.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every);
+        every.is_some_and(|every| self.place.started.is_multiple_of(every.max(1)))
+    }
+
+    /// Returns true where the epoch that ended last is the best one by the metric that says so.
+    fn is_best(&self) -> bool {
+        let metric = self.setup.checkpoints.as_ref().and_then(|checkpoints| checkpoints.best.as_deref());
+        metric.is_some_and(|metric| best_epoch(&self.history, metric) == Some(self.history.epochs.len()))
+    }
+
+    pub(super) fn decide_again(&mut self) -> Result<(), RunError> {
         if let Some(planner) = self.setup.freezing.planner {
             self.plan = planner.replan(&self.plan, self.place.at, &self.history, self.delay)?;
             self.segments = segments(&self.plan);
         }
-        Ok(())
-    }
-
-    fn checkpoint(&self, engine: &dyn Engine, epoch: usize, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
-        let Some(folder) = &self.setup.checkpoints else { return Ok(()) };
-        let mut tensors = self.state.read_values(engine)?;
-        tensors.extend(self.state.read_slots(engine)?);
-        let run = serde_json::json!({
-            "history": self.history,
-            "delay": self.delay,
-            "returned": self.rates.returned(),
-            "trained": self.rates.trained(),
-        });
-        let checkpoint = Checkpoint {
-            epoch: epoch as u64,
-            step: self.place.started as u64,
-            plan_hash: crate::plan::sha256_hex(self.plan.to_json().as_bytes()),
-            tensors,
-            run,
-        };
-        checkpoint::save(folder, &checkpoint)?;
-        report(RunEvent::Checkpoint { epoch, step: self.place.started, path: folder.display().to_string() });
         Ok(())
     }
 }
@@ -473,4 +489,18 @@ impl Setup<'_> {
 /// Leaves out what JSON cannot hold.
 fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     metrics.into_iter().filter(|(_, value)| value.is_finite()).collect()
+}
+
+/// Returns the number, from 1, of the first epoch whose metric is the best; `None` where no epoch has it.
+fn best_epoch(history: &History, metric: &str) -> Option<usize> {
+    let less = metric.contains("loss");
+    let mut best: Option<(usize, f64)> = None;
+    for (position, record) in history.epochs.iter().enumerate() {
+        let Some(value) = record.metrics.get(metric).copied() else { continue };
+        let better = |than: f64| if less { value < than } else { value > than };
+        if best.is_none_or(|(_, than)| better(than)) {
+            best = Some((position + 1, value));
+        }
+    }
+    best.map(|(epoch, _)| epoch)
 }

@@ -5,8 +5,8 @@ use super::engine::{Engine, EngineError};
 use super::event::RunEvent;
 use super::run::Run;
 use super::schedule::Schedule;
-use crate::checkpoint::CheckpointError;
-use crate::data::Batches;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::data::{Batches, DataError, Loading};
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
 use crate::plan::{FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Point, Rollback};
@@ -71,8 +71,12 @@ pub struct Setup<'a> {
     pub train: &'a Batches,
     /// Evaluation data.
     pub eval: Option<&'a Batches>,
-    /// Folder for a checkpoint after each epoch.
-    pub checkpoints: Option<PathBuf>,
+    /// How far ahead batches are made; what suits the data by default.
+    pub loading: Option<Loading>,
+    /// Where and how often the run is saved.
+    pub checkpoints: Option<Checkpoints>,
+    /// Where the run goes on; at its start by default.
+    pub resume: Option<&'a Checkpoint>,
     /// Seed of everything random but the order of rows.
     pub seed: u64,
     /// Which modules compute their activations a second time instead of keeping them.
@@ -82,6 +86,53 @@ pub struct Setup<'a> {
     /// Batches of one step, at least 1: their gradients are averaged. What is left at the end of an
     /// epoch is a step of fewer.
     pub accumulate: usize,
+}
+
+/// Where and how often a run is saved, beside after each epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoints {
+    /// The folder that holds all checkpoints of the run.
+    pub folder: PathBuf,
+    /// Steps from one checkpoint within an epoch to the next; `None` for none.
+    pub every: Option<usize>,
+    /// The last so many are kept, at least 1.
+    pub keep: usize,
+    /// The metric by which the best epoch is chosen, whose checkpoint is kept, too.
+    pub best: Option<String>,
+}
+
+impl Checkpoints {
+    /// Returns a checkpoint after each epoch, of which the last two are kept.
+    pub fn after_epochs(folder: PathBuf) -> Checkpoints {
+        Checkpoints { folder, every: None, keep: 2, best: None }
+    }
+}
+
+impl<'a> Setup<'a> {
+    /// Returns the run of a plan with nothing beside it: no evaluation, no checkpoints, every step reported.
+    pub fn of(
+        prepared: &'a Prepared,
+        freezing: Freezing<'a>,
+        objective: Objective<'a>,
+        schedule: &'a Schedule,
+        train: &'a Batches,
+    ) -> Setup<'a> {
+        Setup {
+            prepared,
+            freezing,
+            objective,
+            schedule,
+            train,
+            eval: None,
+            loading: None,
+            checkpoints: None,
+            resume: None,
+            seed: 0,
+            recompute: &Recompute::None,
+            log_every: 1,
+            accumulate: 1,
+        }
+    }
 }
 
 impl Setup<'_> {
@@ -146,6 +197,8 @@ pub enum RunError {
     Steps { planned: usize, found: usize },
     #[error("the rollback watches \"{metric}\", which the eval data do not give: {known}")]
     Metric { metric: String, known: String },
+    #[error("checkpoint {sequence} cannot be gone on from: {reason}")]
+    Resume { sequence: u64, reason: String },
     #[error("the policy \"{policy}\" anneals the rate of each unit: {problem}")]
     Anneals { policy: String, problem: String },
     #[error("the policy \"{policy}\" needs the signal {signal}: {problem}")]
@@ -156,6 +209,8 @@ pub enum RunError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Training(#[from] TrainingError),
+    #[error(transparent)]
+    Data(#[from] DataError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
 }
@@ -169,12 +224,13 @@ impl RunError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             RunError::NotFinite { .. } | RunError::EvalNotFinite { .. } | RunError::Moved { .. } => ErrorKind::Check,
-            RunError::Initial { .. } => ErrorKind::BadInput,
+            RunError::Initial { .. } | RunError::Resume { .. } => ErrorKind::BadInput,
             RunError::Metric { .. } | RunError::Steps { .. } | RunError::Anneals { .. } => ErrorKind::Usage,
             RunError::Signal { .. } => ErrorKind::Unsupported,
             RunError::Plan(error) => error.kind(),
             RunError::Engine(error) => error.kind(),
             RunError::Training(error) => error.kind(),
+            RunError::Data(error) => error.kind(),
             RunError::Checkpoint(error) => error.kind(),
         }
     }

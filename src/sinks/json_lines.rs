@@ -80,7 +80,10 @@ mod tests {
     use super::*;
 
     fn step(step: usize) -> Timed {
-        Timed { event: RunEvent::Step { epoch: 1, step, loss: 0.5, lr: None, seconds: 0.25 }, time: step as f64 }
+        Timed {
+            event: RunEvent::Step { epoch: 1, step, loss: 0.5, lr: None, seconds: 0.25, wait_seconds: 0.0 },
+            time: step as f64,
+        }
     }
 
     #[test]

@@ -1,23 +1,23 @@
 //! Which column of the data feeds which input.
 
-use crate::data::{Dataset, Wanted, check};
+use crate::data::{Column, Dataset, Wanted, check};
 use crate::graph::Fact;
 use std::collections::BTreeMap;
 
 /// Names that targets usually have.
 const TARGETS: [&str; 8] = ["target", "targets", "label", "labels", "y", "class", "classes", "truth"];
 
-/// Returns the column of each input that one fits, best names first: the same name, nearly the same, one within the other,
-/// and then by dtype and shape alone.
-pub fn matched(inputs: &[(String, Fact)], data: &Dataset) -> BTreeMap<String, String> {
+/// Returns the column of each input that one fits, but for those in `taken`, best names first: the same name, nearly the
+/// same, one within the other, and then by dtype and shape alone.
+pub fn matched(inputs: &[(String, Fact)], data: &Dataset, taken: &[String]) -> BTreeMap<String, String> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     for likeness in [3, 2, 1, 0] {
         for (input, fact) in inputs {
             if found.contains_key(input) {
                 continue;
             }
-            let free = |name: &str| !found.values().any(|taken| taken == name);
-            let mut columns: Vec<&str> = data.columns().iter().map(|column| column.0.as_str()).collect();
+            let free = |name: &str| !found.values().chain(taken).any(|taken| taken == name);
+            let mut columns: Vec<&str> = data.columns().iter().map(|column| column.name.as_str()).collect();
             columns.retain(|name| free(name) && like(input, name) >= likeness && fits(data, name, fact));
             columns.sort_by_key(|name| (std::cmp::Reverse(like(input, name)), is_target(name)));
             if let Some(column) = columns.first() {
@@ -31,6 +31,11 @@ pub fn matched(inputs: &[(String, Fact)], data: &Dataset) -> BTreeMap<String, St
 /// Returns true where a column fits what an input or a target wants.
 pub fn fits(data: &Dataset, column: &str, fact: &Fact) -> bool {
     check(data, &[Wanted { column: column.into(), input: column.into(), fact: fact.clone() }]).is_ok()
+}
+
+/// Returns a column with its dtype and shape.
+pub fn described(data: &Dataset, column: &Column) -> String {
+    format!("{} {}", column.name, Fact::fixed(column.dtype, &[&[data.rows()], column.shape.as_slice()].concat()))
 }
 
 /// Returns true for a name that targets usually have.
@@ -99,7 +104,7 @@ mod tests {
             (&[input("x", floats, &[3])], &[("x", floats, &[4, 5])], &[]),
         ];
         for (inputs, columns, expected) in cases {
-            let found = matched(inputs, &data(columns));
+            let found = matched(inputs, &data(columns), &[]);
             let found: Vec<(&str, &str)> = found.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
             assert_eq!(found, expected);
         }

@@ -3,7 +3,7 @@
 use super::super::failure::Failure;
 use super::super::model::{self, Loaded};
 use super::super::sizes::Sizes;
-use super::columns::matched;
+use super::columns::{described, matched};
 use super::{loss, optimizer};
 use crate::data::Dataset;
 use crate::graph::{DType, Dim, Fact, Graph};
@@ -109,7 +109,7 @@ impl Draft {
                 .is_some_and(|staged| staged.stage.target.is_some() && name == crate::training::names::TARGET)
         };
         let (targets, inputs): (Vec<_>, Vec<_>) = inputs.into_iter().partition(|(name, _)| is_target(name));
-        let mut columns = data.map(|data| matched(&inputs, data)).unwrap_or_default();
+        let mut columns = data.map(|data| matched(&inputs, data, &[])).unwrap_or_default();
         let taken: Vec<String> = columns.values().cloned().collect();
         let how = match (&staged, &loaded.artifacts) {
             (Some(staged), _) => {
@@ -154,7 +154,7 @@ impl Draft {
         draft.data(paths, &inputs, &columns, &how, data, batch);
         draft.objective(&how, EPOCHS * data.map_or(0, |data| data.rows().div_ceil(batch)));
         let shape = |(name, column): (&String, &String)| {
-            let rest = data?.column(column).ok()?.shape().get(1..)?;
+            let rest = data?.column(column).ok()?.shape.as_slice();
             Some((name.clone(), [&[batch], rest].concat()))
         };
         let sizes = Sizes { batch: Some(batch), shapes: columns.iter().filter_map(shape).collect() }.that_fit(graph);
@@ -301,9 +301,7 @@ impl Draft {
 
 /// Returns a column that none of the inputs takes and that fits a target, one of its name first.
 fn free(target: &(String, Fact), data: &Dataset, taken: &[String]) -> Option<String> {
-    let left = data.columns().iter().filter(|column| !taken.contains(&column.0)).cloned().collect();
-    let left = Dataset::new(data.path(), left).ok()?;
-    matched(std::slice::from_ref(target), &left).into_values().next()
+    matched(std::slice::from_ref(target), data, taken).into_values().next()
 }
 
 /// Returns options as a table.
@@ -348,10 +346,7 @@ fn meaning(fact: &Fact) -> &'static str {
 }
 
 fn listed(data: &Dataset) -> String {
-    let column = |(name, tensor): &(String, crate::graph::Tensor)| {
-        format!("{name} {}", Fact::fixed(tensor.dtype(), tensor.shape()))
-    };
-    data.columns().iter().map(column).collect::<Vec<_>>().join(", ")
+    data.columns().iter().map(|column| described(data, column)).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns what a job with a loss of this kind looks like, for keys that go with it.

@@ -8,7 +8,7 @@ pub const ABOUT: &[(&str, &str)] = &[
     ("dropout", "\"on\" or a ratio makes Dropout random that the file has in inference form"),
     ("data.seed", "seed of the order of rows"),
     ("data.shuffle", "false: every epoch in the order of the file"),
-    ("data.last_batch", "\"drop\" leaves out rows that do not fill a batch"),
+    ("data.last_batch", "rows that do not fill a batch: \"drop\" leaves them out, \"pad\" fills up with ignored ones"),
     ("schedule.lr_min", "the rate at the end"),
     ("schedule.warmup_steps", "steps over which the rate rises"),
     ("freeze.arithmetic", "\"exact\" computes with fractions instead of as Composer"),
@@ -33,6 +33,8 @@ pub const ABOUT: &[(&str, &str)] = &[
 /// Keys without a default, each with a value that it may have.
 pub const OPTIONAL: &[(&str, &str, &str)] = &[
     ("data.eval", "\"eval.npz\"", "evaluated after each epoch"),
+    ("data.sampler", "\"balanced\"", "as many rows of each class; also \"weighted\""),
+    ("data.workers", "2", "threads that make batches ahead"),
     ("optimizer.clip_norm", "1.0", "largest norm of all gradients together"),
     ("optimizer.decay_1d", "false", "no weight decay on biases and norms"),
     ("freeze.rollback", "{ metric = \"loss\", drop = 0.01, delay = 1 }", "takes a bad freeze back"),

@@ -1,7 +1,7 @@
 //! A guess of the loss, from the model's outputs and what the data hold.
 
-use super::columns::{fits, is_target};
-use crate::data::{Dataset, check_labels};
+use super::columns::{described, fits, is_target};
+use crate::data::{Column, Dataset, Draw, Sample, check_labels};
 use crate::graph::{Dim, Fact, Graph, Tensor, ValueId};
 use crate::losses::{IGNORE_INDEX, LossKind, LossSpec};
 
@@ -62,30 +62,35 @@ fn is_loss(graph: &Graph, id: ValueId) -> bool {
 
 fn by_data(graph: &Graph, output: ValueId, data: &Dataset, taken: &[String]) -> Option<Guess> {
     let fact = graph.fact(output);
-    let mut columns: Vec<&(String, Tensor)> =
-        data.columns().iter().filter(|column| !taken.contains(&column.0)).collect();
-    columns.sort_by_key(|column| (!is_target(&column.0), column.0 != graph.value_name(output)));
+    let mut columns: Vec<&Column> = data.columns().iter().filter(|column| !taken.contains(&column.name)).collect();
+    columns.sort_by_key(|column| (!is_target(&column.name), column.name != graph.value_name(output)));
     let classes = if ends_in(graph, output) == Some("LogSoftmax") { LossKind::Nll } else { LossKind::CrossEntropy };
     let kinds: &[LossKind] = &[classes, LossKind::BinaryCrossEntropy, LossKind::Mse];
     kinds.iter().find_map(|kind| {
         let target = LossSpec::new(*kind).target_fact(std::slice::from_ref(fact)).ok()??;
-        let column =
-            columns.iter().find(|(name, tensor)| fits(data, name, &target) && holds(*kind, fact, name, tensor))?;
+        let column = columns.iter().find(|column| {
+            fits(data, &column.name, &target)
+                && first(data, &column.name).is_some_and(|values| holds(*kind, fact, &column.name, &values))
+        })?;
         let what = match kind {
             LossKind::Mse => "numbers",
             LossKind::BinaryCrossEntropy => "zeros and ones",
             _ => "class indices",
         };
-        let mut why = vec![format!(
-            "{}, and the column {} {} holds {what}",
-            shown(graph, output),
-            column.0,
-            Fact::fixed(column.1.dtype(), column.1.shape())
-        )];
+        let mut why =
+            vec![format!("{}, and the column {} holds {what}", shown(graph, output), described(data, column))];
         why.extend(caution(graph, output, *kind));
         let output = graph.value_name(output).to_string();
-        Some(Guess { kind: *kind, output, why, target: Some(target), column: Some(column.0.clone()) })
+        Some(Guess { kind: *kind, output, why, target: Some(target), column: Some(column.name.clone()) })
     })
+}
+
+/// Returns the first rows of a column.
+fn first(data: &Dataset, name: &str) -> Option<Tensor> {
+    const ROWS: usize = 4096;
+    let samples: Vec<Sample> = (0..data.rows().min(ROWS)).map(Sample::of).collect();
+    let mut read = data.source().read(&[data.position(name).ok()?], &samples, Draw::Fixed).ok()?;
+    Some(read.swap_remove(0))
 }
 
 /// Returns true where the values of a column are what a loss takes.

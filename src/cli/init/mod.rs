@@ -10,7 +10,7 @@ mod render;
 use super::failure::{CommandResult, Failure};
 use super::printable::line;
 use super::{model, output};
-use crate::data::Dataset;
+use crate::data::{DataOptions, Dataset};
 use crate::error::ErrorKind;
 use crate::runner::Job;
 use draft::{Draft, Paths};
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> CommandResult {
     let parent = args.out.parent().filter(|parent| !to_stdout && !parent.as_os_str().is_empty());
     let folder = parent.unwrap_or(Path::new("."));
     let loaded = model::load(&args.model, (&[], &[]))?;
-    let data = args.data.as_deref().map(|path| Dataset::open(path, None)).transpose()?;
+    let data = args.data.as_deref().map(|path| Dataset::open(path, &DataOptions::default(), None)).transpose()?;
     let paths = Paths {
         model: between(folder, &args.model)?,
         train: args.data.as_deref().map(|path| between(folder, path)).transpose()?,

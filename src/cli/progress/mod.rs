@@ -238,6 +238,7 @@ fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
             fields.join("  ")
         }
         RunEvent::Warning { message } => return vec![(Tone::Warning, format!("warning: {message}"))],
+        RunEvent::Resume { epoch, step, .. } => format!("goes on in epoch {epoch}, after step {step}"),
         RunEvent::Rollback { epoch, to_epoch, metric, before, after, delay, .. } => {
             let after = after.map_or_else(|| "no number".into(), |after| metric_value(metric, after));
             format!(

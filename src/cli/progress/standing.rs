@@ -57,6 +57,7 @@ impl Standing {
                 let shown = named("accuracy").or_else(first).or(named("loss"));
                 self.metric = shown.map(|(name, value)| (name.clone(), *value));
             }
+            RunEvent::Resume { epoch, step, .. } => (self.epoch, self.step) = (*epoch, *step),
             RunEvent::Rollback { to_epoch, to_step, .. } => (self.epoch, self.step) = (*to_epoch, *to_step),
             _ => {}
         }
@@ -126,7 +127,8 @@ mod tests {
             steps: 600,
             samples: 1_920,
         };
-        let step = |epoch, step| RunEvent::Step { epoch, step, loss: 0.051_23, lr: None, seconds: 0.125 };
+        let step =
+            |epoch, step| RunEvent::Step { epoch, step, loss: 0.051_23, lr: None, seconds: 0.125, wait_seconds: 0.0 };
         let phase = RunEvent::Phase {
             epoch: 12,
             after: 0,
@@ -143,6 +145,7 @@ mod tests {
             metrics: BTreeMap::from([("loss".into(), 0.125), ("accuracy".into(), 0.975)]),
             seconds: 3.0,
             samples_per_second: 4.0,
+            wait_seconds: 0.0,
             peak_bytes: 5,
         };
         let events = [

@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::LastBatch;
 
 const DESIGN: &str = r#"model = "model.onnx"
 [data]
@@ -141,7 +142,7 @@ fn errors_name_key_and_line() {
             replace: ("seed = 0", "colour = 1"),
             sets: &[],
             expected: "unknown key `colour` in [data] at line 8, known are `train`, `eval`, `inputs`, `target`, \
-                       `batch`, `seed`, `shuffle`, `last_batch`",
+                       `batch`, `seed`, `shuffle`, `sampler`, `weights`, `last_batch`, `workers`, `prefetch`, `format`",
         },
         Case {
             replace: ("model =", "modle ="),

@@ -155,6 +155,7 @@ impl Sink for TensorBoard {
                 scalars.extend(self.frozen(false));
                 self.scalars(self.step, &scalars)?;
             }
+            RunEvent::Resume { step, .. } => self.step = *step,
             RunEvent::Rollback { to_step, .. } => {
                 self.step = *to_step;
                 self.started = false;

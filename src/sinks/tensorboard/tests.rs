@@ -30,7 +30,7 @@ fn phase(epoch: usize, after: usize, frozen_units: usize) -> RunEvent {
 }
 
 fn step(epoch: usize, step: usize, loss: f64) -> RunEvent {
-    RunEvent::Step { epoch, step, loss, lr: Some(0.5), seconds: 0.25 }
+    RunEvent::Step { epoch, step, loss, lr: Some(0.5), seconds: 0.25, wait_seconds: 0.0 }
 }
 
 fn epoch(epoch: usize, accuracy: f64) -> RunEvent {
@@ -40,6 +40,7 @@ fn epoch(epoch: usize, accuracy: f64) -> RunEvent {
         metrics: BTreeMap::from([("accuracy".into(), accuracy)]),
         seconds: 3.0,
         samples_per_second: 4.0,
+        wait_seconds: 0.0,
         peak_bytes: 5,
     }
 }
