@@ -106,4 +106,8 @@ pub mod report;
 #[cfg(feature = "runner")]
 pub mod runner;
 pub mod signals;
+#[cfg(feature = "runner")]
+pub mod sinks;
+#[cfg(feature = "runner")]
+pub mod trainer;
 pub mod training;

@@ -32,8 +32,9 @@ pub fn write_model(
 }
 
 fn write_with(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>) -> Result<(), TrainerError> {
-    let fail =
-        |error: std::io::Error| TrainerError::new(ErrorKind::BadInput, format!("cannot write {}: {error}", path.display()));
+    let fail = |error: std::io::Error| {
+        TrainerError::new(ErrorKind::BadInput, format!("cannot write {}: {error}", path.display()))
+    };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     let written = fs::File::create(&temporary)

@@ -106,7 +106,11 @@ pub(super) fn fit(
 }
 
 /// Returns what is minimized and how.
-pub(super) fn objective<'a>(job: &'a Job, loss: &'a Option<LossSpec>, stage: Option<&'a Stage>) -> Result<Objective<'a>, TrainerError> {
+pub(super) fn objective<'a>(
+    job: &'a Job,
+    loss: &'a Option<LossSpec>,
+    stage: Option<&'a Stage>,
+) -> Result<Objective<'a>, TrainerError> {
     match (stage, loss, &job.optimizer) {
         (Some(stage), ..) => {
             let rate = || stage.rate.ok_or(StageError::Rate).map_err(TrainingError::from);
@@ -121,7 +125,12 @@ pub(super) fn objective<'a>(job: &'a Job, loss: &'a Option<LossSpec>, stage: Opt
 
 /// Builds the graphs once with only that frozen which is frozen in every epoch: they need every
 /// gradient that some phase needs, so what cannot be trained is refused now.
-fn try_graphs(job: &Job, prepared: &Prepared, objective: &Objective<'_>, plan: &FreezePlan) -> Result<(), TrainerError> {
+fn try_graphs(
+    job: &Job,
+    prepared: &Prepared,
+    objective: &Objective<'_>,
+    plan: &FreezePlan,
+) -> Result<(), TrainerError> {
     let parts = segments(plan);
     let trainable = prepared.trainable();
     if parts.iter().all(|part| trainable.iter().all(|name| part.frozen.iter().any(|frozen| frozen == name))) {

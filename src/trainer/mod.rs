@@ -13,6 +13,7 @@ pub mod files;
 mod folder;
 mod job;
 pub mod model;
+mod prospects;
 mod running;
 pub mod sizes;
 
@@ -180,9 +181,15 @@ impl Trainer {
     /// Returns the room on the disk that the run needs, in bytes, about: checkpoints and the trained model.
     pub fn disk_bytes(&self) -> u64 {
         let graph = &self.prepared.model.graph;
-        let bytes = |name: &&str| graph.find(name).and_then(|id| graph.value(id).initializer.as_ref()).map_or(0, |t| t.bytes().len() as u64);
+        let bytes = |name: &&str| {
+            graph.find(name).and_then(|id| graph.value(id).initializer.as_ref()).map_or(0, |t| t.bytes().len() as u64)
+        };
         let values: u64 = self.prepared.parameters.iter().map(|parameter| bytes(&parameter.name.as_str())).sum();
-        let slots = self.job.optimizer.as_ref().map_or(1, |optimizer| optimizer.slots().iter().filter(|slot| !slot.scalar).count() as u64);
+        let slots = self
+            .job
+            .optimizer
+            .as_ref()
+            .map_or(1, |optimizer| optimizer.slots().iter().filter(|slot| !slot.scalar).count() as u64);
         let each = values * (1 + slots + u64::from(self.job.ema.is_some()));
         // One more stands beside the others while it is written.
         let held = self.job.checkpoint.keep + 1 + u64::from(self.job.eval.chooses().is_some());
@@ -249,7 +256,8 @@ impl Trainer {
             keep: self.keep(),
         };
         let mut report = |event| sinks.take(event);
-        let outcome = self.setup(Some(checkpoints), resume.as_ref(), |setup| Ok(train(engine, setup, &mut report, stop)?));
+        let outcome =
+            self.setup(Some(checkpoints), resume.as_ref(), |setup| Ok(train(engine, setup, &mut report, stop)?));
         drop(sinks);
         let outcome = outcome?;
         write_file(&folder.path().join("plan.json"), outcome.plan.to_json().as_bytes())?;

@@ -189,7 +189,13 @@ pub fn staged(loaded: &Loaded, number: usize, dropout: Dropout) -> Result<Staged
 
 impl Staged {
     /// Plans a run of the step: what it does not update is frozen throughout.
-    pub fn plan(&self, loaded: &Loaded, options: &PlanOptions, length: Run, sizes: &Sizes) -> Result<Planned, TrainerError> {
+    pub fn plan(
+        &self,
+        loaded: &Loaded,
+        options: &PlanOptions,
+        length: Run,
+        sizes: &Sizes,
+    ) -> Result<Planned, TrainerError> {
         let trainable = self.prepared.trainable();
         let stays = loaded.analysis.trainable().into_iter().filter(|name| !trainable.contains(name));
         let mut options = options.clone();
