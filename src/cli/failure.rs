@@ -2,6 +2,7 @@
 
 use super::printable::line;
 use crate::error::ErrorKind;
+use crate::metrics::MetricError;
 use crate::training::{TrainingError, names};
 use std::error::Error;
 use std::process::ExitCode;
@@ -130,6 +131,9 @@ impl From<crate::runner::RunError> for Failure {
         match error {
             crate::runner::RunError::NotFinite { .. } => {
                 failure.hint("lower optimizer.lr, set optimizer.clip_norm, or look for bad values in the data")
+            }
+            crate::runner::RunError::Metrics(MetricError::Unfit { others, .. }) if !others.is_empty() => {
+                failure.hint(format!("the loss decides which metrics there are, here {}", others.join(", ")))
             }
             _ => failure,
         }

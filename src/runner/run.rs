@@ -301,7 +301,9 @@ impl<'a> Run<'a> {
         let epochs = self.plan.epochs.len();
         let evaluated = self.setup.evaluation.is_due(epoch, epochs) || self.guard.is_armed();
         let results = if evaluated { self.results(engine)? } else { Results::default() };
-        let Results { scalars, per_class, confusion, undefined } = results;
+        let Results { scalars, per_class, confusion, mut undefined } = results;
+        let infinite = scalars.iter().filter(|(_, value)| !value.is_finite());
+        undefined.extend(infinite.map(|(metric, _)| (metric.clone(), "it is not finite".to_string())));
         let metrics = finite(scalars);
         for (metric, reason) in &undefined {
             if self.undefined.insert(metric.clone()) {
