@@ -313,8 +313,8 @@ impl<'a> Run<'a> {
         }
         let Place { loss, samples, seconds, .. } = self.place;
         let train_loss = loss / samples.max(1) as f64;
-        let mut record = EpochRecord::default();
-        record.evaluated = evaluated && self.setup.eval.is_some();
+        let evaluated = evaluated && self.setup.eval.is_some();
+        let mut record = EpochRecord { evaluated, ..EpochRecord::default() };
         record.metrics.extend(metrics.clone());
         record.metrics.insert("train_loss".into(), train_loss);
         self.history.epochs.push(record);
