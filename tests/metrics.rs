@@ -296,6 +296,7 @@ fn digits_with_every_key_of_the_evaluation() {
     assert_eq!(of("epoch").len(), 6);
     assert_eq!(of("early_stop")[0]["metric"], "roc_auc");
     assert_eq!(of("end")[0]["status"], "done");
+    assert_eq!(of("proof")[0]["to_epoch"], 6, "what was frozen where the run stopped is proved");
     let last = of("epoch")[5];
     let expected = ["accuracy", "f1_macro", "f1_micro", "loss", "perplexity", "roc_auc", "top_3"];
     assert_eq!(last["metrics"].as_object().unwrap().keys().collect::<Vec<_>>(), expected);

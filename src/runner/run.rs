@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
                 snapshot: self.state.snapshot(engine)?,
                 memory: self.observer.as_ref().map(Observer::memory),
             };
-            self.guard.arm(&metrics, before)?;
+            self.guard.arm(&metrics, before);
         }
         self.enter(engine, segment, report)?;
         for epoch in segment.first_epoch..=segment.last_epoch {
