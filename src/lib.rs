@@ -16,7 +16,7 @@
 //!
 //! [`signals`] holds the numerics of adaptive freezing on plain data: how alike two sets of
 //! activations are (SVCCA, PWCCA, CKA, the similarity-preserving loss), how much gradients and
-//! weights change.
+//! weights change. With `runner`, `metrics` sums up what predictions are worth, from accuracy to perplexity.
 //!
 //! # Example
 //!

@@ -1,6 +1,7 @@
 //! What a job, a model or data can be refused for, as a person reads it.
 
 use crate::error::ErrorKind;
+use crate::metrics::MetricError;
 use crate::training::{TrainingError, names};
 use std::error::Error;
 use std::fmt;
@@ -132,6 +133,9 @@ impl From<crate::runner::RunError> for TrainerError {
         match error {
             crate::runner::RunError::NotFinite { .. } => {
                 told.hint("lower optimizer.lr, set optimizer.clip_norm, or look for bad values in the data")
+            }
+            crate::runner::RunError::Metrics(MetricError::Unfit { others, .. }) if !others.is_empty() => {
+                told.hint(format!("the loss decides which metrics there are, here {}", others.join(", ")))
             }
             _ => told,
         }
