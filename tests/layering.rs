@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("training", &["graph", "modules", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"]),
     ("data", &["graph", "error"]),
     ("checkpoint", &["graph", "data", "error"]),
+    ("initial", &["graph", "onnx", "modules", "plan", "training", "data", "checkpoint", "error"]),
     (
         "runner",
         &[
@@ -55,6 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "optim",
             "data",
             "checkpoint",
+            "initial",
             "runner",
             "report",
             "error",

@@ -92,6 +92,7 @@ macro_rules! failures {
 
 failures! {
     crate::artifacts::ArtifactsError,
+    crate::initial::InitialError,
     crate::onnx::OnnxError,
     crate::plan::PlanError,
     crate::planner::PlannerError,

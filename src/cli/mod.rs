@@ -9,6 +9,7 @@ mod failure;
 mod feeds;
 mod frozen_units;
 mod graph;
+mod initial;
 mod model;
 mod operators;
 mod options;

@@ -2,6 +2,7 @@
 
 use super::failure::{CommandResult, Failure};
 use super::feeds::batches;
+use super::initial::initialize;
 use super::model::Loaded;
 use super::options::RuntimeArgs;
 use super::printable::lines;
@@ -79,7 +80,8 @@ pub fn run(args: &Args) -> CommandResult {
     let planner = basis.planner()?;
     identify(&mut plan, &loaded.file);
     let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", |loaded| fit(&job, &loss, loaded, &plan))?;
-    let Fitted { prepared, stage, train: train_data, eval: eval_data } = fitted;
+    let Fitted { mut prepared, stage, train: train_data, eval: eval_data } = fitted;
+    initialize(&job, &mut prepared)?;
     let objective = objective(&job, &loss, stage.as_ref())?;
     if !args.dry_run {
         RunFolder::check(&job, args)?;

@@ -1,0 +1,50 @@
+//! The values that a job starts from.
+
+use super::failure::Failure;
+use crate::initial::{InitialError, fresh, read};
+use crate::runner::Job;
+use crate::runner::job::Weights;
+use crate::training::Prepared;
+
+/// Sets the weights of a model as `[init]` says, and tells what was done.
+pub fn initialize(job: &Job, prepared: &mut Prepared) -> Result<(), Failure> {
+    let Some(init) = &job.init else { return Ok(()) };
+    match init.weights() {
+        Weights::Model => {}
+        Weights::Fresh => {
+            let seed = init.seed.unwrap_or(0);
+            let drawn = fresh(prepared, seed, &init.only)?;
+            let mut parts: Vec<String> = drawn.classes.iter().map(|(class, count)| format!("{count} {class}")).collect();
+            parts.extend((!drawn.by_fallback.is_empty()).then(|| format!("{} other", drawn.by_fallback.len())));
+            eprintln!("fresh weights, seed {seed}: {}", parts.join(", "));
+            if !drawn.by_fallback.is_empty() {
+                eprintln!("note: no class is known of {}: see the fallback of [init]", names(&drawn.by_fallback));
+            }
+            if !drawn.kept.is_empty() {
+                eprintln!("note: the value of the model stays for {}", names(&drawn.kept));
+            }
+        }
+        Weights::File(path) => {
+            let strict = init.strict.unwrap_or(true);
+            let taken = read(prepared, &path, &init.only, strict).map_err(|error| hinted(error, strict))?;
+            let count = taken.taken;
+            eprintln!("weights of {}: {count} tensor{}", path.display(), if count == 1 { "" } else { "s" });
+            if let Some(rest) = taken.rest() {
+                eprintln!("note: the model keeps its own of the rest, {rest}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hinted(error: InitialError, strict: bool) -> Failure {
+    let partly = matches!(error, InitialError::Missing { .. } | InitialError::Unfit { .. }) && strict;
+    let failure = Failure::from(error);
+    if partly { failure.hint("take what fits with init.strict = false, or name what to take in init.only") } else { failure }
+}
+
+fn names(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+    let more = names.len().saturating_sub(5);
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}

@@ -1,0 +1,152 @@
+//! Which distribution a parameter is drawn from.
+//!
+//! | class | weight | bias |
+//! |---|---|---|
+//! | `Linear` (`Gemm`, `MatMul`, `Einsum`) | `U(-1/sqrt(fan_in), 1/sqrt(fan_in))` | the same |
+//! | `Conv`, `ConvTranspose` | the same, `fan_in` = elements of one entry of axis 0 of the weight | the same |
+//! | normalizations | 1 | 0; running mean 0, running variance 1 |
+//! | `Embedding` (`Gather`) | `N(0, 1)` | |
+//! | `RNN`, `LSTM`, `GRU` | `U(-1/sqrt(hidden), 1/sqrt(hidden))` | the same |
+//! | `MultiheadAttention` | in-projections Xavier-uniform; the output projection as `Linear` | 0 |
+//! | `PReLU` | 0.25 | |
+//! | anything else (fallback) | a matrix or more `N(0, 0.02)`; a vector that is multiplied 1, one that is added 0; a single number keeps its value | |
+//!
+//! `U(-1/sqrt(fan_in), ..)` is PyTorch's `kaiming_uniform_(a=sqrt(5))`. A tensor that two operators read, such as tied
+//! embeddings, is an embedding. What a model's author draws in another way cannot be seen in a file: the fallback names
+//! what it was used for.
+
+use super::fan::{Fan, Reader};
+use crate::graph::Node;
+
+/// A distribution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Law {
+    /// All elements have this value.
+    Fill(f64),
+    /// Uniform in `[-bound, bound)`.
+    Uniform(f64),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+}
+
+/// What a parameter is, for a person, and its law; no law keeps the value that it has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Chosen {
+    /// Class.
+    pub class: &'static str,
+    /// Distribution.
+    pub law: Option<Law>,
+}
+
+/// The name of the class of everything that no rule knows.
+pub const FALLBACK: &str = "fallback";
+
+const NORMALIZATIONS: [&str; 8] = [
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LpNormalization",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+];
+
+fn chosen(class: &'static str, law: Law) -> Option<Chosen> {
+    Some(Chosen { class, law: Some(law) })
+}
+
+/// Returns the uniform law of a fan.
+fn uniform(fan: usize) -> Law {
+    if fan == 0 { Law::Fill(0.0) } else { Law::Uniform(1.0 / (fan as f64).sqrt()) }
+}
+
+/// Returns the law of a parameter or statistic of a name.
+pub(super) fn law(reader: &Reader<'_>, name: &str) -> Chosen {
+    attention(reader, name).or_else(|| by_operator(reader, name)).or_else(|| beside(reader, name)).unwrap_or_else(|| {
+        let shape = reader.shape(name);
+        let vector = shape.iter().filter(|size| **size != 1).count() <= 1;
+        let law = match vector {
+            _ if shape.iter().product::<usize>() == 1 => None,
+            false => Some(Law::Normal(0.02)),
+            true if reader.uses(name).iter().any(|used| matches!(reader.op(used), "Mul" | "Div")) => Some(Law::Fill(1.0)),
+            true => Some(Law::Fill(0.0)),
+        };
+        Chosen { class: FALLBACK, law }
+    })
+}
+
+/// Returns the law of the parameters that `torch.nn.MultiheadAttention` has itself, which their names tell.
+fn attention(reader: &Reader<'_>, name: &str) -> Option<Chosen> {
+    const CLASS: &str = "MultiheadAttention";
+    let (path, last) = name.rsplit_once('.').unwrap_or(("", name));
+    let shape = reader.shape(name);
+    let beside = |path: &str, last: &str| {
+        let name = if path.is_empty() { last.to_string() } else { format!("{path}.{last}") };
+        reader.has(&name)
+    };
+    let holds = |path: &str| beside(path, "in_proj_weight") || beside(path, "q_proj_weight");
+    match (last, shape.as_slice()) {
+        ("in_proj_weight" | "q_proj_weight" | "k_proj_weight" | "v_proj_weight", [rows, columns]) => {
+            chosen(CLASS, Law::Uniform((6.0 / (rows + columns).max(1) as f64).sqrt()))
+        }
+        ("in_proj_bias", _) => chosen(CLASS, Law::Fill(0.0)),
+        ("bias_k" | "bias_v", [1, 1, size]) if holds(path) => {
+            chosen(CLASS, Law::Normal((1.0 / (*size).max(1) as f64).sqrt()))
+        }
+        ("bias", _) => {
+            let (above, module) = path.rsplit_once('.').unwrap_or(("", path));
+            if module == "out_proj" && holds(above) { chosen(CLASS, Law::Fill(0.0)) } else { None }
+        }
+        _ => None,
+    }
+}
+
+fn by_operator(reader: &Reader<'_>, name: &str) -> Option<Chosen> {
+    let uses = reader.uses(name);
+    let table = uses.iter().find(|used| reader.op(used) == "Gather" && used.input == 0);
+    if table.is_some() && reader.shape(name).len() == 2 && !name.ends_with("relative_position_bias_table") {
+        return chosen("Embedding", Law::Normal(1.0));
+    }
+    uses.iter().find_map(|used| {
+        let node: &Node = reader.node(used);
+        match (node.op.name.as_str(), used.input) {
+            ("BatchNormalization", 1 | 4) => chosen("BatchNorm", Law::Fill(1.0)),
+            ("BatchNormalization", 2 | 3) => chosen("BatchNorm", Law::Fill(0.0)),
+            ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization", 2) => chosen("Norm", Law::Fill(1.0)),
+            (op, 1) if NORMALIZATIONS.contains(&op) => chosen("Norm", Law::Fill(1.0)),
+            (op, _) if NORMALIZATIONS.contains(&op) => chosen("Norm", Law::Fill(0.0)),
+            ("PRelu", 1) => chosen("PReLU", Law::Fill(0.25)),
+            ("RNN" | "LSTM" | "GRU", 1 | 2 | 3 | 7) => {
+                let hidden = usize::try_from(node.attributes.int("hidden_size", 0).ok()?).ok()?;
+                let class = match node.op.name.as_str() {
+                    "RNN" => "RNN",
+                    "GRU" => "GRU",
+                    _ => "LSTM",
+                };
+                chosen(class, uniform(hidden))
+            }
+            _ => {
+                let Fan { class, fan } = reader.weight_fan(used).or_else(|| reader.bias_fan(used, name))?;
+                chosen(class, uniform(fan))
+            }
+        }
+    })
+}
+
+/// Returns the law of a bias whose module has one weight that a rule knows.
+fn beside(reader: &Reader<'_>, name: &str) -> Option<Chosen> {
+    let shape = reader.shape(name);
+    if shape.len() != 1 || !(name == "bias" || name.ends_with(".bias")) {
+        return None;
+    }
+    let mut fans = reader.siblings(name).into_iter().filter_map(|other| {
+        let uses = reader.uses(&other);
+        uses.iter().find_map(|used| reader.weight_fan(used))
+    });
+    let found = fans.next()?;
+    match fans.next() {
+        None => chosen(found.class, uniform(found.fan)),
+        Some(_) => None,
+    }
+}
