@@ -1,14 +1,22 @@
 //! The values that a job starts from.
 
 use super::failure::Failure;
+use crate::error::ErrorKind;
 use crate::initial::{InitialError, fresh, read};
 use crate::runner::Job;
 use crate::runner::job::Weights;
 use crate::training::Prepared;
+use crate::training::stage::Stage;
 
 /// Sets the weights of a model as `[init]` says, and tells what was done.
-pub fn initialize(job: &Job, prepared: &mut Prepared) -> Result<(), Failure> {
-    let Some(init) = &job.init else { return Ok(()) };
+pub fn initialize(job: &Job, prepared: &mut Prepared, stage: Option<&Stage>) -> Result<(), Failure> {
+    let Some(init) = job.init.as_ref().filter(|init| init.weights() != Weights::Model) else { return Ok(()) };
+    let starts = stage.and_then(Stage::initialization).map(|(_, starts)| starts).unwrap_or_default();
+    let parameters = prepared.trainable();
+    if let Some((name, _)) = starts.iter().find(|(name, _)| parameters.contains(&name.as_str())) {
+        let text = format!("[init] and the initialization of the model's training information both set \"{name}\"");
+        return Err(Failure::new(ErrorKind::Usage, text).hint("leave out [init]"));
+    }
     match init.weights() {
         Weights::Model => {}
         Weights::Fresh => {

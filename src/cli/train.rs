@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> CommandResult {
     identify(&mut plan, &loaded.file);
     let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", |loaded| fit(&job, &loss, loaded, &plan))?;
     let Fitted { mut prepared, stage, train: train_data, eval: eval_data } = fitted;
-    initialize(&job, &mut prepared)?;
+    initialize(&job, &mut prepared, stage.as_ref())?;
     let objective = objective(&job, &loss, stage.as_ref())?;
     if !args.dry_run {
         RunFolder::check(&job, args)?;

@@ -1,6 +1,7 @@
 //! How operators read a parameter, and how many elements of their input one element of their output is made of.
 
 use crate::graph::{Graph, Node, NodeId, ValueId};
+use crate::modules::Unit;
 use crate::training::Prepared;
 use std::collections::HashSet;
 
@@ -58,9 +59,17 @@ impl<'a> Reader<'a> {
 
     /// Returns the other parameters of the unit that owns a parameter.
     pub(super) fn siblings(&self, name: &str) -> Vec<String> {
-        let owns = |unit: &&crate::modules::Unit| unit.parameters.iter().any(|own| own == name);
-        let unit = self.prepared.units.iter().find(owns);
-        unit.into_iter().flat_map(|unit| unit.parameters.iter().filter(|own| *own != name).cloned()).collect()
+        let others = |unit: &'a Unit| unit.parameters.iter().filter(|own| *own != name).cloned();
+        self.unit(name).into_iter().flat_map(others).collect()
+    }
+
+    /// Returns the class of the unit that owns a parameter.
+    pub(super) fn class(&self, name: &str) -> Option<&'a str> {
+        self.unit(name).map(|unit| unit.class.as_str())
+    }
+
+    fn unit(&self, name: &str) -> Option<&'a Unit> {
+        self.prepared.units.iter().find(|unit| unit.parameters.iter().any(|own| own == name))
     }
 
     /// Returns the slots that read a parameter or a view of it.

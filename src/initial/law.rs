@@ -63,7 +63,8 @@ fn uniform(fan: usize) -> Law {
 
 /// Returns the law of a parameter or statistic of a name.
 pub(super) fn law(reader: &Reader<'_>, name: &str) -> Chosen {
-    attention(reader, name).or_else(|| by_operator(reader, name)).or_else(|| beside(reader, name)).unwrap_or_else(|| {
+    let known = attention(reader, name).or_else(|| by_operator(reader, name)).or_else(|| beside(reader, name));
+    known.or_else(|| by_module(reader, name)).unwrap_or_else(|| {
         let shape = reader.shape(name);
         let vector = shape.iter().filter(|size| **size != 1).count() <= 1;
         let law = match vector {
@@ -132,6 +133,18 @@ fn by_operator(reader: &Reader<'_>, name: &str) -> Option<Chosen> {
             }
         }
     })
+}
+
+/// Returns the law of a scale or shift of a module whose class is a normalization, written out in other operators.
+fn by_module(reader: &Reader<'_>, name: &str) -> Option<Chosen> {
+    let norm = reader.class(name).is_some_and(|class| class.contains("Norm"));
+    let uses = reader.uses(name);
+    let read = |ops: [&str; 2]| uses.iter().any(|used| ops.contains(&reader.op(used)));
+    match norm {
+        true if read(["Mul", "Div"]) => chosen("Norm", Law::Fill(1.0)),
+        true if read(["Add", "Sub"]) => chosen("Norm", Law::Fill(0.0)),
+        _ => None,
+    }
 }
 
 /// Returns the law of a bias whose module has one weight that a rule knows.

@@ -1,10 +1,11 @@
 //! Weights of a file.
 
 use super::{InitialError, few, selected, set, tensor};
+use crate::checkpoint;
 use crate::data::read_tensors;
 use crate::graph::Tensor;
+use crate::onnx;
 use crate::training::Prepared;
-use crate::{checkpoint, onnx};
 use std::collections::BTreeMap;
 use std::path::Path;
 
