@@ -108,9 +108,9 @@ fn a_tensor_follows_from_the_seed_and_its_name_alone() {
     let scale = start.trainable().into_iter().find(|name| name.contains("bn") && name.ends_with("weight")).unwrap();
     let only = vec![scale.to_string()];
     fresh(&mut norm, 0, &only).unwrap();
-    let reset = values(&norm).into_iter().filter(|(name, tensor)| {
-        start.statistics().contains(&name.as_str()) && tensor.to_f64s().unwrap()[0] != 7.0
-    });
+    let reset = values(&norm)
+        .into_iter()
+        .filter(|(name, tensor)| start.statistics().contains(&name.as_str()) && tensor.to_f64s().unwrap()[0] != 7.0);
     assert_eq!(reset.count(), 2);
 }
 
@@ -251,4 +251,27 @@ fn wrong_init_is_named() {
     let other = fixture("digits_vit/model.onnx").display().to_string();
     let line = refused(&format!("[init]\nweights = \"{other}\""), 1);
     assert!(line.contains("none of the model's tensors") || line.contains("does not have"), "{line}");
+}
+
+#[test]
+fn classes_are_told_in_models_of_both_exporters() {
+    struct Case {
+        model: &'static str,
+        classes: &'static [(&'static str, usize)],
+        by_fallback: &'static [&'static str],
+    }
+    let vit: &[_] = &[("Conv", 2), ("Linear", 12), ("MultiheadAttention", 6), ("Norm", 10)];
+    let rnn: &[_] = &[("Embedding", 1), ("Linear", 2), ("RNN", 16)];
+    let cases = [
+        Case { model: "vit.dynamo", classes: vit, by_fallback: &["class_token", "encoder.pos_embedding"] },
+        Case { model: "vit.torchscript", classes: vit, by_fallback: &["class_token", "encoder.pos_embedding"] },
+        Case { model: "bert.dynamo_23", classes: &[("Embedding", 3), ("Linear", 28), ("Norm", 10)], by_fallback: &[] },
+        Case { model: "rnn.torchscript", classes: rnn, by_fallback: &[] },
+        Case { model: "generator.dynamo", classes: &[("BatchNorm", 8), ("ConvTranspose", 4)], by_fallback: &[] },
+    ];
+    for Case { model, classes, by_fallback } in cases {
+        let drawn = fresh(&mut prepared(&format!("models/{model}.onnx")), 0, &[]).unwrap();
+        assert_eq!(drawn.classes.into_iter().collect::<Vec<_>>(), classes, "{model}");
+        assert_eq!(drawn.by_fallback, by_fallback, "{model}");
+    }
 }

@@ -22,7 +22,8 @@ pub fn initialize(job: &Job, prepared: &mut Prepared, stage: Option<&Stage>) -> 
         Weights::Fresh => {
             let seed = init.seed.unwrap_or(0);
             let drawn = fresh(prepared, seed, &init.only)?;
-            let mut parts: Vec<String> = drawn.classes.iter().map(|(class, count)| format!("{count} {class}")).collect();
+            let mut parts: Vec<String> =
+                drawn.classes.iter().map(|(class, count)| format!("{count} {class}")).collect();
             parts.extend((!drawn.by_fallback.is_empty()).then(|| format!("{} other", drawn.by_fallback.len())));
             eprintln!("fresh weights, seed {seed}: {}", parts.join(", "));
             if !drawn.by_fallback.is_empty() {
@@ -48,7 +49,11 @@ pub fn initialize(job: &Job, prepared: &mut Prepared, stage: Option<&Stage>) -> 
 fn hinted(error: InitialError, strict: bool) -> Failure {
     let partly = matches!(error, InitialError::Missing { .. } | InitialError::Unfit { .. }) && strict;
     let failure = Failure::from(error);
-    if partly { failure.hint("take what fits with init.strict = false, or name what to take in init.only") } else { failure }
+    if partly {
+        failure.hint("take what fits with init.strict = false, or name what to take in init.only")
+    } else {
+        failure
+    }
 }
 
 fn names(names: &[String]) -> String {

@@ -98,9 +98,7 @@ impl Progress {
                 };
                 let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"));
                 let row = if *in_a_row > 1 { format!(" ({in_a_row} in a row)") } else { String::new() };
-                self.line(&format!(
-                    "epoch {epoch}, step {step}: {what} is not finite, {follows}{row}{cause}"
-                ));
+                self.line(&format!("epoch {epoch}, step {step}: {what} is not finite, {follows}{row}{cause}"));
             }
             RunEvent::Speed { .. } => {}
             RunEvent::Checkpoint { .. } | RunEvent::Proof { .. } | RunEvent::Observation { .. } => {}

@@ -9,7 +9,7 @@
 //! | `RNN`, `LSTM`, `GRU` | `U(-1/sqrt(hidden), 1/sqrt(hidden))` | the same |
 //! | `MultiheadAttention` | in-projections Xavier-uniform; the output projection as `Linear` | 0 |
 //! | `PReLU` | 0.25 | |
-//! | anything else (fallback) | a matrix or more `N(0, 0.02)`; a vector that is multiplied 1, one that is added 0; a single number keeps its value | |
+//! | anything else (fallback) | a matrix or more `N(0, 0.02^2)`; a vector that is multiplied 1, one that is added 0; a single number and any other vector keep their values | |
 //!
 //! `U(-1/sqrt(fan_in), ..)` is PyTorch's `kaiming_uniform_(a=sqrt(5))`. A tensor that two operators read, such as tied
 //! embeddings, is an embedding. What a model's author draws in another way cannot be seen in a file: the fallback names
@@ -67,11 +67,14 @@ pub(super) fn law(reader: &Reader<'_>, name: &str) -> Chosen {
     known.or_else(|| by_module(reader, name)).unwrap_or_else(|| {
         let shape = reader.shape(name);
         let vector = shape.iter().filter(|size| **size != 1).count() <= 1;
+        let uses = reader.uses(name);
+        let read = |ops: [&str; 2]| uses.iter().any(|used| ops.contains(&reader.op(used)));
         let law = match vector {
             _ if shape.iter().product::<usize>() == 1 => None,
             false => Some(Law::Normal(0.02)),
-            true if reader.uses(name).iter().any(|used| matches!(reader.op(used), "Mul" | "Div")) => Some(Law::Fill(1.0)),
-            true => Some(Law::Fill(0.0)),
+            true if read(["Mul", "Div"]) => Some(Law::Fill(1.0)),
+            true if read(["Add", "Sub"]) => Some(Law::Fill(0.0)),
+            true => None,
         };
         Chosen { class: FALLBACK, law }
     })
@@ -161,5 +164,73 @@ fn beside(reader: &Reader<'_>, name: &str) -> Option<Chosen> {
     match fans.next() {
         None => chosen(found.class, uniform(found.fan)),
         Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Attributes, Builder, DType, Fact, Model, Tensor};
+    use crate::planner::Analysis;
+    use crate::training::prepare;
+
+    /// A model of operators whose readers tell what a parameter is, written by hand.
+    fn model() -> Model {
+        let mut b = Builder::new("net");
+        let input = |b: &mut Builder, name: &str, dtype, shape: &[usize]| b.input(name, Fact::fixed(dtype, shape));
+        let weight = |b: &mut Builder, name: &str, shape: &[usize]| {
+            let count: usize = shape.iter().product();
+            let values = (0..count).map(|index| (index % 7) as f32 / 10.0 + 0.05).collect();
+            b.initializer(name, Tensor::from_vec(shape, values))
+        };
+        let x = input(&mut b, "x", DType::F32, &[2, 3, 6]);
+        let tokens = input(&mut b, "tokens", DType::I64, &[2, 3]);
+        let (w, bias) = (weight(&mut b, "linear.w", &[6, 4]), weight(&mut b, "linear.b", &[4]));
+        let product = b.op("MatMul", &[x, w], Attributes::none());
+        let h = b.add(bias, product);
+        let positions = weight(&mut b, "positions", &[1, 3, 4]);
+        let h = b.add(h, positions);
+        let table = weight(&mut b, "table", &[9, 4]);
+        let embedded = b.op("Gather", &[table, tokens], Attributes::none());
+        let h = b.add(h, embedded);
+        let scale = weight(&mut b, "scale", &[4]);
+        let h = b.mul(h, scale);
+        let temperature = weight(&mut b, "temperature", &[]);
+        let h = b.mul(h, temperature);
+        let heads = weight(&mut b, "heads", &[4, 2, 5]);
+        let h = b.op("Einsum", &[h, heads], Attributes::none().with("equation", "bsd,dhk->bshk"));
+        let h = b.reshape(h, &[2, 3, 10]);
+        let (w, bias) = (weight(&mut b, "out.weight", &[4, 10]), weight(&mut b, "out.bias", &[4]));
+        let turned = b.transpose(w, &[1, 0]);
+        let product = b.op("MatMul", &[h, turned], Attributes::none());
+        let h = b.add(product, bias);
+        let tied = b.transpose(table, &[1, 0]);
+        let y = b.op("MatMul", &[h, tied], Attributes::none());
+        b.output(y, "y");
+        Model { graph: b.finish(), opsets: [(String::new(), 18)].into(), ir_version: 8, ..Model::default() }
+    }
+
+    #[test]
+    fn the_operator_that_reads_a_parameter_tells_its_law() {
+        let prepared = prepare(&Analysis::of(&model())).unwrap();
+        let reader = Reader::new(&prepared);
+        let root = |fan: f64| Some(Law::Uniform(1.0 / fan.sqrt()));
+        let cases = [
+            ("linear.w", "Linear", root(6.0)),
+            ("linear.b", "Linear", root(6.0)),
+            ("positions", FALLBACK, Some(Law::Normal(0.02))),
+            ("table", "Embedding", Some(Law::Normal(1.0))),
+            ("scale", FALLBACK, Some(Law::Fill(1.0))),
+            ("temperature", FALLBACK, None),
+            ("heads", "Linear", root(4.0)),
+            ("out.weight", "Linear", root(10.0)),
+            ("out.bias", "Linear", root(10.0)),
+        ];
+        let trainable = prepared.trainable();
+        for (name, class, expected) in cases {
+            assert!(trainable.contains(&name), "{name} of {trainable:?}");
+            assert_eq!(law(&reader, name), Chosen { class, law: expected }, "{name}");
+        }
+        assert_eq!(trainable.len(), cases.len());
     }
 }

@@ -83,7 +83,11 @@ pub fn shown(model: &Model, values: &[ValueId]) -> Result<Model, TrainingError> 
 }
 
 fn sources(graph: &Graph) -> impl Iterator<Item = ValueId> {
-    graph.inputs().iter().copied().chain(graph.initializers().map(|(id, ..)| id).filter(|id| !graph.inputs().contains(id)))
+    graph
+        .inputs()
+        .iter()
+        .copied()
+        .chain(graph.initializers().map(|(id, ..)| id).filter(|id| !graph.inputs().contains(id)))
 }
 
 fn made(graph: &Graph) -> impl Iterator<Item = ValueId> {

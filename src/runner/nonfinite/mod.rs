@@ -135,11 +135,10 @@ pub(super) fn wrong(engine: &dyn Engine, phase: &Phase, loss: f64) -> Result<Opt
 
 fn is_finite(tensor: &Tensor) -> bool {
     match tensor.dtype() {
-        DType::F32 => {
-            tensor.aligned().chunks_exact(4).all(|bytes| {
-                f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).is_finite()
-            })
-        }
+        DType::F32 => tensor
+            .aligned()
+            .chunks_exact(4)
+            .all(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).is_finite()),
         dtype if dtype.is_float() => tensor.to_f64s().is_none_or(|values| values.iter().all(|value| value.is_finite())),
         _ => true,
     }
