@@ -118,7 +118,7 @@ fn every_policy_goes_on_as_if_it_had_never_stopped() {
             json(vec![
                 ("every", 3.into()),
                 ("window", 2.into()),
-                ("bootstrap", 0.0.into()),
+                ("bootstrap", 0.01.into()),
                 ("tolerance", 5.0.into()),
                 ("samples", 16.into()),
             ]),

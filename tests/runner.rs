@@ -38,3 +38,5 @@ mod runs;
 mod screen;
 mod sizes;
 mod stages;
+mod survival;
+mod trainer;

@@ -226,6 +226,28 @@ impl Job {
         Ok(job)
     }
 
+    /// Returns a job with defaults for the rest; a loss and an optimizer are missing where the model carries none. Paths
+    /// are those of this process.
+    pub fn new(model: impl Into<PathBuf>, data: DataSection, run: RunSection) -> Job {
+        Job {
+            model: model.into(),
+            output: None,
+            stage: None,
+            dropout: Dropout::default(),
+            data,
+            loss: None,
+            losses: Vec::new(),
+            optimizer: None,
+            schedule: None,
+            eval: Evaluation::default(),
+            freeze: PlanOptions::default(),
+            init: None,
+            ema: None,
+            checkpoint: CheckpointSection::default(),
+            run,
+        }
+    }
+
     /// Returns what is minimized: the loss, or the sum of the losses.
     pub fn objective(&self) -> Option<LossSpec> {
         let sum = (!self.losses.is_empty()).then(|| LossSpec::sum(self.losses.clone()));

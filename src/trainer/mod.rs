@@ -7,6 +7,7 @@
 //! What this module does not do: draw on a terminal, or catch signals.
 
 mod changes;
+mod engine;
 mod error;
 mod feeds;
 pub mod files;
@@ -18,6 +19,7 @@ mod prospects;
 mod running;
 pub mod sizes;
 
+pub use engine::engine;
 pub use error::TrainerError;
 pub use folder::Start;
 pub use running::Running;

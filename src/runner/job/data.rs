@@ -65,6 +65,26 @@ pub enum SamplerKind {
 }
 
 impl DataSection {
+    /// Returns the data of model inputs with the columns that they read, a target and a batch size; in random order. Files
+    /// are missing: data in memory take their place, or they are named.
+    pub fn new<'a>(inputs: impl IntoIterator<Item = (&'a str, &'a str)>, target: &str, batch: usize) -> DataSection {
+        DataSection {
+            train: PathBuf::new(),
+            eval: None,
+            inputs: inputs.into_iter().map(|(input, column)| (input.to_string(), column.to_string())).collect(),
+            target: Some(Targets::One(target.into())),
+            batch,
+            seed: 0,
+            shuffle: true,
+            sampler: None,
+            weights: None,
+            last_batch: LastBatch::Keep,
+            workers: None,
+            prefetch: None,
+            format: None,
+        }
+    }
+
     /// Returns how the files are read.
     pub fn options(&self) -> DataOptions {
         DataOptions { format: self.format.clone() }
