@@ -240,7 +240,7 @@ fn guarded(rollback: Option<freeze_plan::plan::Rollback>) -> Job {
     let options = serde_json::json!({"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4});
     let rows = BatchOptions { size: 8, seed: 3, sampler: Sampler::Shuffle, last_batch: LastBatch::Drop };
     let mut job = Job::of("digits/model.onnx", "parity/digits.npz", ["images", "labels"], rows, options);
-    job.schedule = Schedule::Step { step_epochs: 2, gamma: 1e-3, warmup_steps: 0 };
+    job.schedule = Schedule::step(2, 1e-3);
     job.options = PlanOptions { rollback, on_return: OnReturn::Reset, ..PlanOptions::of("none") };
     job.epochs = 6;
     job
@@ -404,7 +404,7 @@ fn rates_of_units_are_followed_from_step_to_step_as_in_pytorch() {
 fn a_policy_that_anneals_leaves_no_room_for_a_schedule() {
     let mut job = mlp("sgd");
     job.options = PlanOptions::of("freezeout");
-    job.schedule = Schedule::Cosine { lr_min: 0.0, warmup_steps: 0 };
+    job.schedule = Schedule::cosine(0.0, 0);
     let ran = job.run(&mut onnxruntime());
     assert_eq!(ran.steps().len(), 0);
     let error = ran.result.unwrap_err();

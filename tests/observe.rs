@@ -110,6 +110,7 @@ impl Job {
             freezing: Freezing::with(&plan, &planner, &options),
             objective: Objective::Own(Own { loss: &self.loss, output: None, optimizer: &self.optimizer }),
             schedule: &Schedule::default(),
+            evaluation: &Default::default(),
             train: &batches,
             eval: None,
             loading: None,
@@ -119,6 +120,8 @@ impl Job {
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: self.accumulate,
+            nonfinite: Default::default(),
+            ema: None,
         };
         train(engine, &setup, &mut |_| {}, &AtomicBool::new(false)).unwrap()
     }
@@ -468,6 +471,7 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
         freezing: Freezing::with(&plan, &planner, &options),
         objective: Objective::Stage { stage: &stage, lr: None },
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: None,
         loading: None,
@@ -477,6 +481,8 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
         recompute: &Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let outcome = train(&mut onnxruntime(), &setup, &mut |_| {}, &AtomicBool::new(false));
     outcome.map(|outcome| outcome.history).map_err(|error| error.to_string())

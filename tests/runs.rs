@@ -10,8 +10,8 @@ use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback, Signal};
 use freeze_plan::planner::{Analysis, Basis, Request};
 use freeze_plan::runner::{
-    BindingId, BufferId, Checkpoints, Engine, EngineError, EngineInfo, Freezing, Outcome, RunError, RunEvent, Schedule,
-    SessionId, Setup, Target, train,
+    BindingId, BufferId, Checkpoints, Ema, Engine, EngineError, EngineInfo, Evaluation, Freezing, Nonfinite, Outcome,
+    RunError, RunEvent, Schedule, SessionId, Setup, Target, train,
 };
 use freeze_plan::training::{Objective, Own, Prepared, Recompute, names, prepare, target_fact};
 use std::collections::HashMap;
@@ -26,9 +26,12 @@ pub struct Job {
     pub loss: LossSpec,
     pub optimizer: OptimizerSpec,
     pub schedule: Schedule,
+    pub evaluation: Evaluation,
     pub options: PlanOptions,
     pub epochs: usize,
     pub accumulate: usize,
+    pub nonfinite: Nonfinite,
+    pub ema: Option<Ema>,
     pub train: Batches,
     pub eval: bool,
     pub checkpoints: Option<Checkpoints>,
@@ -99,9 +102,12 @@ impl Job {
             loss,
             optimizer: serde_json::from_value(optimizer).unwrap(),
             schedule: Schedule::default(),
+            evaluation: Evaluation::default(),
             options: PlanOptions::of("none"),
             epochs: 2,
             accumulate: 1,
+            nonfinite: Nonfinite::default(),
+            ema: None,
             train,
             eval: true,
             checkpoints: None,
@@ -154,6 +160,7 @@ impl Job {
             freezing,
             objective: Objective::Own(Own { loss: &self.loss, output: None, optimizer: &self.optimizer }),
             schedule: &self.schedule,
+            evaluation: &self.evaluation,
             train: &self.train,
             eval: self.eval.then_some(&self.train),
             loading: None,
@@ -163,6 +170,8 @@ impl Job {
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: self.accumulate,
+            nonfinite: self.nonfinite,
+            ema: self.ema,
         };
         let stop = AtomicBool::new(false);
         let mut events = Vec::new();

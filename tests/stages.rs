@@ -85,6 +85,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Stage { stage: &stage, lr: None },
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
         loading: None,
@@ -94,6 +95,8 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let (mut losses, mut rates) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

@@ -95,12 +95,15 @@ pub fn run(args: &Args) -> CommandResult {
         train: &train_data,
         eval: eval_data.as_ref(),
         loading: job.data.loading(),
+        evaluation: &job.eval,
         checkpoints: None,
         resume: None,
         seed: job.run.seed,
         recompute: &job.run.recompute,
         log_every: 1,
         accumulate: job.run.accumulate as usize,
+        nonfinite: job.run.nonfinite(),
+        ema: job.ema,
     };
     setup.check()?;
     if args.dry_run {

@@ -9,6 +9,7 @@ use super::save::{self, OBSERVER};
 use super::state::Snapshot;
 use super::train::RunError;
 use crate::checkpoint::{Checkpoint, Tensors};
+use crate::metrics::{Better, Metric};
 use crate::plan::{History, Rollback, Segment};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,6 +67,11 @@ impl Guard {
     pub(super) fn watches(&self, phases: &Phases, segment: &Segment) -> bool {
         let freezes = || segment.frozen.iter().any(|name| !phases.held().contains(name));
         self.rollback.is_some() && self.armed.is_none() && phases.has_trained() && freezes()
+    }
+
+    /// Returns true while a freeze is watched.
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.is_some()
     }
 
     /// Returns the metric that is watched, of those of an evaluation.
@@ -156,9 +162,10 @@ impl Guard {
     }
 }
 
-/// Returns how much worse a metric became: of a loss less is better, of all others more.
+/// Returns how much worse a metric became.
 fn worse(metric: &str, before: f64, after: f64) -> f64 {
-    if metric.contains("loss") { after - before } else { before - after }
+    let better = Metric::parse(metric).ok().and_then(|metric| metric.better()).unwrap_or(Better::More);
+    better.gain(before, after)
 }
 
 impl Armed {
@@ -181,8 +188,8 @@ mod tests {
     use super::worse;
 
     #[test]
-    fn worse_is_more_of_a_loss_and_less_of_anything_else() {
-        let cases = [("loss", 1.0, 1.5, 0.5), ("accuracy", 0.9, 0.8, 0.1), ("accuracy", 0.8, 0.9, -0.1)];
+    fn worse_is_what_the_metric_says() {
+        let cases = [("loss", 1.0, 1.5, 0.5), ("accuracy", 0.9, 0.8, 0.1), ("mae", 0.8, 0.9, 0.1)];
         for (metric, before, after, expected) in cases {
             assert!((worse(metric, before, after) - expected).abs() < 1e-12, "{metric} {before} {after}");
         }

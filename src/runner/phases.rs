@@ -62,6 +62,11 @@ impl Phases {
         &mut self.open.as_mut().expect("invariant: a segment is entered before its steps").phase
     }
 
+    /// Returns the step and the phase that train.
+    pub(super) fn open_step(&self) -> Option<(&TrainStep, &Phase)> {
+        self.open.as_ref().map(|open| (&open.step, &open.phase))
+    }
+
     /// Takes the phase that trains out; [`Phases::put`] brings it back.
     pub(super) fn take(&mut self) -> Option<Open> {
         self.open.take()

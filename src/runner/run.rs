@@ -1,24 +1,28 @@
 //! A run in progress: epochs, steps, phases, and what each reports.
 
+use super::ema::Averager;
 use super::engine::Engine;
 use super::evaluator::Evaluator;
 use super::event::RunEvent;
 use super::guard::{Before, Guard, Verdict};
+use super::improvement::{Stall, best, stops};
 use super::initial::initialized;
-use super::metrics::peak_bytes;
+use super::memory::peak_bytes;
+use super::nonfinite::{Bad, Kept, Watch, wrong};
 use super::observe::Observer;
 use super::pace::Pace;
 use super::phase::Share;
 use super::phases::Phases;
 use super::rates::UnitRates;
-use super::schedule::{Schedule, lr_at};
+use super::schedule::lr_at;
 use super::state::State;
 use super::train::{RunError, Setup};
 use crate::data::{Loader, Loading};
+use crate::metrics::Results;
 use crate::plan::{EpochRecord, FreezePlan, History, Observation, Point, Segment, segments};
-use crate::training::{Prepared, Recompute};
+use crate::training::{Prepared, Recompute, names};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -35,7 +39,9 @@ pub struct Run<'a> {
     loader: Loader,
     eval_loader: Option<Loader>,
     /// The step after which the state was last evaluated, with what that gave.
-    pub(super) evaluated: Option<(usize, BTreeMap<String, f64>)>,
+    pub(super) evaluated: Option<(usize, Results)>,
+    /// Metrics that are not defined and were said to be so.
+    undefined: BTreeSet<String>,
     /// Where the run stands.
     pub(super) place: Place,
     /// The plan as far as it is known.
@@ -53,6 +59,10 @@ pub struct Run<'a> {
     pub(super) delay: usize,
     /// Steps that the last checkpoint holds.
     pub(super) last_saved: Option<usize>,
+    pub(super) watch: Watch,
+    /// Whether the run stands within the steps of an epoch that one frozen set trains.
+    pub(super) within: bool,
+    averager: Option<Averager>,
 }
 
 /// How far a run is, and sums since the start of the epoch and of the interval.
@@ -116,7 +126,9 @@ impl<'a> Run<'a> {
             report(RunEvent::Warning { message });
         }
         let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
-        let state = State::new(engine, &prepared)?;
+        let evaluator = evaluator.averaged(setup.ema.is_some_and(|ema| ema.evaluate));
+        let mut state = State::new(engine, &prepared)?;
+        let averager = setup.ema.map(|ema| Averager::new(engine, ema, &prepared, &mut state)).transpose()?;
         let rates = UnitRates::new(setup, &prepared)?;
         let observer = Observer::new(engine, setup, &prepared, &state)?;
         let segments = segments(&plan);
@@ -145,6 +157,7 @@ impl<'a> Run<'a> {
             loader,
             eval_loader,
             evaluated,
+            undefined: BTreeSet::new(),
             place,
             plan,
             segments,
@@ -156,6 +169,9 @@ impl<'a> Run<'a> {
             pace: None,
             delay,
             last_saved: None,
+            watch: Watch::default(),
+            within: false,
+            averager,
         };
         if let Some(checkpoint) = setup.resume {
             run.restore(engine, checkpoint)?;
@@ -169,8 +185,12 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Returns what comes next: the rest of the segment that the run stands in; `None` at the end.
+    /// Returns what comes next: the rest of the segment that the run stands in; `None` at the end, also where it is
+    /// early.
     pub fn next_segment(&self) -> Option<Segment> {
+        if self.stall().is_some() {
+            return None;
+        }
         let at = self.place.at;
         let next = self.segments.partition_point(|segment| segment.start() <= at);
         let segment = self.segments.get(next.checked_sub(1)?)?;
@@ -235,14 +255,28 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Those of the engine.
     pub fn evaluate(&mut self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
-        let Some(loader) = &self.eval_loader else { return Ok(BTreeMap::new()) };
-        if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.place.started) {
-            return Ok(metrics.clone());
+        Ok(self.results(engine)?.scalars)
+    }
+
+    fn results(&mut self, engine: &mut dyn Engine) -> Result<Results, RunError> {
+        let Some(loader) = &self.eval_loader else { return Ok(Results::default()) };
+        if let Some((_, results)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.place.started) {
+            return Ok(results.clone());
         }
-        let objective = &self.setup.objective;
-        let metrics = self.evaluator.run(engine, &self.state, loader, objective.metrics(), objective.is_sum())?;
-        self.evaluated = Some((self.place.started, metrics.clone()));
-        Ok(metrics)
+        let compared = names::target(self.setup.objective.metrics().target.as_deref());
+        let results = self.evaluator.run(engine, &self.state, loader, self.setup.metrics()?, &compared)?;
+        self.evaluated = Some((self.place.started, results.clone()));
+        Ok(results)
+    }
+
+    /// Returns why the run ends before its last epoch, where it does.
+    fn stall(&self) -> Option<Stall> {
+        stops(&self.history, self.setup.evaluation.early_stopping.as_ref()?)
+    }
+
+    /// Forgets the last evaluation: the state is not what it was.
+    pub(super) fn evaluated_is_stale(&mut self) {
+        self.evaluated = None;
     }
 
     fn epoch(
@@ -257,6 +291,7 @@ impl<'a> Run<'a> {
         if from == 0 {
             (self.place.loss, self.place.samples, self.place.seconds, self.place.wait) = (0.0, 0, 0.0, 0.0);
         }
+        self.keep_start(engine)?;
         let count = self.setup.steps_per_epoch();
         let end = until.unwrap_or(count).min(count);
         for number in from..end {
@@ -275,6 +310,7 @@ impl<'a> Run<'a> {
                 self.observe(engine, report)?;
                 number + 1 < count && self.replan(report)?
             };
+            self.within = !replanned && number + 1 < end;
             if stopped && number + 1 < count {
                 self.checkpoint(engine, epoch, false, true, report)?;
                 return Ok(Flow::Stopped);
@@ -286,6 +322,7 @@ impl<'a> Run<'a> {
                 return Ok(Flow::Replanned);
             }
         }
+        self.within = false;
         if end < count {
             return Ok(Flow::Done);
         }
@@ -301,10 +338,21 @@ impl<'a> Run<'a> {
         stops: bool,
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Flow, RunError> {
-        let metrics = finite(self.evaluate(engine)?);
+        let epochs = self.plan.epochs.len();
+        let evaluated = self.setup.evaluation.is_due(epoch, epochs) || self.guard.is_armed();
+        let results = if evaluated { self.results(engine)? } else { Results::default() };
+        let Results { scalars, per_class, confusion, undefined } = results;
+        let metrics = finite(scalars);
+        for (metric, reason) in &undefined {
+            if self.undefined.insert(metric.clone()) {
+                let message = format!("the eval metric {metric} is not defined after epoch {epoch}: {reason}");
+                report(RunEvent::Warning { message });
+            }
+        }
         let Place { loss, samples, seconds, wait, .. } = self.place;
         let train_loss = loss / samples.max(1) as f64;
         let mut record = EpochRecord::default();
+        record.evaluated = evaluated && self.setup.eval.is_some();
         record.metrics.extend(metrics.clone());
         record.metrics.insert("train_loss".into(), train_loss);
         self.history.epochs.push(record);
@@ -312,6 +360,9 @@ impl<'a> Run<'a> {
             epoch,
             train_loss,
             metrics: metrics.clone(),
+            per_class,
+            confusion,
+            undefined,
             seconds,
             samples_per_second: samples as f64 / seconds,
             wait_seconds: wait,
@@ -330,6 +381,13 @@ impl<'a> Run<'a> {
             }
             self.decide_again()?;
             self.checkpoint(engine, self.last_epoch(), false, stops, report)?;
+            return Ok(Flow::Replanned);
+        }
+        if let Some(Stall { best, evaluations }) = self.stall().filter(|_| epoch < epochs) {
+            let (best_epoch, best) = best.unzip();
+            let metric = self.setup.evaluation.early_stopping.as_ref().map(|early| early.metric.name());
+            report(RunEvent::EarlyStop { epoch, metric: metric.unwrap_or_default(), best_epoch, best, evaluations });
+            self.checkpoint(engine, epoch, self.is_best(), stops, report)?;
             return Ok(Flow::Replanned);
         }
         let adaptive = self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive());
@@ -353,14 +411,18 @@ impl<'a> Run<'a> {
         let indices = first..(first + setup.accumulate.max(1)).min(batches);
         let (steps, epochs) = (setup.steps_per_epoch() as u64, self.plan.epochs.len() as u64);
         let at = self.place.started as u64;
-        let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, steps * epochs, steps));
+        let lr = setup
+            .objective
+            .lr()
+            .map(|base| lr_at(setup.schedule, base, at, steps * epochs, steps, &self.history.epochs));
         let scales =
             self.rates.scales(setup, &self.plan, &self.history, self.delay, self.place.at, self.place.started)?;
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, rates, loader, .. } = self;
+        let Run { phases, state, observer, rates, loader, averager, watch, .. } = self;
         let phase = phases.current();
+        let kept = Kept::of(engine, phase)?;
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
             let (batch, waited) = loader.take(epoch as u64, index);
@@ -371,8 +433,9 @@ impl<'a> Run<'a> {
             let clock = Instant::now();
             let own = phase.backward(engine, (epoch - 1) * batches + index + 1, &batch, share)?;
             seconds += clock.elapsed().as_secs_f64();
-            if !own.is_finite() {
-                return Err(RunError::NotFinite { loss: own, epoch, step: self.place.started, lr });
+            if let Some(gradient) = wrong(engine, phase, own)? {
+                let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };
+                return self.nonfinite(engine, &bad, kept, report);
             }
             loss += own * weight;
         }
@@ -383,6 +446,10 @@ impl<'a> Run<'a> {
         let lr = phase.update(engine, lr, scales.as_ref())?;
         if let Some(observer) = observer {
             observer.after_update(engine, state)?;
+        }
+        watch.good();
+        if let Some(averager) = averager {
+            averager.step(engine, state, self.place.started)?;
         }
         seconds += clock.elapsed().as_secs_f64();
         let place = &mut self.place;
@@ -459,10 +526,10 @@ impl<'a> Run<'a> {
         every.is_some_and(|every| self.place.started.is_multiple_of(every.max(1)))
     }
 
-    /// Returns true where the epoch that ended last is the best one by the metric that says so.
+    /// Returns true where the epoch that ended last is the best one so far.
     fn is_best(&self) -> bool {
-        let metric = self.setup.checkpoints.as_ref().and_then(|checkpoints| checkpoints.best.as_deref());
-        metric.is_some_and(|metric| best_epoch(&self.history, metric) == Some(self.history.epochs.len()))
+        let found = self.setup.evaluation.chooses().and_then(|metric| best(&self.history, &metric));
+        found.is_some_and(|(epoch, _)| epoch == self.history.epochs.len())
     }
 
     pub(super) fn decide_again(&mut self) -> Result<(), RunError> {
@@ -479,28 +546,9 @@ impl Setup<'_> {
     pub fn steps_per_epoch(&self) -> usize {
         self.train.len().div_ceil(self.accumulate.max(1))
     }
-
-    /// Returns true where the learning rate is the same in all steps but those of the warm-up.
-    pub(super) fn is_constant(&self) -> bool {
-        matches!(self.schedule, Schedule::Constant { .. })
-    }
 }
 
 /// Leaves out what JSON cannot hold.
 fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     metrics.into_iter().filter(|(_, value)| value.is_finite()).collect()
-}
-
-/// Returns the number, from 1, of the first epoch whose metric is the best; `None` where no epoch has it.
-fn best_epoch(history: &History, metric: &str) -> Option<usize> {
-    let less = metric.contains("loss");
-    let mut best: Option<(usize, f64)> = None;
-    for (position, record) in history.epochs.iter().enumerate() {
-        let Some(value) = record.metrics.get(metric).copied() else { continue };
-        let better = |than: f64| if less { value < than } else { value > than };
-        if best.is_none_or(|(_, than)| better(than)) {
-            best = Some((position + 1, value));
-        }
-    }
-    best.map(|(epoch, _)| epoch)
 }

@@ -3,6 +3,7 @@
 use super::engine::Engine;
 use super::event::RunEvent;
 use super::guard::SavedGuard;
+use super::nonfinite::{SavedWatch, Watch};
 use super::observe::Memory;
 use super::pace::Pace;
 use super::phases::Resumed;
@@ -19,8 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Groups of tensors.
 pub(super) const VALUES: &str = "values";
 pub(super) const SLOTS: &str = "slots";
+const AVERAGES: &str = "averages";
 pub(super) const OBSERVER: &str = "observer";
 const BEFORE: &str = "before";
+const START: &str = "start";
 
 /// Everything of a run that is no tensor.
 #[derive(Serialize, Deserialize)]
@@ -34,6 +37,7 @@ struct Saved {
     phase: Option<Resumed>,
     guard: Option<SavedGuard>,
     observer: Option<serde_json::Value>,
+    watch: SavedWatch,
     /// What the steps took; a run goes on without it.
     pace: Option<serde_json::Value>,
     /// The plan that the run began with.
@@ -59,12 +63,16 @@ pub(super) fn group(groups: &mut BTreeMap<String, Tensors>, prefix: &str, snapsh
     let name = |group: &str| if prefix.is_empty() { group.to_string() } else { format!("{prefix}.{group}") };
     groups.insert(name(VALUES), snapshot.values);
     groups.insert(name(SLOTS), snapshot.slots);
+    if !snapshot.averages.is_empty() {
+        groups.insert(name(AVERAGES), snapshot.averages);
+    }
 }
 
 /// Takes the tensors of a snapshot out of a checkpoint.
 pub(super) fn snapshot(checkpoint: &Checkpoint, prefix: &str) -> Snapshot {
     let name = |group: &str| if prefix.is_empty() { group.to_string() } else { format!("{prefix}.{group}") };
-    Snapshot { values: checkpoint.group(&name(VALUES)), slots: checkpoint.group(&name(SLOTS)) }
+    let [values, slots, averages] = [VALUES, SLOTS, AVERAGES].map(|group| checkpoint.group(&name(group)));
+    Snapshot { values, slots, averages }
 }
 
 impl Run<'_> {
@@ -118,6 +126,7 @@ impl Run<'_> {
             phase: self.phases.resumed(),
             guard,
             observer,
+            watch: self.watch.saved(self.within, START, &mut groups),
             pace: self.pace.as_ref().and_then(|pace| serde_json::to_value(pace).ok()),
             began_with: self.began_with(),
             data: Shape::of(self.setup),
@@ -154,6 +163,7 @@ impl Run<'_> {
         }
         let observer = self.observer.as_ref();
         self.guard.restore(saved.guard, checkpoint, BEFORE, &self.rates, observer).map_err(unfit)?;
+        self.watch = Watch::of(saved.watch, checkpoint, START);
         self.pace = saved.pace.and_then(|pace| serde_json::from_value::<Pace>(pace).ok());
         (self.place, self.history, self.delay) = (saved.place, saved.history, saved.delay);
         self.rates.restore(saved.rates);

@@ -248,6 +248,14 @@ fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
                 count(*delay, "epoch")
             )
         }
+        RunEvent::EarlyStop { epoch, metric, best_epoch, best, evaluations } => {
+            let since = match (best_epoch, best) {
+                (Some(epoch), Some(best)) => format!(" since epoch {epoch} ({})", metric_value(metric, *best)),
+                _ => String::new(),
+            };
+            let times = count(usize::try_from(*evaluations).unwrap_or(usize::MAX), "evaluation");
+            format!("stopping early after epoch {epoch}: {metric} did not get better in {times}{since}")
+        }
         RunEvent::Ceiling(ceiling) => {
             let mut told: Vec<(Tone, String)> =
                 ceiling.sentences().into_iter().map(|sentence| (Tone::Plain, sentence)).collect();
