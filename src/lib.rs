@@ -16,7 +16,7 @@
 //!
 //! [`signals`] holds the numerics of adaptive freezing on plain data: how alike two sets of
 //! activations are (SVCCA, PWCCA, CKA, the similarity-preserving loss), how much gradients and
-//! weights change.
+//! weights change. With `runner`, `metrics` sums up what predictions are worth, from accuracy to perplexity.
 //!
 //! # Example
 //!
@@ -108,4 +108,6 @@ pub mod runner;
 pub mod signals;
 #[cfg(feature = "runner")]
 pub mod sinks;
+#[cfg(feature = "runner")]
+pub mod trainer;
 pub mod training;

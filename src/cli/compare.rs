@@ -1,6 +1,6 @@
 //! `freeze-plan compare MODEL`: schedules side by side.
 
-use super::failure::{CommandResult, Failure};
+use super::failure::{CommandResult, Failure, note};
 use super::frozen_units::FrozenUnitArgs;
 use super::model::{self, Loaded};
 use super::options::{Format, RoleArgs, ShapeArgs, word};
@@ -114,7 +114,7 @@ pub fn run(args: &Args) -> CommandResult {
         }
         match ahead.plan(&options, length, &sizes) {
             Ok(plan) => plans.push(compared(entry.name, &options, plan)?),
-            Err(failure) if failure.is_usage() => failure.note(&format!("; policy {} is left out", entry.name)),
+            Err(failure) if failure.is_usage() => note(&format!("{failure}; policy {} is left out", entry.name)),
             Err(failure) => return Err(failure),
         }
     }

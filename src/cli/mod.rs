@@ -1,13 +1,13 @@
 //! The command line: one file a command, nothing computed here.
 //!
 //! stdout is data, everything else goes to stderr. Exit codes: 0 done, 1 bad input, 2 usage,
-//! 3 model not supported, 4 a check failed, 70 a defect of this program, 130 stopped by Ctrl-C.
+//! 3 model not supported, 4 a check failed, 70 a defect of this program, 130 stopped by
+//! Ctrl-C and 143 by SIGTERM, both with a checkpoint.
 
 mod compare;
 mod completions;
 mod doctor;
 mod failure;
-mod feeds;
 mod frozen_units;
 mod graph;
 mod init;
@@ -23,7 +23,7 @@ mod printable;
 mod probe;
 mod progress;
 mod report;
-mod sizes;
+mod signals;
 mod train;
 mod tree;
 
@@ -76,7 +76,7 @@ enum Command {
 /// exit code.
 pub fn main() -> ExitCode {
     if let Some(failure) = misspelt(std::env::args().nth(1)) {
-        return failure.print();
+        return failure::print(&failure);
     }
     let cli = Cli::parse();
     quiet_tract();
@@ -135,6 +135,6 @@ fn dispatch(cli: Cli) -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        Err(failure) => failure.print(),
+        Err(failure) => failure::print(&failure),
     }
 }

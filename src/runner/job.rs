@@ -3,12 +3,14 @@
 //! Paths are relative to the folder of the job file, also those given with `--set`. A key that is
 //! unknown, missing, of another type or out of its range is an error that names it and its line.
 
+mod checkpoint;
 mod data;
 mod de;
 mod run;
 mod targets;
 mod tree;
 
+pub use checkpoint::{CheckpointSection, Export};
 pub use data::{DataSection, SamplerKind};
 pub use run::RunSection;
 pub use targets::Targets;
@@ -25,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 9] = ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "ema", "run"];
+const SECTIONS: [&str; 10] =
+    ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "ema", "checkpoint", "run"];
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +70,9 @@ pub struct Job {
     /// `[ema]`: averages of the parameters; none where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<Ema>,
+    /// `[checkpoint]`: how often the run is saved.
+    #[serde(default)]
+    pub checkpoint: CheckpointSection,
     /// `[run]`.
     pub run: RunSection,
 }
@@ -307,6 +313,7 @@ impl Job {
                 Some((keys.into_iter().find(|full| full.ends_with(key)).unwrap_or("freeze"), reason))
             })
             .or_else(|| self.data.problem())
+            .or_else(|| self.checkpoint.problem(self.eval.chooses().is_some()))
             .or(schedule)
             .or_else(|| self.eval.problem(evaluated))
             .or_else(|| zero("run.epochs", self.run.epochs))

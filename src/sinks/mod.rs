@@ -39,12 +39,14 @@ impl<S: Sink> Sink for &mut S {
 /// Several sinks with one clock.
 pub struct Sinks<'a> {
     clock: Instant,
+    /// Seconds that the run took before.
+    before: f64,
     sinks: Vec<Box<dyn Sink + 'a>>,
 }
 
 impl Default for Sinks<'_> {
     fn default() -> Self {
-        Sinks { clock: Instant::now(), sinks: Vec::new() }
+        Sinks { clock: Instant::now(), before: 0.0, sinks: Vec::new() }
     }
 }
 
@@ -52,6 +54,11 @@ impl<'a> Sinks<'a> {
     /// Returns no sinks; the time of events counts from now on.
     pub fn new() -> Sinks<'a> {
         Sinks::default()
+    }
+
+    /// Counts the time of events from so many seconds on: those that a run took before it was stopped.
+    pub fn after(&mut self, seconds: f64) {
+        self.before = seconds;
     }
 
     /// Adds a sink.
@@ -63,7 +70,7 @@ impl<'a> Sinks<'a> {
     pub fn take(&mut self, event: RunEvent) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            let timed = Timed { event, time: self.clock.elapsed().as_secs_f64() };
+            let timed = Timed { event, time: self.before + self.clock.elapsed().as_secs_f64() };
             self.sinks.retain_mut(|sink| match sink.take(&timed) {
                 Ok(()) => true,
                 Err(error) => {

@@ -1,8 +1,7 @@
 //! The settings of the job, each with what made it so.
 
-use super::super::failure::Failure;
+use super::super::failure::{Failure, note};
 use super::super::model::{self, Loaded};
-use super::super::sizes::Sizes;
 use super::columns::{described, matched};
 use super::{loss, optimizer};
 use crate::data::Dataset;
@@ -10,6 +9,7 @@ use crate::graph::{DType, Dim, Fact, Graph};
 use crate::losses::LossSpec;
 use crate::plan::{FreezePlan, PlanOptions, Run};
 use crate::report::plan_brief;
+use crate::trainer::sizes::Sizes;
 use crate::training::Dropout;
 use std::collections::BTreeMap;
 use toml::Value;
@@ -86,7 +86,7 @@ impl Draft {
         let staged = match loaded.file.training.is_empty() {
             true => None,
             false => model::staged(loaded, 1, Dropout::AsExported)
-                .map_err(|failure| failure.warn("the training information is not used"))
+                .map_err(|failure| eprintln!("warning: the training information is not used: {failure}"))
                 .ok(),
         };
         let inputs: Vec<(String, Fact)> = match &staged {
@@ -163,12 +163,12 @@ impl Draft {
         let planned = match (&staged, &how) {
             (Some(staged), _) => staged.plan(loaded, &options, length, &sizes)?,
             (None, How::Own { optimizer, .. }) => {
-                model::plan(loaded, &options, length, model::slots(loaded, &optimizer.spec)?, &sizes)?
+                model::plan(loaded, &options, length, model::slots(loaded, &optimizer.spec, &mut note)?, &sizes)?
             }
             _ => {
                 let spec = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.optimizer.clone());
                 let spec = spec.unwrap_or_else(|| optimizer::choice(graph).spec);
-                model::plan(loaded, &options, length, model::slots(loaded, &spec)?, &sizes)?
+                model::plan(loaded, &options, length, model::slots(loaded, &spec, &mut note)?, &sizes)?
             }
         };
         draft.freeze(&planned.plan);
