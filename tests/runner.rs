@@ -19,6 +19,7 @@ mod graphs;
 mod help;
 mod hostile;
 mod init;
+mod initial;
 mod layering;
 mod loader;
 mod metrics;
