@@ -80,7 +80,12 @@ mod tests {
         let (ints, floats) = (DType::I64, DType::F32);
         type Columns<'a> = &'a [(&'a str, DType, &'a [usize])];
         type Case<'a> = (&'a [(String, Fact)], Columns<'a>, &'a [(&'a str, &'a str)]);
-        let cases: [Case; 5] = [
+        let cases: [Case; 6] = [
+            (
+                &[input("a", floats, &[3]), input("b", floats, &[3])],
+                &[("b", floats, &[4, 3]), ("other", floats, &[4, 3])],
+                &[("a", "other"), ("b", "b")],
+            ),
             (
                 &[input("x", floats, &[1, 8, 8])],
                 &[("labels", ints, &[4]), ("images", floats, &[4, 1, 8, 8])],

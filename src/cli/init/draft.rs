@@ -247,7 +247,8 @@ impl Draft {
         let schedule = |warmup_steps: usize| {
             let mut keys = vec![key("kind", "cosine")];
             keys.extend((warmup_steps > 0).then(|| key("warmup_steps", warmup_steps as i64)));
-            let comments = vec!["Also constant, linear and step.".into()];
+            let comments =
+                vec!["Also constant, step, multistep, one-cycle, polynomial, exponential, linear and plateau.".into()];
             Section { name: "schedule", keys, comments, ..Section::default() }
         };
         match how {

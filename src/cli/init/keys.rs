@@ -1,7 +1,7 @@
 //! What the keys of a job mean, for the comments of a job file.
 
 /// The order of the sections.
-pub const SECTIONS: [&str; 6] = ["data", "loss", "optimizer", "schedule", "freeze", "run"];
+pub const SECTIONS: [&str; 7] = ["data", "loss", "optimizer", "schedule", "eval", "freeze", "run"];
 
 /// What a key with a default means.
 pub const ABOUT: &[(&str, &str)] = &[
@@ -11,6 +11,8 @@ pub const ABOUT: &[(&str, &str)] = &[
     ("data.last_batch", "rows that do not fill a batch: \"drop\" leaves them out, \"pad\" fills up with ignored ones"),
     ("schedule.lr_min", "the rate at the end"),
     ("schedule.warmup_steps", "steps over which the rate rises"),
+    ("schedule.per", "\"epoch\": the rate is the same throughout an epoch"),
+    ("eval.every", "epochs between two evaluations"),
     ("freeze.arithmetic", "\"exact\" computes with fractions instead of as Composer"),
     ("freeze.unit", "what freezes as one: leaf, composer, block or parameter"),
     ("freeze.freeze", "patterns of units or parameters that never train"),
@@ -25,6 +27,8 @@ pub const ABOUT: &[(&str, &str)] = &[
     ("run.recompute", "\"auto\" or patterns of modules: compute activations again instead of keeping them"),
     ("run.accumulate", "batches of one step"),
     ("run.log_every", "steps between two events of a step"),
+    ("run.nonfinite", "after a loss or gradient that is no number: \"stop\", \"skip\" the step or \"rollback\""),
+    ("run.nonfinite_limit", "such steps in a row that stop the run all the same"),
     ("run.ceiling_steps", "steps measured first, to tell what freezing can save; 0 for none"),
     ("run.seed", "seed of everything random but the order of rows"),
     ("run.tensorboard", "true writes event files to DIR/tensorboard"),
@@ -37,6 +41,9 @@ pub const OPTIONAL: &[(&str, &str, &str)] = &[
     ("data.workers", "2", "threads that make batches ahead"),
     ("optimizer.clip_norm", "1.0", "largest norm of all gradients together"),
     ("optimizer.decay_1d", "false", "no weight decay on biases and norms"),
+    ("eval.metrics", "[\"accuracy\"]", "metrics beside the loss"),
+    ("eval.best", "\"loss\"", "the metric that says which epoch is the best"),
+    ("eval.early_stopping", "{ metric = \"loss\", patience = 5 }", "ends the run when it does not get better"),
     ("freeze.rollback", "{ metric = \"loss\", drop = 0.01, delay = 1 }", "takes a bad freeze back"),
     ("run.threads", "4", "threads within one operator; all cores by default"),
 ];

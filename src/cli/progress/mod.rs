@@ -11,7 +11,7 @@ pub use text::metric;
 use super::printable::{line, lines};
 use crate::plan::FreezePlan;
 use crate::report::{plan_brief, plan_table};
-use crate::runner::{RunEvent, Timed};
+use crate::runner::{OnNonfinite, RunEvent, Timed};
 use crate::sinks::Sink;
 use console::Term;
 use live::Live;
@@ -255,6 +255,29 @@ fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
                 metric_value(metric, *before),
                 count(*delay, "epoch")
             )
+        }
+        RunEvent::Nonfinite { epoch, step, loss, gradient, action, in_a_row, cause, .. } => {
+            let what = match (loss, gradient) {
+                (Some(_), Some(name)) => format!("the gradient \"{name}\""),
+                _ => "the loss".to_string(),
+            };
+            let follows = match action {
+                OnNonfinite::Stop => "the run stops",
+                OnNonfinite::Skip => "the step is skipped",
+                OnNonfinite::Rollback => "the state goes back to the start of the epoch",
+            };
+            let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"));
+            let row = if *in_a_row > 1 { format!(" ({in_a_row} in a row)") } else { String::new() };
+            let text = format!("warning: epoch {epoch}, step {step}: {what} is not finite, {follows}{row}{cause}");
+            return vec![(Tone::Warning, text)];
+        }
+        RunEvent::EarlyStop { epoch, metric, best_epoch, best, evaluations } => {
+            let since = match (best_epoch, best) {
+                (Some(epoch), Some(best)) => format!(" since epoch {epoch} ({})", metric_value(metric, *best)),
+                _ => String::new(),
+            };
+            let times = count(usize::try_from(*evaluations).unwrap_or(usize::MAX), "evaluation");
+            format!("stopping early after epoch {epoch}: {metric} did not get better in {times}{since}")
         }
         RunEvent::Ceiling(ceiling) => {
             let mut told: Vec<(Tone, String)> =

@@ -55,7 +55,9 @@ impl Standing {
                 let named = |name: &str| metrics.get_key_value(name);
                 let first = || metrics.iter().find(|(name, _)| *name != "loss");
                 let shown = named("accuracy").or_else(first).or(named("loss"));
-                self.metric = shown.map(|(name, value)| (name.clone(), *value));
+                if let Some((name, value)) = shown {
+                    self.metric = Some((name.clone(), *value));
+                }
             }
             RunEvent::Resume { epoch, step, .. } => (self.epoch, self.step) = (*epoch, *step),
             RunEvent::Rollback { to_epoch, to_step, .. } => (self.epoch, self.step) = (*to_epoch, *to_step),
@@ -147,6 +149,9 @@ mod tests {
             confusion: Default::default(),
             undefined: Default::default(),
             seconds: 3.0,
+            per_class: BTreeMap::new(),
+            confusion: Vec::new(),
+            undefined: BTreeMap::new(),
             samples_per_second: 4.0,
             wait_seconds: 0.0,
             peak_bytes: 5,
