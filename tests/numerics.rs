@@ -143,6 +143,11 @@ fn the_first_tensor_that_is_not_finite_is_named() {
         let scores = b.add(logarithm, mask);
         b.op("Softmax", &[scores], Attributes::none().with("axis", -1))
     });
+    // Finite numbers whose sum is no float32 are not taken for the cause of the NaN behind them.
+    let large = around(|b, x| {
+        let large = b.scale(x, 5e37);
+        b.unary("Log", large)
+    });
     // A row with nothing but the mask: the Softmax is the first, not the mask.
     let all_masked = around(|b, x| {
         let mask = b.initializer("mask", Tensor::float_full(DType::F32, &[4], f64::NEG_INFINITY));
@@ -170,6 +175,7 @@ fn the_first_tensor_that_is_not_finite_is_named() {
         case("vanished", one(clean(), &exp), "the gradient \"first.weight.grad\"", value, Some("Exp"), Some("forward")),
         case("root", one(clean(), &root), "the gradient \"first.weight.grad\"", value, Some("Div"), Some("backward")),
         case("mask", one(clean(), &masked), "the loss is NaN", value, Some("Log"), Some("forward")),
+        case("large", one(clean(), &large), "the loss is NaN", value, Some("Log"), Some("forward")),
         case("all masked", one(clean(), &all_masked), "the loss is NaN", value, Some("Softmax"), Some("forward")),
         case("data", one(columns(&[0, 1], &[1]), &around(batch_norm)), "the loss is NaN", CauseKind::Input, None, None),
         case("parameter", one(clean(), &infinite), "the loss is NaN", CauseKind::Parameter, None, None),
