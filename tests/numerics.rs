@@ -311,6 +311,25 @@ fn a_rollback_goes_back_to_the_start_of_the_epoch_and_on_with_the_next_batch() {
 }
 
 #[test]
+fn a_rollback_after_a_freeze_goes_back_to_the_freeze() {
+    for mut engine in engines() {
+        let job = job(&[0, 1, 2, 3, 4], &[3], OnNonfinite::Rollback);
+        let first = |job: &Job| {
+            let units = job.basis(None).plan().unwrap().units.clone();
+            units.iter().position(|unit| unit.path == "first").unwrap()
+        };
+        let policy = ByStep { frozen: vec![(2, vec![first(&job)])], scale: None };
+        let ran = job.run_on(engine.as_mut(), Some(Box::new(policy)), &mut |_| {});
+        assert_eq!(ran.count(|event| matches!(event, RunEvent::Proof { .. })), 1, "what is frozen stays");
+        // Batches 0 and 1, then the freeze, then batch 4: those of 2 are taken back.
+        let without = self::job(&[0, 1, 4], &[], OnNonfinite::Stop);
+        let policy = ByStep { frozen: vec![(2, vec![first(&without)])], scale: None };
+        let without = without.run_on(engine.as_mut(), Some(Box::new(policy)), &mut |_| {});
+        assert!(ran.outcome().values == without.outcome().values && ran.outcome().slots == without.outcome().slots);
+    }
+}
+
+#[test]
 fn too_many_bad_steps_in_a_row_end_the_run() {
     for mut engine in engines() {
         let all: Vec<usize> = (0..12).collect();

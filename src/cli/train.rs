@@ -18,6 +18,7 @@ use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, Run, segments};
 use crate::planner::identify;
 use crate::report;
+use crate::runner::job::{InitSection, Weights};
 use crate::runner::{
     Checkpoints, Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed,
     check_ceiling, locate, train,
@@ -386,6 +387,16 @@ impl RunFolder {
                 let text = format!("the run would write {written} over {}, which it reads", input.display());
                 return Err(bad(text).hint("choose another folder with --set run.dir=DIR"));
             }
+        }
+        let inside = |path: &Path| match (folder.canonicalize(), path.canonicalize()) {
+            (Ok(folder), Ok(path)) => path.starts_with(folder),
+            _ => false,
+        };
+        if let Some(Weights::File(path)) = job.init.as_ref().map(InitSection::weights).filter(|_| folder.exists())
+            && inside(&path)
+        {
+            let text = format!("the run would replace {}, which it takes its weights from", path.display());
+            return Err(bad(text).hint("choose another folder with --set run.dir=DIR"));
         }
         if folder.join("events.jsonl").exists() && !args.overwrite {
             return Err(bad(format!("{} holds an earlier run", folder.display()))

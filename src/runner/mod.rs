@@ -51,7 +51,7 @@ pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId
 pub use event::{RunEvent, Timed};
 pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
-pub use nonfinite::{Cause, CauseKind, Nonfinite, OnNonfinite, Range};
+pub use nonfinite::{Cause, CauseKind, InputRange, Nonfinite, OnNonfinite};
 pub use onnxruntime::OnnxRuntime;
 pub use phase::{Phase, Share};
 pub use probe::EngineProbe;

@@ -12,7 +12,7 @@ use super::super::event::RunEvent;
 use super::super::phase::Feed;
 use super::super::run::Run;
 use super::super::train::RunError;
-use super::cause::{Cause, CauseKind, Range};
+use super::cause::{Cause, CauseKind, InputRange};
 use super::{Bad, is_finite};
 use crate::graph::{DType, Graph, Node, Origin, Tensor, ValueId};
 use crate::training::{finite, names};
@@ -74,7 +74,7 @@ impl Run<'_> {
         let mut cause = self.describe(graph, found, tensor);
         for (id, tensor) in shown.iter().zip(&tensors).skip(1) {
             let (min, max) = tensor.as_ref().map_or((None, None), range);
-            cause.inputs.push(Range { tensor: graph.value_name(*id).to_string(), min, max });
+            cause.inputs.push(InputRange { tensor: graph.value_name(*id).to_string(), min, max });
         }
         if cause.kind == CauseKind::Input {
             cause.column = setup.train.column(&cause.tensor).map(str::to_string);
