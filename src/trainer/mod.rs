@@ -33,7 +33,7 @@ use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, Run};
 use crate::planner::{Basis, identify};
-use crate::runner::job::Export;
+use crate::runner::job::{Export, InitSection, Weights};
 use crate::runner::{
     Ceiling, Checkpoints, Engine, Freezing, Gaps, Job, Outcome, RunEvent, Schedule, Setup, Timed, check_ceiling, train,
 };
@@ -182,7 +182,11 @@ impl Trainer {
     /// # Errors
     /// As it says.
     pub fn check_folder(&self, start: Start) -> Result<(), TrainerError> {
-        RunFolder::check(&self.job.run.dir, &self.reads, start)
+        let weights = match self.job.init.as_ref().map(InitSection::weights) {
+            Some(Weights::File(path)) => Some(path),
+            _ => None,
+        };
+        RunFolder::check(&self.job.run.dir, &self.reads, weights.as_deref(), start)
     }
 
     /// Returns the room on the disk that the run needs, in bytes, about: checkpoints and the trained model.
