@@ -1,30 +1,39 @@
 //! The data of a job as batches of what its graphs read.
 
 use super::failure::Failure;
-use crate::data::{self, BatchOptions, Batches, DataError, Dataset, Feed, LastBatch, Sampler, Wanted};
+use super::opened::Opened;
+use crate::data::{
+    self, BatchOptions, Batches, DataError, Dataset, Feed, Files, LastBatch, Sampler, Selection, Wanted, Wish,
+};
 use crate::error::{ErrorKind, nearest};
 use crate::losses::IGNORE_INDEX;
 use crate::runner::job::SamplerKind;
 use crate::runner::{Job, Targets};
 use crate::training::stage::Stage;
 use crate::training::{Objective, Own, Prepared, Target, names, targets};
-use std::path::Path;
 
 /// Reads a data file. Everything that does not fit the graphs is refused.
 pub fn batches(
     job: &Job,
     prepared: &Prepared,
     objective: &Objective<'_>,
-    path: &Path,
+    data: &Opened,
+    files: &Files,
     training: bool,
 ) -> Result<Batches, Failure> {
-    let wanted = match objective {
+    let (wanted, selections) = match objective {
         Objective::Own(own) => own_columns(job, prepared, own)?,
         Objective::Stage { stage, .. } => stage_columns(job, prepared, stage)?,
     };
-    let mut columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
-    columns.extend(job.data.weights.as_deref().filter(|_| training));
-    let dataset = Dataset::open(path, &job.data.options(), Some(&columns))?;
+    let weights = job.data.weights.as_deref().filter(|_| training).map(Selection::from);
+    let mut wishes: Vec<Wish<'_>> = selections
+        .iter()
+        .zip(&wanted)
+        .map(|(selection, wanted)| Wish { selection, dtype: wanted.fact.dtype })
+        .collect();
+    wishes.extend(weights.as_ref().map(|selection| Wish { selection, dtype: None }));
+    let dataset = data.dataset(job, files, training)?.derive(&job.data.options(), &wishes)?;
+    let path = dataset.path();
     let mut feeds = data::check(&dataset, &wanted).map_err(|error| named(error, prepared))?;
     for (input, classes, ignored) in labels(prepared, objective)? {
         let Some(feed) = feeds.iter_mut().find(|feed| feed.input == input) else { continue };
@@ -139,14 +148,15 @@ fn bad(text: String) -> Failure {
     Failure::new(ErrorKind::BadInput, text)
 }
 
-fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Wanted>, Failure> {
+fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<(Vec<Wanted>, Vec<Selection>), Failure> {
     let graph = &prepared.model.graph;
     let known = || graph.inputs().iter().map(|id| graph.value_name(*id)).collect::<Vec<_>>().join(", ");
-    let mut wanted: Vec<Wanted> = Vec::new();
+    let (mut wanted, mut selections) = (Vec::new(), Vec::new());
     for (input, column) in &job.data.inputs {
         let id = graph.find(input).filter(|id| graph.inputs().contains(id));
         let id = id.ok_or_else(|| bad(format!("data.inputs names \"{input}\", the model's inputs are {}", known())))?;
-        wanted.push(Wanted { column: column.clone(), input: input.clone(), fact: graph.fact(id).clone() });
+        wanted.push(Wanted { column: column.to_string(), input: input.clone(), fact: graph.fact(id).clone() });
+        selections.push(column.clone());
     }
     for id in graph.inputs() {
         let name = graph.value_name(*id);
@@ -157,8 +167,9 @@ fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Want
     let targets = targets(prepared, own.loss, own.output)?;
     for Target { input, name, fact, .. } in &targets {
         let column = job.data.target.as_ref().and_then(|columns| columns.column(name.as_deref()));
-        let column = column.ok_or_else(|| bad(no_column(job.data.target.as_ref(), name.as_deref())))?.to_string();
-        wanted.push(Wanted { column, input: input.clone(), fact: fact.clone() });
+        let column = column.ok_or_else(|| bad(no_column(job.data.target.as_ref(), name.as_deref())))?;
+        wanted.push(Wanted { column: column.to_string(), input: input.clone(), fact: fact.clone() });
+        selections.push(column.clone());
     }
     if let Some(Targets::Named(columns)) = &job.data.target
         && let Some(stranger) =
@@ -169,7 +180,7 @@ fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Want
     if targets.is_empty() && job.data.target.is_some() {
         return Err(bad("data.target is given, and no loss has a target".into()));
     }
-    Ok(wanted)
+    Ok((wanted, selections))
 }
 
 fn no_column(columns: Option<&Targets>, name: Option<&str>) -> String {
@@ -192,7 +203,7 @@ fn no_column(columns: Option<&Targets>, name: Option<&str>) -> String {
 }
 
 /// Inputs keep their names in the file; `target` is the column of the one that `inputs` leaves out.
-fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<Vec<Wanted>, Failure> {
+fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<(Vec<Wanted>, Vec<Selection>), Failure> {
     let graph = &prepared.model.graph;
     let ids = stage.inputs(graph);
     let in_file = |name: &str| match (&stage.target, name) {
@@ -217,11 +228,11 @@ fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<Vec<Wa
         }
         (_, [first, ..]) => return Err(bad(format!("the input \"{first}\" of a step has no column in data.inputs"))),
     }
-    let column = |name: &String| job.data.inputs.get(name).or(target).cloned().unwrap_or_default();
+    let column = |name: &String| job.data.inputs.get(name).or(target).expect("invariant: every input has a column");
     let wanted = ids.iter().zip(&known).map(|(id, name)| Wanted {
-        column: column(name),
+        column: column(name).to_string(),
         input: graph.value_name(*id).to_string(),
         fact: graph.fact(*id).clone(),
     });
-    Ok(wanted.collect())
+    Ok((wanted.collect(), known.iter().map(|name| column(name).clone()).collect()))
 }

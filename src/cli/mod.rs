@@ -10,6 +10,7 @@ mod feeds;
 mod frozen_units;
 mod graph;
 mod model;
+mod opened;
 mod operators;
 mod options;
 mod output;

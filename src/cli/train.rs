@@ -3,15 +3,15 @@
 use super::failure::{CommandResult, Failure};
 use super::feeds::batches;
 use super::model::Loaded;
+use super::opened::Opened;
 use super::options::RuntimeArgs;
 use super::printable::lines;
 use super::progress::{Progress, metric};
 use super::sizes::Sizes;
 use super::{STOPPED, model, output};
 use crate::artifacts;
-use crate::data::{Batches, Dataset, LastBatch};
+use crate::data::{Batches, Files};
 use crate::error::ErrorKind;
-use crate::graph::{Graph, ValueId};
 use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, Run, segments};
@@ -57,13 +57,14 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let mut job = Job::load(&args.job, &settings(args)?)?;
+    let data = Opened::of(&mut job)?;
     let mut sizes = Sizes { batch: Some(job.data.batch), shapes: Vec::new() };
     let options = job.freeze.clone();
     let roles = (options.parameter.as_slice(), options.buffer.as_slice());
     let mut loaded = model::load_as(&job.model, &sizes, args.runtime.runtime.as_deref(), roles)?;
-    sizes.shapes = shapes(&job, &loaded.analysis.model.graph);
+    sizes.shapes = data.shapes(&job, &loaded.analysis.model.graph);
     let sizes = sizes.that_fit(&loaded.analysis.model.graph);
-    let length = Run { epochs: job.run.epochs as usize, steps_per_epoch: steps(&job) };
+    let length = Run { epochs: job.run.epochs as usize, steps_per_epoch: data.steps(&job) };
     let loss = job.objective();
     let stage = stage(&args.job, &job, &loss, &loaded)?;
     let schedule = job.schedule.clone().unwrap_or_default();
@@ -78,7 +79,8 @@ pub fn run(args: &Args) -> CommandResult {
     let model::Planned { mut plan, basis } = planned;
     let planner = basis.planner()?;
     identify(&mut plan, &loaded.file);
-    let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", |loaded| fit(&job, &loss, loaded, &plan))?;
+    let fitted =
+        sizes.fixed_where_needed(&mut loaded, "of the data", |loaded| fit(&job, &data, &loss, loaded, &plan))?;
     let Fitted { prepared, stage, train: train_data, eval: eval_data } = fitted;
     let objective = objective(&job, &loss, stage.as_ref())?;
     if !args.dry_run {
@@ -168,36 +170,6 @@ fn settings(args: &Args) -> Result<Vec<String>, Failure> {
     Ok(settings)
 }
 
-/// Returns the shape of a batch of each input, from the columns of the training data; none where the
-/// model leaves no size open but the batch. What is wrong with the data is told later.
-fn shapes(job: &Job, graph: &Graph) -> Vec<(String, Vec<usize>)> {
-    let open = |id: &ValueId| match &graph.fact(*id).shape {
-        Some(shape) => shape.iter().skip(1).any(|dim| dim.known().is_none()),
-        None => true,
-    };
-    if !graph.inputs().iter().any(open) {
-        return Vec::new();
-    }
-    let columns: Vec<&str> = job.data.inputs.values().map(String::as_str).collect();
-    let Ok(data) = Dataset::open(&job.data.train, &job.data.options(), Some(&columns)) else { return Vec::new() };
-    let shape = |(input, column): (&String, &String)| {
-        Some((input.clone(), [&[job.data.batch], data.column(column).ok()?.shape.as_slice()].concat()))
-    };
-    job.data.inputs.iter().filter_map(shape).collect()
-}
-
-/// Returns the steps of an epoch; 0 where the data cannot tell. What is wrong with the data is told later.
-fn steps(job: &Job) -> usize {
-    let Some(column) = job.data.inputs.values().next() else { return 0 };
-    let Ok(data) = Dataset::open(&job.data.train, &job.data.options(), Some(&[column.as_str()])) else { return 0 };
-    let rows = data.rows();
-    let batches = match job.data.last_batch {
-        LastBatch::Keep | LastBatch::Pad => rows.div_ceil(job.data.batch),
-        LastBatch::Drop => rows / job.data.batch,
-    };
-    batches.div_ceil(usize::try_from(job.run.accumulate).unwrap_or(usize::MAX))
-}
-
 /// What a job trains, with its data.
 struct Fitted {
     prepared: Prepared,
@@ -207,7 +179,13 @@ struct Fitted {
 }
 
 /// Prepares the model and reads the data. What cannot be trained is refused.
-fn fit(job: &Job, loss: &Option<LossSpec>, loaded: &Loaded, plan: &FreezePlan) -> Result<Fitted, Failure> {
+fn fit(
+    job: &Job,
+    data: &Opened,
+    loss: &Option<LossSpec>,
+    loaded: &Loaded,
+    plan: &FreezePlan,
+) -> Result<Fitted, Failure> {
     let (prepared, stage) = match loss {
         Some(_) => (model::prepared(loaded, job.dropout)?, None),
         None => {
@@ -216,8 +194,9 @@ fn fit(job: &Job, loss: &Option<LossSpec>, loaded: &Loaded, plan: &FreezePlan) -
         }
     };
     let objective = objective(job, loss, stage.as_ref())?;
-    let train = batches(job, &prepared, &objective, &job.data.train, true)?;
-    let eval = job.data.eval.as_ref().map(|path| batches(job, &prepared, &objective, path, false)).transpose()?;
+    let batches = |files, training| batches(job, &prepared, &objective, data, files, training);
+    let train = batches(&job.data.train, true)?;
+    let eval = job.data.eval.as_ref().map(|files| batches(files, false)).transpose()?;
     try_graphs(job, &prepared, &objective, plan)?;
     Ok(Fitted { prepared, stage, train, eval })
 }
@@ -376,9 +355,9 @@ impl RunFolder {
         let folder = &job.run.dir;
         let bad = |text: String| Failure::new(ErrorKind::BadInput, text);
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        let data = [Some(&job.model), Some(&job.data.train), job.data.eval.as_ref(), Some(&args.job)];
-        for input in data.into_iter().flatten() {
-            if let Some(written) = WRITTEN.iter().find(|name| same(&folder.join(name), input)) {
+        let data = std::iter::once(&job.data.train).chain(&job.data.eval).flat_map(Files::found);
+        for input in data.chain([job.model.clone(), args.job.clone()]) {
+            if let Some(written) = WRITTEN.iter().find(|name| same(&folder.join(name), &input)) {
                 let text = format!("the run would write {written} over {}, which it reads", input.display());
                 return Err(bad(text).hint("choose another folder with --set run.dir=DIR"));
             }
