@@ -112,6 +112,18 @@ impl Batches {
         }
     }
 
+    /// Returns the samples of batch `index` (from 0) of an epoch; none where there is no such batch.
+    pub fn samples(&self, epoch: u64, index: usize) -> Vec<Sample> {
+        let (start, order) = (index.saturating_mul(self.0.options.size), self.order(epoch));
+        order.iter().skip(start).take(self.rows_of(index)).copied().collect()
+    }
+
+    /// Returns the name of the column that an input is fed from.
+    pub fn column(&self, input: &str) -> Option<&str> {
+        let feed = self.0.feeds.iter().find(|feed| feed.input == input)?;
+        feed.source.columns().get(feed.column).map(|column| column.name.as_str())
+    }
+
     /// Returns batch `index` (from 0) of the rows in the order of the file, with nothing random.
     ///
     /// # Errors

@@ -103,19 +103,20 @@ impl DataSection {
         }
     }
 
-    /// Opens the training data with all columns that are read, and completes the section with what evaluation and later
-    /// use need to know of them: the classes of texts, means and deviations. Returns what was found, to be told.
+    /// Opens the training data with all columns that are read, or takes the given ones, and completes the section with
+    /// what evaluation and later use need to know of them: the classes of texts, means and deviations. Returns what was
+    /// found, to be told.
     ///
     /// # Errors
     /// A file cannot be read, or a column that is normalised is not there or holds no finite numbers.
-    pub fn open(&mut self) -> Result<(Dataset, Vec<String>), DataError> {
+    pub fn open(&mut self, given: Option<Dataset>) -> Result<(Dataset, Vec<String>), DataError> {
         let mut options = self.options();
         let targets = self.target.iter().flat_map(Targets::columns).flat_map(Selection::patterns);
         for name in targets {
             options.classes.entry(name.clone()).or_default();
         }
-        let names = self.columns(true);
-        let dataset = Dataset::open_files(&self.train, &options, Some(&names))?;
+        let open = || Dataset::open_files(&self.train, &options, Some(&self.columns(true)));
+        let dataset = given.map_or_else(open, Ok)?;
         let notes = dataset.learn(&mut options)?;
         (self.classes, self.normalize) = (options.classes, options.normalize);
         Ok((dataset, notes))
