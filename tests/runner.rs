@@ -10,6 +10,7 @@ mod cli;
 mod companions;
 mod compare;
 mod costs;
+mod data_formats;
 mod dropout;
 mod engines;
 mod freezing;

@@ -135,7 +135,7 @@ impl Trainer {
         let options = job.freeze.clone();
         let roles = (options.parameter.as_slice(), options.buffer.as_slice());
         let mut loaded = model::load(&job.model, &sizes, roles, parts.probe)?;
-        let data = job::Data::of(&job, parts.train, parts.eval);
+        let data = job::Data::of(&mut job, parts.train, parts.eval, note)?;
         sizes.shapes = data.shapes(&job, &loaded.analysis.model.graph);
         let sizes = sizes.that_fit(&loaded.analysis.model.graph);
         let epochs = usize::try_from(job.run.epochs).unwrap_or(usize::MAX);
