@@ -17,6 +17,7 @@ mod frozen_parts;
 mod fused;
 mod graphs;
 mod hostile;
+mod images;
 mod layering;
 mod loader;
 mod models;

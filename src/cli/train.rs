@@ -57,6 +57,7 @@ pub struct Args {
 /// Runs the command. Everything that can be refused is refused before the run's folder is touched.
 pub fn run(args: &Args) -> CommandResult {
     let mut job = Job::load(&args.job, &settings(args)?)?;
+    job.data.name_classes()?;
     let mut sizes = Sizes { batch: Some(job.data.batch), shapes: Vec::new() };
     let options = job.freeze.clone();
     let roles = (options.parameter.as_slice(), options.buffer.as_slice());
@@ -188,8 +189,8 @@ fn shapes(job: &Job, graph: &Graph) -> Vec<(String, Vec<usize>)> {
 
 /// Returns the steps of an epoch; 0 where the data cannot tell. What is wrong with the data is told later.
 fn steps(job: &Job) -> usize {
-    let Some(column) = job.data.inputs.values().next() else { return 0 };
-    let Ok(data) = Dataset::open(&job.data.train, &job.data.options(), Some(&[column.as_str()])) else { return 0 };
+    let columns: Vec<&str> = job.data.inputs.values().map(String::as_str).collect();
+    let Ok(data) = Dataset::open(&job.data.train, &job.data.options(), Some(&columns)) else { return 0 };
     let rows = data.rows();
     let batches = match job.data.last_batch {
         LastBatch::Keep | LastBatch::Pad => rows.div_ceil(job.data.batch),

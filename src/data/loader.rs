@@ -217,7 +217,7 @@ mod tests {
         let read = Arc::new(AtomicUsize::new(0));
         let columns = vec![Column { name: "x".into(), dtype: DType::I64, shape: vec![] }];
         let source = Arc::new(Slow { columns, bad, read: Arc::clone(&read) });
-        let feed = check::Feed { input: "x".into(), source, column: 0, dtype: DType::I64, pad: None };
+        let feed = check::Feed { input: "x".into(), source, column: 0, dtype: DType::I64, pad: None, classes: None };
         let sampler = Sampler::Sequential;
         let options = BatchOptions { size: 3, seed: 0, sampler, last_batch: LastBatch::Keep };
         (Batches::new(vec![feed], options).unwrap(), read)

@@ -4,24 +4,28 @@
 //! files as sources, [`Batches`] say which rows are a batch, and a [`Loader`] makes batches ahead of the step. What this
 //! module does not do: decide which column feeds which input (the job file does), or run anything.
 
+mod augment;
 mod batches;
 mod check;
 mod columns;
 mod dataset;
 mod formats;
+mod image;
 mod loader;
 mod options;
 mod order;
 mod source;
 
+pub use augment::{AugmentOptions, Erasing, Mix, RandomCrop, RandomResizedCrop};
 pub use batches::{Batch, BatchOptions, Batches, LastBatch};
 pub use check::{Feed, Wanted, check, check_fed_labels, check_labels};
 pub use columns::Columns;
 pub use dataset::Dataset;
 pub(crate) use formats::safetensors;
-pub use formats::{FORMATS, Format, read_tensors};
+pub use formats::{FORMATS, Format, class_names, is_image_folder, read_tensors};
+pub use image::{Extent, ImageOptions, Interpolation, Layout, PixelType};
 pub use loader::{Loader, Loading};
-pub use options::DataOptions;
+pub use options::{DataOptions, Part};
 pub use order::Sampler;
 pub use source::{Column, Draw, Sample, Source};
 
@@ -63,6 +67,10 @@ pub enum DataError {
     Label { column: String, row: usize, label: i64, classes: usize, ignored: Option<i64> },
     #[error("{}: row {row} (from 0) {reason}", .path.display())]
     Row { path: PathBuf, row: usize, reason: String },
+    #[error("{} {reason}", .path.display())]
+    Image { path: PathBuf, reason: String },
+    #[error("{key}: {reason}")]
+    Setting { key: &'static str, reason: String },
     #[error("batch {index} of epoch {epoch} could not be made: its source panicked")]
     Panicked { epoch: u64, index: usize },
     #[error("{rows} rows are fewer than one batch of {batch}, and last_batch = \"drop\" leaves none")]
@@ -176,7 +184,7 @@ mod tests {
     fn an_unknown_extension_lists_the_known_ones() {
         for name in ["data.what", "data"] {
             let error = Dataset::open(Path::new(name), &DataOptions::default(), None).unwrap_err().to_string();
-            assert_eq!(error, format!("{name} has an unknown extension, supported are .npz, .safetensors"));
+            assert_eq!(error, format!("{name} has an unknown extension, supported are .npz, .safetensors, .idx1-ubyte, .idx3-ubyte"));
         }
         let error = Dataset::open(Path::new("/none/data.npz"), &DataOptions::default(), None).unwrap_err();
         assert_eq!(error.to_string(), "cannot read /none/data.npz");

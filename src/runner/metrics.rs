@@ -51,7 +51,7 @@ fn classes_right(spec: &LossSpec, prediction: &Tensor, target: &Tensor) -> Optio
     let axis = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).ok()?;
     let classes = *shape.get(axis)?;
     let inner: usize = shape[axis + 1..].iter().product();
-    let (scores, targets) = (prediction.to_f64s()?, target.to_ints()?);
+    let (scores, targets) = (prediction.to_f64s()?, spec.indices(target, axis).to_ints()?);
     let ignored = spec.ignore_index.unwrap_or(-100);
     let (mut right, mut judged) = (0, 0);
     for (position, target) in targets.iter().enumerate().filter(|(_, target)| **target != ignored) {

@@ -1,9 +1,15 @@
 //! The formats that data are read from: one file each, and a list of them.
 
+mod cifar;
+mod idx;
+mod images;
 mod npz;
 pub(crate) mod safetensors;
 
-use super::{DataError, DataOptions, Dataset};
+pub use images::class_names;
+
+use super::{DataError, DataOptions, Dataset, image};
+use cifar::Cifar;
 use crate::graph::Tensor;
 use std::path::Path;
 
@@ -33,7 +39,29 @@ pub static FORMATS: &[Format] = &[
         about: "tensors, one a column",
         open: |path, _, columns| Dataset::new(path, safetensors::read(path, columns)?),
     },
+    Format { name: "images", extensions: &[], about: "a folder of JPEG and PNG files for each class", open: images::open },
+    Format {
+        name: "idx",
+        extensions: &["idx1-ubyte", "idx3-ubyte"],
+        about: "the files of MNIST, also packed by gzip",
+        open: idx::open,
+    },
+    Format {
+        name: "cifar10",
+        extensions: &[],
+        about: "the binary files of CIFAR-10",
+        open: |path, options, columns| Cifar::Ten.open(path, options, columns),
+    },
+    Format {
+        name: "cifar100",
+        extensions: &[],
+        about: "the binary files of CIFAR-100",
+        open: |path, options, columns| Cifar::Hundred.open(path, options, columns),
+    },
 ];
+
+/// Formats whose columns of pictures are known.
+const PICTURES: [&str; 4] = ["images", "idx", "cifar10", "cifar100"];
 
 /// Opens a dataset in the format that the options name, or else the one that its extension does; all columns with
 /// `None`.
@@ -44,10 +72,34 @@ pub static FORMATS: &[Format] = &[
 pub(super) fn open(path: &Path, options: &DataOptions, columns: Option<&[&str]>) -> Result<Dataset, DataError> {
     let format = match &options.format {
         Some(name) => FORMATS.iter().find(|format| format.name == name),
-        None => by_extension(path),
+        None => by_extension(path).or_else(|| by_content(path)),
     };
     let format = format.ok_or_else(|| DataError::Extension { path: path.to_path_buf() })?;
-    (format.open)(path, options, columns)
+    let dataset = (format.open)(path, options, columns)?;
+    if PICTURES.contains(&format.name) { Ok(dataset) } else { image::image_column(dataset, options) }
+}
+
+/// Returns the format of pictures that a folder holds, or that a name stands for.
+fn by_content(path: &Path) -> Option<&'static Format> {
+    let name = match Cifar::in_folder(path) {
+        Some(Cifar::Ten) => "cifar10",
+        Some(Cifar::Hundred) => "cifar100",
+        None if idx::is_one(path) => "idx",
+        None if images::is_one(path) => "images",
+        None => return None,
+    };
+    FORMATS.iter().find(|format| format.name == name)
+}
+
+/// Returns true for a folder of images by class.
+pub fn is_image_folder(path: &Path, options: &DataOptions) -> bool {
+    let format = options.format.as_deref();
+    format.or_else(|| by_content(path).map(|format| format.name)) == Some("images")
+}
+
+/// Returns the bytes of elements in the other order.
+fn swapped(data: &[u8], size: usize) -> bytes::Bytes {
+    data.chunks_exact(size).flat_map(|element| element.iter().rev().copied()).collect::<Vec<u8>>().into()
 }
 
 fn by_extension(path: &Path) -> Option<&'static Format> {

@@ -1,7 +1,9 @@
 //! `[data]`: files, and how they become batches.
 
 use super::Targets;
-use crate::data::{DataOptions, FORMATS, LastBatch, Loading};
+use crate::data::{
+    AugmentOptions, DataError, DataOptions, FORMATS, ImageOptions, LastBatch, Loading, Part, class_names, is_image_folder,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,6 +50,12 @@ pub struct DataSection {
     /// The format of the files; by default the one that the extension names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
+    /// How pictures become rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageOptions>,
+    /// What is random about pictures while training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<AugmentOptions>,
 }
 
 /// How rows are drawn.
@@ -67,7 +75,31 @@ pub enum SamplerKind {
 impl DataSection {
     /// Returns how the files are read.
     pub fn options(&self) -> DataOptions {
-        DataOptions { format: self.format.clone() }
+        DataOptions {
+            format: self.format.clone(),
+            image: self.image.clone(),
+            augment: self.augment.clone(),
+            part: Part::Train,
+        }
+    }
+
+    /// Returns how the files to evaluate on are read.
+    pub fn eval_options(&self) -> DataOptions {
+        DataOptions { part: Part::Eval, ..self.options() }
+    }
+
+    /// Writes down the classes of a folder of images to train on, so that the files to evaluate on have the same.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn name_classes(&mut self) -> Result<(), DataError> {
+        if is_image_folder(&self.train, &self.options()) {
+            let image = self.image.get_or_insert_default();
+            if image.classes.is_none() {
+                image.classes = Some(class_names(&self.train)?);
+            }
+        }
+        Ok(())
     }
 
     /// Returns how far ahead batches are made, where the job says it.
@@ -90,6 +122,17 @@ impl DataSection {
         }
         if self.prefetch.is_some() && self.workers.is_none() {
             return Some(("data.prefetch", "needs data.workers".into()));
+        }
+        let column = |column: &Option<String>| column.as_ref().map(|column| format!("\"{column}\""));
+        if let (Some(image), Some(augment)) = (&self.image, &self.augment)
+            && let (Some(image), Some(augment)) = (column(&image.column), column(&augment.column))
+            && image != augment
+        {
+            return Some(("data.augment.column", format!("expected {image} as data.image.column, found {augment}")));
+        }
+        let pictures = self.image.as_ref().and_then(ImageOptions::problem);
+        if let Some(problem) = pictures.or_else(|| self.augment.as_ref()?.problem()) {
+            return Some(problem);
         }
         if self.weights.is_none() && self.sampler == Some(SamplerKind::Weighted) {
             return Some(("data.sampler", "\"weighted\" needs data.weights, the column to draw by".into()));
