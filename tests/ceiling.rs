@@ -68,14 +68,18 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
         freezing: Freezing::with(&plan, &planner, options).checked_on(ceiling_steps),
         objective: Objective::Own(Own { loss: &loss, output: None, optimizer: &optimizer }),
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
         loading: None,
         checkpoints: None,
+        resume: None,
         seed: 3,
         recompute: &Recompute::None,
         log_every: 1,
         accumulate: job.accumulate,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let (mut events, mut losses) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

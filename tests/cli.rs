@@ -29,7 +29,7 @@ pub fn path(path: &Path) -> &str {
 }
 
 /// Copies the digits fixture into a folder and returns the job file, edited.
-fn job(folder: &Path, edit: impl Fn(String) -> String) -> PathBuf {
+pub fn digits_job(folder: &Path, edit: impl Fn(String) -> String) -> PathBuf {
     for name in ["model.onnx", "train.npz", "eval.npz"] {
         std::fs::copy(fixture("digits").join(name), folder.join(name)).unwrap();
     }
@@ -85,10 +85,11 @@ fn snapshot(name: &str, found: &str) {
 #[test]
 fn help_and_preview_are_as_committed() {
     let model = fixture("digits/model.onnx");
-    let all: [(&str, &[&str]); 13] = [
+    let all: [(&str, &[&str]); 14] = [
         ("help.txt", &["--help"]),
         ("help-compare.txt", &["compare", "--help"]),
         ("help-graph.txt", &["graph", "--help"]),
+        ("help-init.txt", &["init", "--help"]),
         ("help-policies.txt", &["policies", "--help"]),
         ("help-train.txt", &["train", "--help"]),
         (
@@ -288,7 +289,7 @@ fn graphs_of_still_units() {
 #[test]
 fn digits_reach_their_accuracy_and_the_trained_model_has_it() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text);
+    let job = digits_job(folder.path(), |text| text);
     let output = freeze_plan(&["train", path(&job)]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let run = folder.path().join("runs/first");
@@ -308,7 +309,7 @@ fn digits_reach_their_accuracy_and_the_trained_model_has_it() {
     assert_eq!((before.opsets, before.metadata, before.producer), (after.opsets, after.metadata, after.producer));
     assert!(freeze_plan(&["report", path(&run)]).status.success());
     let page = std::fs::read_to_string(run.join("report.html")).unwrap();
-    assert!(page.contains("Training loss") && page.contains("polyline"));
+    assert!(page.contains("<b>Training loss</b>") && page.contains("<b>Time of an epoch</b>"));
     let again = fails(&["train", path(&job)], 1);
     assert!(again.contains("holds an earlier run"), "{again}");
 }
@@ -331,7 +332,9 @@ fn plain_accuracy(model: &Path) -> f64 {
 #[test]
 fn the_embedded_executor_trains_too() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text.replace("epochs = 20", "epochs = 1").replace("batch = 64", "batch = 480"));
+    let job = digits_job(folder.path(), |text| {
+        text.replace("epochs = 20", "epochs = 1").replace("batch = 64", "batch = 480")
+    });
     let output = freeze_plan(&["train", path(&job), "--runtime", "embedded", "--no-plan"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("tract"), "it says what it runs on");
@@ -382,7 +385,7 @@ fn wrong_jobs() {
     ];
     for (name, edit, code, words) in cases {
         let folder = tempfile::tempdir().unwrap();
-        let job = job(folder.path(), edit);
+        let job = digits_job(folder.path(), edit);
         let line = fails(&["train", path(&job)], code);
         for word in words {
             assert!(line.contains(word), "{name}: \"{word}\" is not in: {line}");
@@ -394,7 +397,7 @@ fn wrong_jobs() {
 #[test]
 fn a_refused_run_leaves_the_earlier_one_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text);
+    let job = digits_job(folder.path(), |text| text);
     let run = folder.path().join("runs/first");
     std::fs::create_dir_all(&run).unwrap();
     for name in ["events.jsonl", "model.onnx"] {
@@ -415,7 +418,7 @@ fn a_refused_run_leaves_the_earlier_one_as_it_was() {
 #[test]
 fn freezing_that_does_not_fit_the_job_is_refused_before_the_folder_is_touched() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| {
+    let job = digits_job(folder.path(), |text| {
         text.lines().filter(|line| !line.starts_with("eval =")).fold(String::new(), |all, line| all + line + "\n")
     });
     let earlier = folder.path().join("runs/first/events.jsonl");
@@ -451,7 +454,7 @@ fn models_that_do_not_fit_training_are_refused_before_it() {
         let opsets = [(String::new(), 18)].into_iter().collect();
         freeze_plan::onnx::to_bytes(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() })
     };
-    let job = job(folder.path(), |text| text);
+    let job = digits_job(folder.path(), |text| text);
     std::fs::write(folder.path().join("model.onnx"), model("y")).unwrap();
     let line = fails(&["train", path(&job)], 1);
     assert!(line.contains("exactly 3") && line.contains("64"), "{line}");
@@ -463,7 +466,7 @@ fn models_that_do_not_fit_training_are_refused_before_it() {
 #[test]
 fn wrong_data() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text.replace("eval = \"eval.npz\"\n", ""));
+    let job = digits_job(folder.path(), |text| text.replace("eval = \"eval.npz\"\n", ""));
     let train = folder.path().join("train.npz");
     let images = |count: usize| vec![0.5f32; count * 64];
     let mut labels: Vec<i64> = (0..70).map(|row| row % 10).collect();
@@ -560,7 +563,7 @@ fn external_model() -> Vec<u8> {
 #[test]
 fn a_wrong_runtime_is_one_clear_line() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text);
+    let job = digits_job(folder.path(), |text| text);
     let text = folder.path().join("libonnxruntime.so");
     std::fs::write(&text, "not a library").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_freeze-plan"))
@@ -577,7 +580,7 @@ fn a_wrong_runtime_is_one_clear_line() {
 #[test]
 fn an_unwritable_folder_is_named_before_training() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text.replace("runs/first", "blocked/run"));
+    let job = digits_job(folder.path(), |text| text.replace("runs/first", "blocked/run"));
     std::fs::write(folder.path().join("blocked"), "a file, not a folder").unwrap();
     let line = fails(&["train", path(&job)], 1);
     assert!(line.contains("blocked"), "{line}");

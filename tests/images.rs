@@ -70,7 +70,8 @@ fn train(folder: &Path, job: &str, sets: &[&str]) -> Ran {
     }
 }
 
-const AUGMENT: &str = "[data.augment]\nrandom_crop = { padding = 1 }\nbrightness = 0.3\nerasing = { probability = 0.3 }";
+const AUGMENT: &str =
+    "[data.augment]\nrandom_crop = { padding = 1 }\nbrightness = 0.3\nerasing = { probability = 0.3 }";
 
 #[test]
 fn a_folder_of_images_is_what_the_same_pixels_in_an_array_are() {
@@ -93,7 +94,10 @@ fn a_folder_of_images_is_what_the_same_pixels_in_an_array_are() {
         order.sort_by_key(|row| labels[*row]);
         let pixels = order.iter().flat_map(|row| pixels[row * 64..(row + 1) * 64].to_vec()).collect();
         let labels = order.iter().map(|row| i64::from(labels[*row])).collect();
-        let columns = [("images", Tensor::from_vec::<u8>(&[count, 1, 8, 8], pixels)), ("labels", Tensor::from_vec::<i64>(&[count], labels))];
+        let columns = [
+            ("images", Tensor::from_vec::<u8>(&[count, 1, 8, 8], pixels)),
+            ("labels", Tensor::from_vec::<i64>(&[count], labels)),
+        ];
         safetensors(&folder.path().join(format!("{name}.safetensors")), &columns);
     }
     let arrays = ["data.train=train.safetensors", "data.eval=eval.safetensors"];
@@ -252,8 +256,10 @@ fn mixed_rows_are_learnt_by_probabilities_and_judged_by_classes() {
     assert_eq!(train(folder.path(), &job_file, &["run.epochs=6", "data.workers=2"]), mixed);
 
     // Rows that are probabilities already are what their indices are.
-    let hot: Vec<f32> = eval_rows.1.iter().flat_map(|label| (0..10).map(move |class| f32::from(class == *label))).collect();
-    let columns = [("images", Tensor::from_vec(&[160, 1, 8, 8], eval_rows.0)), ("labels", Tensor::from_vec(&[160, 10], hot))];
+    let hot: Vec<f32> =
+        eval_rows.1.iter().flat_map(|label| (0..10).map(move |class| f32::from(class == *label))).collect();
+    let columns =
+        [("images", Tensor::from_vec(&[160, 1, 8, 8], eval_rows.0)), ("labels", Tensor::from_vec(&[160, 10], hot))];
     safetensors(&folder.path().join("hot.safetensors"), &columns);
     assert_eq!(train(folder.path(), &job_file, &["run.epochs=6", "data.eval=hot.safetensors"]), mixed);
 

@@ -215,14 +215,18 @@ fn run(
         prepared: &prepared,
         freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Own(own),
-        schedule: &Schedule::Cosine { lr_min: 0.0, warmup_steps: 2 },
+        schedule: &Schedule::cosine(0.0, 2),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
         loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         log_every: 1,
         accumulate,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let (mut losses, mut steps) = (Vec::new(), 0);
     let mut report = |event: RunEvent| match event {

@@ -110,14 +110,18 @@ impl Job {
             freezing: Freezing::with(&plan, &planner, &options),
             objective: Objective::Own(Own { loss: &self.loss, output: None, optimizer: &self.optimizer }),
             schedule: &Schedule::default(),
+            evaluation: &Default::default(),
             train: &batches,
             eval: None,
             loading: None,
             checkpoints: None,
+            resume: None,
             seed: 0,
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: self.accumulate,
+            nonfinite: Default::default(),
+            ema: None,
         };
         train(engine, &setup, &mut |_| {}, &AtomicBool::new(false)).unwrap()
     }
@@ -467,14 +471,18 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
         freezing: Freezing::with(&plan, &planner, &options),
         objective: Objective::Stage { stage: &stage, lr: None },
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: None,
         loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         recompute: &Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let outcome = train(&mut onnxruntime(), &setup, &mut |_| {}, &AtomicBool::new(false));
     outcome.map(|outcome| outcome.history).map_err(|error| error.to_string())

@@ -81,14 +81,18 @@ fn check(name: &str, engine: &mut dyn Engine) {
         freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Own(Own { loss: &loss, output: None, optimizer: &optimizer }),
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
         loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {

@@ -1,6 +1,7 @@
 //! Whole runs in a few lines: a model, its data, a policy by name or by value, and what came of it.
 
 use crate::engines::fixture;
+use freeze_plan::checkpoint::{Checkpoint, Store};
 use freeze_plan::data::{self, BatchOptions, Batches, Dataset, Feed, LastBatch, Sampler, Wanted};
 use freeze_plan::graph::{DType, Model, Tensor};
 use freeze_plan::losses::{LossKind, LossSpec};
@@ -9,12 +10,12 @@ use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback, Signal};
 use freeze_plan::planner::{Analysis, Basis, Request};
 use freeze_plan::runner::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Freezing, Outcome, RunError, RunEvent, Schedule, SessionId,
-    Setup, Target, train,
+    BindingId, BufferId, Checkpoints, Ema, Engine, EngineError, EngineInfo, Evaluation, Freezing, Nonfinite, Outcome,
+    RunError, RunEvent, Schedule, SessionId, Setup, Target, train,
 };
 use freeze_plan::training::{Objective, Own, Prepared, Recompute, names, prepare, target_fact};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a run needs.
@@ -25,12 +26,16 @@ pub struct Job {
     pub loss: LossSpec,
     pub optimizer: OptimizerSpec,
     pub schedule: Schedule,
+    pub evaluation: Evaluation,
     pub options: PlanOptions,
     pub epochs: usize,
     pub accumulate: usize,
+    pub nonfinite: Nonfinite,
+    pub ema: Option<Ema>,
     pub train: Batches,
     pub eval: bool,
-    pub checkpoints: Option<PathBuf>,
+    pub checkpoints: Option<Checkpoints>,
+    pub resume: Option<Checkpoint>,
     /// Asks the run to stop while this step reports.
     pub stop_after: Option<usize>,
 }
@@ -39,6 +44,11 @@ pub struct Job {
 pub struct Ran {
     pub events: Vec<RunEvent>,
     pub result: Result<Outcome, RunError>,
+}
+
+/// Returns the newest checkpoint of a folder.
+pub fn newest(folder: &Path) -> Checkpoint {
+    Store::new(folder, 1).latest().unwrap().unwrap().checkpoint
 }
 
 /// Returns the order of rows of the file in batches.
@@ -92,12 +102,16 @@ impl Job {
             loss,
             optimizer: serde_json::from_value(optimizer).unwrap(),
             schedule: Schedule::default(),
+            evaluation: Evaluation::default(),
             options: PlanOptions::of("none"),
             epochs: 2,
             accumulate: 1,
+            nonfinite: Nonfinite::default(),
+            ema: None,
             train,
             eval: true,
             checkpoints: None,
+            resume: None,
             stop_after: None,
         }
     }
@@ -146,14 +160,18 @@ impl Job {
             freezing,
             objective: Objective::Own(Own { loss: &self.loss, output: None, optimizer: &self.optimizer }),
             schedule: &self.schedule,
+            evaluation: &self.evaluation,
             train: &self.train,
             eval: self.eval.then_some(&self.train),
             loading: None,
-            checkpoints: self.checkpoints.clone().map(freeze_plan::runner::Checkpoints::after_epochs),
+            checkpoints: self.checkpoints.clone(),
+            resume: self.resume.as_ref(),
             seed: 0,
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: self.accumulate,
+            nonfinite: self.nonfinite,
+            ema: self.ema,
         };
         let stop = AtomicBool::new(false);
         let mut events = Vec::new();

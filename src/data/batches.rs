@@ -1,9 +1,9 @@
 //! Batches of rows in an order that sampler, seed and epoch alone decide.
 
-use super::{DataError, Mix};
 use super::check::Feed;
 use super::order::Sampler;
 use super::source::{Draw, Sample};
+use super::{DataError, Mix};
 use crate::graph::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -124,6 +124,18 @@ impl Batches {
         }
     }
 
+    /// Returns the samples of batch `index` (from 0) of an epoch; none where there is no such batch.
+    pub fn samples(&self, epoch: u64, index: usize) -> Vec<Sample> {
+        let (start, order) = (index.saturating_mul(self.0.options.size), self.order(epoch));
+        order.iter().skip(start).take(self.rows_of(index)).copied().collect()
+    }
+
+    /// Returns the name of the column that an input is fed from.
+    pub fn column(&self, input: &str) -> Option<&str> {
+        let feed = self.0.feeds.iter().find(|feed| feed.input == input)?;
+        feed.source.columns().get(feed.column).map(|column| column.name.as_str())
+    }
+
     /// Returns batch `index` (from 0) of the rows in the order of the file, with nothing random.
     ///
     /// # Errors
@@ -183,7 +195,10 @@ impl Batches {
             let tensor = tensor.expect("invariant: a source gives every column");
             let tensor = if tensor.dtype() == feed.dtype { tensor } else { widened(&tensor, feed.dtype) };
             let tensor = feed.padded(tensor, count);
-            (feed.input.clone(), feed.classes.map_or_else(|| tensor.clone(), |(axis, count)| one_hot(&tensor, axis, count)))
+            (
+                feed.input.clone(),
+                feed.classes.map_or_else(|| tensor.clone(), |(axis, count)| one_hot(&tensor, axis, count)),
+            )
         };
         Ok(feeds.iter().zip(tensors).map(finish).collect())
     }
@@ -293,7 +308,8 @@ mod tests {
         assert_eq!((found.shape(), found.to_vec::<f32>().unwrap()), (&[2, 3][..], vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0]));
         let found = one_hot(&Tensor::from_vec(&[1, 2], vec![1i64, 0]), 1, 2);
         assert_eq!((found.shape(), found.to_vec::<f32>().unwrap()), (&[1, 2, 2][..], vec![0.0, 1.0, 1.0, 0.0]));
-        let feed = Feed { classes: Some((1, 11)), ..Feed::of("t", Tensor::from_vec(&[3], vec![9u8, 0, 10]), DType::I64) };
+        let feed =
+            Feed { classes: Some((1, 11)), ..Feed::of("t", Tensor::from_vec(&[3], vec![9u8, 0, 10]), DType::I64) };
         let batches = Batches::new(vec![feed], BatchOptions { size: 2, ..OPTIONS }).unwrap();
         let batch = batches.in_file_order(1).unwrap();
         assert_eq!(batch[0].1.to_vec::<f32>().unwrap(), [[0.0; 10].as_slice(), &[1.0]].concat());

@@ -117,7 +117,14 @@ pub fn check(dataset: &Dataset, wanted: &[Wanted]) -> Result<Vec<Feed>, DataErro
                 None => symbols.push((symbol, *size, name)),
             }
         }
-        feeds.push(Feed { input: input.clone(), source: dataset.source().clone(), column: position, dtype, pad: None, classes: None });
+        feeds.push(Feed {
+            input: input.clone(),
+            source: dataset.source().clone(),
+            column: position,
+            dtype,
+            pad: None,
+            classes: None,
+        });
     }
     Ok(feeds)
 }

@@ -184,7 +184,10 @@ mod tests {
     fn an_unknown_extension_lists_the_known_ones() {
         for name in ["data.what", "data"] {
             let error = Dataset::open(Path::new(name), &DataOptions::default(), None).unwrap_err().to_string();
-            assert_eq!(error, format!("{name} has an unknown extension, supported are .npz, .safetensors, .idx1-ubyte, .idx3-ubyte"));
+            assert_eq!(
+                error,
+                format!("{name} has an unknown extension, supported are .npz, .safetensors, .idx1-ubyte, .idx3-ubyte")
+            );
         }
         let error = Dataset::open(Path::new("/none/data.npz"), &DataOptions::default(), None).unwrap_err();
         assert_eq!(error.to_string(), "cannot read /none/data.npz");

@@ -43,12 +43,7 @@ pub(super) fn build(
 }
 
 /// Appends the loss of log-probabilities and probabilities.
-fn of_probabilities(
-    spec: &LossSpec,
-    b: &mut Builder,
-    logs: ValueId,
-    target: ValueId,
-) -> Result<ValueId, LossError> {
+fn of_probabilities(spec: &LossSpec, b: &mut Builder, logs: ValueId, target: ValueId) -> Result<ValueId, LossError> {
     let (axis, count) = classes(spec, b.fact(logs))?;
     let (dtype, rank) = (b.dtype(logs), b.fact(logs).rank().unwrap_or(0));
     let along = Along { axis, trailing: vec![1; rank - axis - 1] };

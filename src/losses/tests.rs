@@ -83,11 +83,7 @@ fn wrong_options_are_named() {
             &logits,
             "the loss cross-entropy needs ignore_index only with target_kind = \"indices\", found 3",
         ),
-        (
-            r#"{"kind":"nll","target_kind":"probabilities"}"#,
-            &logits,
-            "the loss nll has no option target_kind",
-        ),
+        (r#"{"kind":"nll","target_kind":"probabilities"}"#, &logits, "the loss nll has no option target_kind"),
         (r#"{"kind":"huber","delta":0}"#, &logits, "the loss huber needs delta above 0, found 0"),
         (
             r#"{"class_weights":[1,1,1,1,-1]}"#,

@@ -5,14 +5,20 @@ mod html;
 mod lines;
 mod notes;
 mod numbers;
-mod strip;
+pub(super) mod strip;
 #[cfg(feature = "cli")]
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use csv::compare_csv;
+#[cfg(feature = "runner")]
+pub(super) use html::OWN_STYLE;
 pub use html::compare_html;
+#[cfg(feature = "runner")]
+pub(super) use lines::{look, sample, spread};
+#[cfg(feature = "runner")]
+pub(super) use numbers::Numbers;
 #[cfg(feature = "cli")]
 pub use table::compare_table;
 

@@ -2,7 +2,7 @@
 
 mod chart;
 mod rows;
-mod tree;
+pub(super) mod tree;
 
 use super::human::{
     Run, assumed, bytes, caches, conduct, ends, flops, full, grouped, held, percent, plural, policy, runs, saving,
@@ -18,7 +18,8 @@ use std::fmt::Write;
 pub(super) const STYLE: &str = include_str!("plan_html/page.css");
 const WITHIN: &str = "the frozen set changes within epochs: the charts show means over the steps of an epoch, the modules \
                       each epoch as it ends";
-const SCRIPT: &str = include_str!("plan_html/page.js");
+/// Filters and opens the tree of modules, and shows the numbers of an epoch.
+pub(super) const SCRIPT: &str = include_str!("plan_html/page.js");
 
 /// Returns the page: what the plan saves, the cost and the memory of a step epoch by epoch, one row per
 /// run of epochs with the same frozen set, and the module tree with what each unit costs and what

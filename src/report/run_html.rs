@@ -1,163 +1,79 @@
-//! A run as one self-contained HTML page: no scripts, nothing loaded from elsewhere.
+//! Runs as one self-contained HTML page: nothing fetched, readable without its script.
 
+mod classes;
+mod curves;
 mod decisions;
+mod frozen;
+mod log;
+mod numbers;
 mod observations;
 mod phases;
+mod plot;
+mod record;
+mod scale;
+mod series;
+mod several;
+mod speed;
+mod summary;
+mod tables;
 #[cfg(test)]
 mod tests;
 
-use super::human::{conduct, policy};
-use super::page::{escape, head};
-use crate::plan::FreezePlan;
-use crate::runner::{RunEvent, Timed};
+pub use log::RunLog;
+pub use record::RunRecord;
+
+use super::compare::OWN_STYLE as COMPARE_STYLE;
+use super::page::escape;
+use super::plan_html::{SCRIPT as PLAN_SCRIPT, STYLE as PLAN_STYLE};
 use std::fmt::Write;
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 220.0;
-const LEFT: f64 = 56.0;
+const STYLE: &str = include_str!("run_html/page.css");
+const SCRIPT: &str = include_str!("run_html/page.js");
 
-/// Returns the page of a run.
-pub fn run_html(plan: &FreezePlan, events: &[Timed]) -> String {
-    let mut body = head(&escape(&format!("Run of {}", plan.model.file)));
-    let steps: Vec<(f64, f64)> = events
-        .iter()
-        .filter_map(|timed| match &timed.event {
-            RunEvent::Step { step, loss, .. } => Some((*step as f64, *loss)),
-            _ => None,
-        })
-        .collect();
-    summary(&mut body, plan, events);
-    if !steps.is_empty() {
-        let _ = write!(body, "<h2>Training loss by step</h2>{}", curve(&steps, &phase_steps(events)));
-    }
-    let accuracy = per_epoch(events, "accuracy");
-    if !accuracy.is_empty() {
-        let _ = write!(body, "<h2>Eval accuracy by epoch</h2>{}", curve(&accuracy, &[]));
-    }
-    let eval = per_epoch(events, "loss");
-    if !eval.is_empty() {
-        let _ = write!(body, "<h2>Eval loss by epoch</h2>{}", curve(&eval, &[]));
-    }
-    phases::section(&mut body, events);
-    decisions::section(&mut body, events);
-    observations::section(&mut body, plan, events);
-    epochs(&mut body, events);
-    body.push_str("</html>\n");
-    body
-}
-
-fn summary(body: &mut String, plan: &FreezePlan, events: &[Timed]) {
-    body.push_str("<dl>");
-    let mut row = |name: &str, value: String| {
-        let _ = write!(body, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
+/// Returns the page of a run: how far it is and what it came to, its curves, what was frozen when, time and memory
+/// beside what was predicted, environment and settings. Of several runs, returns the page that compares them.
+pub fn run_html(runs: &[RunRecord]) -> String {
+    let mut page = match runs {
+        [run] => single(run),
+        runs => several::page(runs),
     };
-    for timed in events {
-        match &timed.event {
-            RunEvent::Start { engine, engine_version, device, threads, parameters, epochs, steps, samples, .. } => {
-                row("Run on", format!("{engine} {engine_version}, {device}, {threads} threads"));
-                row("Parameters", parameters.to_string());
-                row("Length", format!("{epochs} epochs, {steps} steps, {samples} samples"));
-            }
-            RunEvent::End { status, error, metrics, seconds } => {
-                row("Status", status.clone());
-                if let Some(error) = error {
-                    row("Error", error.clone());
-                }
-                row("Seconds", format!("{seconds:.1}"));
-                for (name, value) in metrics {
-                    row(&format!("Eval {name}"), format!("{value:.4}"));
-                }
-            }
-            RunEvent::Warning { message } => row("Warning", message.clone()),
-            _ => {}
-        }
-    }
-    let recomputed = events.iter().find_map(|timed| match &timed.event {
-        RunEvent::Phase { recomputed, .. } if !recomputed.is_empty() => Some(recomputed.join(", ")),
-        _ => None,
-    });
-    if let Some(modules) = recomputed {
-        row("Recomputed modules", modules);
-    }
-    if !events.iter().any(|timed| matches!(timed.event, RunEvent::End { .. })) {
-        row("Status", "did not end".into());
-    }
-    row("Policy", policy(plan));
-    for sentence in conduct(plan) {
-        row("Also", sentence);
-    }
-    row("Predicted cost of the run", format!("{:.1} % of an unfrozen one", plan.summary.cost_ratio * 100.0));
-    body.push_str("</dl>");
-}
-
-fn per_epoch(events: &[Timed], metric: &str) -> Vec<(f64, f64)> {
-    let value = |timed: &Timed| match &timed.event {
-        RunEvent::Epoch { epoch, metrics, .. } => Some((*epoch as f64, *metrics.get(metric)?)),
-        _ => None,
-    };
-    events.iter().filter_map(value).collect()
-}
-
-/// First step of every phase after the first, for the marks in the curve.
-fn phase_steps(events: &[Timed]) -> Vec<f64> {
-    let mut marks = Vec::new();
-    let mut last = 0.0;
-    for timed in events {
-        match &timed.event {
-            RunEvent::Step { step, .. } => last = *step as f64,
-            RunEvent::Phase { .. } if last > 0.0 => marks.push(last),
-            _ => {}
-        }
-    }
-    marks
-}
-
-fn epochs(body: &mut String, events: &[Timed]) {
-    body.push_str("<h2>Epochs</h2><div class=\"wide\"><table><tr><th>epoch</th><th>train loss</th><th>eval</th><th>seconds</th><th>samples/s</th><th>peak MB</th></tr>");
-    for timed in events {
-        if let RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, peak_bytes, .. } =
-            &timed.event
-        {
-            let metrics: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-            let _ = write!(
-                body,
-                "<tr><td>{epoch}</td><td>{train_loss:.4}</td><td>{}</td><td>{seconds:.2}</td><td>{samples_per_second:.0}</td><td>{:.0}</td></tr>",
-                escape(&metrics.join(", ")),
-                *peak_bytes as f64 / 1e6,
-            );
-        }
-    }
-    body.push_str("</table></div>");
-}
-
-fn curve(points: &[(f64, f64)], marks: &[f64]) -> String {
-    let (low, high) = points.iter().fold((f64::MAX, f64::MIN), |(low, high), (_, y)| (low.min(*y), high.max(*y)));
-    // After a rollback steps come a second time.
-    let (first, last) = points.iter().fold((f64::MAX, f64::MIN), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
-    let span = if high > low { high - low } else { 1.0 };
-    let x = |value: f64| LEFT + (value - first) / (last - first).max(1e-9) * (WIDTH - LEFT - 10.0);
-    let y = |value: f64| 10.0 + (high - value) / span * (HEIGHT - 40.0);
-    let line: Vec<String> = points.iter().map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b))).collect();
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
-    for mark in marks {
-        let _ = write!(
-            svg,
-            "<line class=\"mark\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"10\" y2=\"{1}\"/>",
-            x(*mark),
-            HEIGHT - 30.0
-        );
-    }
-    let _ = write!(
-        svg,
-        "<polyline points=\"{}\"/><text x=\"4\" y=\"16\">{high:.4}</text><text x=\"4\" y=\"{}\">{low:.4}</text>\
-         <text x=\"{LEFT}\" y=\"{2}\">{first}</text><text x=\"{3}\" y=\"{2}\" text-anchor=\"end\">{last}</text></svg>",
-        line.join(" "),
-        HEIGHT - 28.0,
-        HEIGHT - 8.0,
-        WIDTH - 10.0,
+    page.push_str(
+        "<footer class=\"dim\">\n<p>Metrics are those of the eval data. Times are by the clock of the machine that ran; flops are \
+         counted on the graph.</p>\n</footer>\n</main>\n",
     );
-    if !marks.is_empty() {
-        svg.push_str("<p class=\"note\">Vertical lines: the frozen set changes.</p>");
-    }
-    svg
+    let tree = if runs.len() == 1 { PLAN_SCRIPT } else { "" };
+    let _ = write!(page, "<script>{tree}{SCRIPT}</script>\n</body>\n</html>\n");
+    page
+}
+
+fn single(run: &RunRecord) -> String {
+    let model = run.model().unwrap_or_else(|| run.label.clone());
+    let mut page = opened(&escape(&format!("Run of {model}")));
+    let _ = write!(
+        page,
+        "<header>\n<p class=\"kicker\">Training run</p>\n<h1>{}</h1>\n<p class=\"dim\">{}</p>\n</header>\n",
+        escape(&model),
+        escape(&run.label)
+    );
+    summary::section(&mut page, run);
+    curves::section(&mut page, &[(0, run)]);
+    frozen::section(&mut page, run);
+    speed::section(&mut page, &[(0, run)]);
+    phases::section(&mut page, &run.log);
+    decisions::section(&mut page, &run.log.events);
+    observations::section(&mut page, run.plan.as_ref(), &run.log.events);
+    classes::section(&mut page, run);
+    tables::epochs(&mut page, run);
+    tables::checkpoints(&mut page, run);
+    tables::setting(&mut page, run);
+    page
+}
+
+/// Returns the start of a page. `title` is escaped already.
+fn opened(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
+         <title>{title}</title>\n<style>{PLAN_STYLE}{COMPARE_STYLE}{STYLE}</style>\n</head>\n<body>\n<main>\n"
+    )
 }

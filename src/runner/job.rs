@@ -3,16 +3,20 @@
 //! Paths are relative to the folder of the job file, also those given with `--set`. A key that is
 //! unknown, missing, of another type or out of its range is an error that names it and its line.
 
+mod checkpoint;
 mod data;
 mod de;
 mod run;
 mod targets;
 mod tree;
 
+pub use checkpoint::{CheckpointSection, Export};
 pub use data::{DataSection, SamplerKind};
 pub use run::RunSection;
 pub use targets::Targets;
 
+use super::ema::Ema;
+use super::evaluation::{Evaluation, unwatchable};
 use super::schedule::Schedule;
 use crate::error::ErrorKind;
 use crate::losses::LossSpec;
@@ -23,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 7] = ["data", "loss", "losses", "optimizer", "schedule", "freeze", "run"];
+const SECTIONS: [&str; 10] =
+    ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "ema", "checkpoint", "run"];
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,9 +61,18 @@ pub struct Job {
     /// `[schedule]`; a constant rate by default, or the rate of the model's training information.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// `[eval]`; the loss, and the accuracy of classes, after every epoch by default.
+    #[serde(default)]
+    pub eval: Evaluation,
     /// `[freeze]`; the defaults of the plan options where it is left out.
     #[serde(default)]
     pub freeze: PlanOptions,
+    /// `[ema]`: averages of the parameters; none where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
+    /// `[checkpoint]`: how often the run is saved.
+    #[serde(default)]
+    pub checkpoint: CheckpointSection,
     /// `[run]`.
     pub run: RunSection,
 }
@@ -275,10 +289,10 @@ impl Job {
             }
             other => Some(("run.device", format!("expected \"cpu\", found \"{other}\""))),
         };
-        let schedule = self.schedule.as_ref().and_then(Schedule::problem).map(|(key, reason)| {
-            let keys = ["schedule.lr_min", "schedule.step_epochs", "schedule.gamma"];
-            let key = keys.into_iter().find(|full| full.strip_prefix("schedule.") == Some(key));
-            (key.unwrap_or("schedule"), reason)
+        let evaluated = self.data.eval.is_some();
+        let schedule = self.schedule.as_ref().and_then(|schedule| {
+            let metric = || unwatchable("schedule.metric", schedule.metric()?, evaluated);
+            schedule.problem().or_else(metric)
         });
         let both = (self.loss.is_some() && !self.losses.is_empty())
             .then(|| ("losses", "stands beside [loss]: a job has one or the other".to_string()));
@@ -299,12 +313,16 @@ impl Job {
                 Some((keys.into_iter().find(|full| full.ends_with(key)).unwrap_or("freeze"), reason))
             })
             .or_else(|| self.data.problem())
+            .or_else(|| self.checkpoint.problem(self.eval.chooses().is_some()))
             .or(schedule)
+            .or_else(|| self.eval.problem(evaluated))
             .or_else(|| zero("run.epochs", self.run.epochs))
             .or(device)
             .or_else(|| empty("run.dir", &self.run.dir))
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
             .or_else(|| zero("run.accumulate", self.run.accumulate))
+            .or_else(|| zero("run.nonfinite_limit", self.run.nonfinite_limit))
+            .or_else(|| self.ema.as_ref().and_then(Ema::problem))
             .or_else(|| zero("run.log_every", self.run.log_every))
             .or_else(|| self.loss.as_ref().and_then(|loss| Some(("loss", loss.validate().err()?.to_string()))))
             .or_else(|| {

@@ -86,11 +86,9 @@ mod tests {
 
     #[test]
     fn changes_are_torchvisions() {
-        for (name, change) in [
-            ("brightness", Change::Brightness),
-            ("contrast", Change::Contrast),
-            ("saturation", Change::Saturation),
-        ] {
+        for (name, change) in
+            [("brightness", Change::Brightness), ("contrast", Change::Contrast), ("saturation", Change::Saturation)]
+        {
             let golden = golden(name).to_vec::<f32>().unwrap();
             for (factor, expected) in [0.6, 1.7].into_iter().zip(golden.chunks_exact(90)) {
                 let mut values = colours();

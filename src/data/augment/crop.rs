@@ -15,12 +15,7 @@ pub struct RandomCrop {
 
 impl RandomCrop {
     /// Returns a place of `part` in a picture of `size`, both height and width; `None` where it is too small.
-    pub(in crate::data) fn area(
-        self,
-        size: (usize, usize),
-        part: (usize, usize),
-        random: &mut Random,
-    ) -> Option<Area> {
+    pub(in crate::data) fn area(self, size: (usize, usize), part: (usize, usize), random: &mut Random) -> Option<Area> {
         let mut place = |size: usize, part: usize| {
             let rest = (size + 2 * self.padding).checked_sub(part)?;
             Some(random.below(rest + 1).cast_signed() - self.padding.cast_signed())

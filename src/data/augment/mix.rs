@@ -33,7 +33,13 @@ impl Mix {
         let (alpha, cut) = match (self.mixup, self.cutmix) {
             (Some(alpha), None) => (alpha, false),
             (None, Some(alpha)) => (alpha, true),
-            (Some(mixup), Some(cutmix)) => if first { (mixup, false) } else { (cutmix, true) },
+            (Some(mixup), Some(cutmix)) => {
+                if first {
+                    (mixup, false)
+                } else {
+                    (cutmix, true)
+                }
+            }
             (None, None) => return,
         };
         let share = numbers("share").zip(Beta::new(alpha, alpha).ok());
@@ -167,7 +173,9 @@ mod tests {
 
     #[test]
     fn pictures_and_targets_have_the_same_shares() {
-        for (mix, cuts) in [(mix(Some(0.4), None), false), (mix(None, Some(1.0)), true), (mix(Some(0.2), Some(1.0)), false)] {
+        for (mix, cuts) in
+            [(mix(Some(0.4), None), false), (mix(None, Some(1.0)), true), (mix(Some(0.2), Some(1.0)), false)]
+        {
             let mut whole = 0;
             for index in 0..50 {
                 let mut found = batch(4);

@@ -21,7 +21,11 @@ pub(super) fn open(path: &Path, options: &DataOptions, wanted: Option<&[&str]>) 
         select(path, vec![name.into()], wanted)?;
         vec![(name.to_string(), tensor)]
     } else {
-        let stem = if path.is_dir() { path.join(if options.part == Part::Train { "train" } else { "t10k" }) } else { path.into() };
+        let stem = if path.is_dir() {
+            path.join(if options.part == Part::Train { "train" } else { "t10k" })
+        } else {
+            path.into()
+        };
         let [images, labels] = pair(&stem);
         let missing = |kind: &str| DataError::Image {
             path: PathBuf::from(format!("{}-{kind}-ubyte", stem.display())),
@@ -40,7 +44,9 @@ pub(super) fn pictured(dataset: Dataset, options: &DataOptions) -> Result<Datase
     let position = dataset.columns().iter().position(|column| column.name == "images" && column.shape.len() > 1);
     let named = options.image.as_ref().and_then(|image| image.column.as_ref());
     match position {
-        Some(position) if named.is_none() => Ok(Dataset::of(Pictured::new(dataset.source().clone(), position, options)?)),
+        Some(position) if named.is_none() => {
+            Ok(Dataset::of(Pictured::new(dataset.source().clone(), position, options)?))
+        }
         Some(_) => image_column(dataset, options),
         None => Ok(dataset),
     }
@@ -101,10 +107,8 @@ fn tensor(path: &Path) -> Result<Tensor, DataError> {
     };
     let start = 4 + 4 * usize::from(*rank);
     let Some(header) = data.get(4..start) else { return Err(fail("ends within its header".into())) };
-    let shape: Vec<usize> = header
-        .chunks_exact(4)
-        .map(|dim| u32::from_be_bytes(dim.try_into().expect("four bytes")) as usize)
-        .collect();
+    let shape: Vec<usize> =
+        header.chunks_exact(4).map(|dim| u32::from_be_bytes(dim.try_into().expect("four bytes")) as usize).collect();
     let expected = shape.iter().try_fold(dtype.size(), |size, dim| size.checked_mul(*dim));
     let found = data.len() - start;
     if expected != Some(found) {
@@ -199,7 +203,9 @@ mod tests {
         std::fs::remove_file(folder.path().join("train-labels-idx1-ubyte")).unwrap();
         let error = Dataset::open(folder.path(), &DataOptions::default(), None).unwrap_err().to_string();
         assert!(error.ends_with("train-labels-idx1-ubyte does not exist, neither as it is nor with .gz"), "{error}");
-        for (name, expected) in [("a.idx1-ubyte", true), ("x-idx3-ubyte.gz", true), ("a.gz", false), ("idx3-ubyte", false)] {
+        for (name, expected) in
+            [("a.idx1-ubyte", true), ("x-idx3-ubyte.gz", true), ("a.gz", false), ("idx3-ubyte", false)]
+        {
             assert_eq!(is_name(name), expected, "{name}");
         }
     }

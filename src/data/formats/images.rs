@@ -10,8 +10,7 @@ use crate::graph::{DType, Tensor};
 use std::path::{Path, PathBuf};
 
 const READ: [&str; 3] = ["jpg", "jpeg", "png"];
-const REFUSED: [&str; 12] =
-    ["avif", "bmp", "gif", "heic", "jp2", "jxl", "pgm", "ppm", "tga", "tif", "tiff", "webp"];
+const REFUSED: [&str; 12] = ["avif", "bmp", "gif", "heic", "jp2", "jxl", "pgm", "ppm", "tga", "tif", "tiff", "webp"];
 
 /// Returns the names of the subfolders of a folder, sorted.
 ///
@@ -99,9 +98,8 @@ impl Source for Images {
             let mut out = self.transform.empty(samples.len());
             for sample in samples {
                 let file = &self.files[sample.row];
-                let picture = decode(&read(file)?, self.channels).map_err(|reason| {
-                    not(file, &format!("is no image that can be decoded: {reason}"))
-                })?;
+                let picture = decode(&read(file)?, self.channels)
+                    .map_err(|reason| not(file, &format!("is no image that can be decoded: {reason}")))?;
                 let row = self.transform.apply(picture, *sample, draw, &mut out);
                 row.map_err(|reason| not(file, &format!("does not fit: {reason}")))?;
             }

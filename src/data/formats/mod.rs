@@ -9,8 +9,8 @@ pub(crate) mod safetensors;
 pub use images::class_names;
 
 use super::{DataError, DataOptions, Dataset, image};
-use cifar::Cifar;
 use crate::graph::Tensor;
+use cifar::Cifar;
 use std::path::Path;
 
 /// How a format is found and opened.
@@ -39,7 +39,12 @@ pub static FORMATS: &[Format] = &[
         about: "tensors, one a column",
         open: |path, _, columns| Dataset::new(path, safetensors::read(path, columns)?),
     },
-    Format { name: "images", extensions: &[], about: "a folder of JPEG and PNG files for each class", open: images::open },
+    Format {
+        name: "images",
+        extensions: &[],
+        about: "a folder of JPEG and PNG files for each class",
+        open: images::open,
+    },
     Format {
         name: "idx",
         extensions: &["idx1-ubyte", "idx3-ubyte"],

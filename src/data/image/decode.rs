@@ -22,8 +22,7 @@ pub(in crate::data) fn decode(bytes: &[u8], channels: usize) -> Result<Picture, 
     let grey = matches!(image, DynamicImage::ImageLuma8(_) | DynamicImage::ImageLumaA8(_))
         || matches!(image, DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_));
     let (height, width) = (image.height() as usize, image.width() as usize);
-    let (found, pixels) =
-        if grey { (1, image.into_luma8().into_raw()) } else { (3, image.into_rgb8().into_raw()) };
+    let (found, pixels) = if grey { (1, image.into_luma8().into_raw()) } else { (3, image.into_rgb8().into_raw()) };
     Ok(Picture { height, width, channels: found, pixels: Pixels::Bytes(pixels) }.with_channels(channels))
 }
 

@@ -15,8 +15,8 @@ mod resize;
 pub(super) mod testing;
 mod transform;
 
-pub use options::{Extent, ImageOptions, Interpolation, Layout, PixelType};
 pub(super) use decode::{decode, size_of};
+pub use options::{Extent, ImageOptions, Interpolation, Layout, PixelType};
 pub(super) use picture::{Area, Picture, Pixels};
 pub(super) use pictured::{Pictured, image_column, tensor_of};
 pub(super) use resize::resized;

@@ -20,11 +20,7 @@ pub(in crate::data) enum Pixels {
 
 impl Pixels {
     /// Returns a value for each byte or number.
-    fn map(
-        self,
-        bytes: impl FnOnce(Vec<u8>) -> Vec<u8>,
-        floats: impl FnOnce(Vec<f32>) -> Vec<f32>,
-    ) -> Pixels {
+    fn map(self, bytes: impl FnOnce(Vec<u8>) -> Vec<u8>, floats: impl FnOnce(Vec<f32>) -> Vec<f32>) -> Pixels {
         match self {
             Pixels::Bytes(values) => Pixels::Bytes(bytes(values)),
             Pixels::Floats(values) => Pixels::Floats(floats(values)),
@@ -58,7 +54,8 @@ impl Picture {
     /// Returns the picture with left and right exchanged.
     pub fn mirrored(self) -> Picture {
         let (row, channels) = (self.width * self.channels, self.channels);
-        let pixels = self.pixels.map(|values| mirrored(values, row, channels), |values| mirrored(values, row, channels));
+        let pixels =
+            self.pixels.map(|values| mirrored(values, row, channels), |values| mirrored(values, row, channels));
         Picture { pixels, ..self }
     }
 
@@ -84,7 +81,9 @@ impl Picture {
             (3, 1) => {
                 let pixels = self.pixels.map(
                     |values| values.chunks_exact(3).map(grey).collect(),
-                    |values| values.chunks_exact(3).map(|rgb| 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]).collect(),
+                    |values| {
+                        values.chunks_exact(3).map(|rgb| 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]).collect()
+                    },
                 );
                 Picture { pixels, channels, ..self }
             }
@@ -148,9 +147,10 @@ mod tests {
             (Area { top: 0, left: 1, height: 2, width: 2 }, &[2, 3, 5, 6]),
             (Area { top: -1, left: -1, height: 2, width: 2 }, &[0, 0, 0, 1]),
             (Area { top: 1, left: 2, height: 2, width: 2 }, &[6, 0, 0, 0]),
-            (Area { top: -1, left: -1, height: 4, width: 5 }, &[
-                0, 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 4, 5, 6, 0, 0, 0, 0, 0, 0,
-            ]),
+            (
+                Area { top: -1, left: -1, height: 4, width: 5 },
+                &[0, 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 4, 5, 6, 0, 0, 0, 0, 0, 0],
+            ),
             (Area { top: 0, left: 5, height: 1, width: 2 }, &[0, 0]),
             (Area { top: -9, left: -9, height: 1, width: 2 }, &[0, 0]),
         ];

@@ -218,11 +218,14 @@ mod tests {
 
     #[test]
     fn a_row_is_the_same_in_any_batch_and_another_in_the_next_epoch() {
-        let resized = AugmentOptions { random_crop: None, random_resized_crop: Some(RandomResizedCrop::default()), ..all() };
+        let resized =
+            AugmentOptions { random_crop: None, random_resized_crop: Some(RandomResizedCrop::default()), ..all() };
         for augment in [all(), resized] {
             let dataset = open(None, Some(augment)).unwrap();
             let first = rows(&dataset, 1, Sampler::Sequential, 0, 2);
-            for (size, sampler, workers) in [(5, Sampler::Shuffle, 0), (4, Sampler::Shuffle, 3), (12, Sampler::Sequential, 1)] {
+            for (size, sampler, workers) in
+                [(5, Sampler::Shuffle, 0), (4, Sampler::Shuffle, 3), (12, Sampler::Sequential, 1)]
+            {
                 assert_eq!(rows(&dataset, size, sampler, workers, 2), first, "{size}, {workers} workers");
             }
             let next = rows(&dataset, 5, Sampler::Shuffle, 0, 3);
@@ -236,8 +239,10 @@ mod tests {
     #[test]
     fn kinds_are_drawn_apart() {
         let flips = AugmentOptions { horizontal_flip: 0.5, ..AugmentOptions::default() };
-        let both = AugmentOptions { erasing: Some(Erasing { probability: 0.0, ..Erasing::default() }), ..flips.clone() };
-        let [flips, both] = [flips, both].map(|augment| rows(&open(None, Some(augment)).unwrap(), 4, Sampler::Shuffle, 0, 1));
+        let both =
+            AugmentOptions { erasing: Some(Erasing { probability: 0.0, ..Erasing::default() }), ..flips.clone() };
+        let [flips, both] =
+            [flips, both].map(|augment| rows(&open(None, Some(augment)).unwrap(), 4, Sampler::Shuffle, 0, 1));
         assert_eq!(flips, both);
         let plain = rows(&open(Some(ImageOptions::default()), None).unwrap(), 4, Sampler::Shuffle, 0, 1);
         let turned = flips.iter().filter(|(row, pixels)| plain[row] != **pixels).count();
@@ -281,7 +286,9 @@ mod tests {
         let error = |columns: Vec<(&str, Tensor)>, image: ImageOptions| {
             let columns = columns.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect();
             let dataset = Dataset::new(Path::new("a.npz"), columns).unwrap();
-            image_column(dataset, &DataOptions { image: Some(image), ..DataOptions::default() }).unwrap_err().to_string()
+            image_column(dataset, &DataOptions { image: Some(image), ..DataOptions::default() })
+                .unwrap_err()
+                .to_string()
         };
         let picture = || Tensor::zeros(DType::U8, &[2, 3, 4, 4]);
         assert_eq!(

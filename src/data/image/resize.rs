@@ -28,14 +28,12 @@ pub(in crate::data) fn resized(
         Interpolation::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
     });
     let side = |side: usize| u32::try_from(side).map_err(|error| format!("a side of {side}: {error}"));
-    let work = Work {
-        from: (side(picture.height)?, side(picture.width)?),
-        to: (side(height)?, side(width)?),
-        options,
-    };
+    let work = Work { from: (side(picture.height)?, side(picture.width)?), to: (side(height)?, side(width)?), options };
     let pixels = match picture.pixels {
         Pixels::Bytes(values) if channels == 3 => Pixels::Bytes(work.bytes(&values, PixelType::U8x3)?),
-        Pixels::Bytes(values) => Pixels::Bytes(by_channel(&values, channels, |plane| work.bytes(plane, PixelType::U8))?),
+        Pixels::Bytes(values) => {
+            Pixels::Bytes(by_channel(&values, channels, |plane| work.bytes(plane, PixelType::U8))?)
+        }
         Pixels::Floats(values) => Pixels::Floats(by_channel(&values, channels, |plane| work.floats(plane))?),
     };
     Ok(Picture { height, width, channels, pixels })

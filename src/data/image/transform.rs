@@ -61,7 +61,15 @@ impl Transform {
             (None, None) => size,
         };
         let moments = (!plain).then_some(moments);
-        Ok(Transform { options: options.clone(), augment: augment.clone(), channels, height, width, fractions, moments })
+        Ok(Transform {
+            options: options.clone(),
+            augment: augment.clone(),
+            channels,
+            height,
+            width,
+            fractions,
+            moments,
+        })
     }
 
     /// Returns dtype and shape of a row.
@@ -146,7 +154,9 @@ impl Transform {
         };
         let (found_height, found_width) = (picture.height, picture.width);
         let wrong = |what: &str, (height, width): (usize, usize)| {
-            Err(format!("expected {what}{height} x {width} pixels (height x width), found {found_height} x {found_width}"))
+            Err(format!(
+                "expected {what}{height} x {width} pixels (height x width), found {found_height} x {found_width}"
+            ))
         };
         if let (Some(crop), Some(mut random)) = (&self.augment.random_crop, random) {
             let Some(area) = crop.area((found_height, found_width), (height, width), &mut random) else {
@@ -187,9 +197,11 @@ impl Transform {
             Layout::Nchw => out.extend_from_slice(values),
             Layout::Nhwc => {
                 let plane = self.height * self.width;
-                out.extend((0..plane).flat_map(|place| (0..self.channels).map(move |channel| (place, channel))).map(
-                    |(place, channel)| values[channel * plane + place],
-                ));
+                out.extend(
+                    (0..plane)
+                        .flat_map(|place| (0..self.channels).map(move |channel| (place, channel)))
+                        .map(|(place, channel)| values[channel * plane + place]),
+                );
             }
         }
     }
@@ -212,7 +224,6 @@ fn scaled(extent: Extent, (height, width): (usize, usize)) -> (usize, usize) {
 fn planes<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
     (0..channels).flat_map(|channel| values.iter().skip(channel).step_by(channels).copied()).collect()
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -281,17 +292,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let transform = |options: &ImageOptions, found| {
-            Transform::new(options, &AugmentOptions::default(), found, (4, 6)).map_err(|(key, reason)| format!("{key}: {reason}"))
+            Transform::new(options, &AugmentOptions::default(), found, (4, 6))
+                .map_err(|(key, reason)| format!("{key}: {reason}"))
         };
         let two = ImageOptions { mean: Some(vec![0.1, 0.2, 0.3]), ..ImageOptions::default() };
         assert_eq!(transform(&two, 2).unwrap_err(), "data.image.mean: expected 1 or 2 numbers, found 3");
         let three = ImageOptions { channels: Some(3), ..ImageOptions::default() };
-        assert_eq!(
-            transform(&three, 2).unwrap_err(),
-            "data.image.channels: expected 2 as the pictures have, found 3"
-        );
+        assert_eq!(transform(&three, 2).unwrap_err(), "data.image.channels: expected 2 as the pictures have, found 3");
         let plain = transform(&ImageOptions::default(), 1).unwrap();
-        let picture = |height, width| Picture { height, width, channels: 1, pixels: Pixels::Bytes(vec![0; height * width]) };
+        let picture =
+            |height, width| Picture { height, width, channels: 1, pixels: Pixels::Bytes(vec![0; height * width]) };
         let error = plain.apply(picture(6, 4), Sample::of(0), Draw::Fixed, &mut plain.empty(1)).unwrap_err();
         assert_eq!(error, "expected 4 x 6 pixels (height x width), found 6 x 4");
         let crop = crate::data::RandomCrop { padding: 1 };

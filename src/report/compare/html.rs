@@ -9,7 +9,8 @@ use crate::report::page::escape;
 use crate::report::plan_html::{STYLE, axis};
 use std::fmt::Write;
 
-const OWN_STYLE: &str = include_str!("compare.css");
+/// How lines and strips look.
+pub(in crate::report) const OWN_STYLE: &str = include_str!("compare.css");
 
 /// Returns the page: the frozen share of the units and the cost of a step over the epochs with one line a plan, a table
 /// with what each plan comes to, and for each plan which unit is frozen when.

@@ -30,13 +30,13 @@ pub(super) struct Line<'a> {
 }
 
 /// Returns the class and the dashes of a plan's line.
-fn look(index: usize) -> (usize, &'static str) {
+pub(in crate::report) fn look(index: usize) -> (usize, &'static str) {
     // Neighbours differ in both, so that they differ in grey too.
     (index % COLOURS, DASHES.get((index + index / COLOURS) % DASHES.len()).copied().unwrap_or_default())
 }
 
 /// Appends a short piece of a plan's line.
-pub(super) fn sample(page: &mut String, index: usize) {
+pub(in crate::report) fn sample(page: &mut String, index: usize) {
     let (colour, dashes) = look(index);
     let _ = write!(
         page,
@@ -107,7 +107,7 @@ impl Lines<'_> {
 }
 
 /// Moves places apart, as little as the order from below allows, within 0 to 100 where they fit.
-fn spread(places: &mut [(usize, f64)]) {
+pub(in crate::report) fn spread(places: &mut [(usize, f64)]) {
     let apart = APART.min(100.0 / places.len().max(1) as f64);
     let mut least = 0.0;
     for (_, place) in places.iter_mut() {

@@ -3,7 +3,7 @@
 use crate::plan::{EpochPlan, FreezePlan, Point, Predicted};
 
 /// What a plan comes to.
-pub(super) struct Numbers {
+pub(in crate::report) struct Numbers {
     pub(super) units: usize,
     /// Units that are frozen in the last step.
     pub(super) frozen: usize,
@@ -19,13 +19,13 @@ pub(super) struct Numbers {
     pub(super) activation_bytes: (u64, u64),
     /// Of each epoch, means over its steps: fraction of the units that is frozen, and flops of a step relative to
     /// nothing frozen, without and with a cached prefix.
-    pub(super) shares: Vec<f64>,
+    pub(in crate::report) shares: Vec<f64>,
     pub(super) costs: Vec<f64>,
     pub(super) cached_costs: Vec<f64>,
 }
 
 impl Numbers {
-    pub(super) fn of(plan: &FreezePlan) -> Numbers {
+    pub(in crate::report) fn of(plan: &FreezePlan) -> Numbers {
         let steps = plan.assumed.steps_per_epoch;
         let units = plan.units.len();
         let share = |epoch: &EpochPlan| -> f64 {

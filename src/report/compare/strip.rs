@@ -10,7 +10,7 @@ const SHADES: usize = 4;
 const MOST: usize = 20_000;
 
 /// Appends the picture; returns false where it would have too many parts.
-pub(super) fn draw(page: &mut String, plan: &FreezePlan) -> bool {
+pub(in crate::report) fn draw(page: &mut String, plan: &FreezePlan) -> bool {
     let rows = rows(plan);
     let mut paths = vec![String::new(); SHADES];
     let mut parts = 0;

@@ -42,7 +42,7 @@ impl Most {
 }
 
 /// Appends the section.
-pub(super) fn section(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
+pub(in crate::report) fn section(page: &mut String, plan: &FreezePlan, runs: &[Run<'_>]) {
     let mut rows = rows(plan, runs);
     if rows.is_empty() || plan.epochs.is_empty() {
         return;

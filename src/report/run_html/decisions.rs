@@ -1,27 +1,29 @@
 //! What a run decided as it went: freezes by what was measured, and freezes taken back.
 
+use super::numbers::number;
 use crate::report::human::plural;
 use crate::report::page::escape;
-use crate::runner::{RunEvent, Timed};
+use crate::runner::RunEvent;
 use std::fmt::Write;
 
 /// The most lines.
 const MOST: usize = 400;
 
 /// Appends the section, where there was anything to decide.
-pub(super) fn section(body: &mut String, events: &[Timed]) {
-    let decisions: Vec<String> = events.iter().filter_map(|timed| told(&timed.event)).collect();
+pub(super) fn section(page: &mut String, events: &[RunEvent]) {
+    let decisions: Vec<String> = events.iter().filter_map(told).collect();
     if decisions.is_empty() {
         return;
     }
-    body.push_str("<h2>Decisions</h2><ol>");
+    page.push_str("<section>\n<h2>Decisions</h2>\n<ol class=\"told\">\n");
     for decision in decisions.iter().take(MOST) {
-        let _ = write!(body, "<li>{}</li>", escape(decision));
+        let _ = writeln!(page, "<li>{}</li>", escape(decision));
     }
-    body.push_str("</ol>");
+    page.push_str("</ol>\n");
     if decisions.len() > MOST {
-        let _ = write!(body, "<p class=\"dim\">{} more are not shown.</p>", decisions.len() - MOST);
+        let _ = writeln!(page, "<p class=\"dim\">{} more are not shown.</p>", decisions.len() - MOST);
     }
+    page.push_str("</section>\n");
 }
 
 fn told(event: &RunEvent) -> Option<String> {
@@ -32,10 +34,11 @@ fn told(event: &RunEvent) -> Option<String> {
             plural(*frozen as u64, "tensor")
         )),
         RunEvent::Rollback { epoch, to_epoch, to_step, metric, before, after, delay } => {
-            let after = after.map_or_else(|| "no finite number".into(), |after| format!("{after:.4}"));
+            let after = after.map_or_else(|| "no finite number".into(), number);
             Some(format!(
-                "Rollback after epoch {epoch}: eval {metric} went from {before:.4} to {after}. Back to epoch {to_epoch}, \
-                 step {to_step}; freezes come {} later in all.",
+                "Rollback after epoch {epoch}: eval {metric} went from {} to {after}. Back to epoch {to_epoch}, step \
+                 {to_step}; freezes come {} later in all.",
+                number(*before),
                 plural(*delay as u64, "epoch")
             ))
         }

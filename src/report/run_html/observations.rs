@@ -1,9 +1,10 @@
 //! What an adaptive policy saw: for each signal its range over the units, measurement by measurement.
 
+use super::numbers::{number, seconds as time};
 use crate::plan::{FreezePlan, Signal};
 use crate::report::human::{plural, unit_name};
 use crate::report::page::escape;
-use crate::runner::{RunEvent, Timed};
+use crate::runner::RunEvent;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -13,63 +14,68 @@ const MOST: usize = 100;
 /// After a number of steps, a value for each unit.
 type Measurement<'a> = (usize, &'a Vec<Option<f64>>);
 
-/// Appends the section, where anything was measured.
-pub(super) fn section(body: &mut String, plan: &FreezePlan, events: &[Timed]) {
+/// Appends the section, where anything was measured. Units are named by the plan, where there is one.
+pub(super) fn section(page: &mut String, plan: Option<&FreezePlan>, events: &[RunEvent]) {
     let mut series: BTreeMap<Signal, Vec<Measurement<'_>>> = BTreeMap::new();
     let mut taken = 0.0;
-    for timed in events {
-        if let RunEvent::Observation { step, signals, seconds } = &timed.event {
+    for event in events {
+        if let RunEvent::Observation { step, signals, seconds } = event {
             taken += seconds;
             signals.iter().for_each(|(signal, values)| series.entry(*signal).or_default().push((*step, values)));
         }
     }
-    if taken > 0.0 {
-        let _ = write!(body, "<h2>Measurements</h2><p>They took {taken:.2} s in all, beside the steps.</p>");
+    if series.is_empty() && taken <= 0.0 {
+        return;
     }
+    let _ = write!(
+        page,
+        "<section>\n<h2>Measurements</h2>\n<p class=\"dim\">What the policy decided by. They took {} in all, beside the \
+         steps.</p>\n",
+        time(taken)
+    );
     for (signal, rows) in series {
         let name = serde_json::to_value(signal).ok().and_then(|name| name.as_str().map(String::from));
+        let name = escape(&name.unwrap_or_default());
         let _ = write!(
-            body,
-            "<h2>Measured: {}</h2><div class=\"wide\"><table><tr><th>after step</th><th>units</th><th>lowest</th>\
-             <th class=\"left\">of</th><th>median</th><th>highest</th><th class=\"left\">of</th></tr>",
-            escape(&name.unwrap_or_default())
+            page,
+            "<details>\n<summary>{name}, {}</summary>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" \
+             aria-label=\"{name}\">\n<table>\n<thead><tr><th scope=\"col\">after step</th><th scope=\"col\">units</th>\
+             <th scope=\"col\">lowest</th><th scope=\"col\" class=\"path\">of</th><th scope=\"col\">median</th>\
+             <th scope=\"col\">highest</th><th scope=\"col\" class=\"path\">of</th></tr></thead>\n<tbody>\n",
+            plural(rows.len() as u64, "measurement")
         );
         let hidden = rows.len().saturating_sub(MOST);
         for (step, values) in rows.iter().skip(hidden) {
-            row(body, plan, *step, values);
+            row(page, plan, *step, values);
         }
-        body.push_str("</table></div>");
+        page.push_str("</tbody>\n</table>\n</div>\n");
         if hidden > 0 {
-            let _ = write!(body, "<p class=\"dim\">{} before these.</p>", plural(hidden as u64, "measurement"));
+            let _ = writeln!(page, "<p class=\"dim\">{} before these.</p>", plural(hidden as u64, "measurement"));
         }
+        page.push_str("</details>\n");
     }
+    page.push_str("</section>\n");
 }
 
-fn row(body: &mut String, plan: &FreezePlan, step: usize, values: &[Option<f64>]) {
+fn row(page: &mut String, plan: Option<&FreezePlan>, step: usize, values: &[Option<f64>]) {
     let mut known: Vec<(f64, usize)> =
         values.iter().enumerate().filter_map(|(unit, value)| Some(((*value)?, unit))).collect();
     known.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let unit = |index: usize| plan.units.get(index).map_or(index.to_string(), |unit| unit_name(&unit.path));
-    match (known.first(), known.get(known.len() / 2), known.last()) {
-        (Some(low), Some(middle), Some(high)) => {
-            let _ = write!(
-                body,
-                "<tr><td>{step}</td><td>{}</td><td>{}</td><td class=\"left\">{}</td><td>{}</td><td>{}</td>\
-                 <td class=\"left\">{}</td></tr>",
-                known.len(),
-                number(low.0),
-                escape(&unit(low.1)),
-                number(middle.0),
-                number(high.0),
-                escape(&unit(high.1)),
-            );
-        }
-        _ => {
-            let _ = write!(body, "<tr><td>{step}</td><td>0</td><td colspan=\"5\"></td></tr>");
-        }
-    }
-}
-
-fn number(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.3e}") }
+    let unit = |index: usize| {
+        let unit = plan.and_then(|plan| plan.units.get(index));
+        unit.map_or_else(|| format!("unit {}", index + 1), |unit| unit_name(&unit.path))
+    };
+    let _ = write!(page, "<tr><th scope=\"row\">{step}</th><td>{}</td>", known.len());
+    let _ = match (known.first(), known.get(known.len() / 2), known.last()) {
+        (Some(low), Some(middle), Some(high)) => writeln!(
+            page,
+            "<td>{}</td><td class=\"path\">{}</td><td>{}</td><td>{}</td><td class=\"path\">{}</td></tr>",
+            number(low.0),
+            escape(&unit(low.1)),
+            number(middle.0),
+            number(high.0),
+            escape(&unit(high.1)),
+        ),
+        _ => writeln!(page, "<td colspan=\"5\"></td></tr>"),
+    };
 }

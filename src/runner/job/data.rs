@@ -2,7 +2,8 @@
 
 use super::Targets;
 use crate::data::{
-    AugmentOptions, DataError, DataOptions, FORMATS, ImageOptions, LastBatch, Loading, Part, class_names, is_image_folder,
+    AugmentOptions, DataError, DataOptions, FORMATS, ImageOptions, LastBatch, Loading, Part, class_names,
+    is_image_folder,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! `[run]`: how long, where, and on what.
 
+use crate::runner::{Nonfinite, OnNonfinite};
 use crate::training::Recompute;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -32,9 +33,30 @@ pub struct RunSection {
     /// check.
     #[serde(default = "five")]
     pub ceiling_steps: u64,
+    /// What becomes of a step whose loss or gradients are NaN or infinite: `"stop"` (default), `"skip"` or `"rollback"`.
+    #[serde(default)]
+    pub nonfinite: OnNonfinite,
+    /// Such steps in a row after which the run stops in any case, at least 1; 10 by default.
+    #[serde(default = "limit")]
+    pub nonfinite_limit: u64,
     /// Seed of everything random but the order of rows; 0 by default.
     #[serde(default)]
     pub seed: u64,
+    /// Whether event files for TensorBoard are written to `tensorboard` in the folder of the run; false by default.
+    #[serde(default)]
+    pub tensorboard: bool,
+}
+
+impl RunSection {
+    /// Returns what becomes of steps that are not finite.
+    pub fn nonfinite(&self) -> Nonfinite {
+        let limit = usize::try_from(self.nonfinite_limit).unwrap_or(usize::MAX);
+        Nonfinite { action: self.nonfinite, limit }
+    }
+}
+
+fn limit() -> u64 {
+    Nonfinite::LIMIT as u64
 }
 
 fn five() -> u64 {

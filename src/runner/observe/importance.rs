@@ -66,7 +66,8 @@ fn trial(
     let number = (epoch - 1) * setup.train.len() + index + 1;
     let (steps, epochs) = (setup.steps_per_epoch() as u64, run.plan.epochs.len() as u64);
     let lr = setup.objective.lr().map(|base| {
-        let next = lr_at(setup.schedule, base, run.place.started as u64, steps * epochs, steps);
+        let started = run.place.started as u64;
+        let next = lr_at(setup.schedule, base, started, steps * epochs, steps, &run.history.epochs);
         if next > 0.0 { next } else { base }
     });
     phase.backward(engine, number, &batch, Share::WHOLE)?;

@@ -5,6 +5,7 @@
 
 use super::Measured;
 use super::probe::{Keep, Probe};
+use crate::checkpoint::Tensors;
 use crate::plan::{self, Signal};
 use crate::runner::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
 use crate::runner::state::State;
@@ -34,6 +35,28 @@ pub(super) struct Reference {
     probes: Arc<Vec<Probe>>,
     /// Observations since it was made.
     age: usize,
+}
+
+impl Reference {
+    /// Returns it as JSON and tensors.
+    pub(super) fn saved(&self, tensors: &mut Tensors) -> serde_json::Value {
+        let of = |(number, probe): (usize, &Probe)| probe.saved(&format!("reference/{number}"), tensors);
+        let probes: Vec<usize> = self.probes.iter().enumerate().map(of).collect();
+        serde_json::json!({ "offered": probes, "age": self.age })
+    }
+
+    /// Returns what was saved.
+    pub(super) fn of(value: &serde_json::Value, tensors: &Tensors) -> Result<Reference, String> {
+        let number = |value: &serde_json::Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+        let probe = |(position, offered): (usize, &serde_json::Value)| {
+            Probe::of(&format!("reference/{position}"), number(offered)?, tensors)
+        };
+        let probes = value["offered"].as_array().map(|offered| offered.iter().enumerate().map(probe).collect());
+        let (Some(Some(probes)), Some(age)) = (probes, number(&value["age"])) else {
+            return Err("it has no reference of the policy's signals".into());
+        };
+        Ok(Reference { probes: Arc::new(probes), age })
+    }
 }
 
 impl Outputs {
