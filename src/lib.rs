@@ -94,6 +94,8 @@ pub mod data;
 pub mod error;
 pub mod facts;
 pub mod graph;
+#[cfg(feature = "runner")]
+pub mod initial;
 pub mod losses;
 #[cfg(feature = "runner")]
 pub mod metrics;

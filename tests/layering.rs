@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("training", &["graph", "modules", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"]),
     ("data", &["graph", "error"]),
     ("checkpoint", &["graph", "data", "error"]),
+    ("initial", &["graph", "onnx", "modules", "plan", "training", "data", "checkpoint", "error"]),
     (
         "runner",
         &[
@@ -49,6 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "data",
             "facts",
             "graph",
+            "initial",
             "losses",
             "metrics",
             "modules",
@@ -81,6 +83,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "optim",
             "data",
             "checkpoint",
+            "initial",
             "runner",
             "report",
             "sinks",

@@ -20,6 +20,7 @@ mod help;
 mod hostile;
 mod images;
 mod init;
+mod initial;
 mod layering;
 mod loader;
 mod metrics;

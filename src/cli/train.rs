@@ -5,6 +5,7 @@ use super::options::RuntimeArgs;
 use super::probe::ChildProbe;
 use super::progress::{Screen, ScreenArgs, metric};
 use super::{output, signals};
+#[cfg(not(feature = "tract"))]
 use crate::error::ErrorKind;
 use crate::runner::{Engine, LocateError, LocateOptions, OnnxRuntime, RunEvent, locate};
 use crate::sinks::{JsonLines, Sinks};

@@ -6,12 +6,14 @@
 mod checkpoint;
 mod data;
 mod de;
+mod init;
 mod run;
 mod targets;
 mod tree;
 
 pub use checkpoint::{CheckpointSection, Export};
 pub use data::{DataSection, SamplerKind};
+pub use init::{InitSection, Weights};
 pub use run::RunSection;
 pub use targets::Targets;
 
@@ -27,8 +29,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 10] =
-    ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "ema", "checkpoint", "run"];
+const SECTIONS: [&str; 11] =
+    ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "init", "ema", "checkpoint", "run"];
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +69,9 @@ pub struct Job {
     /// `[freeze]`; the defaults of the plan options where it is left out.
     #[serde(default)]
     pub freeze: PlanOptions,
+    /// `[init]`; the weights of the model where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitSection>,
     /// `[ema]`: averages of the parameters; none where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<Ema>,
@@ -271,6 +276,7 @@ impl Job {
     }
 
     fn resolve(&mut self, base: &Path) {
+        self.init.iter_mut().for_each(|init| init.resolve(base));
         let eval = self.data.eval.iter_mut();
         for path in [&mut self.model, &mut self.data.train, &mut self.run.dir].into_iter().chain(eval) {
             // Collecting the components drops `.` and doubled separators.
@@ -322,6 +328,7 @@ impl Job {
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
             .or_else(|| zero("run.accumulate", self.run.accumulate))
             .or_else(|| zero("run.nonfinite_limit", self.run.nonfinite_limit))
+            .or_else(|| self.init.as_ref().and_then(InitSection::problem))
             .or_else(|| self.ema.as_ref().and_then(Ema::problem))
             .or_else(|| zero("run.log_every", self.run.log_every))
             .or_else(|| self.loss.as_ref().and_then(|loss| Some(("loss", loss.validate().err()?.to_string()))))

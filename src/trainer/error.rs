@@ -93,6 +93,7 @@ macro_rules! errors {
 
 errors! {
     crate::artifacts::ArtifactsError,
+    crate::initial::InitialError,
     crate::onnx::OnnxError,
     crate::plan::PlanError,
     crate::planner::PlannerError,

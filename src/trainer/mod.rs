@@ -11,6 +11,7 @@ mod error;
 mod feeds;
 pub mod files;
 mod folder;
+mod initial;
 mod job;
 pub mod model;
 mod prospects;
@@ -67,6 +68,8 @@ pub struct Trainer {
     plan: FreezePlan,
     basis: Basis,
     prepared: Prepared,
+    /// The same with the values that `[init]` gives it.
+    started: Result<Prepared, TrainerError>,
     stage: Option<Stage>,
     loss: Option<LossSpec>,
     schedule: Schedule,
@@ -158,9 +161,11 @@ impl Trainer {
         let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", note, fit)?;
         let Fitted { prepared, stage, train, eval } = fitted;
         job::objective(&job, &loss, stage.as_ref())?;
+        let mut started = prepared.clone();
+        let started = initial::initialize(&job, &mut started, stage.as_ref(), note).map(|()| started);
         let mut reads = vec![job.model.clone(), parts.file];
         reads.extend(data.files(&job));
-        Ok(Trainer { job, loaded, plan, basis, prepared, stage, loss, schedule, train, eval, reads })
+        Ok(Trainer { job, loaded, plan, basis, prepared, started, stage, loss, schedule, train, eval, reads })
     }
 
     /// Returns the job, with the schedule that it runs.
@@ -239,8 +244,10 @@ impl Trainer {
         mut sinks: Sinks<'_>,
         stop: &AtomicBool,
     ) -> Result<Trained, TrainerError> {
-        // Refused before the folder is touched.
-        self.setup(None, None, |_| Ok(()))?;
+        if start != Start::Resume {
+            // Refused before the folder is touched.
+            self.setup(None, None, |_| Ok(()))?;
+        }
         self.check_folder(start)?;
         let folder = RunFolder::open(&self.job.run.dir, start)?;
         let store = Store::new(&folder.checkpoints(), self.keep());
@@ -369,6 +376,8 @@ impl Trainer {
         act: impl FnOnce(&Setup<'_>) -> Result<R, TrainerError>,
     ) -> Result<R, TrainerError> {
         let Trainer { job, plan, .. } = self;
+        // A run that goes on has its values in the checkpoint.
+        let prepared = if resume.is_some() { &self.prepared } else { self.started.as_ref().map_err(Clone::clone)? };
         let planner = self.basis.planner()?;
         let ceiling_steps = usize::try_from(job.run.ceiling_steps).unwrap_or(usize::MAX);
         let objective: Objective<'_> = job::objective(job, &self.loss, self.stage.as_ref())?;
@@ -384,7 +393,7 @@ impl Trainer {
             accumulate: usize::try_from(job.run.accumulate).unwrap_or(usize::MAX),
             nonfinite: job.run.nonfinite(),
             ema: job.ema,
-            ..Setup::of(&self.prepared, freezing, objective, &self.schedule, &self.train)
+            ..Setup::of(prepared, freezing, objective, &self.schedule, &self.train)
         };
         setup.check()?;
         act(&setup)
