@@ -19,6 +19,7 @@ mod fused;
 mod graphs;
 mod help;
 mod hostile;
+mod images;
 mod init;
 mod initial;
 mod layering;

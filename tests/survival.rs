@@ -209,7 +209,7 @@ fn a_run_that_is_killed_at_any_moment_ends_as_one_that_never_was() {
         let left = job.left();
         assert_eq!(left.log, expected.log, "run {runs}");
         assert!(left == expected, "run {runs} ends otherwise");
-        assert!(!there(&job.run().join("checkpoints"), ".unfinished-"));
+        assert!(!there(&job.run().join("checkpoints"), ".unfinished-") && !there(&job.run(), ".model.onnx."));
     }
     eprintln!(
         "{done} kills in {runs} runs, {in_checkpoint} while a checkpoint and {in_model} while the model was written"

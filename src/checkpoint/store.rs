@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Removes what a save left that did not end.
-    fn remove_unfinished(&self) {
+    pub fn remove_unfinished(&self) {
         let Ok(entries) = self.folder.read_dir() else { return };
         for entry in entries.filter_map(Result::ok) {
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED)) {

@@ -1,9 +1,9 @@
 //! Batches of rows in an order that sampler, seed and epoch alone decide.
 
-use super::DataError;
 use super::check::Feed;
 use super::order::Sampler;
 use super::source::{Draw, Sample};
+use super::{DataError, Mix};
 use crate::graph::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +46,7 @@ struct Inner {
     feeds: Vec<Feed>,
     rows: usize,
     options: BatchOptions,
+    mix: Option<Mix>,
     /// The order that was used last, with its epoch.
     order: Mutex<Option<(u64, Arc<Vec<Sample>>)>>,
 }
@@ -59,10 +60,21 @@ impl Batches {
     /// # Panics
     /// When there is no feed, the feeds' lengths differ or the batch size is 0.
     pub fn new(feeds: Vec<Feed>, options: BatchOptions) -> Result<Batches, DataError> {
+        Batches::mixed(feeds, options, None)
+    }
+
+    /// Returns batches as [`new`](Batches::new) does, whose rows are then mixed in training.
+    ///
+    /// # Errors
+    /// There would be no batch.
+    ///
+    /// # Panics
+    /// When there is no feed, the feeds' lengths differ or the batch size is 0.
+    pub fn mixed(feeds: Vec<Feed>, options: BatchOptions, mix: Option<Mix>) -> Result<Batches, DataError> {
         assert!(options.size > 0, "a batch has a row");
         let rows = feeds.first().expect("at least one column is fed").rows();
         assert!(feeds.iter().all(|feed| feed.rows() == rows), "columns of a dataset have equal lengths");
-        let batches = Batches(Arc::new(Inner { feeds, rows, options, order: Mutex::new(None) }));
+        let batches = Batches(Arc::new(Inner { feeds, rows, options, mix, order: Mutex::new(None) }));
         if batches.is_empty() {
             return Err(DataError::NoBatch { rows, batch: batches.0.options.size });
         }
@@ -151,7 +163,11 @@ impl Batches {
         let order = self.order(epoch);
         let samples = order[start..start + self.rows_of(index)].to_vec();
         let draw = if epoch == 0 { Draw::Fixed } else { Draw::Random { seed: self.0.options.seed, epoch } };
-        self.read(samples, draw)
+        let mut batch = self.read(samples, draw)?;
+        if let Some(mix) = &self.0.mix {
+            mix.apply(&mut batch, self.rows_of(index), index, draw);
+        }
+        Ok(batch)
     }
 
     fn read(&self, mut samples: Vec<Sample>, draw: Draw) -> Result<Batch, DataError> {
@@ -178,7 +194,11 @@ impl Batches {
         let finish = |(feed, tensor): (&Feed, Option<Tensor>)| {
             let tensor = tensor.expect("invariant: a source gives every column");
             let tensor = if tensor.dtype() == feed.dtype { tensor } else { widened(&tensor, feed.dtype) };
-            (feed.input.clone(), feed.padded(tensor, count))
+            let tensor = feed.padded(tensor, count);
+            (
+                feed.input.clone(),
+                feed.classes.map_or_else(|| tensor.clone(), |(axis, count)| one_hot(&tensor, axis, count)),
+            )
         };
         Ok(feeds.iter().zip(tensors).map(finish).collect())
     }
@@ -191,6 +211,20 @@ fn widened(tensor: &Tensor, dtype: DType) -> Tensor {
         DType::I32 => Tensor::from_vec(tensor.shape(), values.into_iter().map(|value| value as i32).collect()),
         _ => Tensor::from_vec(tensor.shape(), values.into_iter().map(|value| value as i64).collect()),
     }
+}
+
+/// Returns labels as float32 with an axis of classes: 1 for the label, 0 for the others.
+fn one_hot(labels: &Tensor, axis: usize, classes: usize) -> Tensor {
+    let values = labels.to_ints().expect("invariant: checked to be labels");
+    let mut shape = labels.shape().to_vec();
+    let inner: usize = shape[axis..].iter().product();
+    shape.insert(axis, classes);
+    let mut out = vec![0f32; values.len() * classes];
+    for (place, label) in values.into_iter().enumerate() {
+        let label = usize::try_from(label).expect("invariant: checked to be a class");
+        out[(place / inner * classes + label) * inner + place % inner] = 1.0;
+    }
+    Tensor::from_vec(&shape, out)
 }
 
 #[cfg(test)]
@@ -266,5 +300,18 @@ mod tests {
     fn a_dropped_only_batch_is_an_error() {
         let error = batches(3, BatchOptions { last_batch: LastBatch::Drop, ..OPTIONS }).unwrap_err();
         assert_eq!(error.to_string(), "3 rows are fewer than one batch of 4, and last_batch = \"drop\" leaves none");
+    }
+
+    #[test]
+    fn labels_become_rows_of_classes_along_their_axis() {
+        let found = one_hot(&Tensor::ints(&[2, 0]), 1, 3);
+        assert_eq!((found.shape(), found.to_vec::<f32>().unwrap()), (&[2, 3][..], vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0]));
+        let found = one_hot(&Tensor::from_vec(&[1, 2], vec![1i64, 0]), 1, 2);
+        assert_eq!((found.shape(), found.to_vec::<f32>().unwrap()), (&[1, 2, 2][..], vec![0.0, 1.0, 1.0, 0.0]));
+        let feed =
+            Feed { classes: Some((1, 11)), ..Feed::of("t", Tensor::from_vec(&[3], vec![9u8, 0, 10]), DType::I64) };
+        let batches = Batches::new(vec![feed], BatchOptions { size: 2, ..OPTIONS }).unwrap();
+        let batch = batches.in_file_order(1).unwrap();
+        assert_eq!(batch[0].1.to_vec::<f32>().unwrap(), [[0.0; 10].as_slice(), &[1.0]].concat());
     }
 }

@@ -30,6 +30,8 @@ pub struct Feed {
     pub dtype: DType,
     /// What the integers of rows are that only fill a batch up; the last row where there is none.
     pub pad: Option<i64>,
+    /// The axis and the number of classes, where labels become rows of 1 for the class and 0 for the others.
+    pub classes: Option<(usize, usize)>,
 }
 
 impl Feed {
@@ -40,7 +42,7 @@ impl Feed {
     pub fn of(input: &str, column: Tensor, dtype: DType) -> Feed {
         let columns = Columns::new(Path::new(input), vec![(input.to_string(), column)]);
         let source = Arc::new(columns.expect("a tensor with rows"));
-        Feed { input: input.into(), source, column: 0, dtype, pad: None }
+        Feed { input: input.into(), source, column: 0, dtype, pad: None, classes: None }
     }
 
     /// Returns the number of rows.
@@ -115,7 +117,14 @@ pub fn check(dataset: &Dataset, wanted: &[Wanted]) -> Result<Vec<Feed>, DataErro
                 None => symbols.push((symbol, *size, name)),
             }
         }
-        feeds.push(Feed { input: input.clone(), source: dataset.source().clone(), column: position, dtype, pad: None });
+        feeds.push(Feed {
+            input: input.clone(),
+            source: dataset.source().clone(),
+            column: position,
+            dtype,
+            pad: None,
+            classes: None,
+        });
     }
     Ok(feeds)
 }

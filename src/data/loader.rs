@@ -56,6 +56,8 @@ struct Shared {
 struct State {
     /// The next batch that a thread makes; `None` before the first is asked for.
     next: Option<Place>,
+    /// The batch after the one that was asked for last.
+    expected: Option<Place>,
     /// Batches that are being made or are ready.
     pending: usize,
     ready: BTreeMap<Place, Result<Batch, DataError>>,
@@ -113,16 +115,7 @@ impl Loader {
 
     fn wait(&self, place: Place) -> Result<Batch, DataError> {
         let mut state = self.shared.lock();
-        let ahead = |state: &State| {
-            let mut at = place;
-            let reached = (0..=state.pending).any(|_| {
-                let found = state.next == Some(at);
-                at = self.shared.after(at);
-                found
-            });
-            reached && state.next != Some(place)
-        };
-        if !ahead(&state) {
+        if state.expected.replace(self.shared.after(place)) != Some(place) {
             state.generation += 1;
             state.ready.clear();
             state.pending = 0;
@@ -217,7 +210,7 @@ mod tests {
         let read = Arc::new(AtomicUsize::new(0));
         let columns = vec![Column { name: "x".into(), dtype: DType::I64, shape: vec![] }];
         let source = Arc::new(Slow { columns, bad, read: Arc::clone(&read) });
-        let feed = check::Feed { input: "x".into(), source, column: 0, dtype: DType::I64, pad: None };
+        let feed = check::Feed { input: "x".into(), source, column: 0, dtype: DType::I64, pad: None, classes: None };
         let sampler = Sampler::Sequential;
         let options = BatchOptions { size: 3, seed: 0, sampler, last_batch: LastBatch::Keep };
         (Batches::new(vec![feed], options).unwrap(), read)

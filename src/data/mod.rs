@@ -4,6 +4,7 @@
 //! files as sources, [`Batches`] say which rows are a batch, and a [`Loader`] makes batches ahead of the step. What this
 //! module does not do: decide which column feeds which input (the job file does), or run anything.
 
+mod augment;
 mod batches;
 mod check;
 mod columns;
@@ -12,6 +13,7 @@ mod dataset;
 mod derive;
 mod files;
 mod formats;
+mod image;
 mod joined;
 mod learn;
 mod loader;
@@ -20,6 +22,7 @@ mod order;
 mod selection;
 mod source;
 
+pub use augment::{AugmentOptions, Erasing, Mix, RandomCrop, RandomResizedCrop};
 pub use batches::{Batch, BatchOptions, Batches, LastBatch};
 pub use check::{Feed, Wanted, check, check_fed_labels, check_labels};
 pub use columns::Columns;
@@ -27,10 +30,11 @@ pub use dataset::Dataset;
 pub use derive::Wish;
 pub use files::Files;
 pub(crate) use formats::safetensors;
-pub use formats::{FORMATS, Format, read_tensors};
+pub use formats::{FORMATS, Format, class_names, is_image_folder, read_tensors};
+pub use image::{Extent, ImageOptions, Interpolation, Layout, PixelType};
 pub use loader::{Loader, Loading};
 pub use options::{
-    CsvOptions, DataOptions, Normalize, Number, Side, Statistics, TextOptions, TokenType, TokensOptions,
+    CsvOptions, DataOptions, Normalize, Number, Part, Side, Statistics, TextOptions, TokenType, TokensOptions,
 };
 pub use order::Sampler;
 pub use selection::Selection;
@@ -84,6 +88,10 @@ pub enum DataError {
     Unused { name: String },
     #[error("{}: row {row} (from 0) {reason}", .path.display())]
     Row { path: PathBuf, row: usize, reason: String },
+    #[error("{} {reason}", .path.display())]
+    Image { path: PathBuf, reason: String },
+    #[error("{key}: {reason}")]
+    Setting { key: &'static str, reason: String },
     #[error("batch {index} of epoch {epoch} could not be made: its source panicked")]
     Panicked { epoch: u64, index: usize },
     #[error("{rows} rows are fewer than one batch of {batch}, and last_batch = \"drop\" leaves none")]

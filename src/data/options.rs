@@ -1,5 +1,6 @@
 //! How files are read, as a job file says it.
 
+use super::{AugmentOptions, ImageOptions};
 use crate::graph::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,6 +34,15 @@ pub struct DataOptions {
     /// Where decoded data are kept during a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_dir: Option<PathBuf>,
+    /// How pictures become rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageOptions>,
+    /// What is random about pictures while training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<AugmentOptions>,
+    /// Which files of a folder that holds both are meant.
+    #[serde(skip)]
+    pub part: Part,
 }
 
 /// A type that numbers are converted to.
@@ -188,4 +198,14 @@ fn yes() -> bool {
 
 fn ignored() -> i64 {
     -100
+}
+
+/// What data are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// To train on.
+    #[default]
+    Train,
+    /// To evaluate on.
+    Eval,
 }

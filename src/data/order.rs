@@ -95,7 +95,9 @@ fn counted(rows: impl Iterator<Item = usize>) -> Vec<Sample> {
     .collect()
 }
 
-struct Random(ChaCha8Rng);
+/// Random numbers of ranges.
+#[derive(Clone, Debug)]
+pub(super) struct Random(pub(super) ChaCha8Rng);
 
 impl Random {
     fn new(seed: u64, epoch: u64) -> Random {
@@ -106,16 +108,24 @@ impl Random {
         Random(ChaCha8Rng::from_seed(key))
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    /// Returns a number below a bound above 0.
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         let scaled = (u128::from(self.0.next_u64()) * bound as u128) >> 64;
         usize::try_from(scaled).expect("invariant: below the bound")
     }
 
-    fn fraction(&mut self) -> f64 {
+    /// Returns a number in [0, 1).
+    pub(super) fn fraction(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn shuffle<T>(&mut self, items: &mut [T]) {
+    /// Returns a number from `low` up to `high`.
+    pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.fraction()
+    }
+
+    /// Brings items in a random order.
+    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last + 1);
             items.swap(last, other);

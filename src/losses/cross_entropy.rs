@@ -1,23 +1,28 @@
-//! Cross-entropy of class indices
+//! Cross-entropy of class indices or probabilities
 //!
 //! Formula:   with `p = LogSoftmax(x)` over the class axis, class weights `w` (1), smoothing `e`
 //!            (0) and `C` classes, over the samples `n` whose target `t` is not `ignore_index`:
 //!            `-sum_n((1 - e) w[t] p[n, t] + e / C sum_c(w[c] p[n, c])) / sum_n(w[t])`.
 //! Target:    int64 class index, shape of the prediction without the class axis. An index that
-//!            is neither a class nor `ignore_index` makes the loss NaN.
-//! Reduction: weighted mean; NaN when no sample counts, as PyTorch.
+//!            is neither a class nor `ignore_index` makes the loss NaN. With `target_kind =
+//!            "probabilities"`: floating point, shape of the prediction.
+//! Reduction: weighted mean; NaN when no sample counts, as PyTorch. Of probabilities `q` over `N`
+//!            samples `-sum_n,c(w[c] ((1 - e) q[n, c] + e / C) p[n, c]) / N`, also with weights.
 //!
 //! The target selects by comparison with `0..C`, a constant where `C` is fixed, so that neither the
 //! loss nor its gradient gathers or scatters.
 //! <https://pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html>
 
-use super::{IGNORE_INDEX, LossError, LossSpec, floats, sum};
+use super::{IGNORE_INDEX, LossError, LossSpec, TargetKind, floats, mean, sum};
 use crate::graph::{Attributes, Builder, DType, Dim, Fact, Tensor, ValueId};
 
 /// Returns the fact of the target.
 pub(super) fn target_fact(spec: &LossSpec, prediction: &Fact) -> Result<Fact, LossError> {
     let (axis, _) = classes(spec, prediction)?;
     let mut shape = prediction.shape.clone().unwrap_or_default();
+    if spec.target_kind == TargetKind::Probabilities {
+        return Ok(Fact::new(spec.wide(prediction)?, shape));
+    }
     shape.remove(axis);
     Ok(Fact::new(DType::I64, shape))
 }
@@ -31,7 +36,37 @@ pub(super) fn build(
 ) -> Result<ValueId, LossError> {
     let (axis, _) = classes(spec, b.fact(prediction))?;
     let logs = b.op("LogSoftmax", &[prediction], Attributes::none().with("axis", axis as i64));
-    of_logs(spec, b, logs, target)
+    match spec.target_kind {
+        TargetKind::Indices => of_logs(spec, b, logs, target),
+        TargetKind::Probabilities => of_probabilities(spec, b, logs, target),
+    }
+}
+
+/// Appends the loss of log-probabilities and probabilities.
+fn of_probabilities(spec: &LossSpec, b: &mut Builder, logs: ValueId, target: ValueId) -> Result<ValueId, LossError> {
+    let (axis, count) = classes(spec, b.fact(logs))?;
+    let (dtype, rank) = (b.dtype(logs), b.fact(logs).rank().unwrap_or(0));
+    let along = Along { axis, trailing: vec![1; rank - axis - 1] };
+    let logs = match &spec.class_weights {
+        Some(weights) => {
+            let numbers: Vec<f64> = weights.iter().map(|weight| f64::from(*weight)).collect();
+            let weights = b.constant("class_weights", floats(dtype, &along.shape(weights.len()), &numbers));
+            b.mul(logs, weights)
+        }
+        None => logs,
+    };
+    let own = b.mul(logs, target);
+    let mut score = b.reduce("ReduceSum", own, &[along.axis()], false);
+    let smoothing = f64::from(spec.label_smoothing);
+    if smoothing > 0.0 {
+        let count = along.count(b, logs, count);
+        let spread = b.reduce("ReduceSum", logs, &[along.axis()], false);
+        let spread = count.share(b, spread, smoothing);
+        score = b.scale(score, 1.0 - smoothing);
+        score = b.add(score, spread);
+    }
+    let mean = mean(b, score);
+    Ok(b.unary("Neg", mean))
 }
 
 /// Appends the loss of log-probabilities.
@@ -79,14 +114,7 @@ pub(super) fn of_logs(spec: &LossSpec, b: &mut Builder, logs: ValueId, target: V
         let spread = b.reduce("ReduceSum", weighted, &[along.axis()], true);
         let spread = b.select(ignored, zero, spread);
         let spread = sum(b, spread);
-        let spread = match count {
-            Count::Fixed(count) => b.scale(spread, smoothing / count as f64),
-            Count::Computed(size) => {
-                let size = b.cast(size, dtype);
-                let spread = b.scale(spread, smoothing);
-                b.div(spread, size)
-            }
-        };
+        let spread = count.share(b, spread, smoothing);
         score = b.scale(score, 1.0 - smoothing);
         score = b.add(score, spread);
     }
@@ -144,6 +172,18 @@ enum Count {
 }
 
 impl Count {
+    /// Returns a value times `factor`, over the number of classes.
+    fn share(&self, b: &mut Builder, value: ValueId, factor: f64) -> ValueId {
+        match self {
+            Count::Fixed(count) => b.scale(value, factor / *count as f64),
+            Count::Computed(size) => {
+                let size = b.cast(*size, b.dtype(value));
+                let value = b.scale(value, factor);
+                b.div(value, size)
+            }
+        }
+    }
+
     fn value(&self, b: &mut Builder) -> ValueId {
         match self {
             Count::Fixed(count) => b.constant("count", Tensor::scalar(*count as i64)),

@@ -108,7 +108,9 @@ impl LossKind {
     /// Returns the options that this kind has beside those that its outputs and target make.
     pub(super) fn options(self) -> &'static [&'static str] {
         match self {
-            LossKind::CrossEntropy => &["class_axis", "class_weights", "ignore_index", "label_smoothing"],
+            LossKind::CrossEntropy => {
+                &["class_axis", "class_weights", "ignore_index", "label_smoothing", "target_kind"]
+            }
             LossKind::Nll => &["class_axis", "class_weights", "ignore_index"],
             LossKind::BinaryCrossEntropy => &["class_axis", "pos_weight"],
             LossKind::Kl => &["class_axis", "log_target", "logits"],

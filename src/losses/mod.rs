@@ -28,7 +28,7 @@ mod sum;
 mod triplet;
 
 pub use kind::LossKind;
-pub use spec::LossSpec;
+pub use spec::{LossSpec, TargetKind};
 pub use sum::total;
 
 use crate::error::ErrorKind;

@@ -1,6 +1,7 @@
 //! The options of a loss: the `[loss]` table of a job.
 
 use super::{LossError, LossKind};
+use crate::graph::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// A loss with its options. An option of another kind is an error, not ignored.
@@ -34,6 +35,10 @@ pub struct LossSpec {
     /// sample, `ctc`; default [`IGNORE_INDEX`](super::IGNORE_INDEX).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignore_index: Option<i64>,
+    /// What the target holds, for `cross-entropy`: `"indices"` (default) of classes, or `"probabilities"` of all of
+    /// them.
+    #[serde(skip_serializing_if = "TargetKind::is_indices")]
+    pub target_kind: TargetKind,
     /// Fraction of the target spread over all classes, in [0, 1], for `cross-entropy`.
     pub label_smoothing: f32,
     /// Absolute difference from which on the loss is linear, above 0, for `huber`.
@@ -77,6 +82,23 @@ pub struct LossSpec {
     pub terms: Vec<LossSpec>,
 }
 
+/// What the target of a loss of classes holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetKind {
+    /// The index of one class.
+    #[default]
+    Indices,
+    /// A probability for each class.
+    Probabilities,
+}
+
+impl TargetKind {
+    fn is_indices(&self) -> bool {
+        *self == TargetKind::Indices
+    }
+}
+
 impl Default for LossSpec {
     fn default() -> Self {
         LossSpec {
@@ -88,6 +110,7 @@ impl Default for LossSpec {
             class_axis: None,
             class_weights: None,
             ignore_index: None,
+            target_kind: TargetKind::Indices,
             label_smoothing: 0.0,
             delta: 1.0,
             beta: None,
@@ -130,6 +153,25 @@ impl LossSpec {
         self.terms().iter().find(judged).or(self.terms().first()).unwrap_or(self)
     }
 
+    /// Returns the index of the most probable class where a target holds probabilities along `axis`, the first among
+    /// equals; another target as it is. Metrics are taken of these.
+    ///
+    /// # Panics
+    /// When there is no such axis.
+    pub fn indices(&self, target: &Tensor, axis: usize) -> Tensor {
+        let Some(values) = target.to_f64s().filter(|_| self.target_kind == TargetKind::Probabilities) else {
+            return target.clone();
+        };
+        let mut shape = target.shape().to_vec();
+        let classes = shape.remove(axis);
+        let inner: usize = shape[axis..].iter().product();
+        let best = |place: usize| {
+            let value = |class: usize| values[(place / inner * classes + class) * inner + place % inner];
+            (1..classes).fold(0, |best, class| if value(class) > value(best) { class } else { best })
+        };
+        Tensor::from_vec(&shape, (0..shape.iter().product()).map(|place| best(place) as i64).collect())
+    }
+
     /// Checks the options without a model.
     ///
     /// # Errors
@@ -145,6 +187,7 @@ impl LossSpec {
             (self.class_axis.is_some(), "class_axis", has("class_axis")),
             (self.class_weights.is_some(), "class_weights", has("class_weights")),
             (self.ignore_index.is_some(), "ignore_index", has("ignore_index")),
+            (!self.target_kind.is_indices(), "target_kind", has("target_kind")),
             (self.label_smoothing != 0.0, "label_smoothing", has("label_smoothing")),
             (self.delta != 1.0, "delta", has("delta")),
             (self.beta.is_some(), "beta", has("beta")),
@@ -199,6 +242,9 @@ impl LossSpec {
         }
         if !positive(self.temperature()) {
             return range("temperature", "above 0", self.temperature().to_string());
+        }
+        if let Some(ignored) = self.ignore_index.filter(|_| !self.target_kind.is_indices()) {
+            return range("ignore_index", "only with target_kind = \"indices\"", ignored.to_string());
         }
         if let Some(blank) = self.blank.filter(|blank| *blank < 0) {
             return range("blank", "of at least 0", blank.to_string());

@@ -45,6 +45,17 @@ fn targets_and_classes_follow_the_prediction() {
 }
 
 #[test]
+fn the_class_of_probabilities_is_the_first_of_the_greatest() {
+    let soft = LossSpec { target_kind: TargetKind::Probabilities, ..LossSpec::default() };
+    let target = soft.target_fact(&[fact(DType::F16, &[9, 5, 7])]).unwrap().unwrap();
+    assert_eq!(target.to_string(), "float32[N,5,7]");
+    let values = Tensor::from_vec(&[1, 3, 2], vec![0.2f32, 0.5, 0.6, 0.0, 0.2, 0.5]);
+    assert_eq!(soft.indices(&values, 1), Tensor::from_vec(&[1, 2], vec![1i64, 0]));
+    assert_eq!(soft.indices(&values, 2), Tensor::from_vec(&[1, 3], vec![1i64, 0, 1]));
+    assert_eq!(LossSpec::default().indices(&values, 1), values);
+}
+
+#[test]
 fn wrong_options_are_named() {
     let with = |text: &str| -> LossSpec { serde_json::from_str(text).unwrap() };
     let (image, logits) = (fact(DType::F32, &[9, 5, 7, 8]), fact(DType::F32, &[9, 5]));
@@ -67,6 +78,12 @@ fn wrong_options_are_named() {
         (r#"{"kind":"mse","terms":[{}]}"#, &logits, "the loss mse has no option terms"),
         (r#"{"kind":"smooth-l1","beta":-1}"#, &logits, "the loss smooth-l1 needs beta of at least 0, found -1"),
         (r#"{"label_smoothing":1.5}"#, &logits, "the loss cross-entropy needs label_smoothing in [0, 1], found 1.5"),
+        (
+            r#"{"target_kind":"probabilities","ignore_index":3}"#,
+            &logits,
+            "the loss cross-entropy needs ignore_index only with target_kind = \"indices\", found 3",
+        ),
+        (r#"{"kind":"nll","target_kind":"probabilities"}"#, &logits, "the loss nll has no option target_kind"),
         (r#"{"kind":"huber","delta":0}"#, &logits, "the loss huber needs delta above 0, found 0"),
         (
             r#"{"class_weights":[1,1,1,1,-1]}"#,

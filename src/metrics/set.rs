@@ -5,7 +5,7 @@ use super::loss::Loss;
 use super::rows::{floats, ints, lines};
 use super::{Form, Kind, METRICS, Measure, Metric, MetricError, NOTHING, Sample, Value};
 use crate::graph::{Fact, Tensor};
-use crate::losses::{IGNORE_INDEX, LossSpec};
+use crate::losses::{IGNORE_INDEX, LossSpec, TargetKind};
 use std::collections::BTreeMap;
 
 /// Metrics being summed up.
@@ -130,9 +130,15 @@ impl Metrics {
         results
     }
 
-    /// Adds rows of scores of classes; returns the sum of the class weights of the targets that count.
+    /// Adds rows of scores of classes; returns the sum of the class weights of the targets that count, where the loss is
+    /// a mean by these.
     fn classes(&mut self, prediction: &Tensor, target: &Tensor, batch: &Batch<'_>) -> Result<Option<f64>, MetricError> {
         let fact = Fact::fixed(prediction.dtype(), prediction.shape());
+        let soft = self.spec.target_kind == TargetKind::Probabilities;
+        let target = match axis(&self.spec, &fact) {
+            Some(axis) if soft && target.shape() == prediction.shape() => &self.spec.indices(target, axis),
+            _ => target,
+        };
         let (Some(axis), Some(labels)) = (axis(&self.spec, &fact), ints(target)) else {
             return self.unlike(prediction, target).map(|()| None);
         };
@@ -164,7 +170,7 @@ impl Metrics {
             });
             self.broken |= broken || read.is_none();
         }
-        Ok(Some(total))
+        Ok((!soft).then_some(total))
     }
 
     /// Adds rows of scores of labels.

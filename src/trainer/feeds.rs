@@ -3,9 +3,10 @@
 use super::TrainerError;
 use super::job::Data;
 use crate::data::{
-    self as rows, BatchOptions, Batches, DataError, Dataset, Feed, LastBatch, Sampler, Selection, Wanted, Wish,
+    self as rows, BatchOptions, Batches, DataError, Dataset, Feed, LastBatch, Mix, Sampler, Selection, Wanted, Wish,
 };
 use crate::error::{ErrorKind, nearest};
+use crate::graph::DType;
 use crate::losses::IGNORE_INDEX;
 use crate::runner::job::SamplerKind;
 use crate::runner::{Job, Targets};
@@ -24,6 +25,7 @@ pub fn batches(
         Objective::Own(own) => own_columns(job, prepared, own)?,
         Objective::Stage { stage, .. } => stage_columns(job, prepared, stage)?,
     };
+    let mut wanted = wanted;
     let weights = job.data.weights.as_deref().filter(|_| training).map(Selection::from);
     let mut wishes: Vec<Wish<'_>> = selections
         .iter()
@@ -33,6 +35,7 @@ pub fn batches(
     wishes.extend(weights.as_ref().map(|selection| Wish { selection, dtype: None }));
     let dataset = data.open(job, training)?.derive(&job.data.options(), &wishes)?;
     let path = dataset.path().to_path_buf();
+    let spread = spread(prepared, objective, &dataset, &mut wanted)?;
     let mut feeds = rows::check(&dataset, &wanted).map_err(|error| named(error, prepared))?;
     for (input, classes, ignored) in labels(prepared, objective)? {
         let Some(feed) = feeds.iter_mut().find(|feed| feed.input == input) else { continue };
@@ -40,6 +43,12 @@ pub fn batches(
             .map_err(|error| bad(format!("{}: {error}", path.display())))?;
         feed.pad = Some(ignored);
     }
+    for (input, axis, classes) in spread {
+        let Some(feed) = feeds.iter_mut().find(|feed| feed.input == input) else { continue };
+        rows::check_fed_labels(feed, classes, None).map_err(|error| bad(format!("{}: {error}", path.display())))?;
+        feed.classes = Some((axis, classes));
+    }
+    let mix = if training { mix(job, &feeds)? } else { None };
     let fixed = wanted.iter().find_map(|wanted| wanted.fact.dim(0)?.known().map(|size| (&wanted.input, size)));
     let options = BatchOptions {
         size: job.data.batch,
@@ -69,7 +78,76 @@ pub fn batches(
         let text = format!("data.last_batch = \"pad\" needs class labels, which can be ignored; {which} holds none");
         return Err(bad(text).hint("use data.last_batch = \"keep\" or \"drop\""));
     }
-    Ok(Batches::new(feeds, options)?)
+    Ok(Batches::mixed(feeds, options, mix)?)
+}
+
+/// Returns the targets of probabilities whose columns hold class indices, with the axis and the number of classes, and
+/// asks for these indices in their place.
+fn spread(
+    prepared: &Prepared,
+    objective: &Objective<'_>,
+    dataset: &Dataset,
+    wanted: &mut [Wanted],
+) -> Result<Vec<(String, usize, usize)>, TrainerError> {
+    let Objective::Own(own) = objective else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for target in targets(prepared, own.loss, own.output)? {
+        let Some((axis, classes)) = target.probabilities else { continue };
+        let Some(wanted) = wanted.iter_mut().find(|wanted| wanted.input == target.input) else { continue };
+        if dataset.column(&wanted.column)?.dtype.is_float() {
+            continue;
+        }
+        wanted.fact.dtype = Some(DType::I64);
+        wanted.fact.shape = wanted.fact.shape.take().map(|mut shape| {
+            shape.remove(axis);
+            shape
+        });
+        found.push((target.input, axis, classes));
+    }
+    Ok(found)
+}
+
+/// Returns how the rows of a batch are mixed. What would not be mixed with them is refused, and so is a target whose
+/// pixels stay where those of its picture move.
+fn mix(job: &Job, feeds: &[Feed]) -> Result<Option<Mix>, TrainerError> {
+    let Some(augment) = &job.data.augment else { return Ok(None) };
+    let (targets, inputs): (Vec<&Feed>, Vec<&Feed>) =
+        feeds.iter().partition(|feed| !job.data.inputs.contains_key(&feed.input));
+    let column = |feed: &Feed| feed.source.columns()[feed.column].clone();
+    if augment.moves_pixels()
+        && let Some(target) = targets.iter().find(|feed| column(feed).shape.len() > 1)
+    {
+        let text = format!(
+            "data.augment moves the pixels of inputs, and not those of the target column \"{}\"",
+            column(target).name
+        );
+        return Err(bad(text));
+    }
+    if !augment.mixes() {
+        return Ok(None);
+    }
+    let [input] = inputs.as_slice() else {
+        return Err(bad(format!("data.augment.mixup and cutmix need a model of one input, found {}", inputs.len())));
+    };
+    let soft = |feed: &Feed| feed.dtype == DType::F32 || feed.classes.is_some();
+    if let Some(hard) = feeds.iter().find(|feed| !soft(feed)) {
+        let text = format!(
+            "data.augment.mixup and cutmix mix rows of float32, and column \"{}\" is {}",
+            column(hard).name,
+            hard.dtype
+        );
+        return Err(bad(text).hint("labels are mixed as probabilities: set target_kind = \"probabilities\" in [loss]"));
+    }
+    if augment.cutmix.is_some() && column(input).shape.len() != 3 {
+        return Err(bad(format!("data.augment.cutmix needs pictures, and \"{}\" holds none", column(input).name)));
+    }
+    Ok(Some(Mix {
+        mixup: augment.mixup,
+        cutmix: augment.cutmix,
+        input: input.input.clone(),
+        layout: job.data.image.as_ref().map(|image| image.layout).unwrap_or_default(),
+        targets: targets.iter().map(|feed| feed.input.clone()).collect(),
+    }))
 }
 
 /// Returns how the rows of training data are drawn.

@@ -76,11 +76,21 @@ impl RunFolder {
             return Err(TrainerError::new(ErrorKind::BadInput, text).hint("wait for it, or choose another folder"));
         }
         let opened = RunFolder { path: folder.to_path_buf(), _lock: lock };
+        opened.remove_unfinished();
         if start != Start::Resume {
             opened.clear()?;
         }
         make_folder(&opened.checkpoints())?;
         Ok(opened)
+    }
+
+    /// Removes files that a process began to write that was killed.
+    fn remove_unfinished(&self) {
+        let entries = self.path.read_dir().into_iter().flatten().filter_map(Result::ok);
+        let of_ours = |name: &str| name.starts_with('.') && name.ends_with(".tmp");
+        for entry in entries.filter(|entry| entry.file_name().to_str().is_some_and(of_ours)) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 
     /// Removes what an earlier run left.

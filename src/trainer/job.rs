@@ -52,7 +52,8 @@ impl Data {
         match (opened, files()) {
             (Some(opened), _) => Ok(opened.clone()),
             (None, Some(files)) => {
-                Ok(Dataset::open_files(files, &job.data.options(), Some(&job.data.columns(training)))?)
+                let options = if training { job.data.options() } else { job.data.eval_options() };
+                Ok(Dataset::open_files(files, &options, Some(&job.data.columns(training)))?)
             }
             (None, None) => Err(TrainerError::new(ErrorKind::Usage, "missing key `eval` in [data]")),
         }

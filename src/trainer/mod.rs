@@ -288,6 +288,7 @@ impl Trainer {
         store: &Store,
         sinks: &mut Sinks<'_>,
     ) -> Result<Option<Checkpoint>, TrainerError> {
+        store.remove_unfinished();
         let mut warn = |message: String| sinks.take(RunEvent::Warning { message });
         let Some(latest) = store.latest()? else {
             warn(format!("{} holds no checkpoint: the run begins", folder.path().display()));

@@ -3,7 +3,7 @@
 use super::forward::Forward;
 use super::{Prepared, TrainingError, names};
 use crate::graph::{Fact, Graph, Origin, ValueId};
-use crate::losses::{IGNORE_INDEX, LossKind, LossSpec, total};
+use crate::losses::{IGNORE_INDEX, LossKind, LossSpec, TargetKind, total};
 
 /// What a loss compares with: an input of the train and eval graphs.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Target {
     pub fact: Fact,
     /// The number of classes and the label that does not count, where it holds class indices.
     pub labels: Option<(usize, i64)>,
+    /// The axis and the number of classes, where it holds a probability for each class.
+    pub probabilities: Option<(usize, usize)>,
 }
 
 /// Returns the targets of a loss, each once. `output` is the model output that a loss reads which
@@ -32,9 +34,12 @@ pub fn targets(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Re
         let Some(fact) = term.target_fact(&facts)? else { continue };
         let input = names::target(term.target.as_deref());
         let classes = facts.first().and_then(|fact| term.classes(fact));
+        let soft = term.target_kind == TargetKind::Probabilities;
+        let probabilities = classes.filter(|_| soft);
+        let classes = classes.filter(|_| !soft);
         let labels = classes.map(|(_, classes)| (classes, term.ignore_index.unwrap_or(IGNORE_INDEX)));
         if !found.iter().any(|target| target.input == input) {
-            found.push(Target { input, name: term.target.clone(), fact, labels });
+            found.push(Target { input, name: term.target.clone(), fact, labels, probabilities });
         }
     }
     Ok(found)

@@ -2,8 +2,11 @@
 
 mod arrow;
 mod cache;
+mod cifar;
 mod classes;
 mod csv;
+mod idx;
+mod images;
 mod jsonl;
 mod lines;
 mod npy;
@@ -13,8 +16,11 @@ pub(crate) mod safetensors;
 mod text;
 mod tokens;
 
-use super::{DataError, DataOptions, Dataset};
+pub use images::class_names;
+
+use super::{DataError, DataOptions, Dataset, image};
 use crate::graph::Tensor;
+use cifar::Cifar;
 use std::path::Path;
 
 /// How a format is found and opened.
@@ -76,7 +82,34 @@ pub static FORMATS: &[Format] = &[
         about: "token ids in blocks",
         open: tokens::open,
     },
+    Format {
+        name: "images",
+        extensions: &[],
+        about: "a folder of JPEG and PNG files for each class",
+        open: images::open,
+    },
+    Format {
+        name: "idx",
+        extensions: &["idx1-ubyte", "idx3-ubyte"],
+        about: "the files of MNIST, also packed by gzip",
+        open: idx::open,
+    },
+    Format {
+        name: "cifar10",
+        extensions: &[],
+        about: "the binary files of CIFAR-10",
+        open: |path, options, columns| Cifar::Ten.open(path, options, columns),
+    },
+    Format {
+        name: "cifar100",
+        extensions: &[],
+        about: "the binary files of CIFAR-100",
+        open: |path, options, columns| Cifar::Hundred.open(path, options, columns),
+    },
 ];
+
+/// Formats whose columns of pictures are known.
+const PICTURES: [&str; 4] = ["images", "idx", "cifar10", "cifar100"];
 
 /// Opens a dataset in the format that the options name, or else the one that its extension does; all columns with
 /// `None`.
@@ -88,10 +121,34 @@ pub(super) fn open(path: &Path, options: &DataOptions, columns: Option<&[&str]>)
     let format = match &options.format {
         Some(name) => FORMATS.iter().find(|format| format.name == name),
         None if options.tokens.is_some() => FORMATS.iter().find(|format| format.name == "tokens"),
-        None => by_extension(path),
+        None => by_extension(path).or_else(|| by_content(path)),
     };
     let format = format.ok_or_else(|| DataError::Extension { path: path.to_path_buf() })?;
-    (format.open)(path, options, columns)
+    let dataset = (format.open)(path, options, columns)?;
+    if PICTURES.contains(&format.name) { Ok(dataset) } else { image::image_column(dataset, options) }
+}
+
+/// Returns the format of pictures that a folder holds, or that a name stands for.
+fn by_content(path: &Path) -> Option<&'static Format> {
+    let name = match Cifar::in_folder(path) {
+        Some(Cifar::Ten) => "cifar10",
+        Some(Cifar::Hundred) => "cifar100",
+        None if idx::is_one(path) => "idx",
+        None if images::is_one(path) => "images",
+        None => return None,
+    };
+    FORMATS.iter().find(|format| format.name == name)
+}
+
+/// Returns true for a folder of images by class.
+pub fn is_image_folder(path: &Path, options: &DataOptions) -> bool {
+    let format = options.format.as_deref();
+    format.or_else(|| by_content(path).map(|format| format.name)) == Some("images")
+}
+
+/// Returns the bytes of elements in the other order.
+fn swapped(data: &[u8], size: usize) -> bytes::Bytes {
+    data.chunks_exact(size).flat_map(|element| element.iter().rev().copied()).collect::<Vec<u8>>().into()
 }
 
 fn by_extension(path: &Path) -> Option<&'static Format> {

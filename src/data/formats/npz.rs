@@ -2,6 +2,7 @@
 //!
 //! Stored entries (`numpy.savez`) are mapped, compressed ones (`numpy.savez_compressed`) are read.
 
+use super::swapped;
 use crate::data::{DataError, column, map, select};
 use crate::graph::{DType, Tensor};
 use bytes::Bytes;
@@ -89,10 +90,6 @@ fn dtype(found: &NpyType) -> Result<(DType, bool), String> {
         _ => return Err(refuse()),
     };
     Ok((dtype, plain.endianness() == Endianness::Big && dtype.size() > 1))
-}
-
-fn swapped(data: &[u8], size: usize) -> Bytes {
-    data.chunks_exact(size).flat_map(|element| element.iter().rev().copied()).collect::<Vec<u8>>().into()
 }
 
 /// Returns column-major elements in row-major order.

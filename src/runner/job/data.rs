@@ -2,8 +2,8 @@
 
 use super::Targets;
 use crate::data::{
-    CsvOptions, DataError, DataOptions, Dataset, FORMATS, Files, LastBatch, Loading, Normalize, Number, Selection,
-    TextOptions, TokensOptions,
+    AugmentOptions, CsvOptions, DataError, DataOptions, Dataset, FORMATS, Files, ImageOptions, LastBatch, Loading,
+    Normalize, Number, Part, Selection, TextOptions, TokensOptions, class_names, is_image_folder,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,6 +72,12 @@ pub struct DataSection {
     /// `[data.text]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<TextOptions>,
+    /// How pictures become rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageOptions>,
+    /// What is random about pictures while training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<AugmentOptions>,
 }
 
 /// How rows are drawn.
@@ -93,9 +99,9 @@ impl DataSection {
     /// are missing: data in memory take their place, or they are named.
     pub fn new<'a>(inputs: impl IntoIterator<Item = (&'a str, &'a str)>, target: &str, batch: usize) -> DataSection {
         DataSection {
-            train: PathBuf::new(),
+            train: Files::One(PathBuf::new()),
             eval: None,
-            inputs: inputs.into_iter().map(|(input, column)| (input.to_string(), column.to_string())).collect(),
+            inputs: inputs.into_iter().map(|(input, column)| (input.to_string(), Selection::from(column))).collect(),
             target: Some(Targets::One(target.into())),
             batch,
             seed: 0,
@@ -106,6 +112,15 @@ impl DataSection {
             workers: None,
             prefetch: None,
             format: None,
+            cache_dir: None,
+            types: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            normalize: None,
+            csv: None,
+            tokens: None,
+            text: None,
+            image: None,
+            augment: None,
         }
     }
 
@@ -120,7 +135,31 @@ impl DataSection {
             tokens: self.tokens.clone(),
             text: self.text.clone(),
             cache_dir: self.cache_dir.clone(),
+            image: self.image.clone(),
+            augment: self.augment.clone(),
+            part: Part::Train,
         }
+    }
+
+    /// Returns how the files to evaluate on are read.
+    pub fn eval_options(&self) -> DataOptions {
+        DataOptions { part: Part::Eval, ..self.options() }
+    }
+
+    /// Writes down the classes of a folder of images to train on, so that the files to evaluate on have the same.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    fn name_classes(&mut self) -> Result<(), DataError> {
+        if let Files::One(folder) = &self.train
+            && is_image_folder(folder, &self.options())
+        {
+            let image = self.image.get_or_insert_default();
+            if image.classes.is_none() {
+                image.classes = Some(class_names(folder)?);
+            }
+        }
+        Ok(())
     }
 
     /// Opens the training data with all columns that are read, or takes the given ones, and completes the section with
@@ -130,6 +169,9 @@ impl DataSection {
     /// # Errors
     /// A file cannot be read, or a column that is normalised is not there or holds no finite numbers.
     pub fn open(&mut self, given: Option<Dataset>) -> Result<(Dataset, Vec<String>), DataError> {
+        if given.is_none() {
+            self.name_classes()?;
+        }
         let mut options = self.options();
         let targets = self.target.iter().flat_map(Targets::columns).flat_map(Selection::patterns);
         for name in targets {
@@ -190,6 +232,17 @@ impl DataSection {
         }
         if self.prefetch.is_some() && self.workers.is_none() {
             return Some(("data.prefetch", "needs data.workers".into()));
+        }
+        let column = |column: &Option<String>| column.as_ref().map(|column| format!("\"{column}\""));
+        if let (Some(image), Some(augment)) = (&self.image, &self.augment)
+            && let (Some(image), Some(augment)) = (column(&image.column), column(&augment.column))
+            && image != augment
+        {
+            return Some(("data.augment.column", format!("expected {image} as data.image.column, found {augment}")));
+        }
+        let pictures = self.image.as_ref().and_then(ImageOptions::problem);
+        if let Some(problem) = pictures.or_else(|| self.augment.as_ref()?.problem()) {
+            return Some(problem);
         }
         if self.weights.is_none() && self.sampler == Some(SamplerKind::Weighted) {
             return Some(("data.sampler", "\"weighted\" needs data.weights, the column to draw by".into()));

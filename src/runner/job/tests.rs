@@ -270,6 +270,52 @@ fn errors_name_key_and_line() {
 }
 
 #[test]
+fn pictures_and_what_is_random_about_them_are_read_and_written() {
+    let text = DESIGN.replace(
+        "[loss]",
+        "[data.image]\nresize = 256\ncrop = [224, 192]\nnormalise = \"imagenet\"\nclasses = [\"a\", \"b\"]\n[data.augment]\n\
+         random_resized_crop = {}\nhorizontal_flip = 0.5\nerasing = { probability = 0.25 }\nmixup = 0.2\n[loss]",
+    );
+    let job = parse(&text, &["data.augment.vertical_flip=0.25"]).unwrap();
+    let (image, augment) = (job.data.image.clone().unwrap(), job.data.augment.clone().unwrap());
+    assert_eq!(image.resize, Some(crate::data::Extent::Side(256)));
+    assert_eq!(image.crop, Some(crate::data::Extent::Exact(224, 192)));
+    assert_eq!(augment.random_resized_crop, Some(crate::data::RandomResizedCrop::default()));
+    assert_eq!((augment.vertical_flip, augment.erasing.unwrap().scale), (0.25, [0.02, 0.33]));
+    let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
+    assert_eq!(again.data, job.data);
+    for (key, value, expected) in [
+        ("image.crop", "0", "key `data.image.crop` given with --set: expected sizes of 1 or more, found 0"),
+        ("image.crop", "[1, 2, 3]", "expected [height, width], found 3 numbers"),
+        (
+            "image.crop",
+            "-3",
+            "key `data.image.crop` given with --set: expected a number of pixels, or [height, width], found",
+        ),
+        ("image.std", "[0.5, 0, 1]", "expected finite numbers above 0, found 0"),
+        ("image.mean", "[0.5]", "key `data.image.normalise` at line"),
+        ("image.channels", "2", "expected 1 or 3, found 2"),
+        ("image.dtype", "uint8", "\"uint8\" takes no mean, std or normalise"),
+        ("image.classes", "[\"a\", \"a\"]", "names \"a\" twice"),
+        ("image.colour", "3", "unknown key `colour` in [data.image]"),
+        ("augment.horizontal_flip", "1.5", "expected a probability in [0, 1], found 1.5"),
+        ("augment.brightness", "-1", "expected a number of 0 or more, found -1"),
+        ("augment.mixup", "0", "expected a number above 0, found 0"),
+        ("augment.random_crop", "{padding=4}", "stands beside random_resized_crop"),
+        (
+            "augment.random_resized_crop",
+            "{scale=[0.5, 2.0]}",
+            "expected scale = [low, high] in (0, 1], found [0.5, 2.0]",
+        ),
+        ("augment.erasing", "{ratio=[2.0, 1.0]}", "expected ratio = [low, high] above 0, found [2.0, 1.0]"),
+        ("augment.erasing", "{probability=2.0}", "expected a probability in [0, 1], found 2"),
+    ] {
+        let error = parse(&text, &[&format!("data.{key}={value}")]).unwrap_err();
+        assert!(error.contains(expected), "{key}={value}: {error}");
+    }
+}
+
+#[test]
 fn what_is_evaluated_and_which_rate_follows() {
     let text = r#"eval={ metrics = ["top-5", "f1-macro"], every = 2, best = "r2",
         early_stopping = { metric = "train-loss", patience = 3 } }"#;
