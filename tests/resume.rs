@@ -1,12 +1,14 @@
 //! A run that goes on from a checkpoint is the run that never stopped, bit for bit.
 
-use crate::engines::{engines, golden, onnxruntime};
+use crate::engines::{engines, fixture, golden, onnxruntime};
 use crate::runs::{ByStep, Counting, Job, Ran, guard, in_order, same_end};
 use freeze_plan::checkpoint::{self, Checkpoint};
-use freeze_plan::data::{BatchOptions, LastBatch, Sampler};
+use freeze_plan::data::{BatchOptions, Batches, Column, DataError, Draw, Feed, LastBatch, Sample, Sampler, Source};
+use freeze_plan::graph::{DType, Tensor};
 use freeze_plan::plan::{BatchNorm, OnReturn, PlanOptions, Policy};
 use freeze_plan::runner::{Checkpoints, Engine, RunEvent, Schedule};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// A checkpoint with the number of steps that were reported before it.
 type Saved = (Checkpoint, usize);
@@ -215,4 +217,58 @@ fn a_checkpoint_of_another_run_is_refused() {
         steps,
         format!("{start}it was made with 48 rows in 6 steps an epoch, the job has 48 rows in 3 steps an epoch")
     );
+}
+
+/// The rows of another source, until one cannot be read.
+#[derive(Debug)]
+struct Vanishing {
+    rows: std::sync::Arc<dyn Source>,
+    gone: std::sync::atomic::AtomicBool,
+}
+
+impl Source for Vanishing {
+    fn path(&self) -> &Path {
+        self.rows.path()
+    }
+    fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+    fn columns(&self) -> &[Column] {
+        self.rows.columns()
+    }
+    fn read(&self, columns: &[usize], samples: &[Sample], draw: Draw) -> Result<Vec<Tensor>, DataError> {
+        let random = matches!(draw, Draw::Random { epoch: 2, .. });
+        match samples.iter().find(|sample| random && sample.row == 30 && self.gone.load(Ordering::Relaxed)) {
+            Some(sample) => Err(DataError::Row { path: self.path().into(), row: sample.row, reason: "is gone".into() }),
+            None => self.rows.read(columns, samples, draw),
+        }
+    }
+}
+
+#[test]
+fn a_row_that_vanishes_costs_nothing_that_is_done() {
+    let mut job = mlp("sgd", OnReturn::Reset);
+    job.accumulate = 2;
+    job.options = PlanOptions::of("none");
+    let expected = job.run(&mut onnxruntime());
+    let rows = freeze_plan::data::Dataset::open(&fixture("freezing/mlp.npz"), &Default::default(), None).unwrap();
+    let vanishing = std::sync::Arc::new(Vanishing { rows: rows.source().clone(), gone: true.into() });
+    let feed = |input: &str, column: &str, dtype| Feed {
+        source: vanishing.clone(),
+        column: rows.position(column).unwrap(),
+        ..Feed::of(input, Tensor::ints(&[0]), dtype)
+    };
+    let feeds = vec![feed("x", "x", DType::F32), feed("target", "labels", DType::I64)];
+    job.train = Batches::new(feeds, in_order(8)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (ran, saved) = whole(&mut job, &mut onnxruntime(), None, folder.path(), 100);
+    let error = ran.result.as_ref().unwrap_err().to_string();
+    assert!(error.ends_with("mlp.npz: row 30 (from 0) is gone"), "{error}");
+    let (checkpoint, steps) = saved.last().unwrap().clone();
+    assert_eq!((checkpoint.epoch, checkpoint.step, steps, saved.len()), (2, 4, 4, 2));
+    vanishing.gone.store(false, Ordering::Relaxed);
+    job.resume = Some(checkpoint);
+    let again = job.run(&mut onnxruntime());
+    assert_eq!([ran.losses(), again.losses()].concat(), expected.losses());
+    same_end(&again, &expected);
 }

@@ -65,7 +65,11 @@ impl Evaluator {
         Ok(metrics.results())
     }
 
-    fn batch(
+    /// Runs one batch: the loss, and the prediction where there is one.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn batch(
         &mut self,
         engine: &mut dyn Engine,
         state: &State,

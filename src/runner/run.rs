@@ -269,6 +269,13 @@ impl<'a> Run<'a> {
         Ok(results)
     }
 
+    /// Evaluates the first batch of the eval data.
+    pub(super) fn try_evaluation(&mut self, engine: &mut dyn Engine) -> Result<(), RunError> {
+        let Some(batches) = self.setup.eval else { return Ok(()) };
+        self.evaluator.batch(engine, &self.state, &batches.batch(0, 0)?)?;
+        Ok(())
+    }
+
     /// Returns why the run ends before its last epoch, where it does.
     fn stall(&self) -> Option<Stall> {
         stops(&self.history, self.setup.evaluation.early_stopping.as_ref()?)
@@ -296,7 +303,13 @@ impl<'a> Run<'a> {
         let end = until.unwrap_or(count).min(count);
         for number in from..end {
             let clock = Instant::now();
-            self.step(engine, epoch, number, report)?;
+            if let Err(error) = self.step(engine, epoch, number, report) {
+                // The step was not begun: what was done so far is worth keeping.
+                if matches!(error, RunError::Data(_)) && self.last_saved != Some(self.place.started) {
+                    self.checkpoint(engine, epoch, false, false, report)?;
+                }
+                return Err(error);
+            }
             let seconds = clock.elapsed().as_secs_f64();
             self.place.seconds += seconds;
             self.pace.iter_mut().for_each(|pace| pace.step(seconds));
@@ -428,7 +441,14 @@ impl<'a> Run<'a> {
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
             let (batch, waited) = loader.take(epoch as u64, index);
-            let batch = batch?;
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    kept.put_back(engine)?;
+                    self.place.started -= 1;
+                    return Err(error.into());
+                }
+            };
             wait += waited;
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };

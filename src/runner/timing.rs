@@ -136,6 +136,21 @@ impl Run<'_> {
         Segment { first_epoch: 1, after: 0, last_epoch: 1, until: None, frozen, statistics, dropout_off }
     }
 
+    /// Makes the first phase ready and runs a step of it, which leaves everything as it was.
+    ///
+    /// # Errors
+    /// A graph cannot be built or run.
+    pub(super) fn try_step(
+        &mut self,
+        engine: &mut dyn Engine,
+        report: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), RunError> {
+        let Some(first) = self.next_segment() else { return Ok(()) };
+        self.enter(engine, &first, report)?;
+        self.first_phase(engine, 1)?;
+        Ok(())
+    }
+
     /// Measures the phase that is open.
     fn first_phase(&mut self, engine: &mut dyn Engine, wanted: usize) -> Result<Samples, RunError> {
         let Some(mut open) = self.phases.take() else { return Ok(Samples::default()) };

@@ -307,8 +307,8 @@ pub fn train(
     result
 }
 
-/// Makes the first phase ready and checks what the freezing can save, without training; `None` where there is nothing
-/// to check.
+/// Makes the first phase ready, runs a step and a batch of the eval data, and checks what the freezing can save, without
+/// training; `None` where that has nothing to check.
 ///
 /// # Errors
 /// As [`train`], as far as it comes.
@@ -317,7 +317,13 @@ pub fn check_ceiling(
     setup: &Setup<'_>,
     report: &mut dyn FnMut(RunEvent),
 ) -> Result<Option<Ceiling>, RunError> {
-    Run::new(engine, setup, report)?.check_ceiling(engine, report)
+    let mut run = Run::new(engine, setup, report)?;
+    let ceiling = run.check_ceiling(engine, report)?;
+    if ceiling.is_none() {
+        run.try_step(engine, report)?;
+    }
+    run.try_evaluation(engine)?;
+    Ok(ceiling)
 }
 
 fn whole(

@@ -234,7 +234,7 @@ fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
         RunEvent::Start { engine, engine_version, device, threads, .. } => {
             format!("{engine} {engine_version} on {device}, {}", count(*threads, "thread"))
         }
-        RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, .. } => {
+        RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, wait_seconds, .. } => {
             let loss_first = metrics.get_key_value("loss").into_iter();
             let others = metrics.iter().filter(|(name, _)| *name != "loss");
             let metrics = loss_first.chain(others).enumerate().map(|(index, (name, value))| {
@@ -243,6 +243,8 @@ fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
             let mut fields = vec![format!("epoch {epoch:>3}/{epochs}"), format!("loss {}", loss(*train_loss))];
             fields.extend(metrics);
             fields.extend([format!("{seconds:.1} s"), format!("{}/s", rate(*samples_per_second))]);
+            let waited = wait_seconds / seconds.max(f64::MIN_POSITIVE);
+            fields.extend((waited >= 0.01).then(|| format!("waiting for data {}", percent(waited))));
             fields.join("  ")
         }
         RunEvent::Warning { message } => return vec![(Tone::Warning, format!("warning: {message}"))],

@@ -138,7 +138,7 @@ impl Kept {
         phase.moving().map(|buffer| Ok((buffer, engine.read(buffer)?))).collect::<Result<_, _>>().map(Kept)
     }
 
-    fn put_back(self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+    pub(super) fn put_back(self, engine: &mut dyn Engine) -> Result<(), EngineError> {
         self.0.iter().try_for_each(|(buffer, tensor)| engine.write(*buffer, tensor))
     }
 }
