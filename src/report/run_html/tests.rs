@@ -373,6 +373,13 @@ fn several_runs_are_compared() {
         let figure = page.split("<figure").find(|figure| figure.contains(&format!("<b>{chart}</b>"))).unwrap();
         assert!(figure.contains("data-n=\"runs/first\"") && figure.contains("data-n=\"runs/second\""), "{chart}");
     }
+    // The first run came to the end, the second one to the first epoch.
+    let frozen = page.split("<figure").find(|figure| figure.contains("<b>Frozen</b>")).unwrap();
+    let points = |run: &str| {
+        let path = frozen.split(&format!("data-n=\"{run}\" d=\"")).nth(1).unwrap().split('"').next().unwrap();
+        path.split(['M', 'L', ' ']).filter(|text| !text.is_empty()).count() / 2
+    };
+    assert_eq!((points("runs/first"), points("runs/second")), (4, 1));
     let same = super::tests::page(&[record(&first), record(&first)]);
     has(
         &same,
