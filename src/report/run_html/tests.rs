@@ -535,7 +535,7 @@ fn no_number_breaks_the_page() {
             shaken.push(text);
         }
         let run = record(&shaken);
-        page(&[run.clone()]);
+        page(std::slice::from_ref(&run));
         page(&[run, record(&lines)]);
     }
 }
