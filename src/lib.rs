@@ -95,6 +95,8 @@ pub mod error;
 pub mod facts;
 pub mod graph;
 pub mod losses;
+#[cfg(feature = "runner")]
+pub mod metrics;
 pub mod modules;
 pub mod onnx;
 pub mod optim;

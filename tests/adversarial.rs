@@ -2,12 +2,11 @@
 //! whole graph, and nothing more is computed than at the depth before.
 
 use crate::engines::{deviation, engines};
-use crate::runs::{ByStep, Job};
-use freeze_plan::checkpoint;
+use crate::runs::{ByStep, Job, newest};
 use freeze_plan::graph::{Attributes, Builder, Dim, Fact, Model, Origin, Tensor, ValueId};
 use freeze_plan::losses::LossKind;
 use freeze_plan::plan::{FreezePlan, PlanOptions};
-use freeze_plan::runner::{Engine, RunEvent, evaluate};
+use freeze_plan::runner::{Checkpoints, Engine, RunEvent, evaluate};
 use freeze_plan::training::{PhaseOptions, Rates, TrainStep, build};
 use std::collections::{BTreeMap, HashSet};
 
@@ -191,7 +190,7 @@ fn graphs(job: &Job, held: &[&str]) -> TrainStep {
 /// Runs the train graph on the first batch at the starting values; returns its outputs by name.
 fn outputs(job: &Job, step: &TrainStep, engine: &mut dyn Engine) -> BTreeMap<String, Tensor> {
     let graph = &step.train.graph;
-    let batch = job.train.batch(1, 0);
+    let batch = job.train.batch(1, 0).unwrap();
     let feeds = graph.inputs().iter().map(|id| {
         let name = graph.value_name(*id);
         let own = job.prepared.model.graph.find(name);
@@ -256,11 +255,11 @@ fn runs_leave_what_is_frozen_as_it_is() {
             let folder = tempfile::tempdir().unwrap();
             let mut job = job(&case);
             let plan = plan(&case, &job);
-            job.checkpoints = Some(folder.path().to_path_buf());
+            job.checkpoints = Some(Checkpoints::after_epochs(folder.path().to_path_buf()));
             let mut saved = Vec::new();
             let mut look = |event: &RunEvent| {
                 if matches!(event, RunEvent::Checkpoint { .. }) {
-                    saved.push(checkpoint::load(folder.path()).unwrap().tensors);
+                    saved.push(newest(folder.path()).tensors());
                 }
             };
             let ran = job.run_on(engine.as_mut(), Some(Box::new(nested(case.units))), &mut look);

@@ -1,7 +1,7 @@
 //! The ceiling check leaves a run bit for bit as it is without it, on every engine.
 
 use crate::engines::{engines, fixture};
-use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
+use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Sampler, Wanted};
 use freeze_plan::graph::Tensor;
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::modules::UnitKind;
@@ -33,11 +33,11 @@ struct Trained {
 
 /// Returns the first rows of a column, so that a run takes a few steps.
 fn short(feed: data::Feed) -> data::Feed {
-    let column = feed.column;
+    let column = feed.source.whole(feed.column).unwrap().clone();
     let row: usize = column.shape()[1..].iter().product::<usize>() * column.dtype().size();
     let shape = [&[ROWS], &column.shape()[1..]].concat();
     let column = Tensor::new(column.dtype(), shape, column.bytes().slice(..ROWS * row)).unwrap();
-    data::Feed { column, ..feed }
+    data::Feed::of(&feed.input, column, feed.dtype)
 }
 
 fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Vec<RunEvent>) {
@@ -46,7 +46,7 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
     let prepared = prepare(&analysis).unwrap();
     let loss = LossSpec::new(LossKind::CrossEntropy);
     let optimizer: OptimizerSpec = serde_json::from_value(job.optimizer.clone()).unwrap();
-    let dataset = Dataset::open(&fixture("digits/train.npz"), None).unwrap();
+    let dataset = Dataset::open(&fixture("digits/train.npz"), &Default::default(), None).unwrap();
     let input = prepared.model.graph.find("x").unwrap();
     let wanted = |column: &str, input: &str, fact| Wanted { column: column.into(), input: input.into(), fact };
     let wanted = [
@@ -54,7 +54,7 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
         wanted("labels", names::TARGET, target_fact(&prepared, &loss, None).unwrap()),
     ];
     let feeds = data::check(&dataset, &wanted).unwrap().into_iter().map(short).collect();
-    let options = BatchOptions { size: 8, seed: 0, shuffle: true, last_batch: LastBatch::Keep };
+    let options = BatchOptions { size: 8, seed: 0, sampler: Sampler::Shuffle, last_batch: LastBatch::Keep };
     let batches = Batches::new(feeds, options).unwrap();
     let sizes = [("batch".to_string(), 8)].into();
     let steps_per_epoch = batches.len().div_ceil(job.accumulate);
@@ -68,13 +68,18 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
         freezing: Freezing::with(&plan, &planner, options).checked_on(ceiling_steps),
         objective: Objective::Own(Own { loss: &loss, output: None, optimizer: &optimizer }),
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
+        loading: None,
         checkpoints: None,
+        resume: None,
         seed: 3,
         recompute: &Recompute::None,
         log_every: 1,
         accumulate: job.accumulate,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let (mut events, mut losses) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

@@ -29,7 +29,7 @@ pub fn path(path: &Path) -> &str {
 }
 
 /// Copies the digits fixture into a folder and returns the job file, edited.
-fn job(folder: &Path, edit: impl Fn(String) -> String) -> PathBuf {
+pub fn digits_job(folder: &Path, edit: impl Fn(String) -> String) -> PathBuf {
     for name in ["model.onnx", "train.npz", "eval.npz"] {
         std::fs::copy(fixture("digits").join(name), folder.join(name)).unwrap();
     }
@@ -288,7 +288,7 @@ fn graphs_of_still_units() {
 #[test]
 fn digits_reach_their_accuracy_and_the_trained_model_has_it() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text);
+    let job = digits_job(folder.path(), |text| text);
     let output = freeze_plan(&["train", path(&job)]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let run = folder.path().join("runs/first");
@@ -315,12 +315,12 @@ fn digits_reach_their_accuracy_and_the_trained_model_has_it() {
 
 /// Runs a model file as it is and returns its accuracy on the eval digits.
 fn plain_accuracy(model: &Path) -> f64 {
-    let data = freeze_plan::data::Dataset::open(&fixture("digits/eval.npz"), None).unwrap();
+    let data = freeze_plan::data::Dataset::open(&fixture("digits/eval.npz"), &Default::default(), None).unwrap();
     let model = freeze_plan::onnx::read(model).unwrap().model;
     let mut engine = crate::engines::onnxruntime();
-    let feeds = [("x", data.column("images").unwrap())];
+    let feeds = [("x", &data.values("images").unwrap())];
     let logits = freeze_plan::runner::evaluate(&mut engine, &model, &feeds).unwrap().remove(0).to_f64s().unwrap();
-    let labels = data.column("labels").unwrap().to_ints().unwrap();
+    let labels = data.values("labels").unwrap().to_ints().unwrap();
     let right = labels.iter().zip(logits.chunks(10)).filter(|(label, scores)| {
         let best = (0..10).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
         best as i64 == **label
@@ -331,7 +331,9 @@ fn plain_accuracy(model: &Path) -> f64 {
 #[test]
 fn the_embedded_executor_trains_too() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text.replace("epochs = 20", "epochs = 1").replace("batch = 64", "batch = 480"));
+    let job = digits_job(folder.path(), |text| {
+        text.replace("epochs = 20", "epochs = 1").replace("batch = 64", "batch = 480")
+    });
     let output = freeze_plan(&["train", path(&job), "--runtime", "embedded", "--no-plan"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("tract"), "it says what it runs on");
@@ -382,7 +384,7 @@ fn wrong_jobs() {
     ];
     for (name, edit, code, words) in cases {
         let folder = tempfile::tempdir().unwrap();
-        let job = job(folder.path(), edit);
+        let job = digits_job(folder.path(), edit);
         let line = fails(&["train", path(&job)], code);
         for word in words {
             assert!(line.contains(word), "{name}: \"{word}\" is not in: {line}");
@@ -394,7 +396,7 @@ fn wrong_jobs() {
 #[test]
 fn a_refused_run_leaves_the_earlier_one_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text);
+    let job = digits_job(folder.path(), |text| text);
     let run = folder.path().join("runs/first");
     std::fs::create_dir_all(&run).unwrap();
     for name in ["events.jsonl", "model.onnx"] {
@@ -415,7 +417,7 @@ fn a_refused_run_leaves_the_earlier_one_as_it_was() {
 #[test]
 fn freezing_that_does_not_fit_the_job_is_refused_before_the_folder_is_touched() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| {
+    let job = digits_job(folder.path(), |text| {
         text.lines().filter(|line| !line.starts_with("eval =")).fold(String::new(), |all, line| all + line + "\n")
     });
     let earlier = folder.path().join("runs/first/events.jsonl");
@@ -451,7 +453,7 @@ fn models_that_do_not_fit_training_are_refused_before_it() {
         let opsets = [(String::new(), 18)].into_iter().collect();
         freeze_plan::onnx::to_bytes(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() })
     };
-    let job = job(folder.path(), |text| text);
+    let job = digits_job(folder.path(), |text| text);
     std::fs::write(folder.path().join("model.onnx"), model("y")).unwrap();
     let line = fails(&["train", path(&job)], 1);
     assert!(line.contains("exactly 3") && line.contains("64"), "{line}");
@@ -463,7 +465,7 @@ fn models_that_do_not_fit_training_are_refused_before_it() {
 #[test]
 fn wrong_data() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text.replace("eval = \"eval.npz\"\n", ""));
+    let job = digits_job(folder.path(), |text| text.replace("eval = \"eval.npz\"\n", ""));
     let train = folder.path().join("train.npz");
     let images = |count: usize| vec![0.5f32; count * 64];
     let mut labels: Vec<i64> = (0..70).map(|row| row % 10).collect();
@@ -560,7 +562,7 @@ fn external_model() -> Vec<u8> {
 #[test]
 fn a_wrong_runtime_is_one_clear_line() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text);
+    let job = digits_job(folder.path(), |text| text);
     let text = folder.path().join("libonnxruntime.so");
     std::fs::write(&text, "not a library").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_freeze-plan"))
@@ -577,7 +579,7 @@ fn a_wrong_runtime_is_one_clear_line() {
 #[test]
 fn an_unwritable_folder_is_named_before_training() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path(), |text| text.replace("runs/first", "blocked/run"));
+    let job = digits_job(folder.path(), |text| text.replace("runs/first", "blocked/run"));
     std::fs::write(folder.path().join("blocked"), "a file, not a folder").unwrap();
     let line = fails(&["train", path(&job)], 1);
     assert!(line.contains("blocked"), "{line}");

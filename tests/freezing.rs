@@ -2,13 +2,12 @@
 //! that come back.
 
 use crate::engines::{engines, golden, onnxruntime};
-use crate::runs::{ByStep, Counting, Job, Ran, Victim, Watched, guard, in_order, same_end};
-use freeze_plan::checkpoint;
-use freeze_plan::data::{BatchOptions, LastBatch};
+use crate::runs::{ByStep, Counting, Job, Ran, Victim, Watched, guard, in_order, newest, same_end};
+use freeze_plan::data::{BatchOptions, LastBatch, Sampler};
 use freeze_plan::error::ErrorKind;
 use freeze_plan::graph::Tensor;
 use freeze_plan::plan::{BatchNorm, FreezePlan, OnReturn, PlanOptions, Policy, segments, sha256_hex};
-use freeze_plan::runner::{Engine, Freezing, Outcome, RunError, RunEvent, Schedule};
+use freeze_plan::runner::{Checkpoints, Engine, Freezing, Outcome, RunError, RunEvent, Schedule};
 use std::collections::BTreeMap;
 
 /// As in the comparison of whole runs with PyTorch.
@@ -103,16 +102,16 @@ fn a_plan_without_its_planner_is_followed_as_with_it() {
 fn frozen_values_stay_to_the_bit_and_others_start_from_where_they_ended() {
     let folder = tempfile::tempdir().unwrap();
     let mut job = freezing_mlp("adamw", OnReturn::Keep);
-    job.checkpoints = Some(folder.path().to_path_buf());
+    job.checkpoints = Some(Checkpoints::after_epochs(folder.path().to_path_buf()));
     // A run that stops shows the state there.
     let mut at = |step: usize| {
         job.stop_after = Some(step);
         let ran = job.run(&mut onnxruntime());
         assert!(ran.outcome().stopped);
-        let saved = checkpoint::load(folder.path()).unwrap();
+        let saved = newest(folder.path());
         assert_eq!(saved.step, step as u64);
-        assert!(ran.outcome().values.iter().all(|(name, value)| saved.tensors[name] == *value));
-        saved.tensors
+        assert!(ran.outcome().values.iter().all(|(name, value)| saved.tensors()[name] == *value));
+        saved.tensors()
     };
     let frozen = golden("freezing/mlp.json")["frozen"].clone();
     let states: Vec<(usize, BTreeMap<String, Tensor>)> = [2, 3, 4, 5, 7, 8, 10, 11].map(|step| (step, at(step))).into();
@@ -218,10 +217,10 @@ fn a_proof_can_be_computed_from_the_tensors() {
     let mut job = Job::of("digits/model.onnx", "parity/digits.npz", ["images", "labels"], in_order(8), options);
     let options = PlanOptions { batch_norm: BatchNorm::Frozen, ..PlanOptions::of("steps") };
     job.options = options.with("steps", "2:2,3+2:4");
-    (job.epochs, job.checkpoints) = (3, Some(folder.path().to_path_buf()));
+    (job.epochs, job.checkpoints) = (3, Some(Checkpoints::after_epochs(folder.path().to_path_buf())));
     let ran = job.run(&mut onnxruntime());
     let plan = &ran.outcome().plan;
-    let tensors = checkpoint::load(folder.path()).unwrap().tensors;
+    let tensors = newest(folder.path()).tensors();
     let proofs: Vec<&RunEvent> = ran.events.iter().filter(|event| matches!(event, RunEvent::Proof { .. })).collect();
     let parts = segments(plan);
     assert_eq!((proofs.len(), parts.len()), (2, 3));
@@ -239,9 +238,9 @@ fn a_proof_can_be_computed_from_the_tensors() {
 /// Six epochs of the network of digits in an order of its own in each epoch, with rates that fall after the second.
 fn guarded(rollback: Option<freeze_plan::plan::Rollback>) -> Job {
     let options = serde_json::json!({"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4});
-    let rows = BatchOptions { size: 8, seed: 3, shuffle: true, last_batch: LastBatch::Drop };
+    let rows = BatchOptions { size: 8, seed: 3, sampler: Sampler::Shuffle, last_batch: LastBatch::Drop };
     let mut job = Job::of("digits/model.onnx", "parity/digits.npz", ["images", "labels"], rows, options);
-    job.schedule = Schedule::Step { step_epochs: 2, gamma: 1e-3, warmup_steps: 0 };
+    job.schedule = Schedule::step(2, 1e-3);
     job.options = PlanOptions { rollback, on_return: OnReturn::Reset, ..PlanOptions::of("none") };
     job.epochs = 6;
     job
@@ -282,11 +281,11 @@ fn a_freeze_that_hurts_is_taken_back_and_comes_later() {
             job
         };
         let mut job = with(guard("loss", 0.05, 2));
-        job.checkpoints = Some(folder.path().to_path_buf());
+        job.checkpoints = Some(Checkpoints::after_epochs(folder.path().to_path_buf()));
         let mut saved = Vec::new();
         let mut look = |event: &RunEvent| {
             if matches!(event, RunEvent::Checkpoint { .. }) {
-                saved.push(checkpoint::load(folder.path()).unwrap());
+                saved.push(newest(folder.path()));
             }
         };
         let steps = job.steps_per_epoch();
@@ -295,7 +294,7 @@ fn a_freeze_that_hurts_is_taken_back_and_comes_later() {
         assert_eq!(rollbacks(&ran), [(2, 2, freeze, 2)]);
         assert_eq!((saved[1].epoch, saved[1].step), (if offset == 0 { 1 } else { 2 }, freeze as u64));
         if offset == 0 {
-            assert_eq!(saved[0].tensors, saved[1].tensors, "the state after the rollback is that before the freeze");
+            assert_eq!(saved[0].groups, saved[1].groups, "the state after the rollback is that before the freeze");
             assert_eq!((saved[0].epoch, saved[0].step), (saved[1].epoch, saved[1].step));
             assert_eq!(saved[0].run["history"], saved[1].run["history"]);
         }
@@ -405,7 +404,7 @@ fn rates_of_units_are_followed_from_step_to_step_as_in_pytorch() {
 fn a_policy_that_anneals_leaves_no_room_for_a_schedule() {
     let mut job = mlp("sgd");
     job.options = PlanOptions::of("freezeout");
-    job.schedule = Schedule::Cosine { lr_min: 0.0, warmup_steps: 0 };
+    job.schedule = Schedule::cosine(0.0, 0);
     let ran = job.run(&mut onnxruntime());
     assert_eq!(ran.steps().len(), 0);
     let error = ran.result.unwrap_err();

@@ -1,7 +1,7 @@
 //! BatchNormalization and Dropout of frozen units, through `freeze-plan train`.
 
 use crate::engines::fixture;
-use freeze_plan::checkpoint;
+use crate::runs::newest;
 use freeze_plan::graph::Tensor;
 use freeze_plan::onnx::read;
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ fn train(folder: &Path, model: &str, epochs: usize, seed: usize, rest: &str) -> 
     let events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     Left {
         plan: serde_json::from_str(&text("plan.json")).unwrap(),
-        tensors: checkpoint::load(&folder.join("run/checkpoints")).unwrap().tensors,
+        tensors: newest(&folder.join("run/checkpoints")).tensors(),
         losses: events.filter(|event| event["event"] == "epoch").map(|e| e["train_loss"].as_f64().unwrap()).collect(),
     }
 }

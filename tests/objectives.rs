@@ -2,7 +2,7 @@
 //! groups, and gradients of several batches as those of one.
 
 use crate::engines::{deviation, engines};
-use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
+use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Sampler, Wanted};
 use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor};
 use freeze_plan::losses::LossSpec;
 use freeze_plan::modules::{UnitKind, recover, units};
@@ -208,20 +208,25 @@ fn run(
         let column = target.name.unwrap_or_else(|| "labels".into());
         wanted.push(Wanted { column, input: target.input, fact: target.fact });
     }
-    let options = BatchOptions { size, seed: 0, shuffle: true, last_batch: LastBatch::Keep };
+    let options = BatchOptions { size, seed: 0, sampler: Sampler::Shuffle, last_batch: LastBatch::Keep };
     let batches = Batches::new(data::check(&dataset, &wanted).unwrap(), options).unwrap();
     let setup = Setup {
         recompute: &freeze_plan::training::Recompute::None,
         prepared: &prepared,
         freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Own(own),
-        schedule: &Schedule::Cosine { lr_min: 0.0, warmup_steps: 2 },
+        schedule: &Schedule::cosine(0.0, 2),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
+        loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         log_every: 1,
         accumulate,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let (mut losses, mut steps) = (Vec::new(), 0);
     let mut report = |event: RunEvent| match event {

@@ -1,7 +1,7 @@
 //! What a run measures for its policy: against values computed here, and without a trace in what is trained.
 
 use crate::engines::{engines, fixture, onnxruntime};
-use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
+use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Sampler, Wanted};
 use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor};
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::modules::{UnitKind, outputs, units};
@@ -89,7 +89,8 @@ impl Job {
             wanted(self.columns.0, graph.value_name(input), graph.fact(input).clone()),
             wanted(self.columns.1, names::TARGET, target_fact(&prepared, &self.loss, None).unwrap()),
         ];
-        let options = BatchOptions { size: self.batch, seed: 0, shuffle: false, last_batch: LastBatch::Keep };
+        let options =
+            BatchOptions { size: self.batch, seed: 0, sampler: Sampler::Sequential, last_batch: LastBatch::Keep };
         let batches = Batches::new(data::check(&self.data, &wanted).unwrap(), options).unwrap();
         let steps = batches.len().div_ceil(self.accumulate);
         let options = PlanOptions::of("none");
@@ -109,13 +110,18 @@ impl Job {
             freezing: Freezing::with(&plan, &planner, &options),
             objective: Objective::Own(Own { loss: &self.loss, output: None, optimizer: &self.optimizer }),
             schedule: &Schedule::default(),
+            evaluation: &Default::default(),
             train: &batches,
             eval: None,
+            loading: None,
             checkpoints: None,
+            resume: None,
             seed: 0,
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: self.accumulate,
+            nonfinite: Default::default(),
+            ema: None,
         };
         train(engine, &setup, &mut |_| {}, &AtomicBool::new(false)).unwrap()
     }
@@ -335,7 +341,7 @@ fn digits(model: &str, optimizer: OptimizerSpec) -> Job {
         file: read(&fixture(model)).unwrap(),
         loss: LossSpec::new(LossKind::CrossEntropy),
         optimizer,
-        data: Dataset::open(&fixture("digits/train.npz"), None).unwrap(),
+        data: Dataset::open(&fixture("digits/train.npz"), &Default::default(), None).unwrap(),
         columns: ("images", "labels"),
         batch: 64,
         epochs: 1,
@@ -440,7 +446,7 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
     let file = read(&fixture(&format!("training_info/{name}.onnx"))).unwrap();
     let analysis = Analysis::as_written(&file.model);
     let (prepared, stage) = stage::prepare(&file, &analysis, 1).unwrap();
-    let data = Dataset::open(&fixture(&format!("training_info/{name}.npz")), None).unwrap();
+    let data = Dataset::open(&fixture(&format!("training_info/{name}.npz")), &Default::default(), None).unwrap();
     let graph = &prepared.model.graph;
     let wanted = stage.inputs(graph).into_iter().map(|id| {
         let input = graph.value_name(id).to_string();
@@ -451,7 +457,7 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
         Wanted { column, input, fact: graph.fact(id).clone() }
     });
     let wanted: Vec<Wanted> = wanted.collect();
-    let options = BatchOptions { size: 8, seed: 0, shuffle: false, last_batch: LastBatch::Drop };
+    let options = BatchOptions { size: 8, seed: 0, sampler: Sampler::Sequential, last_batch: LastBatch::Drop };
     let batches = Batches::new(data::check(&data, &wanted).unwrap(), options).unwrap();
     let options = PlanOptions::of("none");
     let sizes = HashMap::from([("N".into(), 8)]);
@@ -465,13 +471,18 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
         freezing: Freezing::with(&plan, &planner, &options),
         objective: Objective::Stage { stage: &stage, lr: None },
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: None,
+        loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         recompute: &Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let outcome = train(&mut onnxruntime(), &setup, &mut |_| {}, &AtomicBool::new(false));
     outcome.map(|outcome| outcome.history).map_err(|error| error.to_string())

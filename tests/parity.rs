@@ -2,7 +2,7 @@
 //! when, and where every parameter ends.
 
 use crate::engines::{engines, fixture, golden};
-use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
+use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Sampler, Wanted};
 use freeze_plan::graph::Tensor;
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::onnx::read;
@@ -65,7 +65,8 @@ fn check(name: &str, engine: &mut dyn Engine) {
         }
     }
     let optimizer: OptimizerSpec = serde_json::from_value(options).unwrap();
-    let dataset = Dataset::open(&fixture("parity").join(golden["data"].as_str().unwrap()), None).unwrap();
+    let dataset =
+        Dataset::open(&fixture("parity").join(golden["data"].as_str().unwrap()), &Default::default(), None).unwrap();
     let input = prepared.model.graph.find("x").unwrap();
     let wanted = |column: &str, input: &str, fact| Wanted { column: column.into(), input: input.into(), fact };
     let wanted = [
@@ -73,20 +74,25 @@ fn check(name: &str, engine: &mut dyn Engine) {
         wanted("labels", names::TARGET, target_fact(&prepared, &loss, None).unwrap()),
     ];
     let size = golden["batch"].as_u64().unwrap() as usize;
-    let options = BatchOptions { size, seed: 0, shuffle: false, last_batch: LastBatch::Keep };
+    let options = BatchOptions { size, seed: 0, sampler: Sampler::Sequential, last_batch: LastBatch::Keep };
     let batches = Batches::new(data::check(&dataset, &wanted).unwrap(), options).unwrap();
     let setup = Setup {
         prepared: &prepared,
         freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Own(Own { loss: &loss, output: None, optimizer: &optimizer }),
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
+        loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {

@@ -1,7 +1,8 @@
 //! Whole runs in a few lines: a model, its data, a policy by name or by value, and what came of it.
 
 use crate::engines::fixture;
-use freeze_plan::data::{self, BatchOptions, Batches, Dataset, Feed, LastBatch, Wanted};
+use freeze_plan::checkpoint::{Checkpoint, Store};
+use freeze_plan::data::{self, BatchOptions, Batches, Dataset, Feed, LastBatch, Sampler, Wanted};
 use freeze_plan::graph::{DType, Model, Tensor};
 use freeze_plan::losses::{LossKind, LossSpec};
 use freeze_plan::onnx::{OnnxFile, read, read_bytes, to_bytes};
@@ -9,12 +10,12 @@ use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback, Signal};
 use freeze_plan::planner::{Analysis, Basis, Request};
 use freeze_plan::runner::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Freezing, Outcome, RunError, RunEvent, Schedule, SessionId,
-    Setup, Target, train,
+    BindingId, BufferId, Checkpoints, Ema, Engine, EngineError, EngineInfo, Evaluation, Freezing, Nonfinite, Outcome,
+    RunError, RunEvent, Schedule, SessionId, Setup, Target, train,
 };
 use freeze_plan::training::{Objective, Own, Prepared, Recompute, names, prepare, target_fact};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a run needs.
@@ -25,12 +26,16 @@ pub struct Job {
     pub loss: LossSpec,
     pub optimizer: OptimizerSpec,
     pub schedule: Schedule,
+    pub evaluation: Evaluation,
     pub options: PlanOptions,
     pub epochs: usize,
     pub accumulate: usize,
+    pub nonfinite: Nonfinite,
+    pub ema: Option<Ema>,
     pub train: Batches,
     pub eval: bool,
-    pub checkpoints: Option<PathBuf>,
+    pub checkpoints: Option<Checkpoints>,
+    pub resume: Option<Checkpoint>,
     /// Asks the run to stop while this step reports.
     pub stop_after: Option<usize>,
 }
@@ -41,16 +46,21 @@ pub struct Ran {
     pub result: Result<Outcome, RunError>,
 }
 
+/// Returns the newest checkpoint of a folder.
+pub fn newest(folder: &Path) -> Checkpoint {
+    Store::new(folder, 1).latest().unwrap().unwrap().checkpoint
+}
+
 /// Returns the order of rows of the file in batches.
 pub fn in_order(size: usize) -> BatchOptions {
-    BatchOptions { size, seed: 0, shuffle: false, last_batch: LastBatch::Keep }
+    BatchOptions { size, seed: 0, sampler: Sampler::Sequential, last_batch: LastBatch::Keep }
 }
 
 impl Job {
     /// Returns the job of a model and a data file of the fixtures, with cross-entropy.
     pub fn of(model: &str, data: &str, columns: [&str; 2], batches: BatchOptions, optimizer: serde_json::Value) -> Job {
         let file = read(&fixture(model)).unwrap();
-        let dataset = Dataset::open(&fixture(data), None).unwrap();
+        let dataset = Dataset::open(&fixture(data), &Default::default(), None).unwrap();
         Job::with(file, LossKind::CrossEntropy, optimizer, |prepared, loss| {
             let graph = &prepared.model.graph;
             let fact = graph.fact(graph.find("x").unwrap()).clone();
@@ -69,7 +79,7 @@ impl Job {
         Job::with(file, loss, optimizer, |_, _| {
             let feed = |(name, column): (&str, Tensor)| {
                 let dtype = column.dtype();
-                Feed { input: name.into(), column, dtype }
+                Feed::of(name, column, dtype)
             };
             Batches::new(columns.into_iter().map(feed).collect(), in_order(batch)).unwrap()
         })
@@ -92,12 +102,16 @@ impl Job {
             loss,
             optimizer: serde_json::from_value(optimizer).unwrap(),
             schedule: Schedule::default(),
+            evaluation: Evaluation::default(),
             options: PlanOptions::of("none"),
             epochs: 2,
             accumulate: 1,
+            nonfinite: Nonfinite::default(),
+            ema: None,
             train,
             eval: true,
             checkpoints: None,
+            resume: None,
             stop_after: None,
         }
     }
@@ -146,13 +160,18 @@ impl Job {
             freezing,
             objective: Objective::Own(Own { loss: &self.loss, output: None, optimizer: &self.optimizer }),
             schedule: &self.schedule,
+            evaluation: &self.evaluation,
             train: &self.train,
             eval: self.eval.then_some(&self.train),
+            loading: None,
             checkpoints: self.checkpoints.clone(),
+            resume: self.resume.as_ref(),
             seed: 0,
             recompute: &Recompute::None,
             log_every: 1,
             accumulate: self.accumulate,
+            nonfinite: self.nonfinite,
+            ema: self.ema,
         };
         let stop = AtomicBool::new(false);
         let mut events = Vec::new();

@@ -1,7 +1,7 @@
 //! Training information of the ONNX standard: read, run against an oracle in Python, written.
 
 use crate::engines::{engines, fixture, golden};
-use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Wanted};
+use freeze_plan::data::{self, BatchOptions, Batches, Dataset, LastBatch, Sampler, Wanted};
 use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor};
 use freeze_plan::onnx::read;
 use freeze_plan::plan::{FreezePlan, PlanOptions, segments};
@@ -66,7 +66,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
     let (prepared, stage) = stage::prepare(&file, &analysis, 1).unwrap();
     assert_eq!(stage.slots_per_parameter(), golden["slots"].as_u64().unwrap(), "{name}");
     let plan = plan(&file, &analysis, golden, freezing);
-    let dataset = Dataset::open(&fixture(&format!("training_info/{name}.npz")), None).unwrap();
+    let dataset = Dataset::open(&fixture(&format!("training_info/{name}.npz")), &Default::default(), None).unwrap();
     let graph = &prepared.model.graph;
     let wanted = stage.inputs(graph).into_iter().map(|id| {
         let input = graph.value_name(id).to_string();
@@ -78,20 +78,25 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
     });
     let wanted: Vec<Wanted> = wanted.collect();
     let size = golden["batch"].as_u64().unwrap() as usize;
-    let options = BatchOptions { size, seed: 0, shuffle: false, last_batch: LastBatch::Keep };
+    let options = BatchOptions { size, seed: 0, sampler: Sampler::Sequential, last_batch: LastBatch::Keep };
     let batches = Batches::new(data::check(&dataset, &wanted).unwrap(), options).unwrap();
     let setup = Setup {
         prepared: &prepared,
         freezing: freeze_plan::runner::Freezing::of(&plan),
         objective: Objective::Stage { stage: &stage, lr: None },
         schedule: &Schedule::default(),
+        evaluation: &Default::default(),
         train: &batches,
         eval: Some(&batches),
+        loading: None,
         checkpoints: None,
+        resume: None,
         seed: 0,
         recompute: &freeze_plan::training::Recompute::None,
         log_every: 1,
         accumulate: 1,
+        nonfinite: Default::default(),
+        ema: None,
     };
     let (mut losses, mut rates) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

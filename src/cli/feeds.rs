@@ -1,9 +1,10 @@
 //! The data of a job as batches of what its graphs read.
 
 use super::failure::Failure;
-use crate::data::{self, BatchOptions, Batches, DataError, Dataset, LastBatch, Wanted};
+use crate::data::{self, BatchOptions, Batches, DataError, Dataset, Feed, LastBatch, Sampler, Wanted};
 use crate::error::{ErrorKind, nearest};
 use crate::losses::IGNORE_INDEX;
+use crate::runner::job::SamplerKind;
 use crate::runner::{Job, Targets};
 use crate::training::stage::Stage;
 use crate::training::{Objective, Own, Prepared, Target, names, targets};
@@ -21,19 +22,21 @@ pub fn batches(
         Objective::Own(own) => own_columns(job, prepared, own)?,
         Objective::Stage { stage, .. } => stage_columns(job, prepared, stage)?,
     };
-    let columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
-    let dataset = Dataset::open(path, Some(&columns))?;
-    let feeds = data::check(&dataset, &wanted).map_err(|error| named(error, prepared))?;
+    let mut columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
+    columns.extend(job.data.weights.as_deref().filter(|_| training));
+    let dataset = Dataset::open(path, &job.data.options(), Some(&columns))?;
+    let mut feeds = data::check(&dataset, &wanted).map_err(|error| named(error, prepared))?;
     for (input, classes, ignored) in labels(prepared, objective)? {
-        let Some(target) = wanted.iter().find(|wanted| wanted.input == input) else { continue };
-        data::check_labels(&target.column, dataset.column(&target.column)?, classes, Some(ignored))
+        let Some(feed) = feeds.iter_mut().find(|feed| feed.input == input) else { continue };
+        data::check_fed_labels(feed, classes, Some(ignored))
             .map_err(|error| bad(format!("{}: {error}", path.display())))?;
+        feed.pad = Some(ignored);
     }
     let fixed = wanted.iter().find_map(|wanted| wanted.fact.dim(0)?.known().map(|size| (&wanted.input, size)));
     let options = BatchOptions {
         size: job.data.batch,
         seed: job.data.seed,
-        shuffle: training && job.data.shuffle,
+        sampler: if training { sampler(job, &dataset, &feeds)? } else { Sampler::Sequential },
         last_batch: if training || fixed.is_some() { job.data.last_batch } else { LastBatch::Keep },
     };
     if let Some((input, size)) = fixed {
@@ -45,10 +48,58 @@ pub fn batches(
                 dataset.rows(),
                 path.display()
             );
-            return Err(bad(text).hint("export the model with a dynamic batch axis, or use data.last_batch = \"drop\""));
+            let hint = "export the model with a dynamic batch axis, or use data.last_batch = \"drop\" or \"pad\"";
+            return Err(bad(text).hint(hint));
         }
     }
+    let counted = |feed: &Feed| feed.input.starts_with(names::TARGET) && feed.pad.is_none();
+    if options.last_batch == LastBatch::Pad
+        && dataset.rows() % job.data.batch != 0
+        && !feeds.iter().any(|feed| feed.pad.is_some())
+    {
+        let which = feeds.iter().find(|feed| counted(feed)).map_or("the loss", |feed| feed.input.as_str());
+        let text = format!("data.last_batch = \"pad\" needs class labels, which can be ignored; {which} holds none");
+        return Err(bad(text).hint("use data.last_batch = \"keep\" or \"drop\""));
+    }
     Ok(Batches::new(feeds, options)?)
+}
+
+/// Returns how the rows of training data are drawn.
+fn sampler(job: &Job, dataset: &Dataset, feeds: &[Feed]) -> Result<Sampler, Failure> {
+    Ok(match job.data.sampler() {
+        SamplerKind::Shuffle => Sampler::Shuffle,
+        SamplerKind::Sequential => Sampler::Sequential,
+        SamplerKind::Weighted => {
+            let name = job.data.weights.as_deref().unwrap_or_default();
+            let values = dataset.values(name)?;
+            let weights = values.to_f64s().filter(|weights| weights.len() == dataset.rows());
+            let weights =
+                weights.ok_or_else(|| bad(format!("data.weights: column \"{name}\" is no number for each row")))?;
+            if let Some(row) = weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+                return Err(bad(format!(
+                    "data.weights: row {row} (from 0) of \"{name}\" is {}, expected 0 or more",
+                    weights[row]
+                )));
+            }
+            if weights.iter().sum::<f64>() <= 0.0 {
+                return Err(bad(format!("data.weights: no row of \"{name}\" has a weight above 0")));
+            }
+            Sampler::Weighted(weights)
+        }
+        SamplerKind::Balanced => {
+            let target = feeds.iter().find(|feed| feed.pad.is_some());
+            let target = target.map(|feed| feed.source.columns()[feed.column].name.as_str());
+            let Some(name) = job.data.weights.as_deref().or(target) else {
+                let text =
+                    "data.sampler = \"balanced\" needs data.weights, the column of the classes: no target holds any";
+                return Err(bad(text.into()));
+            };
+            let labels = dataset.values(name)?.to_ints().filter(|labels| labels.len() == dataset.rows());
+            Sampler::Balanced(labels.ok_or_else(|| {
+                bad(format!("data.sampler = \"balanced\": column \"{name}\" is no label for each row"))
+            })?)
+        }
+    })
 }
 
 /// Returns the inputs that are class indices, with the number of classes and the label that does not

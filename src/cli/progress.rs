@@ -1,6 +1,6 @@
 //! The progress bar of a run: loss, samples a second, time left.
 
-use crate::runner::RunEvent;
+use crate::runner::{OnNonfinite, RunEvent};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
 
@@ -73,6 +73,16 @@ impl Progress {
                     count(*delay, "epoch")
                 ));
             }
+            RunEvent::EarlyStop { epoch, metric: name, best_epoch, best, evaluations } => {
+                let since = match (best_epoch, best) {
+                    (Some(epoch), Some(best)) => format!(" since epoch {epoch} ({best:.4})"),
+                    _ => String::new(),
+                };
+                self.line(&format!(
+                    "stopping early after epoch {epoch}: {name} did not get better in {}{since}",
+                    count(usize::try_from(*evaluations).unwrap_or(usize::MAX), "evaluation")
+                ));
+            }
             RunEvent::Ceiling(ceiling) => {
                 let mut sentences = ceiling.sentences();
                 if let Some(reason) = sentences.last_mut().filter(|_| ceiling.reason.is_some()) {
@@ -86,6 +96,24 @@ impl Progress {
                 percent(*steps),
                 percent(*gain)
             )),
+            RunEvent::Resume { epoch, step, .. } => {
+                self.bar.set_position(*step as u64);
+                self.line(&format!("goes on in epoch {epoch}, after step {step}"));
+            }
+            RunEvent::Nonfinite { epoch, step, loss, gradient, action, in_a_row, cause, .. } => {
+                let what = match (loss, gradient) {
+                    (Some(_), Some(name)) => format!("the gradient \"{name}\""),
+                    _ => "the loss".to_string(),
+                };
+                let follows = match action {
+                    OnNonfinite::Stop => "the run stops",
+                    OnNonfinite::Skip => "the step is skipped",
+                    OnNonfinite::Rollback => "the state goes back to the start of the epoch",
+                };
+                let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"));
+                let row = if *in_a_row > 1 { format!(" ({in_a_row} in a row)") } else { String::new() };
+                self.line(&format!("epoch {epoch}, step {step}: {what} is not finite, {follows}{row}{cause}"));
+            }
             RunEvent::Speed { .. } => {}
             RunEvent::Checkpoint { .. } | RunEvent::Proof { .. } | RunEvent::Observation { .. } => {}
             RunEvent::End { .. } => self.bar.finish_and_clear(),

@@ -18,7 +18,7 @@ use crate::plan::{FreezePlan, Run, segments};
 use crate::planner::identify;
 use crate::report;
 use crate::runner::{
-    Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed,
+    Checkpoints, Engine, Freezing, Gaps, Job, LocateError, LocateOptions, OnnxRuntime, Outcome, RunEvent, Setup, Timed,
     check_ceiling, locate, train,
 };
 use crate::training::stage::{Stage, StageError};
@@ -96,11 +96,16 @@ pub fn run(args: &Args) -> CommandResult {
         schedule: &schedule,
         train: &train_data,
         eval: eval_data.as_ref(),
+        loading: job.data.loading(),
+        evaluation: &job.eval,
         checkpoints: None,
+        resume: None,
         seed: job.run.seed,
         recompute: &job.run.recompute,
         log_every: 1,
         accumulate: job.run.accumulate as usize,
+        nonfinite: job.run.nonfinite(),
+        ema: job.ema,
     };
     setup.check()?;
     if args.dry_run {
@@ -109,7 +114,7 @@ pub fn run(args: &Args) -> CommandResult {
     let folder = RunFolder::open(&job.run.dir)?;
     output::write_file(&folder.path.join("plan.json"), plan.to_json().as_bytes())?;
     output::write_file(&folder.path.join("job.toml"), job.resolved().as_bytes())?;
-    setup.checkpoints = Some(folder.path.join("checkpoints"));
+    setup.checkpoints = Some(Checkpoints::after_epochs(folder.path.join("checkpoints")));
     let stop = on_interrupt();
     let outcome = run_job(engine.as_mut(), &setup, &folder, job.run.log_every as usize, &stop)?;
     output::write_file(&folder.path.join("plan.json"), outcome.plan.to_json().as_bytes())?;
@@ -178,10 +183,9 @@ fn shapes(job: &Job, graph: &Graph) -> Vec<(String, Vec<usize>)> {
         return Vec::new();
     }
     let columns: Vec<&str> = job.data.inputs.values().map(String::as_str).collect();
-    let Ok(data) = Dataset::open(&job.data.train, Some(&columns)) else { return Vec::new() };
+    let Ok(data) = Dataset::open(&job.data.train, &job.data.options(), Some(&columns)) else { return Vec::new() };
     let shape = |(input, column): (&String, &String)| {
-        let rest = data.column(column).ok()?.shape().get(1..)?;
-        Some((input.clone(), [&[job.data.batch], rest].concat()))
+        Some((input.clone(), [&[job.data.batch], data.column(column).ok()?.shape.as_slice()].concat()))
     };
     job.data.inputs.iter().filter_map(shape).collect()
 }
@@ -189,10 +193,10 @@ fn shapes(job: &Job, graph: &Graph) -> Vec<(String, Vec<usize>)> {
 /// Returns the steps of an epoch; 0 where the data cannot tell. What is wrong with the data is told later.
 fn steps(job: &Job) -> usize {
     let Some(column) = job.data.inputs.values().next() else { return 0 };
-    let Ok(data) = Dataset::open(&job.data.train, Some(&[column.as_str()])) else { return 0 };
-    let Some(rows) = data.column(column).ok().and_then(|column| column.shape().first().copied()) else { return 0 };
+    let Ok(data) = Dataset::open(&job.data.train, &job.data.options(), Some(&[column.as_str()])) else { return 0 };
+    let rows = data.rows();
     let batches = match job.data.last_batch {
-        LastBatch::Keep => rows.div_ceil(job.data.batch),
+        LastBatch::Keep | LastBatch::Pad => rows.div_ceil(job.data.batch),
         LastBatch::Drop => rows / job.data.batch,
     };
     batches.div_ceil(usize::try_from(job.run.accumulate).unwrap_or(usize::MAX))

@@ -1,19 +1,15 @@
-//! Batches of rows in an order that seed and epoch alone decide.
-//!
-//! The order of an epoch: rows `0..n`, shuffled by Fisher-Yates from the last place down,
-//! `for i in n-1 down to 1: swap(i, j)` with `j = (r * (i + 1)) >> 64`, where `r` are the 64-bit
-//! words, in sequence, of ChaCha8 under the 32-byte key `seed (8 bytes, little-endian) | epoch (8
-//! bytes, little-endian) | "freeze-plan/rows"` with nonce 0. It is part of the format of a run:
-//! a resumed run and another program find the same order.
+//! Batches of rows in an order that sampler, seed and epoch alone decide.
 
 use super::DataError;
 use super::check::Feed;
+use super::order::Sampler;
+use super::source::{Draw, Sample};
 use crate::graph::{DType, Tensor};
-use bytes::Bytes;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// A batch: the names of what reads it, each with its rows.
+pub type Batch = Vec<(String, Tensor)>;
 
 /// What becomes of rows that do not fill a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,29 +20,34 @@ pub enum LastBatch {
     Keep,
     /// They are left out of this epoch.
     Drop,
+    /// They are filled up to a batch by repeats of the last row that do not count.
+    Pad,
 }
 
 /// How rows become batches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BatchOptions {
     /// Rows in a batch, at least 1.
     pub size: usize,
-    /// Seed of the order.
+    /// Seed of the order and of all that is random in reading.
     pub seed: u64,
-    /// Whether each epoch has its own random order; else every epoch has the order of the file.
-    pub shuffle: bool,
+    /// How rows are drawn.
+    pub sampler: Sampler,
     /// What becomes of the rest.
     pub last_batch: LastBatch,
 }
 
-/// The batches of a dataset.
+/// The batches of a dataset. Clones are cheap and give the same batches.
+#[derive(Clone, Debug)]
+pub struct Batches(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Batches {
+struct Inner {
     feeds: Vec<Feed>,
     rows: usize,
     options: BatchOptions,
     /// The order that was used last, with its epoch.
-    order: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
+    order: Mutex<Option<(u64, Arc<Vec<Sample>>)>>,
 }
 
 impl Batches {
@@ -61,18 +62,18 @@ impl Batches {
         assert!(options.size > 0, "a batch has a row");
         let rows = feeds.first().expect("at least one column is fed").rows();
         assert!(feeds.iter().all(|feed| feed.rows() == rows), "columns of a dataset have equal lengths");
-        let batches = Batches { feeds, rows, options, order: Mutex::new(None) };
+        let batches = Batches(Arc::new(Inner { feeds, rows, options, order: Mutex::new(None) }));
         if batches.is_empty() {
-            return Err(DataError::NoBatch { rows, batch: batches.options.size });
+            return Err(DataError::NoBatch { rows, batch: batches.0.options.size });
         }
         Ok(batches)
     }
 
     /// Returns the number of batches of an epoch.
     pub fn len(&self) -> usize {
-        match self.options.last_batch {
-            LastBatch::Keep => self.rows.div_ceil(self.options.size),
-            LastBatch::Drop => self.rows / self.options.size,
+        match self.0.options.last_batch {
+            LastBatch::Keep | LastBatch::Pad => self.0.rows.div_ceil(self.0.options.size),
+            LastBatch::Drop => self.0.rows / self.0.options.size,
         }
     }
 
@@ -83,102 +84,103 @@ impl Batches {
 
     /// Returns the number of rows of an epoch.
     pub fn rows(&self) -> usize {
-        self.rows.min(self.len() * self.options.size)
+        self.0.rows.min(self.len() * self.0.options.size)
     }
 
-    /// Returns the number of rows of batch `index`.
+    /// Returns the number of rows of batch `index` that count.
     pub fn rows_of(&self, index: usize) -> usize {
-        self.rows.saturating_sub(index * self.options.size).min(self.options.size)
+        self.0.rows.saturating_sub(index * self.0.options.size).min(self.0.options.size)
     }
 
-    /// Returns the row numbers of an epoch (epochs count from 1) in their order.
-    pub fn order(&self, epoch: u64) -> Arc<Vec<usize>> {
-        if !self.options.shuffle {
-            return Arc::new((0..self.rows).collect());
-        }
-        let mut cached = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns true where making a batch is no more than copying rows.
+    pub fn is_cheap(&self) -> bool {
+        self.0.feeds.iter().all(Feed::is_cheap)
+    }
+
+    /// Returns the samples of an epoch (epochs count from 1) in their order.
+    pub fn order(&self, epoch: u64) -> Arc<Vec<Sample>> {
+        let inner = &self.0;
+        let mut cached = inner.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |of: u64| of == epoch || inner.options.sampler.is_sequential();
         match cached.as_ref() {
-            Some((of, order)) if *of == epoch => order.clone(),
+            Some((of, order)) if same(*of) => order.clone(),
             _ => {
-                let order = Arc::new(shuffled(self.rows, self.options.seed, epoch));
+                let order = Arc::new(inner.options.sampler.order(inner.rows, inner.options.seed, epoch));
                 *cached = Some((epoch, order.clone()));
                 order
             }
         }
     }
 
-    /// Returns batch `index` (from 0) of the rows in the order of the file.
+    /// Returns the samples of batch `index` (from 0) of an epoch; none where there is no such batch.
+    pub fn samples(&self, epoch: u64, index: usize) -> Vec<Sample> {
+        let (start, order) = (index.saturating_mul(self.0.options.size), self.order(epoch));
+        order.iter().skip(start).take(self.rows_of(index)).copied().collect()
+    }
+
+    /// Returns the name of the column that an input is fed from.
+    pub fn column(&self, input: &str) -> Option<&str> {
+        let feed = self.0.feeds.iter().find(|feed| feed.input == input)?;
+        feed.source.columns().get(feed.column).map(|column| column.name.as_str())
+    }
+
+    /// Returns batch `index` (from 0) of the rows in the order of the file, with nothing random.
+    ///
+    /// # Errors
+    /// A row cannot be read.
     ///
     /// # Panics
     /// When there is no batch of that index.
-    pub fn in_file_order(&self, index: usize) -> Vec<(String, Tensor)> {
+    pub fn in_file_order(&self, index: usize) -> Result<Batch, DataError> {
         assert!(index < self.len(), "batch {index} of {}", self.len());
-        let start = index * self.options.size;
-        let end = (start + self.options.size).min(self.rows);
-        self.feeds.iter().map(|feed| (feed.input.clone(), feed.take_range(start, end))).collect()
+        let start = index * self.0.options.size;
+        let samples = (start..start + self.rows_of(index)).map(Sample::of).collect();
+        self.read(samples, Draw::Fixed)
     }
 
     /// Returns batch `index` (from 0) of an epoch: the model's input names, each with its rows.
     ///
+    /// # Errors
+    /// A row cannot be read.
+    ///
     /// # Panics
     /// When there is no batch of that index.
-    pub fn batch(&self, epoch: u64, index: usize) -> Vec<(String, Tensor)> {
+    pub fn batch(&self, epoch: u64, index: usize) -> Result<Batch, DataError> {
         assert!(index < self.len(), "batch {index} of {}", self.len());
-        let start = index * self.options.size;
-        let end = (start + self.options.size).min(self.rows);
-        if !self.options.shuffle {
-            return self.in_file_order(index);
-        }
+        let start = index * self.0.options.size;
         let order = self.order(epoch);
-        let rows = &order[start..end];
-        self.feeds.iter().map(|feed| (feed.input.clone(), feed.take(rows))).collect()
-    }
-}
-
-fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&epoch.to_le_bytes());
-    key[16..].copy_from_slice(b"freeze-plan/rows");
-    let mut random = ChaCha8Rng::from_seed(key);
-    let mut rows: Vec<usize> = (0..count).collect();
-    for last in (1..count).rev() {
-        let scaled = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
-        rows.swap(last, usize::try_from(scaled).expect("invariant: below the number of rows"));
-    }
-    rows
-}
-
-impl Feed {
-    /// Returns the number of rows.
-    pub fn rows(&self) -> usize {
-        self.column.shape().first().copied().unwrap_or(0)
+        let samples = order[start..start + self.rows_of(index)].to_vec();
+        let draw = if epoch == 0 { Draw::Fixed } else { Draw::Random { seed: self.0.options.seed, epoch } };
+        self.read(samples, draw)
     }
 
-    fn stride(&self) -> usize {
-        self.column.shape()[1..].iter().product::<usize>() * self.column.dtype().size()
-    }
-
-    fn take(&self, rows: &[usize]) -> Tensor {
-        let stride = self.stride();
-        let bytes = self.column.bytes();
-        let mut data = Vec::with_capacity(rows.len() * stride);
-        for row in rows {
-            data.extend_from_slice(&bytes[row * stride..(row + 1) * stride]);
+    fn read(&self, mut samples: Vec<Sample>, draw: Draw) -> Result<Batch, DataError> {
+        let count = samples.len();
+        if self.0.options.last_batch == LastBatch::Pad
+            && let Some(last) = samples.last().copied()
+        {
+            samples.resize(self.0.options.size, last);
         }
-        self.finish(rows.len(), data.into())
-    }
-
-    fn take_range(&self, start: usize, end: usize) -> Tensor {
-        let stride = self.stride();
-        self.finish(end - start, self.column.bytes().slice(start * stride..end * stride))
-    }
-
-    fn finish(&self, rows: usize, data: Bytes) -> Tensor {
-        let mut shape = self.column.shape().to_vec();
-        shape[0] = rows;
-        let tensor = Tensor::new(self.column.dtype(), shape, data).expect("invariant: whole rows");
-        if tensor.dtype() == self.dtype { tensor } else { widened(&tensor, self.dtype) }
+        let feeds = &self.0.feeds;
+        let mut tensors: Vec<Option<Tensor>> = vec![None; feeds.len()];
+        for (position, feed) in feeds.iter().enumerate() {
+            if tensors[position].is_some() {
+                continue;
+            }
+            let together: Vec<usize> =
+                (position..feeds.len()).filter(|other| Arc::ptr_eq(&feeds[*other].source, &feed.source)).collect();
+            let columns: Vec<usize> = together.iter().map(|other| feeds[*other].column).collect();
+            let read = feed.source.read(&columns, &samples, draw)?;
+            for (other, tensor) in together.into_iter().zip(read) {
+                tensors[other] = Some(tensor);
+            }
+        }
+        let finish = |(feed, tensor): (&Feed, Option<Tensor>)| {
+            let tensor = tensor.expect("invariant: a source gives every column");
+            let tensor = if tensor.dtype() == feed.dtype { tensor } else { widened(&tensor, feed.dtype) };
+            (feed.input.clone(), feed.padded(tensor, count))
+        };
+        Ok(feeds.iter().zip(tensors).map(finish).collect())
     }
 }
 
@@ -199,26 +201,14 @@ mod tests {
         let x: Vec<f32> = (0..rows * 2).map(|value| value as f32).collect();
         let labels: Vec<u8> = (0..rows).map(|value| value as u8).collect();
         let feeds = vec![
-            Feed { input: "x".into(), column: Tensor::from_vec(&[rows, 2], x), dtype: DType::F32 },
-            Feed { input: "target".into(), column: Tensor::from_vec(&[rows], labels), dtype: DType::I64 },
+            Feed::of("x", Tensor::from_vec(&[rows, 2], x), DType::F32),
+            Feed { pad: Some(-100), ..Feed::of("target", Tensor::from_vec(&[rows], labels), DType::I64) },
         ];
         Batches::new(feeds, options)
     }
 
-    const OPTIONS: BatchOptions = BatchOptions { size: 4, seed: 0, shuffle: true, last_batch: LastBatch::Keep };
-
-    #[test]
-    fn the_order_is_fixed_for_all_time() {
-        let expected: [(u64, u64, [usize; 10]); 3] = [
-            (0, 1, [7, 4, 5, 6, 0, 1, 8, 2, 9, 3]),
-            (0, 2, [5, 9, 0, 2, 1, 4, 8, 6, 3, 7]),
-            (7, 1, [7, 1, 2, 3, 4, 6, 0, 9, 8, 5]),
-        ];
-        for (seed, epoch, order) in expected {
-            assert_eq!(shuffled(10, seed, epoch), order, "seed {seed}, epoch {epoch}");
-        }
-        assert_eq!(shuffled(1000, 0, 1)[997..], [283, 370, 330]);
-    }
+    const OPTIONS: BatchOptions =
+        BatchOptions { size: 4, seed: 0, sampler: Sampler::Shuffle, last_batch: LastBatch::Keep };
 
     #[test]
     fn an_epoch_holds_every_row_once_and_columns_stay_together() {
@@ -227,7 +217,7 @@ mod tests {
             assert_eq!(batches.rows(), sizes.iter().sum::<usize>());
             let mut seen = Vec::new();
             for (index, size) in sizes.iter().enumerate() {
-                let batch = batches.batch(3, index);
+                let batch = batches.batch(3, index).unwrap();
                 assert_eq!((batch[0].0.as_str(), batch[1].0.as_str()), ("x", "target"));
                 assert_eq!(batch[0].1.shape(), [*size, 2]);
                 let labels = batch[1].1.to_vec::<i64>().unwrap();
@@ -238,7 +228,7 @@ mod tests {
                 seen.extend(labels);
             }
             assert_eq!(batches.len(), sizes.len());
-            let order: Vec<i64> = batches.order(3).iter().map(|row| *row as i64).take(seen.len()).collect();
+            let order: Vec<i64> = batches.order(3).iter().map(|sample| sample.row as i64).take(seen.len()).collect();
             assert_eq!(seen, order);
             seen.sort_unstable();
             seen.dedup();
@@ -247,24 +237,29 @@ mod tests {
     }
 
     #[test]
-    fn without_shuffle_rows_are_slices_of_the_file() {
-        let batches = batches(10, BatchOptions { shuffle: false, ..OPTIONS }).unwrap();
-        assert_eq!(batches.batch(1, 2)[1].1.to_vec::<i64>().unwrap(), [8, 9]);
-        let (first, again) = (&batches.batch(1, 0)[0].1, &batches.batch(2, 0)[0].1);
-        assert_eq!(first, again);
-        assert_eq!(first.bytes().as_ptr(), again.bytes().as_ptr());
+    fn a_padded_batch_is_full_and_its_padding_does_not_count() {
+        let batches = batches(10, BatchOptions { last_batch: LastBatch::Pad, ..OPTIONS }).unwrap();
+        assert_eq!((batches.len(), batches.rows(), batches.rows_of(2)), (3, 10, 2));
+        let batch = batches.batch(1, 2).unwrap();
+        let labels = batch[1].1.to_vec::<i64>().unwrap();
+        let x = batch[0].1.to_vec::<f32>().unwrap();
+        assert_eq!(batch[0].1.shape(), [4, 2]);
+        assert_eq!(labels[2..], [-100, -100]);
+        assert!(labels[0] >= 0 && x[2..4] == x[4..6] && x[2..4] == x[6..8], "{x:?}");
+        assert_eq!(
+            batches.batch(1, 1).unwrap()[1].1.to_vec::<i64>().unwrap().iter().min().map(|least| *least >= 0),
+            Some(true)
+        );
     }
 
     #[test]
-    fn epochs_and_seeds_differ_and_the_first_and_last_row_are_met_everywhere() {
-        assert_ne!(shuffled(100, 0, 1), shuffled(100, 0, 2));
-        assert_ne!(shuffled(100, 0, 1), shuffled(100, 1, 1));
-        let mut met = [[0usize; 4]; 4];
-        for epoch in 0..4000 {
-            shuffled(4, 5, epoch).iter().enumerate().for_each(|(place, row)| met[place][*row] += 1);
-        }
-        assert!(met.iter().flatten().all(|count| (900..1100).contains(count)), "{met:?}");
-        assert!(shuffled(0, 0, 1).is_empty() && shuffled(1, 0, 1) == [0]);
+    fn without_shuffle_rows_are_slices_of_the_file() {
+        let batches = batches(10, BatchOptions { sampler: Sampler::Sequential, ..OPTIONS }).unwrap();
+        assert_eq!(batches.batch(1, 2).unwrap()[1].1.to_vec::<i64>().unwrap(), [8, 9]);
+        let (first, again) = (&batches.batch(1, 0).unwrap()[0].1, &batches.batch(2, 0).unwrap()[0].1);
+        assert_eq!(first, again);
+        assert_eq!(first.bytes().as_ptr(), again.bytes().as_ptr());
+        assert_eq!(first, &batches.in_file_order(0).unwrap()[0].1);
     }
 
     #[test]

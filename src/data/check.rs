@@ -1,7 +1,10 @@
 //! Whether data fit the model, before anything runs.
 
-use super::{DataError, Dataset};
+use super::source::{Column, Draw, Sample, Source};
+use super::{Columns, DataError, Dataset};
 use crate::graph::{DType, Dim, Fact, Tensor};
+use std::path::Path;
+use std::sync::Arc;
 
 /// A column that an input wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +22,57 @@ pub struct Wanted {
 pub struct Feed {
     /// Name of the model's input.
     pub input: String,
-    /// All rows as in the file.
-    pub column: Tensor,
+    /// Where the rows come from.
+    pub source: Arc<dyn Source>,
+    /// The position of the column in its source.
+    pub column: usize,
     /// What the rows are converted to when they are taken.
     pub dtype: DType,
+    /// What the integers of rows are that only fill a batch up; the last row where there is none.
+    pub pad: Option<i64>,
+}
+
+impl Feed {
+    /// Returns the feed of a tensor in memory, whose first dimension counts the rows.
+    ///
+    /// # Panics
+    /// When the tensor has rank 0 or no rows.
+    pub fn of(input: &str, column: Tensor, dtype: DType) -> Feed {
+        let columns = Columns::new(Path::new(input), vec![(input.to_string(), column)]);
+        let source = Arc::new(columns.expect("a tensor with rows"));
+        Feed { input: input.into(), source, column: 0, dtype, pad: None }
+    }
+
+    /// Returns the number of rows.
+    pub fn rows(&self) -> usize {
+        self.source.rows()
+    }
+
+    /// Returns true where taking rows is no more than copying them.
+    pub(super) fn is_cheap(&self) -> bool {
+        self.source.whole(self.column).is_some()
+    }
+
+    fn described(&self) -> &Column {
+        &self.source.columns()[self.column]
+    }
+
+    /// Replaces the rows from `count` on, which only fill a batch up.
+    pub(super) fn padded(&self, tensor: Tensor, count: usize) -> Tensor {
+        let Some(pad) = self.pad.filter(|_| tensor.shape().first().is_some_and(|rows| *rows > count)) else {
+            return tensor;
+        };
+        let mut values = tensor.to_ints().expect("invariant: integers are padded by an integer");
+        let from = count * tensor.shape()[1..].iter().product::<usize>();
+        values[from..].fill(pad);
+        match tensor.dtype() {
+            DType::I32 => {
+                let narrow = |value: i64| i32::try_from(value).expect("invariant: labels and their padding fit");
+                Tensor::from_vec(tensor.shape(), values.into_iter().map(narrow).collect())
+            }
+            _ => Tensor::from_vec(tensor.shape(), values),
+        }
+    }
 }
 
 /// Compares a dataset with what a model wants. Integers and bools may be narrower than the input's
@@ -35,18 +85,20 @@ pub fn check(dataset: &Dataset, wanted: &[Wanted]) -> Result<Vec<Feed>, DataErro
     let mut symbols: Vec<(&str, usize, &str)> = Vec::new();
     let mut feeds = Vec::with_capacity(wanted.len());
     for Wanted { column: name, input, fact } in wanted {
-        let column = dataset.column(name)?;
-        let dtype = fact.dtype.unwrap_or(column.dtype());
-        if !(dtype == column.dtype() || widens(column.dtype(), dtype)) || !shape_fits(fact, column.shape()) {
+        let position = dataset.position(name)?;
+        let column = &dataset.columns()[position];
+        let shape = [&[dataset.rows()], column.shape.as_slice()].concat();
+        let dtype = fact.dtype.unwrap_or(column.dtype);
+        if !(dtype == column.dtype || widens(column.dtype, dtype)) || !shape_fits(fact, &shape) {
             return Err(DataError::Fit {
                 path: dataset.path().to_path_buf(),
                 column: name.clone(),
                 input: input.clone(),
                 expected: fact.to_string(),
-                found: Fact::fixed(column.dtype(), column.shape()).to_string(),
+                found: Fact::fixed(column.dtype, &shape).to_string(),
             });
         }
-        for (dim, size) in fact.shape.iter().flatten().zip(column.shape()).skip(1) {
+        for (dim, size) in fact.shape.iter().flatten().zip(&shape).skip(1) {
             let Dim::Symbol(symbol) = dim else { continue };
             match symbols.iter().find(|known| known.0 == symbol) {
                 Some((_, other_size, other)) if other_size != size => {
@@ -63,7 +115,7 @@ pub fn check(dataset: &Dataset, wanted: &[Wanted]) -> Result<Vec<Feed>, DataErro
                 None => symbols.push((symbol, *size, name)),
             }
         }
-        feeds.push(Feed { input: input.clone(), column: column.clone(), dtype });
+        feeds.push(Feed { input: input.clone(), source: dataset.source().clone(), column: position, dtype, pad: None });
     }
     Ok(feeds)
 }
@@ -88,6 +140,34 @@ fn shape_fits(fact: &Fact, found: &[usize]) -> bool {
 /// # Errors
 /// The first row that holds another label, or the column holds no integers.
 pub fn check_labels(column: &str, labels: &Tensor, classes: usize, ignore_index: Option<i64>) -> Result<(), DataError> {
+    labels_from(column, labels, 0, classes, ignore_index)
+}
+
+/// Checks the class labels that a feed gives, a few rows at a time.
+///
+/// # Errors
+/// As [`check_labels`]; or a row cannot be read.
+pub fn check_fed_labels(feed: &Feed, classes: usize, ignore_index: Option<i64>) -> Result<(), DataError> {
+    const ROWS: usize = 4096;
+    let name = &feed.described().name;
+    if let Some(labels) = feed.source.whole(feed.column) {
+        return check_labels(name, labels, classes, ignore_index);
+    }
+    for start in (0..feed.rows()).step_by(ROWS) {
+        let samples: Vec<Sample> = (start..(start + ROWS).min(feed.rows())).map(Sample::of).collect();
+        let read = feed.source.read(&[feed.column], &samples, Draw::Fixed)?;
+        read.iter().try_for_each(|labels| labels_from(name, labels, start, classes, ignore_index))?;
+    }
+    Ok(())
+}
+
+fn labels_from(
+    column: &str,
+    labels: &Tensor,
+    start: usize,
+    classes: usize,
+    ignore_index: Option<i64>,
+) -> Result<(), DataError> {
     let found = labels.dtype();
     let integers = found == DType::I64 || widens(found, DType::I64);
     if !integers {
@@ -108,7 +188,7 @@ pub fn check_labels(column: &str, labels: &Tensor, classes: usize, ignore_index:
         None => Ok(()),
         Some((position, label)) => {
             let per_row = labels.shape().iter().skip(1).product::<usize>().max(1);
-            let row = position / per_row;
+            let row = start + position / per_row;
             Err(DataError::Label { column: column.into(), row, label, classes, ignored: ignore_index })
         }
     }

@@ -1,15 +1,29 @@
-//! Data: columns of equal length from a file, in batches of rows in a reproducible order.
+//! Data: rows of named columns, in batches in a reproducible order.
 //!
-//! A column is one tensor whose first dimension counts the rows. What this module does not do:
-//! decide which column feeds which input (the job file does), or run anything.
+//! A [`Source`] gives rows of its columns, from memory, mapped files or by decoding them; [`formats`](FORMATS) open
+//! files as sources, [`Batches`] say which rows are a batch, and a [`Loader`] makes batches ahead of the step. What this
+//! module does not do: decide which column feeds which input (the job file does), or run anything.
 
 mod batches;
 mod check;
-mod npz;
-pub(crate) mod safetensors;
+mod columns;
+mod dataset;
+mod formats;
+mod loader;
+mod options;
+mod order;
+mod source;
 
-pub use batches::{BatchOptions, Batches, LastBatch};
-pub use check::{Feed, Wanted, check, check_labels};
+pub use batches::{Batch, BatchOptions, Batches, LastBatch};
+pub use check::{Feed, Wanted, check, check_fed_labels, check_labels};
+pub use columns::Columns;
+pub use dataset::Dataset;
+pub(crate) use formats::safetensors;
+pub use formats::{FORMATS, Format, read_tensors};
+pub use loader::{Loader, Loading};
+pub use options::DataOptions;
+pub use order::Sampler;
+pub use source::{Column, Draw, Sample, Source};
 
 use crate::error::{ErrorKind, nearest};
 use crate::graph::{DType, Tensor};
@@ -18,23 +32,13 @@ use memmap2::Mmap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-const FORMATS: &str = ".npz, .safetensors";
-
-/// Columns of equal length.
-#[derive(Clone, Debug)]
-pub struct Dataset {
-    path: PathBuf,
-    columns: Vec<(String, Tensor)>,
-    rows: usize,
-}
-
 /// A file that is no data, or data that do not fit the model.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum DataError {
     #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{} has an unknown extension, supported are {FORMATS}", .path.display())]
+    #[error("{} has an unknown extension, supported are {}", .path.display(), formats::extensions())]
     Extension { path: PathBuf },
     #[error("{} is no {format} file: {reason}", .path.display())]
     Format { path: PathBuf, format: &'static str, reason: String },
@@ -57,6 +61,10 @@ pub enum DataError {
     LabelType { column: String, found: DType },
     #[error("column \"{column}\": row {row} (from 0) holds label {label}, expected 0 to {}{}", .classes.saturating_sub(1), or_ignored(.ignored))]
     Label { column: String, row: usize, label: i64, classes: usize, ignored: Option<i64> },
+    #[error("{}: row {row} (from 0) {reason}", .path.display())]
+    Row { path: PathBuf, row: usize, reason: String },
+    #[error("batch {index} of epoch {epoch} could not be made: its source panicked")]
+    Panicked { epoch: u64, index: usize },
     #[error("{rows} rows are fewer than one batch of {batch}, and last_batch = \"drop\" leaves none")]
     NoBatch { rows: usize, batch: usize },
 }
@@ -81,82 +89,6 @@ fn list(present: &[String]) -> String {
 
 fn or_ignored(ignored: &Option<i64>) -> String {
     ignored.map(|label| format!(", or {label} to be ignored")).unwrap_or_default()
-}
-
-/// Reads tensors of any shapes from an `.npz` or `.safetensors` file; all of them with `None`.
-///
-/// # Errors
-/// The file cannot be read, a name is missing or has a dtype without use.
-pub fn read_tensors(path: &Path, names: Option<&[&str]>) -> Result<Vec<(String, Tensor)>, DataError> {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    match extension.as_deref() {
-        Some("npz") => npz::read(path, names),
-        Some("safetensors") => safetensors::read(path, names),
-        _ => Err(DataError::Extension { path: path.to_path_buf() }),
-    }
-}
-
-impl Dataset {
-    /// Reads columns of an `.npz` or `.safetensors` file; all of its columns with `None`.
-    /// Uncompressed columns are mapped, not copied.
-    ///
-    /// # Errors
-    /// The file cannot be read, a column is missing, has a dtype without use or another number of
-    /// rows than the first.
-    pub fn open(path: &Path, columns: Option<&[&str]>) -> Result<Dataset, DataError> {
-        Dataset::new(path, read_tensors(path, columns)?)
-    }
-
-    /// Returns the dataset of tensors in memory; `path` is its name in errors.
-    ///
-    /// # Errors
-    /// A tensor has rank 0 or another number of rows than the first, or there are no rows.
-    pub fn new(path: &Path, columns: Vec<(String, Tensor)>) -> Result<Dataset, DataError> {
-        let path = path.to_path_buf();
-        let mut first: Option<(&str, usize)> = None;
-        for (name, tensor) in &columns {
-            let Some(rows) = tensor.shape().first().copied() else {
-                let reason = "is a single value, expected one value or more for each row".into();
-                return Err(DataError::Column { path, column: name.clone(), reason });
-            };
-            match first {
-                Some((first, first_rows)) if first_rows != rows => {
-                    let (first, second) = (first.to_string(), name.clone());
-                    return Err(DataError::Lengths { path, first, first_rows, second, second_rows: rows });
-                }
-                _ => first = Some((name, rows)),
-            }
-        }
-        match first {
-            Some((_, rows)) if rows > 0 => Ok(Dataset { path, columns, rows }),
-            _ => Err(DataError::Empty { path }),
-        }
-    }
-
-    /// Returns the file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Returns the number of rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Returns the columns with their names.
-    pub fn columns(&self) -> &[(String, Tensor)] {
-        &self.columns
-    }
-
-    /// Returns a column.
-    ///
-    /// # Errors
-    /// There is no column of that name.
-    pub fn column(&self, name: &str) -> Result<&Tensor, DataError> {
-        let found = self.columns.iter().find(|column| column.0 == name);
-        let present = || self.columns.iter().map(|column| column.0.clone()).collect();
-        found.map(|column| &column.1).ok_or_else(|| missing(&self.path, name, present()))
-    }
 }
 
 fn missing(path: &Path, column: &str, present: Vec<String>) -> DataError {
@@ -206,7 +138,7 @@ mod tests {
 
     fn open(columns: &[(&str, Tensor)], column: &str) -> String {
         let columns = columns.iter().map(|(name, tensor)| ((*name).to_string(), tensor.clone())).collect();
-        let result = Dataset::new(Path::new("a.npz"), columns).and_then(|data| data.column(column).cloned());
+        let result = Dataset::new(Path::new("a.npz"), columns).and_then(|data| data.values(column));
         result.map_or_else(|error| error.to_string(), |tensor| format!("{tensor:?}"))
     }
 
@@ -242,11 +174,11 @@ mod tests {
 
     #[test]
     fn an_unknown_extension_lists_the_known_ones() {
-        for name in ["data.csv", "data"] {
-            let error = Dataset::open(Path::new(name), None).unwrap_err().to_string();
+        for name in ["data.what", "data"] {
+            let error = Dataset::open(Path::new(name), &DataOptions::default(), None).unwrap_err().to_string();
             assert_eq!(error, format!("{name} has an unknown extension, supported are .npz, .safetensors"));
         }
-        let error = Dataset::open(Path::new("/none/data.npz"), None).unwrap_err();
+        let error = Dataset::open(Path::new("/none/data.npz"), &DataOptions::default(), None).unwrap_err();
         assert_eq!(error.to_string(), "cannot read /none/data.npz");
     }
 }

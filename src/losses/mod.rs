@@ -188,7 +188,11 @@ impl LossSpec {
         }
     }
 
-    fn axis(&self, prediction: &Fact) -> Result<usize, LossError> {
+    /// Returns the axis of the prediction, from the front, on which the classes lie.
+    ///
+    /// # Errors
+    /// The prediction has no such axis.
+    pub fn axis(&self, prediction: &Fact) -> Result<usize, LossError> {
         let needs = |expected| LossError::Prediction { kind: self.kind, expected, found: prediction.to_string() };
         let rank = prediction.rank().ok_or_else(|| needs("known rank"))?;
         let last = rank.checked_sub(1).ok_or_else(|| needs("at least one dimension"))?;

@@ -184,9 +184,10 @@ impl OptimizerSpec {
             });
             states.push(State { value, grad, slots: held.collect() });
         }
-        if let Some(limit) = self.clip_norm.filter(|_| !states.is_empty()) {
+        let limits = [(self.clip_value, clip::by_value as Clipping), (self.clip_norm, clip::by_norm)];
+        for (limit, clipping) in limits.into_iter().filter_map(|(limit, clipping)| Some((limit?, clipping))) {
             let grads: Vec<ValueId> = states.iter().map(|state| state.grad).collect();
-            let clipped = clip::build(&mut b, limit, &grads);
+            let clipped = if grads.is_empty() { grads } else { clipping(&mut b, limit, &grads) };
             states.iter_mut().zip(clipped).for_each(|(state, grad)| state.grad = grad);
         }
         let rates = scales.map(|scales| rates::build(&mut b, lr, scales, parameters)).unwrap_or_default();
@@ -254,6 +255,9 @@ impl OptimizerSpec {
         Ok(())
     }
 }
+
+/// Appends a way of clipping gradients to a limit.
+type Clipping = fn(&mut Builder, f32, &[ValueId]) -> Vec<ValueId>;
 
 /// What an update of one parameter reads.
 struct State {

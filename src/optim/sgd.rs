@@ -96,6 +96,8 @@ mod tests {
             Case::new("dampening, later", &dampened, scalar).starting_at(7.0),
             Case::new("clipped", &clip(0.5), scalar),
             Case::new("limit not reached", &clip(100.0), scalar),
+            Case::new("clipped by value", &OptimizerSpec { clip_value: Some(0.3), ..decay(&nesterov) }, scalar),
+            Case::new("clipped by value, then norm", &OptimizerSpec { clip_value: Some(0.3), ..clip(0.5) }, scalar),
         ]);
     }
 }

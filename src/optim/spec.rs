@@ -66,6 +66,10 @@ pub struct OptimizerSpec {
     /// How the rate follows the shape of the matrix, for `muon`; default `original`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adjust_lr_fn: Option<AdjustLr>,
+    /// Largest absolute value of an element of a gradient, above 0; default no limit. Elements are clipped before
+    /// `clip_norm` takes the norm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_value: Option<f32>,
     /// Largest L2 norm of all gradients of a step together, above 0; default no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f32>,
@@ -133,6 +137,7 @@ impl OptimizerSpec {
             ns_steps: None,
             ns_coefficients: None,
             adjust_lr_fn: None,
+            clip_value: None,
             clip_norm: None,
             decay_1d: None,
             fallback: None,
@@ -214,8 +219,10 @@ impl OptimizerSpec {
         if self.ns_coefficients().iter().any(|number| !number.is_finite()) {
             return range("ns_coefficients", "of finite numbers", format!("{:?}", self.ns_coefficients()));
         }
-        if let Some(limit) = self.clip_norm.filter(|limit| !(*limit > 0.0 && limit.is_finite())) {
-            return range("clip_norm", "above 0", limit.to_string());
+        for (option, limit) in [("clip_value", self.clip_value), ("clip_norm", self.clip_norm)] {
+            if let Some(limit) = limit.filter(|limit| !(*limit > 0.0 && limit.is_finite())) {
+                return range(option, "above 0", limit.to_string());
+            }
         }
         if self.groups.iter().any(|group| group.parameters.is_empty()) {
             return range("groups", "with at least one pattern in parameters each", "none".into());
@@ -230,6 +237,7 @@ impl OptimizerSpec {
     fn validate_fallback(&self) -> Result<(), OptimError> {
         let own = [
             (self.kind == OptimizerKind::Muon, "kind = \"muon\""),
+            (self.clip_value.is_some(), "clip_value"),
             (self.clip_norm.is_some(), "clip_norm"),
             (self.decay_1d.is_some(), "decay_1d"),
             (!self.groups.is_empty(), "groups"),

@@ -125,7 +125,9 @@ fn check_case(case: &Case, engine: &mut dyn Engine) -> Vec<String> {
         let grads: Vec<Tensor> =
             shapes.iter().enumerate().map(|(seed, shape)| wave(shape, 5 + 7 * step + seed)).collect();
         advance(engine, &model, &mut values, lr, &grads);
-        let grads: Vec<Vec<f64>> = grads.iter().map(|grad| grad.to_f64s().unwrap()).collect();
+        let bound = case.spec.clip_value.map_or(f64::INFINITY, f64::from);
+        let clipped = |grad: &Tensor| grad.to_f64s().unwrap().into_iter().map(|g| g.clamp(-bound, bound)).collect();
+        let grads: Vec<Vec<f64>> = grads.iter().map(clipped).collect();
         let norm = grads.iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
         let factor = case.spec.clip_norm.map_or(1.0, |limit| (f64::from(limit) / (norm + 1e-6)).min(1.0));
         for ((p, state), grad) in scalars.iter_mut().zip(&mut states).zip(&grads) {

@@ -37,6 +37,8 @@ fn wrong_options_are_named() {
         (r#"{"kind":"sgd","lr":-1}"#, "the optimizer sgd needs lr of at least 0, found -1"),
         (r#"{"kind":"adam","betas":[0.9,1]}"#, "the optimizer adam needs betas in [0, 1), found [0.9, 1.0]"),
         (r#"{"kind":"adam","clip_norm":0}"#, "the optimizer adam needs clip_norm above 0, found 0"),
+        (r#"{"kind":"sgd","clip_value":-0.5}"#, "the optimizer sgd needs clip_value above 0, found -0.5"),
+        (r#"{"kind":"muon","fallback":{"kind":"adamw","clip_value":1}}"#, "a fallback optimizer has no clip_value"),
         (r#"{"kind":"sgd","nesterov":true}"#, "the optimizer sgd needs momentum above 0 and no dampening for nesterov"),
         (r#"{"kind":"sgd","dampening":0.5}"#, "the optimizer sgd needs momentum above 0 for dampening"),
         (r#"{"kind":"lion","eps":1e-8}"#, "the optimizer lion has no option eps"),
@@ -165,7 +167,8 @@ mod engines {
         let mut options = entry["options"].clone();
         options["kind"] = entry["optimizer"].clone();
         let spec: OptimizerSpec = serde_json::from_value(options).unwrap();
-        OptimizerSpec { clip_norm: entry["max_norm"].as_f64().map(|limit| limit as f32), ..spec }
+        let limit = |name: &str| entry[name].as_f64().map(|limit| limit as f32);
+        OptimizerSpec { clip_value: limit("max_value"), clip_norm: limit("max_norm"), ..spec }
     }
 
     /// Checks `fixtures/goldens/optimizers.json`, written by `make.py` beside it.
@@ -173,7 +176,7 @@ mod engines {
     fn goldens() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/goldens/optimizers.json");
         let entries: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        assert!(entries.len() > 35, "{} cases", entries.len());
+        assert!(entries.len() > 40, "{} cases", entries.len());
         let mut failures = Vec::new();
         for mut engine in testing::engines() {
             entries.iter().for_each(|entry| failures.extend(golden(engine.as_mut(), entry)));

@@ -37,7 +37,11 @@ struct Head {
     format: String,
 }
 
-fn parse(path: &Path, text: &str) -> Result<FreezePlan, PlanError> {
+/// Reads the text of a plan file; `path` is its name in errors.
+///
+/// # Errors
+/// As [`read`], but for reading.
+pub fn parse(path: &Path, text: &str) -> Result<FreezePlan, PlanError> {
     let json = |source: serde_json::Error| {
         if source.is_eof() {
             PlanError::Truncated { path: path.into(), line: source.line(), column: source.column() }

@@ -69,8 +69,19 @@ pub struct Speeds {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EpochRecord {
-    /// Metrics by name, such as `train_loss`.
+    /// Metrics by name, such as `train_loss`; without those that are not finite.
     pub metrics: BTreeMap<String, f64>,
+    /// Whether the epoch ended with an evaluation.
+    #[serde(default)]
+    pub evaluated: bool,
+}
+
+impl EpochRecord {
+    /// Returns true where the epoch says something of a metric: a value, or by its absence from an evaluation that
+    /// there is none.
+    pub fn judges(&self, metric: &str) -> bool {
+        self.evaluated || self.metrics.contains_key(metric)
+    }
 }
 
 /// What was measured from one point to the next.

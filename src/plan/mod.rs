@@ -34,7 +34,7 @@ pub use batch_norm::BatchNorm;
 pub use build::{Inputs, StepCosts, build, build_with};
 pub use companions::{Accompanied, Companion, CompanionKind, Companions, FrozenDropout, Held, ParameterSet};
 pub use error::PlanError;
-pub use file::{read, write};
+pub use file::{parse, read, write};
 pub use freeze_plan::{
     Assumed, EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, Point, PolicyRecord, Predicted,
     Remaining, Segment, Summary, segments, sha256_hex,

@@ -48,7 +48,7 @@ impl StepSeconds {
 }
 
 /// What a step costs, relative to the measured one.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Relative {
     /// Flops of the backward pass.
     pub backward: f64,
@@ -62,7 +62,7 @@ impl Relative {
 }
 
 /// Steps with one frozen set.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stretch {
     /// Steps.
     pub steps: usize,
@@ -73,7 +73,7 @@ pub struct Stretch {
 }
 
 /// What was measured before the first step.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// A step of the first phase, or one with nothing frozen.
     pub step: StepSeconds,

@@ -1,18 +1,20 @@
 //! The eval graph on an engine, kept for the whole run.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
-use super::metrics::Metrics;
 use super::state::State;
-use crate::data::Batches;
+use super::train::RunError;
+use crate::data::Loader;
 use crate::graph::{Model, Tensor};
-use crate::losses::LossSpec;
+use crate::metrics::{Batch, Metrics, Results};
 use crate::training::names;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// A session of the eval graph that reads the state's buffers.
 pub struct Evaluator {
     model: Model,
     prediction: Option<String>,
+    /// Whether averages take the place of parameters.
+    averaged: bool,
     session: SessionId,
     batches: HashMap<Vec<Vec<usize>>, (BindingId, Vec<BufferId>)>,
 }
@@ -24,33 +26,40 @@ impl Evaluator {
     /// The engine refuses the graph.
     pub fn new(engine: &mut dyn Engine, model: Model, prediction: Option<&str>) -> Result<Evaluator, EngineError> {
         let session = engine.load(&model)?;
-        Ok(Evaluator { model, prediction: prediction.map(str::to_string), session, batches: HashMap::new() })
+        let prediction = prediction.map(str::to_string);
+        Ok(Evaluator { model, prediction, averaged: false, session, batches: HashMap::new() })
     }
 
-    /// Runs the whole of `batches` and returns the metrics of `loss`, which may be one term of a `sum`.
+    /// Evaluates averages in the place of parameters, where there are any.
+    pub fn averaged(self, averaged: bool) -> Evaluator {
+        Evaluator { averaged, ..self }
+    }
+
+    /// Runs all batches and returns what `metrics` are of it; `compared` is the input that is the target.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// Those of the engine and the data, and what metrics cannot be taken of.
     pub fn run(
         &mut self,
         engine: &mut dyn Engine,
         state: &State,
-        batches: &Batches,
-        loss: &LossSpec,
-        sum: bool,
-    ) -> Result<BTreeMap<String, f64>, EngineError> {
-        let mut metrics = Metrics::default();
-        let compared = names::target(loss.target.as_deref());
-        for index in 0..batches.len() {
-            let batch = batches.batch(0, index);
+        loader: &Loader,
+        mut metrics: Metrics,
+        compared: &str,
+    ) -> Result<Results, RunError> {
+        for index in 0..loader.batches().len() {
+            let batch = loader.take(0, index).0?;
             let results = self.batch(engine, state, &batch)?;
-            let target = batch.iter().find(|(name, _)| *name == compared).or(batch.first());
-            if let ([value, rest @ ..], Some((_, target))) = (results.as_slice(), target) {
-                let value = value.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN);
-                metrics.add(loss, sum, value, rest.first().unwrap_or(target), target);
-            }
+            let Some(loss) = results.first() else { continue };
+            metrics.add(&Batch {
+                loss: loss.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN),
+                rows: loader.batches().rows_of(index),
+                prediction: results.get(1),
+                target: batch.iter().find(|(name, _)| name == compared).map(|(_, target)| target),
+                counts: None,
+            })?;
         }
-        Ok(metrics.values())
+        Ok(metrics.results())
     }
 
     fn batch(
@@ -73,7 +82,7 @@ impl Evaluator {
         let graph = &self.model.graph;
         let mut inputs: Vec<(&str, BufferId)> =
             batch.iter().map(|(name, _)| name.as_str()).zip(buffers.iter().copied()).collect();
-        inputs.extend(state.values().chain(state.slots()).filter(|(name, _)| graph.find(name).is_some()));
+        inputs.extend(state.evaluated(self.averaged).filter(|(name, _)| graph.find(name).is_some()));
         let outputs = [Some(names::LOSS), self.prediction.as_deref()];
         let outputs: Vec<(&str, Target)> = outputs.into_iter().flatten().map(|name| (name, Target::Host)).collect();
         let binding = engine.bind(self.session, &inputs, &outputs)?;

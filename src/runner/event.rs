@@ -1,6 +1,7 @@
 //! What a run reports while it runs; one JSON object each in `events.jsonl`.
 
 use super::ceiling::Ceiling;
+use super::nonfinite::{Cause, OnNonfinite};
 use crate::plan::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -165,6 +166,9 @@ pub enum RunEvent {
         lr: Option<f64>,
         /// Seconds of the step alone, without loading data.
         seconds: f64,
+        /// Seconds that its data were waited for.
+        #[serde(default)]
+        wait_seconds: f64,
     },
     /// An epoch is done and evaluated.
     Epoch {
@@ -172,14 +176,66 @@ pub enum RunEvent {
         epoch: usize,
         /// Mean loss over the epoch's samples.
         train_loss: f64,
-        /// Metrics on the eval data: `loss`, and `accuracy` (fraction) for classification.
+        /// Metrics on the eval data by name, such as `loss` and `accuracy`; empty where the epoch is not evaluated.
         metrics: BTreeMap<String, f64>,
+        /// Of each measure a value per class, none where it is not defined; where that was asked for.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        per_class: BTreeMap<String, Vec<Option<f64>>>,
+        /// A row per class that is right, a column per class that is predicted; where that was asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        confusion: Vec<Vec<u64>>,
+        /// Metrics that are not defined for the eval data, with the reasons.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        undefined: BTreeMap<String, String>,
         /// Seconds of the epoch's steps, with data loading, without evaluation.
         seconds: f64,
         /// Training samples per second.
         samples_per_second: f64,
+        /// Seconds of `seconds` in which data were waited for.
+        #[serde(default)]
+        wait_seconds: f64,
         /// Peak resident memory of the process in bytes; 0 where the system does not tell.
         peak_bytes: u64,
+    },
+    /// The run ends before its last epoch: a metric does not get better.
+    #[serde(rename = "early_stop")]
+    EarlyStop {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// The metric.
+        metric: String,
+        /// The last epoch in which it got better, from 1; absent where it had no value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        best_epoch: Option<usize>,
+        /// Its value there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        best: Option<f64>,
+        /// Evaluations since then.
+        evaluations: u64,
+    },
+    /// The loss or a gradient of a step is not finite: the step changed nothing.
+    Nonfinite {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step over the whole run, from 1.
+        step: usize,
+        /// The batch of the step, from 1.
+        batch: usize,
+        /// The loss of the batch; absent where that is not finite.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        loss: Option<f64>,
+        /// The gradient that is not finite, where the loss is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gradient: Option<String>,
+        /// What becomes of the run.
+        action: OnNonfinite,
+        /// Such steps since the last good one, this one included.
+        in_a_row: usize,
+        /// The first tensor that is not finite; absent where a second run of the step does not show one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
+        /// Seconds that this took, with finding the tensor.
+        seconds: f64,
     },
     /// A checkpoint was written.
     Checkpoint {
@@ -187,8 +243,20 @@ pub enum RunEvent {
         epoch: usize,
         /// Step over the whole run, from 1.
         step: usize,
-        /// File.
+        /// Its folder.
         path: String,
+        /// Which checkpoint of the run it is, from 1.
+        #[serde(default)]
+        sequence: u64,
+    },
+    /// The run goes on where a checkpoint stands.
+    Resume {
+        /// Epoch of the next step, from 1.
+        epoch: usize,
+        /// Steps done over the run.
+        step: usize,
+        /// Which checkpoint of the run it is.
+        sequence: u64,
     },
     /// Something that the user should know and that does not stop the run.
     Warning {

@@ -1,13 +1,17 @@
 //! The rollback guard: takes a freeze back that the metric does not stand.
 
 use super::event::RunEvent;
-use super::observe::Memory;
+use super::observe::{Memory, Observer};
 use super::phases::Phases;
-use super::rates::UnitRates;
+use super::rates::{SavedRates, UnitRates};
 use super::run::Place;
+use super::save::{self, OBSERVER};
 use super::state::Snapshot;
 use super::train::RunError;
+use crate::checkpoint::{Checkpoint, Tensors};
+use crate::metrics::{Better, Metric};
 use crate::plan::{History, Rollback, Segment};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Watches the metric after a freeze.
@@ -34,6 +38,20 @@ pub(super) struct Before {
     pub memory: Option<Memory>,
 }
 
+/// A freeze that is watched, without tensors.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct SavedGuard {
+    metric: String,
+    /// Absent where it is not finite.
+    before: Option<f64>,
+    drop: f64,
+    delay: usize,
+    place: Place,
+    history: History,
+    rates: SavedRates,
+    memory: Option<serde_json::Value>,
+}
+
 /// What becomes of a freeze.
 pub(super) enum Verdict {
     Stays,
@@ -49,6 +67,11 @@ impl Guard {
     pub(super) fn watches(&self, phases: &Phases, segment: &Segment) -> bool {
         let freezes = || segment.frozen.iter().any(|name| !phases.held().contains(name));
         self.rollback.is_some() && self.armed.is_none() && phases.has_trained() && freezes()
+    }
+
+    /// Returns true while a freeze is watched.
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.is_some()
     }
 
     /// Returns the metric that is watched, of those of an evaluation.
@@ -78,6 +101,55 @@ impl Guard {
         Ok(())
     }
 
+    /// Returns the freeze that is watched, with its tensors in groups that begin with `prefix`.
+    pub(super) fn saved(&self, prefix: &str, groups: &mut BTreeMap<String, Tensors>) -> Option<SavedGuard> {
+        let Armed { metric, before, drop, delay, run } = self.armed.as_ref()?;
+        save::group(groups, prefix, run.snapshot.clone());
+        let memory = run.memory.as_ref().map(|memory| {
+            let (value, tensors) = memory.saved();
+            groups.insert(format!("{prefix}.{OBSERVER}"), tensors);
+            value
+        });
+        Some(SavedGuard {
+            metric: metric.clone(),
+            before: before.is_finite().then_some(*before),
+            drop: *drop,
+            delay: *delay,
+            place: run.place.clone(),
+            history: run.history.clone(),
+            rates: run.rates.saved(),
+            memory,
+        })
+    }
+
+    /// Watches the freeze that was watched when a checkpoint was made; `rates` and `observer` are those of the run.
+    ///
+    /// # Errors
+    /// What was observed does not fit the observer.
+    pub(super) fn restore(
+        &mut self,
+        saved: Option<SavedGuard>,
+        checkpoint: &Checkpoint,
+        prefix: &str,
+        rates: &UnitRates,
+        observer: Option<&Observer>,
+    ) -> Result<(), String> {
+        let Some(saved) = saved else { return Ok(()) };
+        let mut own = rates.clone();
+        own.restore(saved.rates);
+        let memory = match (observer, saved.memory) {
+            (Some(observer), Some(value)) => {
+                Some(Memory::of(observer, value, checkpoint.group(&format!("{prefix}.{OBSERVER}")))?)
+            }
+            _ => None,
+        };
+        let snapshot = save::snapshot(checkpoint, prefix);
+        let run = Before { place: saved.place, history: saved.history, rates: own, snapshot, memory };
+        let before = saved.before.unwrap_or(f64::NAN);
+        self.armed = Some(Armed { metric: saved.metric, before, drop: saved.drop, delay: saved.delay, run });
+        Ok(())
+    }
+
     /// Judges the freeze that is watched by the metrics of the first epoch that ended after it.
     pub(super) fn judge(&mut self, metrics: &BTreeMap<String, f64>) -> Verdict {
         let Some(armed) = self.armed.take() else { return Verdict::Stays };
@@ -90,9 +162,10 @@ impl Guard {
     }
 }
 
-/// Returns how much worse a metric became: of a loss less is better, of all others more.
+/// Returns how much worse a metric became.
 fn worse(metric: &str, before: f64, after: f64) -> f64 {
-    if metric.contains("loss") { after - before } else { before - after }
+    let better = Metric::parse(metric).ok().and_then(|metric| metric.better()).unwrap_or(Better::More);
+    better.gain(before, after)
 }
 
 impl Armed {
@@ -115,8 +188,8 @@ mod tests {
     use super::worse;
 
     #[test]
-    fn worse_is_more_of_a_loss_and_less_of_anything_else() {
-        let cases = [("loss", 1.0, 1.5, 0.5), ("accuracy", 0.9, 0.8, 0.1), ("accuracy", 0.8, 0.9, -0.1)];
+    fn worse_is_what_the_metric_says() {
+        let cases = [("loss", 1.0, 1.5, 0.5), ("accuracy", 0.9, 0.8, 0.1), ("mae", 0.8, 0.9, 0.1)];
         for (metric, before, after, expected) in cases {
             assert!((worse(metric, before, after) - expected).abs() < 1e-12, "{metric} {before} {after}");
         }

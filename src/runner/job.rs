@@ -3,25 +3,29 @@
 //! Paths are relative to the folder of the job file, also those given with `--set`. A key that is
 //! unknown, missing, of another type or out of its range is an error that names it and its line.
 
+mod data;
 mod de;
+mod run;
 mod targets;
 mod tree;
 
+pub use data::{DataSection, SamplerKind};
+pub use run::RunSection;
 pub use targets::Targets;
 
+use super::ema::Ema;
+use super::evaluation::{Evaluation, unwatchable};
 use super::schedule::Schedule;
-use crate::data::LastBatch;
 use crate::error::ErrorKind;
 use crate::losses::LossSpec;
 use crate::optim::OptimizerSpec;
 use crate::plan::{PlanError, PlanOptions, policies};
-use crate::training::{Dropout, Recompute};
+use crate::training::Dropout;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 7] = ["data", "loss", "losses", "optimizer", "schedule", "freeze", "run"];
+const SECTIONS: [&str; 9] = ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "ema", "run"];
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,93 +58,17 @@ pub struct Job {
     /// `[schedule]`; a constant rate by default, or the rate of the model's training information.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// `[eval]`; the loss, and the accuracy of classes, after every epoch by default.
+    #[serde(default)]
+    pub eval: Evaluation,
     /// `[freeze]`; the defaults of the plan options where it is left out.
     #[serde(default)]
     pub freeze: PlanOptions,
+    /// `[ema]`: averages of the parameters; none where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
     /// `[run]`.
     pub run: RunSection,
-}
-
-/// Data and how they become batches.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataSection {
-    /// The file to train on.
-    pub train: PathBuf,
-    /// The file to evaluate on after each epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval: Option<PathBuf>,
-    /// The column of each model input.
-    pub inputs: BTreeMap<String, String>,
-    /// The column that the loss compares with, or for losses that name their targets a table of
-    /// columns. With training information, that of the input which the algorithm alone reads; may be
-    /// left out where no loss has a target or `inputs` names all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Targets>,
-    /// Rows in a batch, at least 1.
-    pub batch: usize,
-    /// Seed of the order of rows; 0 by default.
-    #[serde(default)]
-    pub seed: u64,
-    /// Whether each epoch has its own order; true by default.
-    #[serde(default = "yes")]
-    pub shuffle: bool,
-    /// What becomes of rows that do not fill a batch: `"keep"` (default) or `"drop"`.
-    #[serde(default)]
-    pub last_batch: LastBatch,
-}
-
-/// The run itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunSection {
-    /// Epochs, at least 1.
-    pub epochs: u64,
-    /// `"cpu"`.
-    #[serde(default = "cpu")]
-    pub device: String,
-    /// The folder of the run.
-    pub dir: PathBuf,
-    /// Threads within one operator; all cores by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub threads: Option<usize>,
-    /// Modules whose activations are computed again in the backward pass: `"none"` (default), `"auto"`
-    /// or a list of patterns.
-    #[serde(default)]
-    pub recompute: Recompute,
-    /// Batches whose gradients are averaged for one step, at least 1; 1 by default.
-    #[serde(default = "one")]
-    pub accumulate: u64,
-    /// Steps between two `step` events, at least 1; 10 by default.
-    #[serde(default = "ten")]
-    pub log_every: u64,
-    /// Steps that are measured before the first one, to tell what the freezing can save; 5 by default, 0 for no such
-    /// check.
-    #[serde(default = "five")]
-    pub ceiling_steps: u64,
-    /// Seed of everything random but the order of rows; 0 by default.
-    #[serde(default)]
-    pub seed: u64,
-}
-
-fn five() -> u64 {
-    5
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn cpu() -> String {
-    "cpu".into()
-}
-
-fn one() -> u64 {
-    1
-}
-
-fn ten() -> u64 {
-    10
 }
 
 /// Where a key was given.
@@ -355,10 +283,10 @@ impl Job {
             }
             other => Some(("run.device", format!("expected \"cpu\", found \"{other}\""))),
         };
-        let schedule = self.schedule.as_ref().and_then(Schedule::problem).map(|(key, reason)| {
-            let keys = ["schedule.lr_min", "schedule.step_epochs", "schedule.gamma"];
-            let key = keys.into_iter().find(|full| full.strip_prefix("schedule.") == Some(key));
-            (key.unwrap_or("schedule"), reason)
+        let evaluated = self.data.eval.is_some();
+        let schedule = self.schedule.as_ref().and_then(|schedule| {
+            let metric = || unwatchable("schedule.metric", schedule.metric()?, evaluated);
+            schedule.problem().or_else(metric)
         });
         let both = (self.loss.is_some() && !self.losses.is_empty())
             .then(|| ("losses", "stands beside [loss]: a job has one or the other".to_string()));
@@ -378,12 +306,16 @@ impl Job {
                 let keys = ["freeze.rollback.drop", "freeze.rollback.delay"];
                 Some((keys.into_iter().find(|full| full.ends_with(key)).unwrap_or("freeze"), reason))
             })
+            .or_else(|| self.data.problem())
             .or(schedule)
+            .or_else(|| self.eval.problem(evaluated))
             .or_else(|| zero("run.epochs", self.run.epochs))
             .or(device)
             .or_else(|| empty("run.dir", &self.run.dir))
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
             .or_else(|| zero("run.accumulate", self.run.accumulate))
+            .or_else(|| zero("run.nonfinite_limit", self.run.nonfinite_limit))
+            .or_else(|| self.ema.as_ref().and_then(Ema::problem))
             .or_else(|| zero("run.log_every", self.run.log_every))
             .or_else(|| self.loss.as_ref().and_then(|loss| Some(("loss", loss.validate().err()?.to_string()))))
             .or_else(|| {

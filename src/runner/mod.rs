@@ -4,14 +4,18 @@
 //! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
 
 mod ceiling;
+mod ema;
 mod engine;
+mod evaluation;
 mod evaluator;
 mod event;
 mod guard;
+mod improvement;
 mod initial;
 pub mod job;
 pub mod locate;
-mod metrics;
+mod memory;
+mod nonfinite;
 mod observe;
 #[path = "ort.rs"]
 mod onnxruntime;
@@ -22,7 +26,8 @@ mod probe;
 mod proof;
 mod rates;
 mod run;
-mod schedule;
+mod save;
+pub mod schedule;
 mod state;
 #[cfg(test)]
 pub mod testing;
@@ -44,16 +49,20 @@ mod tract_sweep;
 mod train;
 
 pub use ceiling::{Ceiling, StepSeconds};
+pub use ema::{Ema, UPDATES};
 pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};
+pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
+pub use improvement::{EarlyStopping, Stall, best, stops};
 pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
+pub use nonfinite::{Cause, CauseKind, Nonfinite, OnNonfinite, Range};
 pub use onnxruntime::OnnxRuntime;
 pub use phase::{Phase, Share};
 pub use probe::EngineProbe;
 pub use run::Run;
 pub use schedule::{Schedule, lr_at};
-pub use state::State;
+pub use state::{Snapshot, State};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
-pub use train::{Freezing, Outcome, RunError, Setup, check_ceiling, train};
+pub use train::{Checkpoints, Freezing, Outcome, RunError, Setup, check_ceiling, train};

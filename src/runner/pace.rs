@@ -4,13 +4,14 @@ use super::ceiling::{Measured, Relative, Stretch, median, ratio};
 use super::event::RunEvent;
 use crate::plan::{EpochPlan, FreezePlan, Segment};
 use crate::training::Prepared;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 
 /// Steps after a phase change that are no part of the median: sessions grow their memory in them.
 const WARM_UP: usize = 2;
 
 /// What steps cost relative to those of the first phase.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Scale {
     /// Elements of each trainable parameter.
     elements: HashMap<String, u64>,
@@ -99,6 +100,7 @@ impl Scale {
 }
 
 /// The stretch that trains.
+#[derive(Serialize, Deserialize)]
 struct Open {
     epoch: usize,
     after: usize,
@@ -109,6 +111,7 @@ struct Open {
 }
 
 /// Compares the run with the prediction.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Pace {
     measured: Measured,
     scale: Scale,
@@ -117,6 +120,7 @@ pub(super) struct Pace {
 }
 
 /// A stretch that is over.
+#[derive(Serialize, Deserialize)]
 struct Done {
     stretch: Stretch,
     median: f64,

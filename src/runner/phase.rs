@@ -2,8 +2,8 @@
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
 use super::state::State;
-use crate::graph::{DType, Graph, Tensor};
-use crate::training::{TrainStep, names};
+use crate::graph::{DType, Graph, Model, Tensor};
+use crate::training::{TrainStep, finite, names};
 use std::collections::{HashMap, HashSet};
 
 /// The sessions of one frozen set.
@@ -23,6 +23,18 @@ pub struct Phase {
     moving: Vec<(String, BufferId)>,
     moving_late: Vec<(String, BufferId)>,
     accumulated: Option<Accumulated>,
+    /// The output that is the sum of all gradients, with what it was in the last run.
+    sum: Option<(String, f64)>,
+}
+
+/// A batch for [`Phase::inspect`].
+pub(super) struct Feed<'a> {
+    /// The run's batch of this number, from 1.
+    pub at: usize,
+    /// Its tensors.
+    pub batch: &'a [(String, Tensor)],
+    /// Its part in the update.
+    pub share: Share,
 }
 
 /// What a train graph that adds gradients up reads beside them.
@@ -65,7 +77,12 @@ impl Phase {
     /// # Errors
     /// The engine refuses a graph.
     pub fn new(engine: &mut dyn Engine, step: &TrainStep, state: &State) -> Result<Phase, EngineError> {
-        let train = engine.load(&step.train)?;
+        let gradients: Vec<&str> = step.passed.iter().map(|(name, _)| name.as_str()).collect();
+        let summed = finite::summed(&step.train, &gradients).expect("invariant: a sum of outputs fits any graph");
+        let (train, sum) = match &summed {
+            Some((model, name)) => (engine.load(model)?, Some((name.clone(), 0.0))),
+            None => (engine.load(&step.train)?, None),
+        };
         let mut passed = Vec::new();
         for (name, fact) in &step.passed {
             let zeros = Tensor::zeros(fact.dtype.unwrap_or(DType::F32), &fact.sizes().unwrap_or_default());
@@ -115,6 +132,7 @@ impl Phase {
             moving: direct.into_iter().filter_map(held).collect(),
             moving_late: late.into_iter().filter_map(held).collect(),
             accumulated,
+            sum,
         })
     }
 
@@ -152,6 +170,67 @@ impl Phase {
         &self.passed
     }
 
+    /// Returns the sum of the elements of all gradients after the last run; `None` where there are none.
+    pub(super) fn sum(&self) -> Option<f64> {
+        self.sum.as_ref().map(|(_, sum)| *sum)
+    }
+
+    /// Returns the buffers of what the train graph moves: running statistics.
+    pub(super) fn moving(&self) -> impl Iterator<Item = BufferId> {
+        self.moving.iter().chain(&self.moving_late).map(|(_, buffer)| *buffer)
+    }
+
+    /// Runs a model that has the inputs of the train graph on a batch and returns outputs. Nothing of the state changes.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn inspect(
+        &self,
+        engine: &mut dyn Engine,
+        model: &Model,
+        feed: &Feed<'_>,
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let mut held = Vec::with_capacity(feed.batch.len());
+        for (name, tensor) in feed.batch {
+            held.push((name.clone(), engine.allocate(tensor)?));
+        }
+        self.count(engine, feed.at, feed.share)?;
+        let session = engine.load(model)?;
+        let more = self.beside();
+        let inputs = held.iter().chain(&self.inputs).chain(&more);
+        let inputs: Vec<(&str, BufferId)> = inputs.map(|(name, id)| (name.as_str(), *id)).collect();
+        let outputs: Vec<(&str, Target)> = outputs.iter().map(|name| (*name, Target::Host)).collect();
+        let result = engine.bind(session, &inputs, &outputs).and_then(|binding| engine.run(binding));
+        engine.unload(session);
+        held.into_iter().for_each(|(_, buffer)| engine.free(buffer));
+        result
+    }
+
+    /// Writes the number of a batch and its part in the update.
+    fn count(&self, engine: &mut dyn Engine, at: usize, share: Share) -> Result<(), EngineError> {
+        if let Some(buffer) = self.number {
+            engine.write(buffer, &Tensor::scalar(i64::try_from(at).unwrap_or(i64::MAX)))?;
+        }
+        if let Some(accumulated) = &self.accumulated {
+            engine.write(accumulated.weight, &Tensor::scalar(share.weight as f32))?;
+            engine.write(accumulated.keep, &Tensor::scalar(!share.first))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the inputs of the train graph beside the batch and the state.
+    fn beside(&self) -> Vec<(String, BufferId)> {
+        let mut more = Vec::new();
+        if let Some(accumulated) = &self.accumulated {
+            more.extend(self.passed.iter().map(|(name, id)| (names::sum(name), *id)));
+            more.push((names::WEIGHT.to_string(), accumulated.weight));
+            more.push((names::KEEP.to_string(), accumulated.keep));
+        }
+        more.extend(self.number.map(|buffer| (names::STEP.to_string(), buffer)));
+        more
+    }
+
     /// Runs the train graph on a batch, the run's batch of this number, and returns the loss. The share matters only where the step
     /// accumulates.
     ///
@@ -173,14 +252,11 @@ impl Phase {
         for ((_, tensor), (_, buffer)) in batch.iter().zip(&bound.buffers) {
             engine.write(*buffer, tensor)?;
         }
-        if let Some(buffer) = self.number {
-            engine.write(buffer, &Tensor::scalar(i64::try_from(at).unwrap_or(i64::MAX)))?;
-        }
-        if let Some(accumulated) = &self.accumulated {
-            engine.write(accumulated.weight, &Tensor::scalar(share.weight as f32))?;
-            engine.write(accumulated.keep, &Tensor::scalar(!share.first))?;
-        }
+        self.count(engine, at, share)?;
         let outputs = engine.run(bound.binding)?;
+        if let Some((_, sum)) = &mut self.sum {
+            *sum = number(outputs.get(1 + self.moving_late.len())).unwrap_or(f64::NAN);
+        }
         for ((_, buffer), value) in self.moving_late.iter().zip(outputs.iter().skip(1)) {
             engine.write(*buffer, value)?;
         }
@@ -235,17 +311,12 @@ impl Phase {
         for (name, tensor) in batch {
             buffers.push((name.clone(), engine.allocate(tensor)?));
         }
-        let mut more = Vec::new();
-        if let Some(accumulated) = &self.accumulated {
-            more.extend(self.passed.iter().map(|(name, id)| (names::sum(name), *id)));
-            more.push((names::WEIGHT.to_string(), accumulated.weight));
-            more.push((names::KEEP.to_string(), accumulated.keep));
-        }
-        more.extend(self.number.map(|buffer| (names::STEP.to_string(), buffer)));
+        let more = self.beside();
         let inputs: Vec<(&str, BufferId)> =
             buffers.iter().chain(&self.inputs).chain(&more).map(|(name, id)| (name.as_str(), *id)).collect();
         let mut outputs = vec![(names::LOSS.to_string(), Target::Host)];
         outputs.extend(self.moving_late.iter().map(|(name, _)| (names::next(name), Target::Host)));
+        outputs.extend(self.sum.iter().map(|(name, _)| (name.clone(), Target::Host)));
         outputs.extend(self.passed.iter().map(|(name, id)| (name.clone(), Target::Buffer(*id))));
         outputs.extend(self.moving.iter().map(|(name, id)| (names::next(name), Target::Buffer(*id))));
         let outputs: Vec<(&str, Target)> = outputs.iter().map(|(name, target)| (name.as_str(), *target)).collect();

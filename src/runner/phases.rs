@@ -9,6 +9,7 @@ use super::train::RunError;
 use crate::graph::Model;
 use crate::plan::{OnReturn, Segment};
 use crate::training::TrainStep;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
@@ -24,7 +25,16 @@ pub(super) struct Phases {
     recurring: HashSet<BTreeSet<String>>,
     /// What was held last, once something was.
     last: Option<BTreeSet<String>>,
+    /// The phase that a run goes on in.
+    resumed: Option<Resumed>,
     nothing: BTreeSet<String>,
+}
+
+/// What a run that goes on must know of the phase it stands in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Resumed {
+    from_epoch: usize,
+    proof: Proof,
 }
 
 pub(super) struct Open {
@@ -44,12 +54,17 @@ impl Phases {
             *count.entry(segment.held().map(String::from).collect()).or_default() += 1;
         }
         let recurring = count.into_iter().filter(|(_, times)| *times > 1).map(|(held, _)| held).collect();
-        Phases { open: None, parked: Vec::new(), recurring, last: None, nothing: BTreeSet::new() }
+        Phases { open: None, parked: Vec::new(), recurring, last: None, resumed: None, nothing: BTreeSet::new() }
     }
 
     /// Returns the phase that trains.
     pub(super) fn current(&mut self) -> &mut Phase {
         &mut self.open.as_mut().expect("invariant: a segment is entered before its steps").phase
+    }
+
+    /// Returns the step and the phase that train.
+    pub(super) fn open_step(&self) -> Option<(&TrainStep, &Phase)> {
+        self.open.as_ref().map(|open| (&open.step, &open.phase))
     }
 
     /// Takes the phase that trains out; [`Phases::put`] brings it back.
@@ -71,6 +86,17 @@ impl Phases {
     /// Returns true when a phase trains or has trained.
     pub(super) fn has_trained(&self) -> bool {
         self.open.is_some() || self.last.is_some()
+    }
+
+    /// Returns what a run that goes on here must know of the phase that trains.
+    pub(super) fn resumed(&self) -> Option<Resumed> {
+        let open = self.open.as_ref().map(|open| Resumed { from_epoch: open.from_epoch, proof: open.proof.clone() });
+        open.or_else(|| self.resumed.clone())
+    }
+
+    /// Goes on in a phase that trained `held`.
+    pub(super) fn resume(&mut self, held: Option<BTreeSet<String>>, phase: Option<Resumed>) {
+        (self.last, self.resumed) = (held, phase);
     }
 
     /// Drops the phase that trains, without a proof.
@@ -102,6 +128,7 @@ impl Run<'_> {
             return Ok(());
         }
         let change = Instant::now();
+        let same = self.phases.resumed.take_if(|_| self.phases.last.as_ref() == Some(&held));
         self.leave(engine, report)?;
         let clock = Instant::now();
         let parked = self.phases.parked.iter().position(|open| open.held == held);
@@ -122,8 +149,12 @@ impl Run<'_> {
                 Open { held, phase, step, proof: Proof::default(), from_epoch: segment.first_epoch }
             }
         };
-        open.from_epoch = segment.first_epoch;
-        open.proof = Proof::of(engine, &self.state, segment)?;
+        let goes_on = same.is_some();
+        open.from_epoch = same.as_ref().map_or(segment.first_epoch, |resumed| resumed.from_epoch);
+        open.proof = match same {
+            Some(resumed) => resumed.proof,
+            None => Proof::of(engine, &self.state, segment)?,
+        };
         self.rates.trains(&open.step.trained, self.place.started);
         let epoch = &self.plan.epochs[segment.first_epoch - 1];
         let entry = epoch.at(segment.after);
@@ -145,7 +176,7 @@ impl Run<'_> {
             }
         }
         self.phases.open = Some(open);
-        if let Some(pace) = &mut self.pace {
+        if let Some(pace) = self.pace.as_mut().filter(|pace| !(goes_on && pace.is_open())) {
             pace.enter(segment, entry, change.elapsed().as_secs_f64(), parked.is_none(), report);
         }
         Ok(())
@@ -153,6 +184,14 @@ impl Run<'_> {
 
     /// Ends the phase that trains: what was frozen in it must be what it was.
     pub(super) fn leave(&mut self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
+        if let Some(Resumed { from_epoch, proof }) = self.phases.resumed.take() {
+            // The run went on at the end of a phase.
+            let to_epoch = self.last_epoch().max(from_epoch);
+            proof.check(engine, &self.state, from_epoch, to_epoch)?;
+            if !proof.is_empty() {
+                report(proof.event(from_epoch, to_epoch));
+            }
+        }
         let Some(mut open) = self.phases.open.take() else { return Ok(()) };
         let to_epoch = self.last_epoch().max(open.from_epoch);
         open.proof.check(engine, &self.state, open.from_epoch, to_epoch)?;

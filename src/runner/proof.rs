@@ -5,9 +5,10 @@ use super::event::RunEvent;
 use super::state::State;
 use super::train::RunError;
 use crate::plan::{Segment, sha256_hex};
+use serde::{Deserialize, Serialize};
 
 /// The hashes of what a phase holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Proof {
     /// Names of parameters and statistics with the SHA-256 of their bytes.
     hashes: Vec<(String, String)>,

@@ -4,6 +4,7 @@ use super::train::{RunError, Setup};
 use crate::graph::Tensor;
 use crate::plan::{FreezePlan, History, OnReturn, Point};
 use crate::training::{Prepared, Rate, Rates};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What the rates of single parameters follow from.
@@ -17,6 +18,14 @@ pub(super) struct UnitRates {
     trained: HashSet<String>,
     current: HashSet<String>,
     /// The step at which a parameter that was frozen came back.
+    returned: BTreeMap<String, usize>,
+}
+
+/// What of it a run must know to go on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SavedRates {
+    trained: BTreeSet<String>,
+    current: BTreeSet<String>,
     returned: BTreeMap<String, usize>,
 }
 
@@ -72,14 +81,17 @@ impl UnitRates {
         &self.current
     }
 
-    /// Returns what has trained so far: when it freezes and trains again, it comes back.
-    pub(super) fn trained(&self) -> BTreeSet<&str> {
-        self.trained.iter().map(String::as_str).collect()
+    /// Returns what a run must know to go on: what has trained comes back when it freezes and trains again.
+    pub(super) fn saved(&self) -> SavedRates {
+        let sorted = |names: &HashSet<String>| names.iter().cloned().collect();
+        SavedRates { trained: sorted(&self.trained), current: sorted(&self.current), returned: self.returned.clone() }
     }
 
-    /// Returns when each parameter that was frozen came back, in steps of the run.
-    pub(super) fn returned(&self) -> &BTreeMap<String, usize> {
-        &self.returned
+    /// Goes on from what was saved.
+    pub(super) fn restore(&mut self, saved: SavedRates) {
+        self.trained = saved.trained.into_iter().collect();
+        self.current = saved.current.into_iter().collect();
+        self.returned = saved.returned;
     }
 
     /// Returns the factors of the step that begins at `at`, after `started` steps; `None` where all are 1 throughout.

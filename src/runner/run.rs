@@ -1,23 +1,28 @@
 //! A run in progress: epochs, steps, phases, and what each reports.
 
+use super::ema::Averager;
 use super::engine::Engine;
 use super::evaluator::Evaluator;
 use super::event::RunEvent;
 use super::guard::{Before, Guard, Verdict};
+use super::improvement::{Stall, best, stops};
 use super::initial::initialized;
-use super::metrics::peak_bytes;
+use super::memory::peak_bytes;
+use super::nonfinite::{Bad, Kept, Watch, wrong};
 use super::observe::Observer;
 use super::pace::Pace;
 use super::phase::Share;
 use super::phases::Phases;
 use super::rates::UnitRates;
-use super::schedule::{Schedule, lr_at};
+use super::schedule::lr_at;
 use super::state::State;
 use super::train::{RunError, Setup};
-use crate::checkpoint::{self, Checkpoint};
+use crate::data::{Loader, Loading};
+use crate::metrics::Results;
 use crate::plan::{EpochRecord, FreezePlan, History, Observation, Point, Segment, segments};
-use crate::training::{Prepared, Recompute};
-use std::collections::BTreeMap;
+use crate::training::{Prepared, Recompute, names};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -31,27 +36,37 @@ pub struct Run<'a> {
     /// Parameters, statistics and slots.
     pub state: State,
     evaluator: Evaluator,
+    loader: Loader,
+    eval_loader: Option<Loader>,
     /// The step after which the state was last evaluated, with what that gave.
-    evaluated: Option<(usize, BTreeMap<String, f64>)>,
+    pub(super) evaluated: Option<(usize, Results)>,
+    /// Metrics that are not defined and were said to be so.
+    undefined: BTreeSet<String>,
     /// Where the run stands.
     pub(super) place: Place,
     /// The plan as far as it is known.
     pub(super) plan: FreezePlan,
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
     /// What was measured.
     pub(super) history: History,
     pub(super) phases: Phases,
     pub(super) rates: UnitRates,
-    guard: Guard,
+    pub(super) guard: Guard,
     pub(super) observer: Option<Observer>,
     /// What the steps take, where the ceiling was checked.
     pub(super) pace: Option<Pace>,
     /// Epochs by which freezes were put off.
-    delay: usize,
+    pub(super) delay: usize,
+    /// Steps that the last checkpoint holds.
+    pub(super) last_saved: Option<usize>,
+    pub(super) watch: Watch,
+    /// Whether the run stands within the steps of an epoch that one frozen set trains.
+    pub(super) within: bool,
+    averager: Option<Averager>,
 }
 
 /// How far a run is, and sums since the start of the epoch and of the interval.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Place {
     pub at: Point,
     /// Steps done over the run.
@@ -59,6 +74,7 @@ pub(super) struct Place {
     loss: f64,
     samples: usize,
     seconds: f64,
+    wait: f64,
     interval_loss: f64,
     interval_steps: usize,
     lr: f64,
@@ -110,7 +126,9 @@ impl<'a> Run<'a> {
             report(RunEvent::Warning { message });
         }
         let evaluator = Evaluator::new(engine, eval, setup.objective.prediction(&prepared)?)?;
-        let state = State::new(engine, &prepared)?;
+        let evaluator = evaluator.averaged(setup.ema.is_some_and(|ema| ema.evaluate));
+        let mut state = State::new(engine, &prepared)?;
+        let averager = setup.ema.map(|ema| Averager::new(engine, ema, &prepared, &mut state)).transpose()?;
         let rates = UnitRates::new(setup, &prepared)?;
         let observer = Observer::new(engine, setup, &prepared, &state)?;
         let segments = segments(&plan);
@@ -121,10 +139,13 @@ impl<'a> Run<'a> {
             loss: 0.0,
             samples: 0,
             seconds: 0.0,
+            wait: 0.0,
             interval_loss: 0.0,
             interval_steps: 0,
             lr: 0.0,
         };
+        let load = |batches| Loader::new(batches, setup.loading.unwrap_or_else(|| Loading::suiting(batches)));
+        let (loader, eval_loader) = (load(setup.train), setup.eval.map(load));
         let guard = Guard::new(setup.freezing.rollback);
         let (evaluated, history, delay) = (None, History::default(), 0);
         let mut run = Run {
@@ -133,7 +154,10 @@ impl<'a> Run<'a> {
             initial,
             state,
             evaluator,
+            loader,
+            eval_loader,
             evaluated,
+            undefined: BTreeSet::new(),
             place,
             plan,
             segments,
@@ -144,7 +168,16 @@ impl<'a> Run<'a> {
             observer,
             pace: None,
             delay,
+            last_saved: None,
+            watch: Watch::default(),
+            within: false,
+            averager,
         };
+        if let Some(checkpoint) = setup.resume {
+            run.restore(engine, checkpoint)?;
+            let (epoch, step) = (run.place.at.epoch, run.place.started);
+            report(RunEvent::Resume { epoch, step, sequence: checkpoint.sequence });
+        }
         if setup.freezing.rollback.is_some() {
             let metrics = run.evaluate(engine)?;
             run.guard.check(&metrics)?;
@@ -152,8 +185,12 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Returns what comes next: the rest of the segment that the run stands in; `None` at the end.
+    /// Returns what comes next: the rest of the segment that the run stands in; `None` at the end, also where it is
+    /// early.
     pub fn next_segment(&self) -> Option<Segment> {
+        if self.stall().is_some() {
+            return None;
+        }
         let at = self.place.at;
         let next = self.segments.partition_point(|segment| segment.start() <= at);
         let segment = self.segments.get(next.checked_sub(1)?)?;
@@ -218,14 +255,28 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Those of the engine.
     pub fn evaluate(&mut self, engine: &mut dyn Engine) -> Result<BTreeMap<String, f64>, RunError> {
-        let Some(batches) = self.setup.eval else { return Ok(BTreeMap::new()) };
-        if let Some((_, metrics)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.place.started) {
-            return Ok(metrics.clone());
+        Ok(self.results(engine)?.scalars)
+    }
+
+    fn results(&mut self, engine: &mut dyn Engine) -> Result<Results, RunError> {
+        let Some(loader) = &self.eval_loader else { return Ok(Results::default()) };
+        if let Some((_, results)) = self.evaluated.as_ref().filter(|(step, _)| *step == self.place.started) {
+            return Ok(results.clone());
         }
-        let objective = &self.setup.objective;
-        let metrics = self.evaluator.run(engine, &self.state, batches, objective.metrics(), objective.is_sum())?;
-        self.evaluated = Some((self.place.started, metrics.clone()));
-        Ok(metrics)
+        let compared = names::target(self.setup.objective.metrics().target.as_deref());
+        let results = self.evaluator.run(engine, &self.state, loader, self.setup.metrics()?, &compared)?;
+        self.evaluated = Some((self.place.started, results.clone()));
+        Ok(results)
+    }
+
+    /// Returns why the run ends before its last epoch, where it does.
+    fn stall(&self) -> Option<Stall> {
+        stops(&self.history, self.setup.evaluation.early_stopping.as_ref()?)
+    }
+
+    /// Forgets the last evaluation: the state is not what it was.
+    pub(super) fn evaluated_is_stale(&mut self) {
+        self.evaluated = None;
     }
 
     fn epoch(
@@ -238,8 +289,9 @@ impl<'a> Run<'a> {
         stop: &AtomicBool,
     ) -> Result<Flow, RunError> {
         if from == 0 {
-            (self.place.loss, self.place.samples, self.place.seconds) = (0.0, 0, 0.0);
+            (self.place.loss, self.place.samples, self.place.seconds, self.place.wait) = (0.0, 0, 0.0, 0.0);
         }
+        self.keep_start(engine)?;
         let count = self.setup.steps_per_epoch();
         let end = until.unwrap_or(count).min(count);
         for number in from..end {
@@ -258,18 +310,23 @@ impl<'a> Run<'a> {
                 self.observe(engine, report)?;
                 number + 1 < count && self.replan(report)?
             };
+            self.within = !replanned && number + 1 < end;
             if stopped && number + 1 < count {
-                self.checkpoint(engine, epoch, report)?;
+                self.checkpoint(engine, epoch, false, true, report)?;
                 return Ok(Flow::Stopped);
+            }
+            if number + 1 < count && self.saves_now() {
+                self.checkpoint(engine, epoch, false, false, report)?;
             }
             if replanned {
                 return Ok(Flow::Replanned);
             }
         }
+        self.within = false;
         if end < count {
             return Ok(Flow::Done);
         }
-        let flow = self.epoch_ends(engine, epoch, report)?;
+        let flow = self.epoch_ends(engine, epoch, stop.load(Ordering::Relaxed), report)?;
         Ok(if stop.load(Ordering::Relaxed) { Flow::Stopped } else { flow })
     }
 
@@ -278,12 +335,24 @@ impl<'a> Run<'a> {
         &mut self,
         engine: &mut dyn Engine,
         epoch: usize,
+        stops: bool,
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Flow, RunError> {
-        let metrics = finite(self.evaluate(engine)?);
-        let Place { loss, samples, seconds, .. } = self.place;
+        let epochs = self.plan.epochs.len();
+        let evaluated = self.setup.evaluation.is_due(epoch, epochs) || self.guard.is_armed();
+        let results = if evaluated { self.results(engine)? } else { Results::default() };
+        let Results { scalars, per_class, confusion, undefined } = results;
+        let metrics = finite(scalars);
+        for (metric, reason) in &undefined {
+            if self.undefined.insert(metric.clone()) {
+                let message = format!("the eval metric {metric} is not defined after epoch {epoch}: {reason}");
+                report(RunEvent::Warning { message });
+            }
+        }
+        let Place { loss, samples, seconds, wait, .. } = self.place;
         let train_loss = loss / samples.max(1) as f64;
         let mut record = EpochRecord::default();
+        record.evaluated = evaluated && self.setup.eval.is_some();
         record.metrics.extend(metrics.clone());
         record.metrics.insert("train_loss".into(), train_loss);
         self.history.epochs.push(record);
@@ -291,8 +360,12 @@ impl<'a> Run<'a> {
             epoch,
             train_loss,
             metrics: metrics.clone(),
+            per_class,
+            confusion,
+            undefined,
             seconds,
             samples_per_second: samples as f64 / seconds,
+            wait_seconds: wait,
             peak_bytes: peak_bytes(),
         });
         if let Verdict::Back(armed) = self.guard.judge(&metrics) {
@@ -307,12 +380,20 @@ impl<'a> Run<'a> {
                 observer.restore(memory);
             }
             self.decide_again()?;
-            self.checkpoint(engine, self.last_epoch(), report)?;
+            self.checkpoint(engine, self.last_epoch(), false, stops, report)?;
+            return Ok(Flow::Replanned);
+        }
+        if let Some(Stall { best, evaluations }) = self.stall().filter(|_| epoch < epochs) {
+            let (best_epoch, best) = best.unzip();
+            let metric = self.setup.evaluation.early_stopping.as_ref().map(|early| early.metric.name());
+            report(RunEvent::EarlyStop { epoch, metric: metric.unwrap_or_default(), best_epoch, best, evaluations });
+            self.checkpoint(engine, epoch, self.is_best(), stops, report)?;
             return Ok(Flow::Replanned);
         }
         let adaptive = self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive());
         let replanned = adaptive && self.replan(report)?;
-        self.checkpoint(engine, epoch, report)?;
+        let best = self.is_best();
+        self.checkpoint(engine, epoch, best, stops, report)?;
         Ok(if replanned { Flow::Replanned } else { Flow::Done })
     }
 
@@ -330,24 +411,31 @@ impl<'a> Run<'a> {
         let indices = first..(first + setup.accumulate.max(1)).min(batches);
         let (steps, epochs) = (setup.steps_per_epoch() as u64, self.plan.epochs.len() as u64);
         let at = self.place.started as u64;
-        let lr = setup.objective.lr().map(|base| lr_at(setup.schedule, base, at, steps * epochs, steps));
+        let lr = setup
+            .objective
+            .lr()
+            .map(|base| lr_at(setup.schedule, base, at, steps * epochs, steps, &self.history.epochs));
         let scales =
             self.rates.scales(setup, &self.plan, &self.history, self.delay, self.place.at, self.place.started)?;
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, rates, .. } = self;
+        let Run { phases, state, observer, rates, loader, averager, watch, .. } = self;
         let phase = phases.current();
-        let (mut loss, mut seconds) = (0.0, 0.0);
+        let kept = Kept::of(engine, phase)?;
+        let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
-            let batch = setup.train.batch(epoch as u64, index);
+            let (batch, waited) = loader.take(epoch as u64, index);
+            let batch = batch?;
+            wait += waited;
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };
             let clock = Instant::now();
             let own = phase.backward(engine, (epoch - 1) * batches + index + 1, &batch, share)?;
             seconds += clock.elapsed().as_secs_f64();
-            if !own.is_finite() {
-                return Err(RunError::NotFinite { loss: own, epoch, step: self.place.started, lr });
+            if let Some(gradient) = wrong(engine, phase, own)? {
+                let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };
+                return self.nonfinite(engine, &bad, kept, report);
             }
             loss += own * weight;
         }
@@ -359,15 +447,20 @@ impl<'a> Run<'a> {
         if let Some(observer) = observer {
             observer.after_update(engine, state)?;
         }
+        watch.good();
+        if let Some(averager) = averager {
+            averager.step(engine, state, self.place.started)?;
+        }
         seconds += clock.elapsed().as_secs_f64();
         let place = &mut self.place;
         place.loss += loss * rows as f64;
         place.samples += rows;
+        place.wait += wait;
         place.interval_loss += loss;
         place.interval_steps += 1;
         place.lr = lr.unwrap_or(0.0);
         if place.started.is_multiple_of(setup.log_every.max(1)) {
-            report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds });
+            report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds, wait_seconds: wait });
         }
         Ok(())
     }
@@ -427,33 +520,23 @@ impl<'a> Run<'a> {
         if after == 0 { epoch - 1 } else { epoch }
     }
 
-    fn decide_again(&mut self) -> Result<(), RunError> {
+    /// Returns true where a checkpoint is due within an epoch.
+    fn saves_now(&self) -> bool {
+        let every = self.setup.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every);
+        every.is_some_and(|every| self.place.started.is_multiple_of(every.max(1)))
+    }
+
+    /// Returns true where the epoch that ended last is the best one so far.
+    fn is_best(&self) -> bool {
+        let found = self.setup.evaluation.chooses().and_then(|metric| best(&self.history, &metric));
+        found.is_some_and(|(epoch, _)| epoch == self.history.epochs.len())
+    }
+
+    pub(super) fn decide_again(&mut self) -> Result<(), RunError> {
         if let Some(planner) = self.setup.freezing.planner {
             self.plan = planner.replan(&self.plan, self.place.at, &self.history, self.delay)?;
             self.segments = segments(&self.plan);
         }
-        Ok(())
-    }
-
-    fn checkpoint(&self, engine: &dyn Engine, epoch: usize, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
-        let Some(folder) = &self.setup.checkpoints else { return Ok(()) };
-        let mut tensors = self.state.read_values(engine)?;
-        tensors.extend(self.state.read_slots(engine)?);
-        let run = serde_json::json!({
-            "history": self.history,
-            "delay": self.delay,
-            "returned": self.rates.returned(),
-            "trained": self.rates.trained(),
-        });
-        let checkpoint = Checkpoint {
-            epoch: epoch as u64,
-            step: self.place.started as u64,
-            plan_hash: crate::plan::sha256_hex(self.plan.to_json().as_bytes()),
-            tensors,
-            run,
-        };
-        checkpoint::save(folder, &checkpoint)?;
-        report(RunEvent::Checkpoint { epoch, step: self.place.started, path: folder.display().to_string() });
         Ok(())
     }
 }
@@ -462,11 +545,6 @@ impl Setup<'_> {
     /// Returns the steps of an epoch.
     pub fn steps_per_epoch(&self) -> usize {
         self.train.len().div_ceil(self.accumulate.max(1))
-    }
-
-    /// Returns true where the learning rate is the same in all steps but those of the warm-up.
-    pub(super) fn is_constant(&self) -> bool {
-        matches!(self.schedule, Schedule::Constant { .. })
     }
 }
 

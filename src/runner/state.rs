@@ -12,6 +12,8 @@ pub struct Snapshot {
     pub values: BTreeMap<String, Tensor>,
     /// Slots by name.
     pub slots: BTreeMap<String, Tensor>,
+    /// Averages of parameters by the name of the parameter, and the count of their updates.
+    pub averages: BTreeMap<String, Tensor>,
 }
 
 /// One buffer per parameter, statistic and slot, by name. Buffers live across steps and phases;
@@ -19,6 +21,7 @@ pub struct Snapshot {
 pub struct State {
     values: BTreeMap<String, BufferId>,
     slots: BTreeMap<String, BufferId>,
+    averages: BTreeMap<String, BufferId>,
 }
 
 impl State {
@@ -33,7 +36,7 @@ impl State {
             let tensor = initializer.expect("invariant: parameters are initializers");
             values.insert(parameter.name.clone(), engine.allocate(tensor)?);
         }
-        Ok(State { values, slots: BTreeMap::new() })
+        Ok(State { values, slots: BTreeMap::new(), averages: BTreeMap::new() })
     }
 
     /// Returns the buffer of a parameter or statistic.
@@ -54,6 +57,36 @@ impl State {
     /// Returns every slot with its buffer.
     pub fn slots(&self) -> impl Iterator<Item = (&str, BufferId)> {
         self.slots.iter().map(|(name, buffer)| (name.as_str(), *buffer))
+    }
+
+    /// Returns every average with its buffer, and the count of their updates.
+    pub fn averages(&self) -> impl Iterator<Item = (&str, BufferId)> {
+        self.averages.iter().map(|(name, buffer)| (name.as_str(), *buffer))
+    }
+
+    /// Returns the buffer of an average.
+    pub fn average(&self, name: &str) -> Option<BufferId> {
+        self.averages.get(name).copied()
+    }
+
+    /// Returns what the evaluated model reads: parameters and statistics, with `averaged` the averages where there are
+    /// any, and slots.
+    pub fn evaluated(&self, averaged: bool) -> impl Iterator<Item = (&str, BufferId)> {
+        let average = move |name: &str| self.average(name).filter(|_| averaged);
+        self.values().map(move |(name, buffer)| (name, average(name).unwrap_or(buffer))).chain(self.slots())
+    }
+
+    /// Adds an average with its starting value.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn add_average(&mut self, engine: &mut dyn Engine, name: &str, start: &Tensor) -> Result<(), EngineError> {
+        let buffer = engine.allocate(start)?;
+        match self.averages.insert(name.to_string(), buffer) {
+            Some(before) => engine.free(before),
+            None => {}
+        }
+        Ok(())
     }
 
     /// Makes the given slots be there: missing ones start at their initial value. Others are freed, or with `keep`
@@ -81,16 +114,24 @@ impl State {
     /// # Errors
     /// Those of the engine.
     pub fn snapshot(&self, engine: &dyn Engine) -> Result<Snapshot, EngineError> {
-        Ok(Snapshot { values: self.read_values(engine)?, slots: self.read_slots(engine)? })
+        let (values, slots) = (self.read_values(engine)?, self.read_slots(engine)?);
+        Ok(Snapshot { values, slots, averages: self.read_averages(engine)? })
     }
 
-    /// Puts everything back as it was when a copy was made. Bindings stay good for values, not for slots.
+    /// Puts everything back as it was when a copy was made. Bindings stay good for values and averages, for slots only
+    /// where the same ones are there.
     ///
     /// # Errors
     /// Those of the engine.
     pub fn restore(&mut self, engine: &mut dyn Engine, snapshot: &Snapshot) -> Result<(), EngineError> {
         for (name, tensor) in &snapshot.values {
             engine.write(self.value(name), tensor)?;
+        }
+        for (name, tensor) in &snapshot.averages {
+            match self.averages.get(name) {
+                Some(buffer) => engine.write(*buffer, tensor)?,
+                None => self.add_average(engine, name, tensor)?,
+            }
         }
         let gone: Vec<String> = self.slots.keys().filter(|name| !snapshot.slots.contains_key(*name)).cloned().collect();
         for buffer in gone.iter().filter_map(|name| self.slots.remove(name)).collect::<Vec<_>>() {
@@ -106,6 +147,14 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Returns copies of all averages.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn read_averages(&self, engine: &dyn Engine) -> Result<BTreeMap<String, Tensor>, EngineError> {
+        self.averages.iter().map(|(name, buffer)| Ok((name.clone(), engine.read(*buffer)?))).collect()
     }
 
     /// Returns copies of all parameters and statistics.

@@ -160,7 +160,7 @@ impl Run<'_> {
             let whole = Instant::now();
             let scales = self.rates.scales(setup, &self.plan, &self.history, 0, at, 0)?;
             let clock = Instant::now();
-            let batch = setup.train.batch(1, number % batches);
+            let batch = setup.train.batch(1, number % batches)?;
             let data = clock.elapsed().as_secs_f64();
             let clock = Instant::now();
             phase.backward(engine, number % batches + 1, &batch, share)?;

@@ -1,14 +1,18 @@
 //! A whole run: what it needs, what it gives, and how it fails.
 
 use super::ceiling::Ceiling;
+use super::ema::{Ema, UPDATES};
 use super::engine::{Engine, EngineError};
+use super::evaluation::{Evaluation, unwatchable};
 use super::event::RunEvent;
+use super::nonfinite::{Cause, Nonfinite};
 use super::run::Run;
 use super::schedule::Schedule;
-use crate::checkpoint::CheckpointError;
-use crate::data::Batches;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::data::{Batches, DataError, Loading};
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
+use crate::metrics::{Metric, MetricError, Metrics};
 use crate::plan::{FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Point, Rollback};
 use crate::training::{Objective, Prepared, Recompute, TrainingError};
 use std::collections::BTreeMap;
@@ -71,8 +75,14 @@ pub struct Setup<'a> {
     pub train: &'a Batches,
     /// Evaluation data.
     pub eval: Option<&'a Batches>,
-    /// Folder for a checkpoint after each epoch.
-    pub checkpoints: Option<PathBuf>,
+    /// How far ahead batches are made; what suits the data by default.
+    pub loading: Option<Loading>,
+    /// Where and how often the run is saved; the last checkpoints are kept, and that of the best epoch.
+    pub checkpoints: Option<Checkpoints>,
+    /// Where the run goes on; at its start by default.
+    pub resume: Option<&'a Checkpoint>,
+    /// What is evaluated and when, and what watches it.
+    pub evaluation: &'a Evaluation,
     /// Seed of everything random but the order of rows.
     pub seed: u64,
     /// Which modules compute their activations a second time instead of keeping them.
@@ -82,6 +92,58 @@ pub struct Setup<'a> {
     /// Batches of one step, at least 1: their gradients are averaged. What is left at the end of an
     /// epoch is a step of fewer.
     pub accumulate: usize,
+    /// What becomes of a step whose loss or gradients are not finite.
+    pub nonfinite: Nonfinite,
+    /// Averages of the parameters.
+    pub ema: Option<Ema>,
+}
+
+/// Where and how often a run is saved, beside after each epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoints {
+    /// The folder that holds all checkpoints of the run.
+    pub folder: PathBuf,
+    /// Steps from one checkpoint within an epoch to the next; `None` for none.
+    pub every: Option<usize>,
+    /// The last so many are kept, at least 1.
+    pub keep: usize,
+}
+
+impl Checkpoints {
+    /// Returns a checkpoint after each epoch, of which the last two are kept.
+    pub fn after_epochs(folder: PathBuf) -> Checkpoints {
+        Checkpoints { folder, every: None, keep: 2 }
+    }
+}
+
+impl<'a> Setup<'a> {
+    /// Returns the run of a plan with nothing beside it: no evaluation, no checkpoints, every step reported.
+    pub fn of(
+        prepared: &'a Prepared,
+        freezing: Freezing<'a>,
+        objective: Objective<'a>,
+        schedule: &'a Schedule,
+        train: &'a Batches,
+    ) -> Setup<'a> {
+        Setup {
+            prepared,
+            freezing,
+            objective,
+            schedule,
+            train,
+            eval: None,
+            evaluation: &Evaluation::DEFAULT,
+            loading: None,
+            checkpoints: None,
+            resume: None,
+            seed: 0,
+            recompute: &Recompute::None,
+            log_every: 1,
+            accumulate: 1,
+            nonfinite: Nonfinite::default(),
+            ema: None,
+        }
+    }
 }
 
 impl Setup<'_> {
@@ -89,16 +151,22 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// The policy is a schedule of rates by itself and the job has another, or gives rates to a training step that runs
-    /// as it is written; or the rollback has no eval data to watch.
+    /// as it is written; or what watches a metric has no eval data, or a metric cannot be taken of the predictions.
     pub fn check(&self) -> Result<(), RunError> {
         let Freezing { planner, rollback, on_return, .. } = self.freezing;
-        if let Some(planner) = planner.filter(|planner| planner.policy().anneals() && !self.is_constant()) {
+        if let Some(planner) = planner.filter(|planner| planner.policy().anneals() && !self.schedule.is_constant()) {
             let problem = "leave out [schedule], or set anneal = false in [freeze]".into();
             return Err(RunError::Anneals { policy: planner.policy().name().into(), problem });
         }
         if let (Some(rollback), None) = (rollback, self.eval) {
             let known = "the job has no eval data".into();
             return Err(RunError::Metric { metric: rollback.metric.clone(), known });
+        }
+        self.metrics()?;
+        for metric in self.evaluation.watched().chain(self.schedule.metric()) {
+            if let Some((_, problem)) = unwatchable("", metric, self.eval.is_some()) {
+                return Err(RunError::Unwatched { metric: metric.name(), problem });
+            }
         }
         let scaled = match planner {
             Some(planner) => planner.lr_scale(Point::START, &History::default(), 0)?.is_some(),
@@ -111,6 +179,23 @@ impl Setup<'_> {
     }
 }
 
+impl Setup<'_> {
+    /// Returns the metrics of an evaluation, of nothing yet.
+    ///
+    /// # Errors
+    /// One cannot be taken of the predictions.
+    pub(super) fn metrics(&self) -> Result<Metrics, RunError> {
+        let graph = &self.prepared.model.graph;
+        let prediction = self.objective.prediction(self.prepared)?.and_then(|name| graph.find(name));
+        let fact = prediction.map(|id| graph.fact(id));
+        let rolled = self.freezing.rollback.and_then(|rollback| Metric::parse(&rollback.metric).ok());
+        let watched = self.evaluation.watched().chain(self.schedule.metric()).chain(rolled);
+        let watched: Vec<Metric> = watched.filter(|metric| !metric.is_of_training()).collect();
+        let (loss, wanted) = (self.objective.metrics(), self.evaluation.metrics.as_deref());
+        Ok(Metrics::new(loss, self.objective.is_sum(), fact, wanted, &watched)?)
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -118,7 +203,7 @@ pub struct Outcome {
     pub stopped: bool,
     /// Metrics of the trained model on the eval data.
     pub metrics: BTreeMap<String, f64>,
-    /// Parameters and running statistics.
+    /// Parameters and running statistics of the trained model: with averages that are evaluated, the averages.
     pub values: BTreeMap<String, Tensor>,
     /// Slots of what trained last.
     pub slots: BTreeMap<String, Tensor>,
@@ -132,8 +217,8 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum RunError {
-    #[error("the loss is {loss} in epoch {epoch}, step {step} {}", rate(.lr))]
-    NotFinite { loss: f64, epoch: usize, step: usize, lr: Option<f64> },
+    #[error("{what} in epoch {epoch}, step {step}{}{}{}", rate(.lr), repeated(*.in_a_row), from(.cause.as_deref()))]
+    NotFinite { what: String, epoch: usize, step: usize, lr: Option<f64>, cause: Option<Box<Cause>>, in_a_row: usize },
     #[error("the starting value of \"{name}\" is {found}, expected {expected}")]
     Initial { name: String, expected: String, found: String },
     #[error("the eval loss of the trained model is {loss}")]
@@ -146,6 +231,10 @@ pub enum RunError {
     Steps { planned: usize, found: usize },
     #[error("the rollback watches \"{metric}\", which the eval data do not give: {known}")]
     Metric { metric: String, known: String },
+    #[error("checkpoint {sequence} cannot be gone on from: {reason}")]
+    Resume { sequence: u64, reason: String },
+    #[error("the run watches \"{metric}\": {problem}")]
+    Unwatched { metric: String, problem: String },
     #[error("the policy \"{policy}\" anneals the rate of each unit: {problem}")]
     Anneals { policy: String, problem: String },
     #[error("the policy \"{policy}\" needs the signal {signal}: {problem}")]
@@ -153,11 +242,23 @@ pub enum RunError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
+    Metrics(#[from] MetricError),
+    #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
     Training(#[from] TrainingError),
     #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+fn repeated(steps: usize) -> String {
+    if steps > 1 { format!(", as in {steps} steps in a row") } else { String::new() }
+}
+
+fn from(cause: Option<&Cause>) -> String {
+    cause.map_or_else(String::new, |cause| format!(": {cause}"))
 }
 
 fn rate(lr: &Option<f64>) -> String {
@@ -169,12 +270,17 @@ impl RunError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             RunError::NotFinite { .. } | RunError::EvalNotFinite { .. } | RunError::Moved { .. } => ErrorKind::Check,
-            RunError::Initial { .. } => ErrorKind::BadInput,
-            RunError::Metric { .. } | RunError::Steps { .. } | RunError::Anneals { .. } => ErrorKind::Usage,
+            RunError::Initial { .. } | RunError::Resume { .. } => ErrorKind::BadInput,
+            RunError::Metric { .. }
+            | RunError::Unwatched { .. }
+            | RunError::Steps { .. }
+            | RunError::Anneals { .. } => ErrorKind::Usage,
             RunError::Signal { .. } => ErrorKind::Unsupported,
+            RunError::Metrics(error) => error.kind(),
             RunError::Plan(error) => error.kind(),
             RunError::Engine(error) => error.kind(),
             RunError::Training(error) => error.kind(),
+            RunError::Data(error) => error.kind(),
             RunError::Checkpoint(error) => error.kind(),
         }
     }
@@ -233,7 +339,11 @@ fn whole(
     if let Some(loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
         return Err(RunError::EvalNotFinite { loss: *loss });
     }
-    let values = run.state.read_values(engine)?;
+    let mut values = run.state.read_values(engine)?;
+    if setup.ema.is_some_and(|ema| ema.evaluate) {
+        let averages = run.state.read_averages(engine)?;
+        values.extend(averages.into_iter().filter(|(name, _)| name != UPDATES));
+    }
     let slots = run.state.read_slots(engine)?;
     let Run { plan, history, .. } = run;
     Ok(Outcome { stopped, metrics, values, slots, plan, history })

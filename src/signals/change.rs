@@ -21,6 +21,16 @@ impl GradientSum {
         GradientSum::default()
     }
 
+    /// Returns the sum that was taken over so many steps before.
+    pub fn of(sum: Vec<f64>, steps: usize) -> GradientSum {
+        GradientSum { sum, steps }
+    }
+
+    /// Returns the sums of the elements, and the steps they are taken over.
+    pub fn parts(&self) -> (&[f64], usize) {
+        (&self.sum, self.steps)
+    }
+
     /// Adds the gradient of one step. After an error the sum is as before.
     ///
     /// # Errors

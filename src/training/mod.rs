@@ -8,9 +8,11 @@
 //! What this module does not do: run anything, or decide what is frozen.
 
 mod accumulate;
+pub mod average;
 mod contract;
 mod dropout;
 mod export;
+pub mod finite;
 mod forward;
 mod groups;
 mod in_place;

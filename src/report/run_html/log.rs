@@ -328,7 +328,7 @@ impl RunLog {
         match event {
             RunEvent::Start { .. } => (self.start, self.end) = (Some(event), None),
             RunEvent::Warning { message } => self.warn(message),
-            RunEvent::Checkpoint { epoch, step, path } => self.checkpoints.push(Checkpoint { epoch, step, path }),
+            RunEvent::Checkpoint { epoch, step, path, .. } => self.checkpoints.push(Checkpoint { epoch, step, path }),
             RunEvent::Phase { .. } | RunEvent::Proof { .. } | RunEvent::Speed { .. } => {
                 let last = self.last_step();
                 phases::note(&mut self.phases, event, last);

@@ -1,4 +1,6 @@
 use super::*;
+use crate::data::LastBatch;
+use crate::metrics::Metric;
 
 const DESIGN: &str = r#"model = "model.onnx"
 [data]
@@ -40,7 +42,7 @@ fn the_design_is_read_and_its_resolution_means_the_same() {
     assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/eval.npz")));
     assert_eq!(job.data.inputs["x"], "images");
     assert!(job.data.shuffle && job.data.last_batch == LastBatch::Keep);
-    assert_eq!(job.schedule, Some(Schedule::Cosine { lr_min: 0.0, warmup_steps: 0 }));
+    assert_eq!(job.schedule, Some(Schedule::cosine(0.0, 0)));
     assert_eq!((job.run.epochs, job.run.log_every, job.run.threads), (10, 10, None));
     assert_eq!(job.run.dir, Path::new("/jobs/a/runs/first"));
     let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
@@ -78,7 +80,7 @@ fn set_overrides_with_toml_values_and_bare_words() {
     assert_eq!((job.run.epochs, job.run.threads, job.data.last_batch), (3, Some(2), LastBatch::Drop));
     assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/../other/eval.npz")));
     assert_eq!(job.data.inputs["y"], "a = b");
-    assert_eq!(job.schedule, Some(Schedule::Step { step_epochs: 2, gamma: 0.1, warmup_steps: 0 }));
+    assert_eq!(job.schedule, Some(Schedule::step(2, 0.1)));
     assert_eq!(job.optimizer.unwrap().lr, Some(1e-3));
     assert_eq!(job.freeze.keep.len(), 2);
     assert_eq!(job.model, Path::new("/jobs/a/2024-01-01"));
@@ -141,7 +143,7 @@ fn errors_name_key_and_line() {
             replace: ("seed = 0", "colour = 1"),
             sets: &[],
             expected: "unknown key `colour` in [data] at line 8, known are `train`, `eval`, `inputs`, `target`, \
-                       `batch`, `seed`, `shuffle`, `last_batch`",
+                       `batch`, `seed`, `shuffle`, `sampler`, `weights`, `last_batch`, `workers`, `prefetch`, `format`",
         },
         Case {
             replace: ("model =", "modle ="),
@@ -172,7 +174,7 @@ fn errors_name_key_and_line() {
             expected: "missing section [run]",
         },
         Case { replace: NONE, sets: &["schedule={}"], expected: "missing key `kind` in [schedule]" },
-        Case { replace: NONE, sets: &["schedule.kind=step"], expected: "missing key `step_epochs` in [schedule]" },
+        Case { replace: NONE, sets: &["schedule.kind=step"], expected: "missing key `step_size` in [schedule]" },
         Case {
             replace: ("epochs = 10", "epochs = \"ten\""),
             sets: &[],
@@ -264,5 +266,81 @@ fn errors_name_key_and_line() {
         ("model.name=3", "--set model.name=3: `model` is no section"),
     ] {
         assert_eq!(parse(DESIGN, &[set]).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn what_is_evaluated_and_which_rate_follows() {
+    let text = r#"eval={ metrics = ["top-5", "f1-macro"], every = 2, best = "r2",
+        early_stopping = { metric = "train-loss", patience = 3 } }"#;
+    let job = parse(DESIGN, &[text, "schedule={ kind = \"one-cycle\", per = \"epoch\" }"]).unwrap();
+    let names: Vec<String> = job.eval.metrics.iter().flatten().map(Metric::name).collect();
+    assert_eq!((names.as_slice(), job.eval.every), (["top_5".to_string(), "f1_macro".to_string()].as_slice(), 2));
+    assert_eq!(job.eval.early_stopping.as_ref().map(|early| (early.patience, early.min_delta)), Some((3, 0.0)));
+    let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
+    assert_eq!((&again.eval, &again.schedule), (&job.eval, &job.schedule));
+    assert_eq!(parse(DESIGN, &[]).unwrap().eval, Evaluation::default());
+}
+
+#[test]
+fn what_is_wrong_with_the_evaluation_or_the_schedule_names_its_key() {
+    let without_eval = DESIGN.replace("eval  = \"eval.npz\"\n", "");
+    let cases = [
+        (
+            "eval.metrics=[\"loss\", \"f2\"]",
+            "key `eval.metrics.1` given with --set: unknown metric \"f2\", did you mean \"r2\"?",
+        ),
+        ("eval.metrics=[\"train_loss\"]", "key `eval.metrics` given with --set: train_loss is told with every epoch"),
+        ("eval.metrics=accuracy", "key `eval.metrics` given with --set: expected an array, found string \"accuracy\""),
+        ("eval.every=0", "key `eval.every` given with --set: expected 1 or more, found 0"),
+        (
+            "eval.best=per_class",
+            "key `eval.best` given with --set: expected a metric of one number, found \"per_class\"",
+        ),
+        (
+            "eval.early_stopping={metric=\"confusion\",patience=1}",
+            "key `eval.early_stopping.metric` given with --set: expected a metric of one number",
+        ),
+        (
+            "eval.early_stopping={metric=\"loss\",patience=0}",
+            "key `eval.early_stopping.patience` given with --set: expected 1 or more, found 0",
+        ),
+        (
+            "eval.early_stopping={metric=\"loss\",patience=1,min_delta=-0.5}",
+            "key `eval.early_stopping.min_delta` given with --set: expected 0 or more, found -0.5",
+        ),
+        (
+            "eval.early_stopping={metric=\"loss\",patience=1,mode=\"min\"}",
+            "unknown key `mode` in [eval.early_stopping] given with --set, known are `metric`, `patience`, `min_delta`",
+        ),
+        ("schedule={kind=\"one-cycle\",pct_start=2}", "key `schedule.pct_start` given with --set: expected a fraction"),
+        (
+            "schedule={kind=\"plateau\",per=\"step\"}",
+            "unknown key `per` in [schedule] given with --set, known are `metric`, `factor`",
+        ),
+        ("schedule={kind=\"exponential\"}", "missing key `gamma` in [schedule]"),
+        ("schedule={kind=\"plateau\",metric=\"los\"}", "unknown metric \"los\", did you mean \"loss\"?"),
+    ];
+    for (set, expected) in cases {
+        let error = parse(DESIGN, &[set]).expect_err(set);
+        assert!(error.contains(expected), "{set}: {error}");
+    }
+    let cases = [
+        (
+            "eval.metrics=[\"f1_macro\"]",
+            "key `eval.metrics` given with --set: the job has no data.eval to take them of",
+        ),
+        ("eval.best=accuracy", "key `eval.best` given with --set: the job has no data.eval to take \"accuracy\" of"),
+        (
+            "schedule={kind=\"plateau\"}",
+            "key `schedule.metric` given with --set: the job has no data.eval to take \"loss\"",
+        ),
+    ];
+    for (set, expected) in cases {
+        let error = parse(&without_eval, &[set]).expect_err(set);
+        assert!(error.contains(expected), "{set}: {error}");
+        let training =
+            set.replace("accuracy", "train_loss").replace("\"plateau\"", "\"plateau\",metric=\"train_loss\"");
+        assert_eq!(parse(&without_eval, &[&training]).is_ok(), !set.contains("metrics"), "{training}");
     }
 }

@@ -1,6 +1,7 @@
 //! Sums of gradients over an interval, and the change of the weights in its last step.
 
 use super::{Measured, floats};
+use crate::checkpoint::Tensors;
 use crate::graph::Tensor;
 use crate::modules::Unit;
 use crate::plan::Signal;
@@ -8,6 +9,7 @@ use crate::runner::engine::{BufferId, Engine, EngineError};
 use crate::runner::state::State;
 use crate::signals::{GradientSum, SignalError, weight_change};
 use crate::training::names;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What is gathered in an interval, by parameter.
@@ -38,6 +40,14 @@ struct Gathered {
     lost: bool,
 }
 
+/// What is no tensor of it.
+#[derive(Serialize, Deserialize)]
+struct SavedGathered {
+    sum_steps: usize,
+    steps: usize,
+    lost: bool,
+}
+
 impl Gathered {
     fn add(&mut self, gradient: &[f32], sums: bool) -> Result<(), SignalError> {
         if sums {
@@ -62,6 +72,36 @@ impl Gradients {
             gathered: HashMap::new(),
             before: BTreeMap::new(),
         }
+    }
+
+    /// Returns what is gathered between two steps; the sums become tensors.
+    pub(super) fn saved(&self, tensors: &mut Tensors) -> serde_json::Value {
+        let gathered = self.gathered.iter().map(|(name, own)| {
+            let (sum, sum_steps) = own.sum.parts();
+            tensors.insert(format!("gradients/{name}"), Tensor::from_vec(&[sum.len()], sum.to_vec()));
+            let square = Tensor::scalar(own.square);
+            tensors.insert(format!("squares/{name}"), square);
+            let saved = SavedGathered { sum_steps, steps: own.steps, lost: own.lost };
+            (name.clone(), saved)
+        });
+        serde_json::to_value(gathered.collect::<BTreeMap<_, _>>()).expect("invariant: plain data")
+    }
+
+    /// Goes on from what was gathered.
+    pub(super) fn restore(&mut self, value: &serde_json::Value, tensors: &Tensors) -> Result<(), String> {
+        let saved: BTreeMap<String, SavedGathered> =
+            serde_json::from_value(value.clone()).map_err(|error| format!("what was gathered: {error}"))?;
+        self.gathered.clear();
+        for (name, SavedGathered { sum_steps, steps, lost }) in saved {
+            let numbers = |kind: &str| {
+                let tensor = tensors.get(&format!("{kind}/{name}")).and_then(|tensor| tensor.to_vec::<f64>().ok());
+                tensor.ok_or_else(|| format!("it has no {kind} of \"{name}\""))
+            };
+            let square = numbers("squares")?.first().copied().unwrap_or(0.0);
+            let sum = GradientSum::of(numbers("gradients")?, sum_steps);
+            self.gathered.insert(name, Gathered { sum, square, steps, lost });
+        }
+        Ok(())
     }
 
     /// Adds the gradients of a step.

@@ -6,7 +6,7 @@
 
 use super::floats;
 use crate::plan::Point;
-use crate::runner::engine::{Engine, EngineError};
+use crate::runner::engine::Engine;
 use crate::runner::phase::{Phase, Share};
 use crate::runner::run::Run;
 use crate::runner::schedule::lr_at;
@@ -58,15 +58,16 @@ fn trial(
     step: &TrainStep,
     phase: &mut Phase,
     before: &Snapshot,
-) -> Result<HashMap<String, f64>, EngineError> {
+) -> Result<HashMap<String, f64>, RunError> {
     let setup = run.setup;
     let Point { epoch, after } = run.place.at;
     let index = (after * setup.accumulate.max(1)).min(setup.train.len().saturating_sub(1));
-    let batch = setup.train.batch(epoch as u64, index);
+    let batch = setup.train.batch(epoch as u64, index)?;
     let number = (epoch - 1) * setup.train.len() + index + 1;
     let (steps, epochs) = (setup.steps_per_epoch() as u64, run.plan.epochs.len() as u64);
     let lr = setup.objective.lr().map(|base| {
-        let next = lr_at(setup.schedule, base, run.place.started as u64, steps * epochs, steps);
+        let started = run.place.started as u64;
+        let next = lr_at(setup.schedule, base, started, steps * epochs, steps, &run.history.epochs);
         if next > 0.0 { next } else { base }
     });
     phase.backward(engine, number, &batch, Share::WHOLE)?;

@@ -4,7 +4,7 @@
 //! [`importance`] trains a trial step, [`Outputs`] compares the outputs of units with those of an earlier model. What
 //! is not defined (a unit that is frozen, nothing that varies, a number that is not finite) is no value.
 //!
-//! A checkpoint holds what was observed, not what is gathered of an interval that has not ended, nor the reference.
+//! A checkpoint holds what was observed, what is gathered of an interval that has not ended, and the reference.
 
 mod gradients;
 mod importance;
@@ -16,6 +16,7 @@ use super::phase::Phase;
 use super::run::Run;
 use super::state::State;
 use super::train::{RunError, Setup};
+use crate::checkpoint::Tensors;
 use crate::graph::Tensor;
 use crate::plan::Signal;
 use crate::training::{Objective, Prepared};
@@ -41,6 +42,29 @@ pub(super) struct Observer {
 pub(super) struct Memory {
     gradients: Gradients,
     reference: Option<Reference>,
+}
+
+impl Memory {
+    /// Returns it as JSON and tensors.
+    pub(super) fn saved(&self) -> (serde_json::Value, Tensors) {
+        let mut tensors = Tensors::new();
+        let gradients = self.gradients.saved(&mut tensors);
+        let reference = self.reference.as_ref().map(|reference| reference.saved(&mut tensors));
+        (serde_json::json!({ "gradients": gradients, "reference": reference }), tensors)
+    }
+
+    /// Returns what was saved of an observer like this one.
+    ///
+    /// # Errors
+    /// It is of another one.
+    pub(super) fn of(observer: &Observer, value: serde_json::Value, tensors: Tensors) -> Result<Memory, String> {
+        let mut memory = observer.memory();
+        memory.gradients.restore(&value["gradients"], &tensors)?;
+        if let Some(reference) = &mut memory.reference {
+            *reference = Reference::of(&value["reference"], &tensors)?;
+        }
+        Ok(memory)
+    }
 }
 
 impl Observer {

@@ -5,10 +5,11 @@
 
 use super::Measured;
 use super::probe::{Keep, Probe};
+use crate::checkpoint::Tensors;
 use crate::plan::{self, Signal};
 use crate::runner::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
 use crate::runner::state::State;
-use crate::runner::train::Setup;
+use crate::runner::train::{RunError, Setup};
 use crate::signals::{self, Directions, MinibatchCka, SVCCA_SHARE};
 use crate::training::UnitOutputs;
 use std::collections::HashMap;
@@ -36,6 +37,28 @@ pub(super) struct Reference {
     age: usize,
 }
 
+impl Reference {
+    /// Returns it as JSON and tensors.
+    pub(super) fn saved(&self, tensors: &mut Tensors) -> serde_json::Value {
+        let of = |(number, probe): (usize, &Probe)| probe.saved(&format!("reference/{number}"), tensors);
+        let probes: Vec<usize> = self.probes.iter().enumerate().map(of).collect();
+        serde_json::json!({ "offered": probes, "age": self.age })
+    }
+
+    /// Returns what was saved.
+    pub(super) fn of(value: &serde_json::Value, tensors: &Tensors) -> Result<Reference, String> {
+        let number = |value: &serde_json::Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+        let probe = |(position, offered): (usize, &serde_json::Value)| {
+            Probe::of(&format!("reference/{position}"), number(offered)?, tensors)
+        };
+        let probes = value["offered"].as_array().map(|offered| offered.iter().enumerate().map(probe).collect());
+        let (Some(Some(probes)), Some(age)) = (probes, number(&value["age"])) else {
+            return Err("it has no reference of the policy's signals".into());
+        };
+        Ok(Reference { probes: Arc::new(probes), age })
+    }
+}
+
 impl Outputs {
     /// Loads the graph of the outputs. The reference is the model as it is.
     ///
@@ -48,7 +71,7 @@ impl Outputs {
         built: UnitOutputs,
         signals: Vec<Signal>,
         reference: plan::Reference,
-    ) -> Result<Outputs, EngineError> {
+    ) -> Result<Outputs, RunError> {
         let session = engine.load(&built.model)?;
         let keep = Keep {
             samples: reference.samples.min(setup.train.rows()),
@@ -80,7 +103,7 @@ impl Outputs {
         setup: &Setup<'_>,
         state: &State,
         frozen: &[bool],
-    ) -> Result<Measured, EngineError> {
+    ) -> Result<Measured, RunError> {
         let now = self.probe(engine, setup, state)?;
         let mut measured = Measured::new();
         for signal in &self.signals {
@@ -99,7 +122,7 @@ impl Outputs {
     }
 
     /// Takes the outputs of the model as it is.
-    fn probe(&mut self, engine: &mut dyn Engine, setup: &Setup<'_>, state: &State) -> Result<Vec<Probe>, EngineError> {
+    fn probe(&mut self, engine: &mut dyn Engine, setup: &Setup<'_>, state: &State) -> Result<Vec<Probe>, RunError> {
         let mut probes = vec![Probe::default(); self.built.model.graph.outputs().len()];
         let mut channels = vec![false; probes.len()];
         for (position, own) in self.built.units.iter().flatten() {
@@ -110,7 +133,7 @@ impl Outputs {
             if left == 0 {
                 break;
             }
-            let batch = setup.train.in_file_order(index);
+            let batch = setup.train.in_file_order(index)?;
             let graph = &self.built.model.graph;
             let read = |name: &str| graph.find(name).is_some_and(|id| graph.inputs().contains(&id));
             let batch: Vec<_> = batch.into_iter().filter(|(name, _)| read(name)).collect();

@@ -1,6 +1,7 @@
 //! A sample of a unit's output that is small enough to compare.
 
 use super::floats;
+use crate::checkpoint::Tensors;
 use crate::graph::Tensor;
 use crate::signals::{Activations, Layout, Similarities};
 use std::sync::OnceLock;
@@ -42,7 +43,30 @@ pub(super) struct Keep {
     pub features: bool,
 }
 
+impl Table {
+    fn tensor(&self) -> Tensor {
+        Tensor::from_vec(&[self.values.len() / self.width.max(1), self.width], self.values.clone())
+    }
+
+    fn of(tensor: &Tensor) -> Option<Table> {
+        Some(Table { values: tensor.to_vec().ok()?, width: *tensor.shape().get(1)? })
+    }
+}
+
 impl Probe {
+    /// Adds its tensors under names that begin with `name`, and returns the positions that were looked at.
+    pub(super) fn saved(&self, name: &str, tensors: &mut Tensors) -> usize {
+        tensors.insert(format!("{name}/positions"), self.positions.tensor());
+        tensors.insert(format!("{name}/samples"), self.samples.tensor());
+        self.offered
+    }
+
+    /// Returns the sample that was saved.
+    pub(super) fn of(name: &str, offered: usize, tensors: &Tensors) -> Option<Probe> {
+        let table = |part: &str| tensors.get(&format!("{name}/{part}")).and_then(Table::of);
+        Some(Probe { positions: table("positions")?, samples: table("samples")?, offered, alike: OnceLock::new() })
+    }
+
     /// Adds the output of a batch of `rows` samples, of which the first `wanted` count. `channels` says that neurons
     /// are axis 1.
     ///

@@ -59,7 +59,7 @@ pub fn training_info(
             initialization_binding.push((slot.name.clone(), start(&mut starts, &slot.name, &slot.initial)));
         }
         let spec = options.optimizer;
-        let plain = spec.uniform() && spec.clip_norm.is_none() && spec.dampening.is_none();
+        let plain = spec.uniform() && spec.clip_norm.is_none() && spec.clip_value.is_none() && spec.dampening.is_none();
         let one_rate = step.trained.iter().all(|name| match options.rates.get(name.as_str()) {
             Some(Rate::Fixed(factor)) => *factor == 1.0,
             _ => true,

@@ -1,6 +1,6 @@
 //! `.safetensors` files, mapped.
 
-use super::{DataError, column, map, select};
+use crate::data::{DataError, column, map, select};
 use crate::graph::{DType, Tensor};
 use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors};

@@ -2,7 +2,7 @@
 //!
 //! Stored entries (`numpy.savez`) are mapped, compressed ones (`numpy.savez_compressed`) are read.
 
-use super::{DataError, column, map, select};
+use crate::data::{DataError, column, map, select};
 use crate::graph::{DType, Tensor};
 use bytes::Bytes;
 use npyz::{DType as NpyType, Endianness, NpyHeader, Order, TypeChar};

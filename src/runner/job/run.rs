@@ -1,0 +1,73 @@
+//! `[run]`: how long, where, and on what.
+
+use crate::runner::{Nonfinite, OnNonfinite};
+use crate::training::Recompute;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The run itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSection {
+    /// Epochs, at least 1.
+    pub epochs: u64,
+    /// `"cpu"`.
+    #[serde(default = "cpu")]
+    pub device: String,
+    /// The folder of the run.
+    pub dir: PathBuf,
+    /// Threads within one operator; all cores by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Modules whose activations are computed again in the backward pass: `"none"` (default), `"auto"`
+    /// or a list of patterns.
+    #[serde(default)]
+    pub recompute: Recompute,
+    /// Batches whose gradients are averaged for one step, at least 1; 1 by default.
+    #[serde(default = "one")]
+    pub accumulate: u64,
+    /// Steps between two `step` events, at least 1; 10 by default.
+    #[serde(default = "ten")]
+    pub log_every: u64,
+    /// Steps that are measured before the first one, to tell what the freezing can save; 5 by default, 0 for no such
+    /// check.
+    #[serde(default = "five")]
+    pub ceiling_steps: u64,
+    /// What becomes of a step whose loss or gradients are NaN or infinite: `"stop"` (default), `"skip"` or `"rollback"`.
+    #[serde(default)]
+    pub nonfinite: OnNonfinite,
+    /// Such steps in a row after which the run stops in any case, at least 1; 10 by default.
+    #[serde(default = "limit")]
+    pub nonfinite_limit: u64,
+    /// Seed of everything random but the order of rows; 0 by default.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl RunSection {
+    /// Returns what becomes of steps that are not finite.
+    pub fn nonfinite(&self) -> Nonfinite {
+        let limit = usize::try_from(self.nonfinite_limit).unwrap_or(usize::MAX);
+        Nonfinite { action: self.nonfinite, limit }
+    }
+}
+
+fn limit() -> u64 {
+    Nonfinite::LIMIT as u64
+}
+
+fn five() -> u64 {
+    5
+}
+
+fn cpu() -> String {
+    "cpu".into()
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn ten() -> u64 {
+    10
+}

@@ -1,0 +1,33 @@
+//! Cosine: `m + (b - m) (1 + cos(pi t / T)) / 2`, `m` = `lr_min` (`CosineAnnealingLR` with `T_max = T`).
+
+use super::{At, Per, Problem, Shape, not_a_rate};
+use serde::{Deserialize, Serialize};
+
+/// Half a cosine from the base rate to `lr_min`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cosine {
+    /// The rate at the end; 0 by default.
+    #[serde(default)]
+    pub lr_min: f64,
+    /// What is counted: `"step"` (default) or `"epoch"`.
+    #[serde(default = "Per::step")]
+    pub per: Per,
+    /// Steps over which the rate rises to its full value.
+    #[serde(default)]
+    pub warmup_steps: u64,
+}
+
+impl Shape for Cosine {
+    fn rate(&self, at: &At<'_>) -> f64 {
+        self.lr_min + (at.base - self.lr_min) * (1.0 + (std::f64::consts::PI * at.fraction()).cos()) / 2.0
+    }
+
+    fn problem(&self) -> Option<Problem> {
+        not_a_rate("schedule.lr_min", self.lr_min)
+    }
+
+    fn pace(&self) -> (Per, u64) {
+        (self.per, self.warmup_steps)
+    }
+}

@@ -1,0 +1,462 @@
+//! Steps that are not finite, and averages of the parameters.
+
+use crate::engines::{engines, golden};
+use crate::runs::{ByStep, Job, Ran};
+use freeze_plan::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor, ValueId};
+use freeze_plan::losses::LossKind;
+use freeze_plan::optim::OptimizerSpec;
+use freeze_plan::runner::{
+    Cause, CauseKind, Ema, Engine, Freezing, Nonfinite, OnNonfinite, Run, RunEvent, Setup, Snapshot, UPDATES,
+};
+use freeze_plan::training::{Objective, Own, names};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+const ROWS: usize = 4;
+
+fn rows(columns: usize) -> Fact {
+    Fact::new(DType::F32, vec![Dim::Symbol("batch".into()), Dim::Known(columns)])
+}
+
+/// Returns short decimals in -1..1.
+fn wave(shape: &[usize], seed: usize) -> Tensor {
+    let count: usize = shape.iter().product();
+    let value = |index: usize| ((index * 37 + seed * 53 + 11) % 97) as f32 / 50.0 - 0.97;
+    Tensor::from_vec::<f32>(shape, (0..count).map(value).collect())
+}
+
+fn finished(b: Builder) -> Model {
+    Model { graph: b.finish(), opsets: [(String::new(), 18)].into(), ir_version: 8, ..Model::default() }
+}
+
+/// Returns a model `x -> linear -> middle -> linear`, its columns 3, 4, 4, 2.
+fn around(middle: impl Fn(&mut Builder, ValueId) -> ValueId) -> Model {
+    let mut b = Builder::new("net");
+    let x = b.input("x", rows(3));
+    let linear = |b: &mut Builder, x, name: &str, shape: &[usize], seed| {
+        let w = b.initializer(&format!("{name}.weight"), wave(shape, seed));
+        let bias = b.initializer(&format!("{name}.bias"), wave(&shape[1..], seed + 1));
+        let product = b.op("MatMul", &[x, w], Attributes::none());
+        b.add(product, bias)
+    };
+    let h = linear(&mut b, x, "first", &[3, 4], 1);
+    let h = middle(&mut b, h);
+    let y = linear(&mut b, h, "second", &[4, 2], 3);
+    b.output(y, "y");
+    finished(b)
+}
+
+fn batch_norm(b: &mut Builder, x: ValueId) -> ValueId {
+    let names = ["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"];
+    let mut inputs = vec![x];
+    for (index, name) in names.into_iter().enumerate() {
+        let start = if index % 3 == 0 { 1.0 } else { 0.0 };
+        inputs.push(b.initializer(name, Tensor::float_full(DType::F32, &[4], start)));
+    }
+    let normal = b.op("BatchNormalization", &inputs, Attributes::none());
+    b.unary("Relu", normal)
+}
+
+/// Returns the batches of a data set as columns; those in `bad` hold a NaN, in row 2 of the batch.
+fn columns(batches: &[usize], bad: &[usize]) -> Vec<(&'static str, Tensor)> {
+    let (mut x, mut y) = (Vec::new(), Vec::new());
+    for batch in batches {
+        let mut own = wave(&[ROWS, 3], 10 + batch).to_vec::<f32>().unwrap();
+        if bad.contains(batch) {
+            own[2 * 3 + 1] = f32::NAN;
+        }
+        x.extend(own);
+        y.extend(wave(&[ROWS, 2], 40 + batch).to_vec::<f32>().unwrap());
+    }
+    let count = batches.len() * ROWS;
+    vec![("x", Tensor::from_vec(&[count, 3], x)), (names::TARGET, Tensor::from_vec(&[count, 2], y))]
+}
+
+/// Returns one epoch of a model with a BatchNorm over the batches.
+fn job(batches: &[usize], bad: &[usize], action: OnNonfinite) -> Job {
+    let mut job = Job::on(&around(batch_norm), LossKind::Mse, columns(batches, bad), ROWS);
+    (job.epochs, job.eval) = (1, false);
+    job.nonfinite = Nonfinite { action, ..Nonfinite::default() };
+    job
+}
+
+struct Found {
+    step: usize,
+    batch: usize,
+    gradient: Option<String>,
+    action: OnNonfinite,
+    in_a_row: usize,
+    cause: Option<Cause>,
+}
+
+fn found(ran: &Ran) -> Vec<Found> {
+    let found = |event: &RunEvent| match event.clone() {
+        RunEvent::Nonfinite { step, batch, gradient, action, in_a_row, cause, .. } => {
+            Some(Found { step, batch, gradient, action, in_a_row, cause })
+        }
+        _ => None,
+    };
+    ran.events.iter().filter_map(found).collect()
+}
+
+/// Returns what a failed run says, with its one event.
+fn stopped(engine: &mut dyn Engine, job: &Job) -> Option<(String, Cause)> {
+    let ran = job.run(engine);
+    let error = ran.result.as_ref().err()?.to_string();
+    let mut events = found(&ran);
+    assert_eq!(events.len(), 1);
+    let event = events.remove(0);
+    assert_eq!(event.action, OnNonfinite::Stop);
+    let Some(cause) = event.cause else { panic!("no cause: {error}") };
+    Some((error, cause))
+}
+
+#[test]
+fn the_first_tensor_that_is_not_finite_is_named() {
+    let one = |columns: Vec<(&str, Tensor)>, model: &Model| {
+        let mut job = Job::on(model, LossKind::Mse, columns, ROWS);
+        (job.epochs, job.eval) = (1, false);
+        job
+    };
+    // tanh(exp(x)) is 1 and its gradient 0 times infinity.
+    let exp = around(|b, x| {
+        let large = b.scale(x, 1000.0);
+        let grown = b.unary("Exp", large);
+        b.unary("Tanh", grown)
+    });
+    let overflow = around(|b, x| {
+        let large = b.scale(x, 1000.0);
+        let grown = b.unary("Exp", large);
+        b.unary("Relu", grown)
+    });
+    // The root of 0 is finite, its gradient is not.
+    let root = around(|b, x| {
+        let zero = b.sub(x, x);
+        let root = b.unary("Sqrt", zero);
+        b.add(root, x)
+    });
+    // The mask is infinite and does no harm; the logarithm of a negative number does.
+    let masked = around(|b, x| {
+        let mask = Tensor::from_vec(&[4], vec![0.0f32, f32::NEG_INFINITY, 0.0, 0.0]);
+        let mask = b.initializer("mask", mask);
+        let logarithm = b.unary("Log", x);
+        let scores = b.add(logarithm, mask);
+        b.op("Softmax", &[scores], Attributes::none().with("axis", -1))
+    });
+    // A row with nothing but the mask: the Softmax is the first, not the mask.
+    let all_masked = around(|b, x| {
+        let mask = b.initializer("mask", Tensor::float_full(DType::F32, &[4], f64::NEG_INFINITY));
+        let scores = b.add(x, mask);
+        b.op("Softmax", &[scores], Attributes::none().with("axis", -1))
+    });
+    struct Case<'a> {
+        name: &'a str,
+        job: Job,
+        what: &'a str,
+        kind: CauseKind,
+        operator: Option<&'a str>,
+        pass: Option<&'a str>,
+    }
+    let case = |name, job, what, kind, operator, pass| Case { name, job, what, kind, operator, pass };
+    let value = CauseKind::Value;
+    let mut infinite = around(|b, x| b.unary("Tanh", x));
+    let bad = Tensor::from_vec(&[4], vec![0.5f32, f32::INFINITY, 0.0, 1.0]);
+    infinite.graph = infinite.graph.with_initializer("first.bias", bad);
+    infinite.graph =
+        infinite.graph.with_initializer("second.weight", Tensor::float_full(DType::F32, &[4, 2], f64::NAN));
+    let clean = || columns(&[0, 1], &[]);
+    let cases = [
+        case("overflow", one(clean(), &overflow), "the loss is", value, Some("Exp"), Some("forward")),
+        case("vanished", one(clean(), &exp), "the gradient \"first.weight.grad\"", value, Some("Exp"), Some("forward")),
+        case("root", one(clean(), &root), "the gradient \"first.weight.grad\"", value, Some("Div"), Some("backward")),
+        case("mask", one(clean(), &masked), "the loss is NaN", value, Some("Log"), Some("forward")),
+        case("all masked", one(clean(), &all_masked), "the loss is NaN", value, Some("Softmax"), Some("forward")),
+        case("data", one(columns(&[0, 1], &[1]), &around(batch_norm)), "the loss is NaN", CauseKind::Input, None, None),
+        case("parameter", one(clean(), &infinite), "the loss is NaN", CauseKind::Parameter, None, None),
+    ];
+    let mut failures = Vec::new();
+    for mut engine in engines() {
+        let engine = engine.as_mut();
+        for Case { name, job, what, kind, operator, pass } in &cases {
+            let Some((error, cause)) = stopped(engine, job) else {
+                failures.push(format!("{name} [{}] does not fail", engine.info().name));
+                continue;
+            };
+            let at = (cause.kind, cause.operator.as_deref(), cause.pass.as_deref());
+            if at != (*kind, *operator, *pass) || !error.starts_with(what) {
+                failures.push(format!("{name} [{}]: {error}\n{cause:?}", engine.info().name));
+            }
+            match *name {
+                "overflow" => {
+                    assert!(cause.infinities > 0, "{cause:?}");
+                    assert!(cause.inputs.iter().any(|input| input.max.is_some_and(|max| max > 88.0)), "{cause:?}");
+                }
+                "data" => {
+                    assert_eq!((cause.column.as_deref(), cause.row, cause.nans), (Some("x"), Some(6), 1));
+                    assert!(error.contains("epoch 1, step 2") && error.contains("row 6"), "{error}");
+                }
+                "parameter" => {
+                    assert_eq!(
+                        (cause.tensor.as_str(), cause.module.as_str(), cause.nans),
+                        ("second.weight", "second", 8)
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn large_gradients_whose_sum_overflows_are_no_failure() {
+    let mut b = Builder::new("zeros");
+    let x = b.input("x", rows(3));
+    let w = b.initializer("fc.weight", Tensor::zeros(DType::F32, &[3, 4]));
+    let y = b.op("MatMul", &[x, w], Attributes::none());
+    b.output(y, "y");
+    let model = finished(b);
+    for mut engine in engines() {
+        let full = |width, value| Tensor::float_full(DType::F32, &[ROWS, width], value);
+        let columns = vec![("x", full(3, 3e38)), (names::TARGET, full(4, 1.0))];
+        let mut job = Job::on(&model, LossKind::L1, columns, ROWS);
+        (job.epochs, job.eval) = (1, false);
+        job.optimizer.lr = Some(1e-30);
+        let ran = job.run(engine.as_mut());
+        assert_eq!((found(&ran).len(), ran.losses()), (0, vec![1.0]));
+        let step = ran.outcome().values["fc.weight"].to_f64s().unwrap();
+        // The sum of 12 gradients of 7.5e37 is no float32.
+        assert!(step.iter().all(|value| (value - 7.5e7).abs() < 1e3), "{step:?}");
+    }
+}
+
+/// Runs the first segment and returns the state before and after the last step that was begun.
+fn state_around(engine: &mut dyn Engine, job: &Job) -> (Snapshot, Snapshot, bool) {
+    let basis = job.basis(None);
+    let (plan, planner) = (basis.plan().unwrap(), basis.planner().unwrap());
+    let freezing = Freezing::with(&plan, &planner, &job.options);
+    let objective = Objective::Own(Own { loss: &job.loss, output: None, optimizer: &job.optimizer });
+    let setup = Setup {
+        nonfinite: job.nonfinite,
+        ema: job.ema,
+        ..Setup::of(&job.prepared, freezing, objective, &job.schedule, &job.train)
+    };
+    let mut run = Run::new(engine, &setup, &mut |_| {}).unwrap();
+    let before = run.state.snapshot(engine).unwrap();
+    let segment = run.next_segment().unwrap();
+    let failed = run.segment(engine, &segment, &mut |_| {}, &AtomicBool::new(false)).is_err();
+    let after = run.state.snapshot(engine).unwrap();
+    (before, after, failed)
+}
+
+#[test]
+fn a_bad_step_changes_nothing() {
+    for mut engine in engines() {
+        for action in [OnNonfinite::Stop, OnNonfinite::Skip, OnNonfinite::Rollback] {
+            let mut job = job(&[0], &[0], action);
+            job.ema = Some(Ema { decay: 0.5, ..Ema::default() });
+            let (before, after, failed) = state_around(engine.as_mut(), &job);
+            assert_eq!(failed, action == OnNonfinite::Stop);
+            assert!(before.values == after.values && before.averages == after.averages, "{action:?}");
+            let momentum = after.slots.values().all(|slot| slot.to_f64s().unwrap().iter().all(|value| *value == 0.0));
+            assert!(momentum && !after.slots.is_empty(), "{action:?}");
+            let (before, after, _) = state_around(engine.as_mut(), &self::job(&[0], &[], action));
+            assert!(before.values["norm.running_mean"] != after.values["norm.running_mean"], "a good step moves them");
+        }
+    }
+}
+
+#[test]
+fn a_skipped_batch_is_as_one_that_was_never_there() {
+    for mut engine in engines() {
+        let engine = engine.as_mut();
+        let skipping = job(&[0, 1, 2, 3], &[1, 2], OnNonfinite::Skip);
+        let ran = skipping.run(engine);
+        let without = job(&[0, 3], &[], OnNonfinite::Stop).run(engine);
+        assert!(ran.outcome().values == without.outcome().values && ran.outcome().slots == without.outcome().slots);
+        let events = found(&ran);
+        let seen: Vec<_> = events.iter().map(|event| (event.step, event.batch, event.in_a_row, event.action)).collect();
+        assert_eq!(seen, [(2, 1, 1, OnNonfinite::Skip), (3, 1, 2, OnNonfinite::Skip)]);
+        assert_eq!((ran.steps(), ran.losses()), (vec![1, 4], without.losses()));
+        let mean = |ran: &Ran| ran.outcome().history.epochs[0].metrics["train_loss"];
+        assert_eq!(mean(&ran), mean(&without));
+    }
+}
+
+#[test]
+fn a_rollback_goes_back_to_the_start_of_the_epoch_and_on_with_the_next_batch() {
+    for mut engine in engines() {
+        let engine = engine.as_mut();
+        let ran = job(&[0, 1, 2, 3], &[2], OnNonfinite::Rollback).run(engine);
+        let last = job(&[3], &[], OnNonfinite::Stop).run(engine);
+        assert!(ran.outcome().values == last.outcome().values && ran.outcome().slots == last.outcome().slots);
+        assert_eq!(found(&ran).len(), 1);
+        let mut twice = job(&[0, 1, 2], &[0], OnNonfinite::Rollback);
+        twice.epochs = 2;
+        let mut skipping = job(&[0, 1, 2], &[0], OnNonfinite::Skip);
+        skipping.epochs = 2;
+        let (a, b) = (twice.run(engine), skipping.run(engine));
+        assert!(a.outcome().values == b.outcome().values, "at the first step of an epoch nothing is taken back");
+        twice = job(&[0, 1, 2], &[2], OnNonfinite::Rollback);
+        twice.epochs = 2;
+        let start = wave(&[3, 4], 1);
+        assert!(twice.run(engine).outcome().values["first.weight"] == start, "both epochs are taken back");
+    }
+}
+
+#[test]
+fn too_many_bad_steps_in_a_row_end_the_run() {
+    for mut engine in engines() {
+        let all: Vec<usize> = (0..12).collect();
+        for action in [OnNonfinite::Skip, OnNonfinite::Rollback] {
+            let mut job = job(&all, &all, action);
+            job.nonfinite.limit = 3;
+            let ran = job.run(engine.as_mut());
+            let error = ran.result.as_ref().err().expect("it fails").to_string();
+            assert!(error.contains("step 3") && error.contains("as in 3 steps in a row"), "{error}");
+            let actions: Vec<_> = found(&ran).iter().map(|event| event.action).collect();
+            assert_eq!(actions, [action, action, OnNonfinite::Stop]);
+        }
+        // A good step in between counts from the start again.
+        let mut job = job(&all, &[0, 1, 3, 4, 6, 7], OnNonfinite::Skip);
+        job.nonfinite.limit = 3;
+        assert_eq!(found(&job.run(engine.as_mut())).len(), 6);
+    }
+}
+
+#[test]
+fn the_batch_of_an_accumulated_step_is_named() {
+    for mut engine in engines() {
+        let mut job = job(&[0, 1, 2, 3], &[3], OnNonfinite::Skip);
+        job.accumulate = 2;
+        let ran = job.run(engine.as_mut());
+        let events = found(&ran);
+        let event = &events[0];
+        assert_eq!((event.step, event.batch, event.gradient.as_deref()), (2, 2, None));
+        let cause = event.cause.as_ref().unwrap();
+        assert_eq!((cause.kind, cause.column.as_deref(), cause.row), (CauseKind::Input, Some("x"), Some(14)));
+        let mut first = self::job(&[0, 1], &[], OnNonfinite::Stop);
+        first.accumulate = 2;
+        let first = first.run(engine.as_mut());
+        assert!(ran.outcome().values == first.outcome().values && ran.outcome().slots == first.outcome().slots);
+    }
+}
+
+/// Returns the model, the data and the freezing of the averages that PyTorch made.
+fn averaged(golden: &serde_json::Value) -> Job {
+    let floats = |value: &serde_json::Value| -> Vec<f32> {
+        value.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
+    };
+    let mut b = Builder::new("net");
+    let x = b.input("x", rows(3));
+    let mut ids = BTreeMap::new();
+    for name in ["w1", "b1", "gamma", "beta", "mean", "var", "w2", "b2"] {
+        let held = &golden["start"][name];
+        let shape: Vec<usize> =
+            held["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect();
+        ids.insert(name, b.initializer(name, Tensor::from_vec(&shape, floats(&held["values"]))));
+    }
+    let gemm = || Attributes::none().with("transB", 1);
+    let h = b.op("Gemm", &[x, ids["w1"], ids["b1"]], gemm());
+    let inputs = [h, ids["gamma"], ids["beta"], ids["mean"], ids["var"]];
+    let h = b.op("BatchNormalization", &inputs, Attributes::none());
+    let h = b.unary("Relu", h);
+    let y = b.op("Gemm", &[h, ids["w2"], ids["b2"]], gemm());
+    b.output(y, "y");
+    let all = |key: &str| golden[key].as_array().unwrap().iter().flat_map(floats).collect::<Vec<f32>>();
+    let (x, y) = (all("x"), all("y"));
+    let rows = x.len() / 3;
+    let columns = vec![("x", Tensor::from_vec(&[rows, 3], x)), (names::TARGET, Tensor::from_vec(&[rows, 2], y))];
+    let mut job = Job::on(&finished(b), LossKind::Mse, columns, 6);
+    job.optimizer = serde_json::from_value::<OptimizerSpec>(serde_json::json!({
+        "kind": "sgd", "lr": 0.1, "momentum": 0.9
+    }))
+    .unwrap();
+    (job.epochs, job.eval) = (1, false);
+    job
+}
+
+#[test]
+fn averages_are_those_of_pytorch() {
+    let golden = golden("ema/ema.json");
+    let frozen_from = golden["frozen_from"].as_u64().unwrap() as usize;
+    let mut failures = Vec::new();
+    for mut engine in engines() {
+        for case in golden["cases"].as_array().unwrap() {
+            let mut job = averaged(&golden);
+            let every = case["every"].as_u64().unwrap();
+            job.ema = Some(Ema { decay: case["decay"].as_f64().unwrap(), every, ..Ema::default() });
+            let units = job.basis(None).plan().unwrap().units.clone();
+            let first = units.iter().position(|unit| unit.parameters.iter().any(|name| name == "w1")).unwrap();
+            let policy = ByStep { frozen: vec![(frozen_from, vec![first])], scale: None };
+            let ran = job.run_on(engine.as_mut(), Some(Box::new(policy)), &mut |_| {});
+            let values = &ran.outcome().values;
+            assert!(ran.count(|event| matches!(event, RunEvent::Phase { .. })) == 2, "it freezes");
+            let mut check = |name: &str, expected: &serde_json::Value| {
+                let found = values[name].to_f64s().unwrap();
+                let expected: Vec<f64> = expected.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+                let far = found.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 2e-6 * (0.1 + b.abs()));
+                if far || found.len() != expected.len() {
+                    let engine = &engine.info().name;
+                    failures.push(format!("{engine} {} {name}: {found:?}, expected {expected:?}", case["decay"]));
+                }
+            };
+            for (name, expected) in case["averages"].as_object().unwrap() {
+                check(name, expected);
+            }
+            golden["statistics"].as_object().unwrap().iter().for_each(|(name, expected)| check(name, expected));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn what_never_moves_is_its_own_average() {
+    for mut engine in engines() {
+        let mut job = averaged(&golden("ema/ema.json"));
+        job.ema = Some(Ema { decay: 0.7, warmup: true, ..Ema::default() });
+        job.options.freeze = vec!["w1".into(), "b1".into()];
+        let start = job.prepared.model.graph.clone();
+        let ran = job.run(engine.as_mut());
+        for name in ["w1", "b1"] {
+            let before = start.value(start.find(name).unwrap()).initializer.clone().unwrap();
+            assert!(ran.outcome().values[name] == before, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_averaged_model_is_the_one_that_is_evaluated_and_returned() {
+    for mut engine in engines() {
+        let engine = engine.as_mut();
+        let run = |engine: &mut dyn Engine, ema: Option<Ema>| {
+            let mut job = averaged(&golden("ema/ema.json"));
+            (job.ema, job.eval, job.epochs) = (ema, true, 2);
+            job.run(engine)
+        };
+        let ema = Ema { decay: 0.9, ..Ema::default() };
+        let plain = run(engine, None);
+        let averaged = run(engine, Some(ema));
+        let beside = run(engine, Some(Ema { evaluate: false, ..ema }));
+        crate::runs::same_end(&plain, &beside);
+        assert_eq!(plain.losses(), averaged.losses(), "averages do not act on the training");
+        assert!(averaged.outcome().values["w2"] != plain.outcome().values["w2"]);
+        assert!(averaged.outcome().values["mean"] == plain.outcome().values["mean"]);
+        assert!(!averaged.outcome().values.contains_key(UPDATES));
+        // The metrics are those of the values that are returned.
+        let mut again = self::averaged(&golden("ema/ema.json"));
+        again.eval = true;
+        for (name, value) in &averaged.outcome().values {
+            let graph = std::mem::take(&mut again.prepared.model.graph);
+            again.prepared.model.graph = graph.with_initializer(name, value.clone());
+        }
+        again.optimizer.lr = Some(0.0);
+        again.optimizer.momentum = None;
+        again.options.batch_norm = serde_json::from_value(serde_json::json!("frozen")).unwrap();
+        again.options.freeze = vec!["gamma".into(), "beta".into()];
+        let again = again.run(engine);
+        let (a, b) = (averaged.outcome().metrics["loss"], again.outcome().metrics["loss"]);
+        assert!((a - b).abs() < 1e-6 * a, "{a} {b}");
+        assert!(plain.outcome().metrics["loss"] != a);
+    }
+}
