@@ -39,7 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
         ],
     ),
-    ("report", &["plan", "cost", "modules", "runner", "error"]),
+    ("report", &["plan", "cost", "modules", "metrics", "runner", "error"]),
     (
         "cli",
         &[

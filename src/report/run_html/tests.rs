@@ -176,6 +176,11 @@ fn decisions_rollbacks_and_measurements_are_shown() {
         epoch(3, 0.5, ""),
         r#"{"event":"rollback","epoch":3,"to_epoch":3,"to_step":40,"metric":"accuracy","before":0.9,"delay":2,"time":1}"#.into(),
     ]);
+    let stop = r#"{"event":"nonfinite","epoch":3,"step":41,"batch":7,"action":"skip","in_a_row":2,"cause":{"kind":"value","tensor":"<h>","module":"block","operator":"Exp","nans":0,"infinities":4,"elements":8},"seconds":0.1,"time":1}"#;
+    let stopped = page_of(&[phase(1, 0, 0, 1.0), step(40, 0.5, 0.1), stop.into()]);
+    let told = "<li>Step 41, in epoch 3: the loss is not finite, the step is skipped (2 in a row); &quot;&lt;h&gt;&quot; (Exp of \
+                module block) is the first: infinite in 4 of 8 elements.</li>";
+    has(&stopped, &[told]);
     let told = [
         "After step 40, from epoch 3 on: 1 unit and 2 tensors frozen.",
         "Rollback after epoch 3: eval accuracy went from 0.9000 to no finite number. Back to epoch 3, step 40; freezes \
@@ -207,6 +212,10 @@ fn what_a_run_went_back_behind_counts_for_nothing() {
     assert_eq!(steps(&run.log.steps), [(10, 1.0), (20, 0.75)]);
     assert_eq!(steps(&run.log.undone[0]), [(20, 0.5), (30, 0.1)]);
     assert_eq!((run.best("accuracy"), run.last("accuracy")), (Some((2, 0.8)), Some(0.8)));
+    assert!([("perplexity", 2), ("f1_macro", 1)].iter().all(|(name, best)| {
+        let lines = [epoch(1, 0.9, ""), epoch(2, 0.5, "")].map(|line| line.replace("accuracy", name));
+        record(&lines).best(name).is_some_and(|found| found.0 == *best)
+    }));
     let cut = record(&lines[..7]);
     assert_eq!(steps(&cut.log.steps), [(10, 1.0)], "it stands at step 15 before it logs another one");
     // Two seconds at work before it went on, and two after.
