@@ -16,7 +16,7 @@
 //!
 //! [`signals`] holds the numerics of adaptive freezing on plain data: how alike two sets of
 //! activations are (SVCCA, PWCCA, CKA, the similarity-preserving loss), how much gradients and
-//! weights change.
+//! weights change. With `runner`, `metrics` sums up what predictions are worth, from accuracy to perplexity.
 //!
 //! # Example
 //!
@@ -94,6 +94,8 @@ pub mod data;
 pub mod error;
 pub mod facts;
 pub mod graph;
+#[cfg(feature = "runner")]
+pub mod initial;
 pub mod losses;
 #[cfg(feature = "runner")]
 pub mod metrics;
@@ -106,4 +108,8 @@ pub mod report;
 #[cfg(feature = "runner")]
 pub mod runner;
 pub mod signals;
+#[cfg(feature = "runner")]
+pub mod sinks;
+#[cfg(feature = "runner")]
+pub mod trainer;
 pub mod training;

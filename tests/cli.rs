@@ -85,10 +85,11 @@ fn snapshot(name: &str, found: &str) {
 #[test]
 fn help_and_preview_are_as_committed() {
     let model = fixture("digits/model.onnx");
-    let all: [(&str, &[&str]); 13] = [
+    let all: [(&str, &[&str]); 14] = [
         ("help.txt", &["--help"]),
         ("help-compare.txt", &["compare", "--help"]),
         ("help-graph.txt", &["graph", "--help"]),
+        ("help-init.txt", &["init", "--help"]),
         ("help-policies.txt", &["policies", "--help"]),
         ("help-train.txt", &["train", "--help"]),
         (

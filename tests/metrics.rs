@@ -7,6 +7,7 @@ use freeze_plan::error::ErrorKind;
 use freeze_plan::graph::{Attributes, Builder, DType, Fact, Model, Tensor};
 use freeze_plan::losses::LossKind;
 use freeze_plan::metrics::Metric;
+use freeze_plan::plan::PlanOptions;
 use freeze_plan::runner::{EarlyStopping, Evaluation, RunEvent, Schedule, best, lr_at, stops};
 use std::collections::BTreeMap;
 
@@ -68,6 +69,26 @@ fn metrics_are_the_same_in_batches_of_any_size() {
         });
         assert_eq!(all as usize, mlp(7, 1e-30).train.rows());
         assert!((right as f64 / all as f64 - whole.metrics["accuracy"]).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn errors_of_numbers_are_those_of_the_loss() {
+    let x = Tensor::from_vec(&[8, 2], (0..16).map(|value| (value * value % 7) as f32 / 7.0).collect());
+    let target = Tensor::from_vec(&[8, 1], (0..8).map(|value| (value * value % 5) as f32 / 5.0).collect());
+    for (loss, metric) in [(LossKind::Mse, "mse"), (LossKind::L1, "mae")] {
+        let mut job = Job::on(&linear(1), loss, vec![("x", x.clone()), ("target", target.clone())], 4);
+        job.evaluation.metrics = Some(metrics(&["mae", "mse", "rmse", "r2"]));
+        for mut engine in engines() {
+            let found = epochs(&job.run(engine.as_mut())).remove(1).metrics;
+            assert_eq!(found.keys().collect::<Vec<_>>(), ["loss", "mae", "mse", "r2", "rmse"]);
+            assert!((found[metric] - found["loss"]).abs() < 1e-6, "{found:?}");
+            let targets = target.to_f64s().unwrap();
+            let mean = targets.iter().sum::<f64>() / 8.0;
+            let spread: f64 = targets.iter().map(|target| (target - mean).powi(2)).sum();
+            assert!((found["r2"] - (1.0 - 8.0 * found["mse"] / spread)).abs() < 1e-9, "{found:?}");
+            assert!((found["rmse"].powi(2) - found["mse"]).abs() < 1e-12, "{found:?}");
+        }
     }
 }
 
@@ -152,26 +173,33 @@ fn the_rate_follows_the_metric_of_a_plateau() {
     }
 }
 
-/// A rollback takes back what the epochs measured, and the rates with it.
+/// A rollback takes back what the epochs measured, and the rates with it. The guard is never content, so that every
+/// epoch with a freeze is trained again without it.
 #[test]
-fn a_plateau_goes_back_with_the_run() {
+fn a_plateau_goes_back_with_the_run_and_a_guard_has_what_it_watches() {
     let mut job = mlp(16, 0.1);
-    job.schedule =
-        serde_json::from_value(serde_json::json!({"kind": "plateau", "patience": 0, "threshold": 0.99})).unwrap();
-    job.options = freeze_plan::plan::PlanOptions {
-        rollback: guard("accuracy", 0.0, 1),
-        ..freeze_plan::plan::PlanOptions::of("steps")
-    }
-    .with("steps", serde_json::json!([{"epoch": 2, "frozen": ["fc1"]}]));
+    let schedule = serde_json::json!({"kind": "plateau", "metric": "train_loss", "patience": 0, "threshold": 0.99});
+    job.schedule = serde_json::from_value(schedule).unwrap();
+    let rollback = guard("f1_macro", -2.0, 1);
+    job.options = PlanOptions { rollback, ..PlanOptions::of("steps") }
+        .with("steps", serde_json::json!([{"epoch": 2, "frozen": ["fc1"]}]));
     job.epochs = 4;
-    // All but the metric of the guard is evaluated in the last epoch alone, or where a freeze is watched.
-    job.evaluation.every = 10;
+    job.evaluation.every = 3;
     let ran = job.run(&mut onnxruntime());
-    let outcome = ran.outcome();
-    assert_eq!(outcome.history.epochs.len(), 4);
-    let evaluated: Vec<bool> = outcome.history.epochs.iter().map(|epoch| epoch.evaluated).collect();
-    assert_eq!((evaluated[0], evaluated[3]), (false, true));
-    assert!(evaluated[1..3].contains(&true), "a freeze was watched: {evaluated:?}");
+    let rolled = |event: &RunEvent| match event {
+        RunEvent::Rollback { epoch, metric, after, .. } => Some((*epoch, metric.clone(), after.is_some())),
+        _ => None,
+    };
+    let rollbacks: Vec<_> = ran.events.iter().filter_map(rolled).collect();
+    assert_eq!(rollbacks, [2, 3, 4].map(|epoch| (epoch, "f1_macro".to_string(), true)));
+    let evaluated: Vec<bool> = ran.outcome().history.epochs.iter().map(|epoch| epoch.evaluated).collect();
+    assert_eq!(evaluated, [false, false, true, true]);
+    let each = job.steps_per_epoch();
+    for (step, rate) in ran.steps().into_iter().zip(rates(&ran)) {
+        let expected = [0.1, 0.1, 0.01, 0.001][(step - 1) / each];
+        assert!((rate - expected).abs() < 1e-12, "step {step}: {rate}, expected {expected}");
+    }
+    assert_eq!(ran.steps().len(), 7 * each);
 }
 
 /// A model of one weight matrix.
@@ -268,6 +296,7 @@ fn digits_with_every_key_of_the_evaluation() {
     assert_eq!(of("epoch").len(), 6);
     assert_eq!(of("early_stop")[0]["metric"], "roc_auc");
     assert_eq!(of("end")[0]["status"], "done");
+    assert_eq!(of("proof")[0]["to_epoch"], 6, "what was frozen where the run stopped is proved");
     let last = of("epoch")[5];
     let expected = ["accuracy", "f1_macro", "f1_micro", "loss", "perplexity", "roc_auc", "top_3"];
     assert_eq!(last["metrics"].as_object().unwrap().keys().collect::<Vec<_>>(), expected);

@@ -460,3 +460,126 @@ fn the_averaged_model_is_the_one_that_is_evaluated_and_returned() {
         assert!(plain.outcome().metrics["loss"] != a);
     }
 }
+
+/// Writes a job on a model with a BatchNorm; row 9 of its 16 holds a NaN where `bad`.
+fn written(folder: &std::path::Path, more: &str, bad: bool) -> std::path::PathBuf {
+    std::fs::write(folder.join("model.onnx"), freeze_plan::onnx::to_bytes(&around(batch_norm))).unwrap();
+    let mut columns = columns(&[0, 1, 2, 3], &[]);
+    if bad {
+        let mut x = columns[0].1.to_vec::<f32>().unwrap();
+        x[9 * 3] = f32::NAN;
+        columns[0].1 = Tensor::from_vec(&[16, 3], x);
+    }
+    let tensors = columns.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect();
+    let store = freeze_plan::checkpoint::Store::new(&folder.join("data"), 1);
+    let saved = store.save(&mut crate::runs::of_values(0, tensors), false).unwrap();
+    std::fs::rename(saved.join("values.safetensors"), folder.join("train.safetensors")).unwrap();
+    let text = format!(
+        "model = \"model.onnx\"\n[data]\ntrain = \"train.safetensors\"\ninputs = {{ x = \"x\" }}\ntarget = \"target\"\n\
+         batch = 4\nshuffle = false\n[loss]\nkind = \"mse\"\n[optimizer]\nkind = \"sgd\"\nlr = 0.1\nclip_value = 0.5\n\
+         [freeze]\npolicy = \"none\"\n{more}"
+    );
+    let file = folder.join("job.toml");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[test]
+fn a_job_says_what_becomes_of_steps_that_are_not_finite() {
+    use crate::cli::{fails, freeze_plan, path, text};
+    let folder = tempfile::tempdir().unwrap();
+    let run = "[run]\nepochs = 2\ndir = \"run\"\n";
+    let file = written(folder.path(), run, true);
+    let line = fails(&["train", path(&file), "--no-plan"], 4);
+    assert!(line.contains("column \"x\" (input \"x\") is NaN in 1 of 12 elements, first in row 9 (from 0)"), "{line}");
+    let follows = [("skip", "the step is skipped"), ("rollback", "the state goes back to the start of the epoch")];
+    for (action, follows) in follows {
+        let set = format!("run.nonfinite={action}");
+        let output = freeze_plan(&["train", path(&file), "--no-plan", "--overwrite", "--set", &set]);
+        let stderr = text(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains(&format!("epoch 2, step 7: the loss is not finite, {follows}; column")), "{stderr}");
+        let log = std::fs::read_to_string(folder.path().join("run/events.jsonl")).unwrap();
+        let events = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let events: Vec<_> = events.filter(|event| event["event"] == "nonfinite").collect();
+        assert_eq!(events.len(), 2);
+        assert_eq!((&events[1]["step"], &events[1]["cause"]["row"]), (&serde_json::json!(7), &serde_json::json!(9)));
+        assert_eq!(events[0]["action"], action);
+    }
+    let line = fails(&["train", path(&file), "--overwrite", "--set", "run.nonfinite=ignore"], 2);
+    assert!(line.contains("run.nonfinite") && line.contains("skip"), "{line}");
+    let line = fails(&["train", path(&file), "--overwrite", "--set", "run.nonfinite_limit=0"], 2);
+    assert!(line.contains("key `run.nonfinite_limit` given with --set: expected 1 or more, found 0"), "{line}");
+    let set = ["run.nonfinite=skip", "run.nonfinite_limit=1"];
+    let line = fails(&["train", path(&file), "--overwrite", "--set", set[0], "--set", set[1]], 4);
+    assert!(line.contains("epoch 1, step 3"), "{line}");
+}
+
+#[test]
+fn a_job_asks_for_averages() {
+    use crate::cli::{fails, freeze_plan, path, text};
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |more: &str| {
+        let file = written(folder.path(), &format!("{more}[run]\nepochs = 2\ndir = \"run\"\n"), false);
+        let output = freeze_plan(&["train", path(&file), "--no-plan", "--overwrite"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let graph = freeze_plan::onnx::read(&folder.path().join("run/model.onnx")).unwrap().model.graph;
+        let value = |name: &str| graph.value(graph.find(name).unwrap()).initializer.clone().unwrap();
+        (value("first.weight"), value("norm.running_mean"))
+    };
+    let plain = weights("");
+    let averaged = weights("[ema]\ndecay = 0.9\n");
+    assert!(plain.0 != averaged.0 && plain.1 == averaged.1);
+    assert!(weights("[ema]\ndecay = 0.9\nevaluate = false\n") == plain);
+    // A decay of 0 is the model itself, up to the rounding of the sum.
+    let last = weights("[ema]\ndecay = 0\n");
+    assert!(crate::engines::deviation(&last.0, &plain.0) < 1e-6);
+    let cases = [
+        ("decay = 1.0", "key `ema.decay` at line 17: expected a number in [0, 1), found 1"),
+        ("every = 0", "key `ema.every` at line 17: expected 1 or more, found 0"),
+        ("decays = 0.9", "unknown key `decays` in [ema] at line 17, did you mean `decay`?"),
+    ];
+    for (text, expected) in cases {
+        let file = written(folder.path(), &format!("[ema]\n{text}\n[run]\nepochs = 2\ndir = \"other\"\n"), false);
+        let line = fails(&["train", path(&file), "--no-plan"], 2);
+        assert!(line.contains(expected), "{line}");
+    }
+}
+
+#[test]
+fn frozen_parts_and_training_information_are_looked_at_too() {
+    use crate::cli::{fails, path};
+    for mut engine in engines() {
+        // The first layer is frozen: its values are constants of the train graph.
+        let mut job = job(&[0, 1], &[], OnNonfinite::Stop);
+        job.options.freeze = vec!["first.*".into()];
+        let mut bias = vec![0.5f32; 4];
+        bias[1] = f32::NEG_INFINITY;
+        let graph = std::mem::take(&mut job.prepared.model.graph);
+        job.prepared.model.graph = graph.with_initializer("first.bias", Tensor::from_vec(&[4], bias));
+        let (error, cause) = stopped(engine.as_mut(), &job).expect("it fails");
+        assert_eq!(
+            (cause.kind, cause.tensor.as_str(), cause.module.as_str()),
+            (CauseKind::Parameter, "first.bias", "first"),
+            "{error}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = |name: &str| crate::engines::fixture(&format!("training_info/{name}")).display().to_string();
+    let job = format!(
+        "model = \"{}\"\n[init]\nweights = \"bad.onnx\"\n[data]\ntrain = \"{}\"\ninputs = {{ x = \"x\" }}\ntarget = \"label\"\n\
+         batch = 4\n[freeze]\npolicy = \"none\"\n[run]\nepochs = 1\ndir = \"run\"\n",
+        fixture("mlp_adam.onnx"),
+        fixture("mlp_adam.npz"),
+    );
+    let file = folder.path().join("job.toml");
+    std::fs::write(&file, job).unwrap();
+    let mut bad = freeze_plan::onnx::read(&crate::engines::fixture("training_info/mlp_adam.onnx")).unwrap().model;
+    let names: Vec<String> =
+        bad.graph.initializers().filter(|(_, _, t)| t.shape().len() == 2).map(|(_, v, _)| v.name.clone()).collect();
+    let held = bad.graph.value(bad.graph.find(&names[0]).unwrap()).initializer.clone().unwrap();
+    bad.graph = bad.graph.with_initializer(&names[0], Tensor::float_full(held.dtype(), held.shape(), f64::NAN));
+    std::fs::write(folder.path().join("bad.onnx"), freeze_plan::onnx::to_bytes(&bad)).unwrap();
+    let line = fails(&["train", path(&file), "--no-plan"], 4);
+    assert!(line.contains(&format!("parameter \"{}\"", names[0])) && line.contains("is NaN"), "{line}");
+}

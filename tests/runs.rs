@@ -14,7 +14,7 @@ use freeze_plan::runner::{
     RunError, RunEvent, Schedule, SessionId, Setup, Target, train,
 };
 use freeze_plan::training::{Objective, Own, Prepared, Recompute, names, prepare, target_fact};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,6 +44,12 @@ pub struct Job {
 pub struct Ran {
     pub events: Vec<RunEvent>,
     pub result: Result<Outcome, RunError>,
+}
+
+/// Returns a checkpoint that holds values and nothing else.
+pub fn of_values(step: u64, values: BTreeMap<String, Tensor>) -> Checkpoint {
+    let groups = BTreeMap::from([("values".to_string(), values)]);
+    Checkpoint { epoch: 1, step, sequence: 0, plan: String::new(), run: serde_json::Value::Null, groups }
 }
 
 /// Returns the newest checkpoint of a folder.
@@ -224,7 +230,7 @@ pub fn same_end(a: &Ran, b: &Ran) {
 }
 
 /// A factor on the rate of a unit in a step of the run, both from 0.
-pub type Scale = Box<dyn Fn(usize, usize) -> f64>;
+pub type Scale = Box<dyn Fn(usize, usize) -> f64 + Send + Sync>;
 
 /// A policy that freezes by the steps that are done, with a factor on the rate of each unit.
 pub struct ByStep {

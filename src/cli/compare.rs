@@ -1,6 +1,6 @@
 //! `freeze-plan compare MODEL`: schedules side by side.
 
-use super::failure::{CommandResult, Failure};
+use super::failure::{CommandResult, Failure, note};
 use super::frozen_units::FrozenUnitArgs;
 use super::model::{self, Loaded};
 use super::options::{Format, RoleArgs, ShapeArgs, word};
@@ -21,6 +21,10 @@ const EPOCHS: usize = 10;
 
 /// Shows freezing schedules of a model side by side
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  freeze-plan compare model.onnx --epochs 30 --policy linear:freeze_start=0.2 --policy freezeout
+  freeze-plan compare model.onnx --plan runs/a/plan.json --plan runs/b/plan.json --format html --output compare.html")]
 pub struct Args {
     /// ONNX model, or a folder of training artifacts
     #[arg(value_name = "MODEL")]
@@ -110,7 +114,7 @@ pub fn run(args: &Args) -> CommandResult {
         }
         match ahead.plan(&options, length, &sizes) {
             Ok(plan) => plans.push(compared(entry.name, &options, plan)?),
-            Err(failure) if failure.is_usage() => failure.note(&format!("; policy {} is left out", entry.name)),
+            Err(failure) if failure.is_usage() => note(&format!("{failure}; policy {} is left out", entry.name)),
             Err(failure) => return Err(failure),
         }
     }

@@ -11,6 +11,10 @@ use std::process::ExitCode;
 
 /// Shows which ONNX Runtime is found, which devices, which versions
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  freeze-plan doctor
+  freeze-plan doctor --runtime /usr/lib/libonnxruntime.so")]
 pub struct Args {
     #[command(flatten)]
     runtime: RuntimeArgs,

@@ -1,9 +1,8 @@
 //! `freeze-plan graph MODEL --out DIR`: the graphs of one phase as files.
 
-use super::failure::{CommandResult, Failure};
+use super::failure::{CommandResult, Failure, note};
 use super::frozen_units::{FrozenUnitArgs, Still};
 use super::options::{PlanArgs, ShapeArgs};
-use super::sizes::how_to_give;
 use super::{model, output};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, Model, upgrade};
@@ -11,6 +10,7 @@ use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
+use crate::trainer::sizes::how_to_give;
 use crate::training::stage::training_info;
 use crate::training::{Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build};
 use std::collections::{BTreeMap, HashSet};
@@ -19,6 +19,10 @@ use std::process::ExitCode;
 
 /// Writes the train, optimizer and eval graphs of one phase
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  freeze-plan graph model.onnx --out graphs
+  freeze-plan graph model.onnx --out graphs --epochs 20 --epoch 15 --loss mse --optimizer adamw")]
 pub struct Args {
     /// ONNX model, or a folder of training artifacts
     model: PathBuf,
@@ -109,7 +113,7 @@ pub fn run(args: &Args) -> CommandResult {
         (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
         (_, _, Some(stage)) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
         _ => {
-            let slots = model::slots(&loaded, &optimizer)?;
+            let slots = model::slots(&loaded, &optimizer, &mut note)?;
             model::plan(&loaded, &options, args.plan.length(), slots, &sizes)?.plan
         }
     };
@@ -159,7 +163,7 @@ pub fn run(args: &Args) -> CommandResult {
         output: None,
         seed: 0,
     };
-    let (prepared, step) = sizes.fixed_where_needed(&mut loaded, "given", |loaded| {
+    let (prepared, step) = sizes.fixed_where_needed(&mut loaded, "given", &mut note, |loaded| {
         let staged = stage.as_ref().map(|_| model::staged(loaded, args.stage.unwrap_or(1), dropout)).transpose()?;
         let (prepared, built) = match staged {
             Some(model::Staged { prepared, stage }) => {

@@ -1,14 +1,17 @@
 //! The command line: one file a command, nothing computed here.
 //!
 //! stdout is data, everything else goes to stderr. Exit codes: 0 done, 1 bad input, 2 usage,
-//! 3 model not supported, 4 a check failed, 70 a defect of this program, 130 stopped by Ctrl-C.
+//! 3 model not supported, 4 a check failed, 70 a defect of this program, 130 stopped by
+//! Ctrl-C and 143 by SIGTERM, both with a checkpoint.
 
 mod compare;
+mod completions;
 mod doctor;
 mod failure;
-mod feeds;
 mod frozen_units;
 mod graph;
+mod init;
+mod man;
 mod model;
 mod operators;
 mod options;
@@ -20,7 +23,7 @@ mod printable;
 mod probe;
 mod progress;
 mod report;
-mod sizes;
+mod signals;
 mod train;
 mod tree;
 
@@ -38,6 +41,11 @@ pub const STOPPED: u8 = 130;
 /// `freeze-plan model.onnx` previews the schedule and what it saves.
 #[derive(Parser)]
 #[command(name = "freeze-plan", version, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  freeze-plan model.onnx --epochs 90 --freeze-start 0.3
+  freeze-plan init model.onnx --data train.npz
+  freeze-plan train job.toml")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
@@ -52,11 +60,14 @@ enum Command {
     Tree(tree::Args),
     Compare(compare::Args),
     Graph(graph::Args),
+    Init(init::Args),
     Train(train::Args),
     Report(report::Args),
     Doctor(doctor::Args),
     Operators(operators::Args),
     Policies(policies::Args),
+    Completions(completions::Args),
+    Man(man::Args),
     #[command(name = probe::COMMAND, hide = true)]
     Probe(probe::Args),
 }
@@ -65,7 +76,7 @@ enum Command {
 /// exit code.
 pub fn main() -> ExitCode {
     if let Some(failure) = misspelt(std::env::args().nth(1)) {
-        return failure.print();
+        return failure::print(&failure);
     }
     let cli = Cli::parse();
     quiet_tract();
@@ -91,10 +102,15 @@ fn quiet_tract() {
     }
 }
 
+/// Returns the description of the command line.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Refuses a first word that is no file and nearly a command.
 fn misspelt(word: Option<String>) -> Option<Failure> {
     let word = word.filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
-    let command = Cli::command();
+    let command = command();
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
     let near = nearest(&word, names.iter().copied()).filter(|_| !names.contains(&word.as_str()))?;
     let text = format!("there is neither a file nor a command \"{word}\", did you mean \"{near}\"?");
@@ -107,15 +123,18 @@ fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Tree(args)) => tree::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Graph(args)) => graph::run(&args),
+        Some(Command::Init(args)) => init::run(&args),
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Policies(args)) => policies::run(&args),
+        Some(Command::Completions(args)) => completions::run(&args),
+        Some(Command::Man(args)) => man::run(&args),
         Some(Command::Probe(args)) => probe::run(&args),
     };
     match result {
         Ok(code) => code,
-        Err(failure) => failure.print(),
+        Err(failure) => failure::print(&failure),
     }
 }

@@ -8,6 +8,9 @@ use std::process::ExitCode;
 
 /// Lists the operators of ONNX with the opsets at which they have gradients
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  freeze-plan operators")]
 pub struct Args {
     /// Write to this file instead of stdout
     #[arg(long, value_name = "FILE")]

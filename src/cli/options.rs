@@ -1,9 +1,9 @@
 //! Options that several commands share.
 
 use super::failure::Failure;
-use super::sizes::Sizes;
 use crate::error::ErrorKind;
 use crate::plan::{PlanOptions, Run};
+use crate::trainer::sizes::Sizes;
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde_json::Value;

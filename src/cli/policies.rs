@@ -9,6 +9,10 @@ use std::process::ExitCode;
 
 /// Lists the freezing policies with their settings, or shows the card of one
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  freeze-plan policies
+  freeze-plan policies freezeout")]
 pub struct Args {
     /// Policy whose card is shown: idea, formula, settings, source and known negative results
     #[arg(value_name = "NAME")]

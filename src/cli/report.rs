@@ -17,6 +17,9 @@ const NAMES: usize = 8;
 
 /// Writes one self-contained HTML page of a run; several runs are compared
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  freeze-plan report runs/first")]
 pub struct Args {
     /// Folder of a run; it may still be going, or have been ended from outside
     #[arg(required = true, value_name = "RUN")]

@@ -10,6 +10,9 @@ use std::process::ExitCode;
 
 /// Shows the model's modules with their parameters
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  freeze-plan tree model.onnx --why")]
 pub struct Args {
     /// ONNX model, or a folder of training artifacts
     model: PathBuf,

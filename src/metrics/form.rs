@@ -74,6 +74,7 @@ impl fmt::Display for Form {
             Kind::Classes => write!(f, "scores{} ({})", width("class", "classes"), self.loss),
             Kind::Labels => write!(f, "scores{} that may be there at once ({})", width("label", "labels"), self.loss),
             Kind::Numbers => write!(f, "numbers ({})", self.loss),
+            Kind::Other if self.loss == LossKind::Output => f.write_str("a loss that the model computes itself"),
             Kind::Other => write!(f, "the loss {}, of which no prediction is judged", self.loss),
         }
     }
@@ -86,28 +87,27 @@ mod tests {
 
     #[test]
     fn the_loss_and_the_shape_of_its_prediction_decide() {
-        let axis = |axis: i64| LossSpec { class_axis: Some(axis), ..LossSpec::new(LossKind::CrossEntropy) };
         let of = LossSpec::new;
-        let cases: [(LossSpec, Option<&[usize]>, Kind, Option<usize>); 12] = [
-            (of(LossKind::CrossEntropy), Some(&[8, 10]), Kind::Classes, Some(10)),
-            (of(LossKind::Nll), Some(&[8, 5, 20]), Kind::Classes, Some(20)),
-            (of(LossKind::CrossEntropy), Some(&[8, 3, 4, 5]), Kind::Classes, Some(3)),
-            (axis(-1), Some(&[8, 3, 4, 5]), Kind::Classes, Some(5)),
-            (axis(2), Some(&[8, 10]), Kind::Other, None),
-            (of(LossKind::CrossEntropy), None, Kind::Other, None),
-            (of(LossKind::BinaryCrossEntropy), Some(&[8]), Kind::Labels, Some(1)),
-            (of(LossKind::BinaryCrossEntropy), Some(&[8, 4]), Kind::Labels, Some(4)),
-            (of(LossKind::BinaryCrossEntropy), Some(&[8, 2, 4, 4]), Kind::Labels, Some(2)),
-            (of(LossKind::SmoothL1), Some(&[8, 4]), Kind::Numbers, None),
-            (of(LossKind::Ctc), Some(&[8, 4, 5]), Kind::Other, None),
-            (of(LossKind::Kl), Some(&[8, 4]), Kind::Other, None),
-        ];
-        for (spec, shape, kind, width) in cases {
-            let fact = shape.map(|shape| Fact::fixed(DType::F32, shape));
-            assert_eq!(Form::of(&spec, fact.as_ref()), Form { kind, loss: spec.kind, width }, "{spec:?} {shape:?}");
-        }
+        let along = |axis: i64| LossSpec { class_axis: Some(axis), ..of(LossKind::CrossEntropy) };
+        let form = |spec: &LossSpec, shape: &[usize]| {
+            let form = Form::of(spec, Some(&Fact::fixed(DType::F32, shape)));
+            assert_eq!(form.loss, spec.kind);
+            (form.kind, form.width)
+        };
+        assert_eq!(form(&of(LossKind::CrossEntropy), &[8, 10]), (Kind::Classes, Some(10)));
+        assert_eq!(form(&of(LossKind::Nll), &[8, 5, 20]), (Kind::Classes, Some(20)));
+        assert_eq!(form(&of(LossKind::CrossEntropy), &[8, 3, 4, 5]), (Kind::Classes, Some(3)));
+        assert_eq!(form(&along(-1), &[8, 3, 4, 5]), (Kind::Classes, Some(5)));
+        assert_eq!(form(&along(2), &[8, 10]), (Kind::Other, None));
+        assert_eq!(form(&of(LossKind::BinaryCrossEntropy), &[8]), (Kind::Labels, Some(1)));
+        assert_eq!(form(&of(LossKind::BinaryCrossEntropy), &[8, 4]), (Kind::Labels, Some(4)));
+        assert_eq!(form(&of(LossKind::BinaryCrossEntropy), &[8, 2, 4, 4]), (Kind::Labels, Some(2)));
+        assert_eq!(form(&of(LossKind::SmoothL1), &[8, 4]), (Kind::Numbers, None));
+        assert_eq!(form(&of(LossKind::Ctc), &[8, 4, 5]), (Kind::Other, None));
+        assert_eq!(form(&of(LossKind::Kl), &[8, 4]), (Kind::Other, None));
+        assert_eq!(Form::of(&of(LossKind::CrossEntropy), None).kind, Kind::Other);
         let open = Fact { dtype: Some(DType::F32), shape: None };
-        let found = Form::of(&LossSpec::new(LossKind::CrossEntropy), Some(&open));
+        let found = Form::of(&of(LossKind::CrossEntropy), Some(&open));
         assert_eq!((found.kind, found.width), (Kind::Classes, None));
     }
 }

@@ -140,7 +140,7 @@ pub enum MetricError {
     #[error("unknown metric \"{name}\"{}", near.as_ref().map_or_else(known, |near| format!(", did you mean \"{near}\"?")))]
     Unknown { name: String, near: Option<String> },
     #[error("the metric {metric} needs {needs}, found {found}")]
-    Unfit { metric: String, needs: String, found: String },
+    Unfit { metric: String, needs: String, found: String, others: Vec<&'static str> },
     #[error("a target is class {label} of {classes}")]
     Label { label: i64, classes: usize },
     #[error("the metrics compare {rows} rows, and {found} are said to count or not")]

@@ -3,7 +3,7 @@
 use super::form::axis;
 use super::loss::Loss;
 use super::rows::{floats, ints, lines};
-use super::{Form, Kind, Measure, Metric, MetricError, NOTHING, Sample, Value};
+use super::{Form, Kind, METRICS, Measure, Metric, MetricError, NOTHING, Sample, Value};
 use crate::graph::{Fact, Tensor};
 use crate::losses::{IGNORE_INDEX, LossSpec};
 use std::collections::BTreeMap;
@@ -239,7 +239,8 @@ impl Metrics {
         match self.measures.first() {
             None => Ok(()),
             Some((metric, _)) => {
-                Err(MetricError::Unfit { metric: metric.name(), needs: metric.entry().needs.into(), found })
+                let needs = metric.entry().needs.into();
+                Err(MetricError::Unfit { metric: metric.name(), needs, found, others: Vec::new() })
             }
         }
     }
@@ -251,7 +252,8 @@ fn fits(metric: &Metric, form: &Form) -> Result<(), MetricError> {
         return Ok(());
     }
     let needs = entry.needs.replace('K', &metric.number().to_string());
-    Err(MetricError::Unfit { metric: metric.name(), needs, found: form.to_string() })
+    let others = METRICS.iter().filter(|entry| (entry.fits)(form, 1)).map(|entry| entry.name).collect();
+    Err(MetricError::Unfit { metric: metric.name(), needs, found: form.to_string(), others })
 }
 
 fn counts(batch: &Batch<'_>, row: usize) -> bool {

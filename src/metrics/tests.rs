@@ -285,7 +285,7 @@ fn what_does_not_fit_is_refused_with_what_it_needs_and_what_was_found() {
             LossKind::Output,
             None,
             "r2",
-            "the metric r2 needs numbers to be met, found the loss output, of which no prediction is judged",
+            "the metric r2 needs numbers to be met, found a loss that the model computes itself",
         ),
         (
             LossKind::Mse,

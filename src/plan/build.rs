@@ -226,13 +226,14 @@ mod tests {
 
     #[test]
     fn what_is_not_measured_yet_is_not_asked_for() {
-        struct Counting(std::cell::Cell<usize>);
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        struct Counting(AtomicUsize);
         impl Policy for Counting {
             fn name(&self) -> &str {
                 "counting"
             }
             fn decide(&self, at: &Moment<'_>) -> Decision {
-                self.0.set(self.0.get() + 1);
+                self.0.fetch_add(1, Ordering::Relaxed);
                 Decision::of(FrozenSet::prefix(at.units.len(), at.history.observations.len()))
             }
             fn points(&self, run: Run, _: usize) -> Vec<usize> {
@@ -245,10 +246,10 @@ mod tests {
         let (model, policy) = (chain(4), Counting(Default::default()));
         let planner = Planner::new(Inputs { steps_per_epoch: 50, ..model.inputs(4) }, &policy, &[], &[]).unwrap();
         let plan = planner.plan().unwrap();
-        policy.0.set(0);
+        policy.0.store(0, Ordering::Relaxed);
         let history = observed(Signal::WeightChange, &[&[Some(1.0); 4]]);
         let plan = planner.replan(&plan, Point { epoch: 1, after: 10 }, &history, 0).unwrap();
-        assert_eq!(policy.0.get(), 5, "now, at the starts of three epochs and at the end");
+        assert_eq!(policy.0.load(Ordering::Relaxed), 5, "now, at the starts of three epochs and at the end");
         let units: Vec<usize> = plan.epochs.iter().map(|epoch| epoch.frozen_units).collect();
         assert_eq!((units, plan.epochs[0].changes.len()), (vec![0, 1, 1, 1], 1));
         assert_eq!((plan.epochs[0].changes[0].after, plan.epochs[0].changes[0].frozen_units), (10, 1));

@@ -1,27 +1,28 @@
 //! The last answer to a question that is asked again and again.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 /// Keeps one answer with its question. What is kept changes how long an answer takes, never the answer.
 #[derive(Debug)]
-pub(super) struct Memo<Q, A>(RefCell<Option<(Q, A)>>);
+pub(super) struct Memo<Q, A>(Mutex<Option<(Q, A)>>);
 
 impl<Q, A> Default for Memo<Q, A> {
     fn default() -> Memo<Q, A> {
-        Memo(RefCell::new(None))
+        Memo(Mutex::new(None))
     }
 }
 
 impl<Q: PartialEq, A: Clone> Memo<Q, A> {
     /// Returns the answer to a question, which `answer` finds where it is not the last one.
     pub(super) fn get(&self, question: Q, answer: impl FnOnce() -> A) -> A {
-        if let Some((last, known)) = &*self.0.borrow()
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((last, known)) = &*kept
             && *last == question
         {
             return known.clone();
         }
         let found = answer();
-        *self.0.borrow_mut() = Some((question, found.clone()));
+        *kept = Some((question, found.clone()));
         found
     }
 }

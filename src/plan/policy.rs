@@ -9,7 +9,7 @@ use std::collections::HashSet;
 ///
 /// The same moment gives the same decision: a policy keeps no state, so a resumed run decides as
 /// one that did not stop.
-pub trait Policy {
+pub trait Policy: Send + Sync {
     /// Returns the name that is written to the plan file.
     fn name(&self) -> &str;
 

@@ -6,6 +6,8 @@
 mod compare;
 mod human;
 mod page;
+#[cfg(feature = "cli")]
+mod plan_brief;
 mod plan_csv;
 mod plan_html;
 #[cfg(feature = "cli")]
@@ -20,6 +22,8 @@ mod units_table;
 #[cfg(feature = "cli")]
 pub use compare::compare_table;
 pub use compare::{COMPARE_FORMAT, Compared, Known, compare_csv, compare_html, compare_json};
+#[cfg(feature = "cli")]
+pub use plan_brief::plan_brief;
 pub use plan_csv::plan_csv;
 pub use plan_html::plan_html;
 #[cfg(feature = "cli")]

@@ -74,15 +74,15 @@ impl Guard {
         self.armed.is_some()
     }
 
-    /// Returns the metric that is watched, of those of an evaluation.
+    /// Refuses a metric that is not among those of an evaluation.
     ///
     /// # Errors
-    /// It is not among them.
-    pub(super) fn check(&self, metrics: &BTreeMap<String, f64>) -> Result<Option<f64>, RunError> {
-        let Some(Rollback { metric, .. }) = &self.rollback else { return Ok(None) };
-        if let Some(value) = metrics.get(metric) {
-            return Ok(Some(*value));
-        }
+    /// It is not.
+    pub(super) fn check(&self, metrics: &BTreeMap<String, f64>) -> Result<(), RunError> {
+        let Some(Rollback { metric, .. }) = self.rollback.as_ref().filter(|own| !metrics.contains_key(&own.metric))
+        else {
+            return Ok(());
+        };
         let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
         let known = if known.is_empty() {
             "the job has no eval data".into()
@@ -92,13 +92,11 @@ impl Guard {
         Err(RunError::Metric { metric: metric.clone(), known })
     }
 
-    /// Keeps the run as it is before the freeze.
-    pub(super) fn arm(&mut self, metrics: &BTreeMap<String, f64>, run: Before) -> Result<(), RunError> {
-        if let (Some(before), Some(rollback)) = (self.check(metrics)?, &self.rollback) {
-            let Rollback { metric, drop, delay } = rollback.clone();
-            self.armed = Some(Armed { metric, before, drop, delay, run });
-        }
-        Ok(())
+    /// Keeps the run as it is before the freeze, where the metric has a value to compare with.
+    pub(super) fn arm(&mut self, metrics: &BTreeMap<String, f64>, run: Before) {
+        let Some(Rollback { metric, drop, delay }) = self.rollback.clone() else { return };
+        let before = metrics.get(&metric).copied().filter(|before| before.is_finite());
+        self.armed = before.map(|before| Armed { metric, before, drop, delay, run });
     }
 
     /// Returns the freeze that is watched, with its tensors in groups that begin with `prefix`.
@@ -156,7 +154,7 @@ impl Guard {
         // A metric that is not finite is not among them: that is as bad as it gets.
         let worse = metrics.get(&armed.metric).map(|after| worse(&armed.metric, armed.before, *after));
         match worse {
-            Some(worse) if worse <= armed.drop || !armed.before.is_finite() => Verdict::Stays,
+            Some(worse) if worse <= armed.drop => Verdict::Stays,
             _ => Verdict::Back(Box::new(armed)),
         }
     }

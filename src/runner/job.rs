@@ -3,13 +3,17 @@
 //! Paths are relative to the folder of the job file, also those given with `--set`. A key that is
 //! unknown, missing, of another type or out of its range is an error that names it and its line.
 
+mod checkpoint;
 mod data;
 mod de;
+mod init;
 mod run;
 mod targets;
 mod tree;
 
+pub use checkpoint::{CheckpointSection, Export};
 pub use data::{DataSection, SamplerKind};
+pub use init::{InitSection, Weights};
 pub use run::RunSection;
 pub use targets::Targets;
 
@@ -25,7 +29,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 9] = ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "ema", "run"];
+const SECTIONS: [&str; 11] =
+    ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "init", "ema", "checkpoint", "run"];
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,9 +69,15 @@ pub struct Job {
     /// `[freeze]`; the defaults of the plan options where it is left out.
     #[serde(default)]
     pub freeze: PlanOptions,
+    /// `[init]`; the weights of the model where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitSection>,
     /// `[ema]`: averages of the parameters; none where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<Ema>,
+    /// `[checkpoint]`: how often the run is saved.
+    #[serde(default)]
+    pub checkpoint: CheckpointSection,
     /// `[run]`.
     pub run: RunSection,
 }
@@ -265,6 +276,7 @@ impl Job {
     }
 
     fn resolve(&mut self, base: &Path) {
+        self.init.iter_mut().for_each(|init| init.resolve(base));
         let eval = self.data.eval.iter_mut();
         for path in [&mut self.model, &mut self.data.train, &mut self.run.dir].into_iter().chain(eval) {
             // Collecting the components drops `.` and doubled separators.
@@ -307,6 +319,7 @@ impl Job {
                 Some((keys.into_iter().find(|full| full.ends_with(key)).unwrap_or("freeze"), reason))
             })
             .or_else(|| self.data.problem())
+            .or_else(|| self.checkpoint.problem(self.eval.chooses().is_some()))
             .or(schedule)
             .or_else(|| self.eval.problem(evaluated))
             .or_else(|| zero("run.epochs", self.run.epochs))
@@ -315,6 +328,7 @@ impl Job {
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
             .or_else(|| zero("run.accumulate", self.run.accumulate))
             .or_else(|| zero("run.nonfinite_limit", self.run.nonfinite_limit))
+            .or_else(|| self.init.as_ref().and_then(InitSection::problem))
             .or_else(|| self.ema.as_ref().and_then(Ema::problem))
             .or_else(|| zero("run.log_every", self.run.log_every))
             .or_else(|| self.loss.as_ref().and_then(|loss| Some(("loss", loss.validate().err()?.to_string()))))

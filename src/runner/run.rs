@@ -220,7 +220,7 @@ impl<'a> Run<'a> {
                 snapshot: self.state.snapshot(engine)?,
                 memory: self.observer.as_ref().map(Observer::memory),
             };
-            self.guard.arm(&metrics, before)?;
+            self.guard.arm(&metrics, before);
         }
         self.enter(engine, segment, report)?;
         for epoch in segment.first_epoch..=segment.last_epoch {
@@ -341,7 +341,9 @@ impl<'a> Run<'a> {
         let epochs = self.plan.epochs.len();
         let evaluated = self.setup.evaluation.is_due(epoch, epochs) || self.guard.is_armed();
         let results = if evaluated { self.results(engine)? } else { Results::default() };
-        let Results { scalars, per_class, confusion, undefined } = results;
+        let Results { scalars, per_class, confusion, mut undefined } = results;
+        let infinite = scalars.iter().filter(|(_, value)| !value.is_finite());
+        undefined.extend(infinite.map(|(metric, _)| (metric.clone(), "it is not finite".to_string())));
         let metrics = finite(scalars);
         for (metric, reason) in &undefined {
             if self.undefined.insert(metric.clone()) {
@@ -351,8 +353,8 @@ impl<'a> Run<'a> {
         }
         let Place { loss, samples, seconds, wait, .. } = self.place;
         let train_loss = loss / samples.max(1) as f64;
-        let mut record = EpochRecord::default();
-        record.evaluated = evaluated && self.setup.eval.is_some();
+        let evaluated = evaluated && self.setup.eval.is_some();
+        let mut record = EpochRecord { evaluated, ..EpochRecord::default() };
         record.metrics.extend(metrics.clone());
         record.metrics.insert("train_loss".into(), train_loss);
         self.history.epochs.push(record);

@@ -44,7 +44,7 @@ use crate::plan::memo::Memo;
 use crate::plan::{Decision, FrozenSet, Knob, Knobs, Moment, Policy, Preset, Range, Reading, Run, Signal};
 use crate::signals;
 use serde_json::{Map, Value};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Freezes the prefix with the most information per flop.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub struct Fisher {
     decay: f64,
     settings: Map<String, Value>,
     /// Flops of a step by the length of the frozen prefix.
-    flops: Memo<(Vec<Unit>, StepCost), Rc<Vec<u64>>>,
+    flops: Memo<(Vec<Unit>, StepCost), Arc<Vec<u64>>>,
 }
 
 pub(super) static ENTRY: Entry = Entry {
@@ -117,11 +117,11 @@ impl Fisher {
         (traces.into_iter().map(Option::unwrap_or_default).collect(), most)
     }
 
-    fn flops(&self, at: &Moment<'_>) -> Rc<Vec<u64>> {
+    fn flops(&self, at: &Moment<'_>) -> Arc<Vec<u64>> {
         let count = at.units.len();
         let of = |depth| at.step_costs.cost(&FrozenSet::prefix(count, depth).parameters(at.units));
         let question = (at.units.to_vec(), of(0));
-        self.flops.get(question, || Rc::new((0..count).map(|depth| of(depth).total()).collect()))
+        self.flops.get(question, || Arc::new((0..count).map(|depth| of(depth).total()).collect()))
     }
 
     fn depth(&self, at: &Moment<'_>) -> usize {

@@ -42,6 +42,9 @@ pub struct RunSection {
     /// Seed of everything random but the order of rows; 0 by default.
     #[serde(default)]
     pub seed: u64,
+    /// Whether event files for TensorBoard are written to `tensorboard` in the folder of the run; false by default.
+    #[serde(default)]
+    pub tensorboard: bool,
 }
 
 impl RunSection {

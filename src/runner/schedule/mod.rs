@@ -136,6 +136,18 @@ impl Schedule {
         }
     }
 
+    /// Returns true where the rate of a step depends on how many steps the run has.
+    pub fn depends_on_length(&self) -> bool {
+        match self {
+            Schedule::Cosine(_) | Schedule::Linear(_) | Schedule::Polynomial(_) | Schedule::OneCycle(_) => true,
+            Schedule::Constant(_)
+            | Schedule::Step(_)
+            | Schedule::MultiStep(_)
+            | Schedule::Exponential(_)
+            | Schedule::Plateau(_) => false,
+        }
+    }
+
     /// Returns the key of the job file and the reason of a value out of its range.
     pub fn problem(&self) -> Option<(&'static str, String)> {
         self.shape().problem()

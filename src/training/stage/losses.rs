@@ -54,7 +54,7 @@ pub(super) fn metrics(graph: &Graph, loss: ValueId, prediction: ValueId, target:
             ignore_index: node.attributes.int("ignore_index", crate::losses::IGNORE_INDEX).ok(),
             ..LossSpec::new(LossKind::CrossEntropy)
         },
-        None => LossSpec::new(LossKind::Mse),
+        None => LossSpec::new(LossKind::Output),
     }
 }
 

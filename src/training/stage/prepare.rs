@@ -85,7 +85,7 @@ fn metrics(graph: &Graph, inference: &Graph, target: Option<ValueId>) -> LossSpe
     let prediction = inference.outputs().first().and_then(|id| graph.find(inference.value_name(*id)));
     match (loss, prediction, target) {
         (Some(loss), Some(prediction), Some(target)) => losses::metrics(graph, loss, prediction, target),
-        _ => LossSpec::new(LossKind::Mse),
+        _ => LossSpec::new(LossKind::Output),
     }
 }
 

@@ -1,34 +1,35 @@
 //! The data of a job as batches of what its graphs read.
 
-use super::failure::Failure;
-use crate::data::{self, BatchOptions, Batches, DataError, Dataset, Feed, LastBatch, Sampler, Wanted};
+use super::TrainerError;
+use super::job::Data;
+use crate::data::{self as rows, BatchOptions, Batches, DataError, Dataset, Feed, LastBatch, Sampler, Wanted};
 use crate::error::{ErrorKind, nearest};
 use crate::losses::IGNORE_INDEX;
 use crate::runner::job::SamplerKind;
 use crate::runner::{Job, Targets};
 use crate::training::stage::Stage;
 use crate::training::{Objective, Own, Prepared, Target, names, targets};
-use std::path::Path;
 
 /// Reads a data file. Everything that does not fit the graphs is refused.
 pub fn batches(
     job: &Job,
     prepared: &Prepared,
     objective: &Objective<'_>,
-    path: &Path,
+    data: &Data,
     training: bool,
-) -> Result<Batches, Failure> {
+) -> Result<Batches, TrainerError> {
     let wanted = match objective {
         Objective::Own(own) => own_columns(job, prepared, own)?,
         Objective::Stage { stage, .. } => stage_columns(job, prepared, stage)?,
     };
     let mut columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
     columns.extend(job.data.weights.as_deref().filter(|_| training));
-    let dataset = Dataset::open(path, &job.data.options(), Some(&columns))?;
-    let mut feeds = data::check(&dataset, &wanted).map_err(|error| named(error, prepared))?;
+    let dataset = data.open(job, training, &columns)?;
+    let path = dataset.path().to_path_buf();
+    let mut feeds = rows::check(&dataset, &wanted).map_err(|error| named(error, prepared))?;
     for (input, classes, ignored) in labels(prepared, objective)? {
         let Some(feed) = feeds.iter_mut().find(|feed| feed.input == input) else { continue };
-        data::check_fed_labels(feed, classes, Some(ignored))
+        rows::check_fed_labels(feed, classes, Some(ignored))
             .map_err(|error| bad(format!("{}: {error}", path.display())))?;
         feed.pad = Some(ignored);
     }
@@ -65,7 +66,7 @@ pub fn batches(
 }
 
 /// Returns how the rows of training data are drawn.
-fn sampler(job: &Job, dataset: &Dataset, feeds: &[Feed]) -> Result<Sampler, Failure> {
+fn sampler(job: &Job, dataset: &Dataset, feeds: &[Feed]) -> Result<Sampler, TrainerError> {
     Ok(match job.data.sampler() {
         SamplerKind::Shuffle => Sampler::Shuffle,
         SamplerKind::Sequential => Sampler::Sequential,
@@ -104,7 +105,7 @@ fn sampler(job: &Job, dataset: &Dataset, feeds: &[Feed]) -> Result<Sampler, Fail
 
 /// Returns the inputs that are class indices, with the number of classes and the label that does not
 /// count.
-fn labels(prepared: &Prepared, objective: &Objective<'_>) -> Result<Vec<(String, usize, i64)>, Failure> {
+fn labels(prepared: &Prepared, objective: &Objective<'_>) -> Result<Vec<(String, usize, i64)>, TrainerError> {
     let graph = &prepared.model.graph;
     match objective {
         Objective::Own(own) => {
@@ -123,7 +124,7 @@ fn labels(prepared: &Prepared, objective: &Objective<'_>) -> Result<Vec<(String,
 }
 
 /// Says of a target that it is one: its input is none of the model's.
-fn named(error: DataError, prepared: &Prepared) -> Failure {
+fn named(error: DataError, prepared: &Prepared) -> TrainerError {
     let graph = &prepared.model.graph;
     match &error {
         DataError::Fit { path, column, input, expected, found } if graph.find(input).is_none() => {
@@ -135,11 +136,11 @@ fn named(error: DataError, prepared: &Prepared) -> Failure {
     }
 }
 
-fn bad(text: String) -> Failure {
-    Failure::new(ErrorKind::BadInput, text)
+fn bad(text: String) -> TrainerError {
+    TrainerError::new(ErrorKind::BadInput, text)
 }
 
-fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Wanted>, Failure> {
+fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Wanted>, TrainerError> {
     let graph = &prepared.model.graph;
     let known = || graph.inputs().iter().map(|id| graph.value_name(*id)).collect::<Vec<_>>().join(", ");
     let mut wanted: Vec<Wanted> = Vec::new();
@@ -192,7 +193,7 @@ fn no_column(columns: Option<&Targets>, name: Option<&str>) -> String {
 }
 
 /// Inputs keep their names in the file; `target` is the column of the one that `inputs` leaves out.
-fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<Vec<Wanted>, Failure> {
+fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<Vec<Wanted>, TrainerError> {
     let graph = &prepared.model.graph;
     let ids = stage.inputs(graph);
     let in_file = |name: &str| match (&stage.target, name) {

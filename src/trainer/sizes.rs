@@ -1,8 +1,8 @@
 //! Sizes that a model leaves open: what costs are counted for, and what graphs are built for where a
 //! gradient or a loss needs a fixed one.
 
-use super::failure::Failure;
-use super::model::Loaded;
+use super::TrainerError;
+use super::model::{Loaded, Note};
 use crate::graph::{Dim, Graph, ValueId};
 use crate::planner::{self, PlannerError};
 use std::collections::HashMap;
@@ -71,23 +71,24 @@ impl Sizes {
         &self,
         loaded: &mut Loaded,
         whose: &str,
-        attempt: impl Fn(&Loaded) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        note: Note<'_>,
+        attempt: impl Fn(&Loaded) -> Result<T, TrainerError>,
+    ) -> Result<T, TrainerError> {
         let levels = self.levels(&loaded.analysis.model.graph);
         let first = match attempt(loaded) {
-            Err(failure) if failure.is_open_size() => failure,
+            Err(error) if error.is_open_size() => error,
             result => return result,
         };
         for level in levels {
             loaded.analysis = loaded.analysis.clone().with_shapes(&level);
             match attempt(loaded) {
-                Err(failure) if failure.is_open_size() => {}
+                Err(error) if error.is_open_size() => {}
                 result => {
                     let graph = &loaded.analysis.model.graph;
                     let inputs = graph.inputs().iter();
                     let inputs = inputs.map(|id| format!("{} {}", graph.value_name(*id), graph.fact(*id)));
                     let inputs = inputs.collect::<Vec<_>>().join(", ");
-                    first.note(&format!("; so the graphs are for the sizes {whose}: {inputs}"));
+                    note(&format!("{first}; so the graphs are for the sizes {whose}: {inputs}"));
                     return result;
                 }
             }
