@@ -108,7 +108,7 @@ fn a_whole_run_is_shown() {
     let page = page(&[run]);
     let told = [
         "Done: 4 epochs with 40 steps in 9.00 s. Freezing saved 27.5 % of the time of the steps, phase changes included; \
-         25.0 % were predicted.",
+         predicted were 25.0 % saved.",
         "<dt>best eval accuracy</dt><dd>98.00 %</dd><dd class=\"dim\">epoch 2, last 97.00 %</dd>",
         "<dt>best eval loss</dt><dd>0.2500</dd><dd class=\"dim\">epoch 1, last 0.1250</dd>",
         "<dt>waiting for data</dt><dd>10.0 %</dd>",
@@ -246,14 +246,14 @@ fn every_state_of_a_run_has_a_page() {
                   first logged step, after 0 s at work.",
         ),
         (begun[..3].to_vec(), "ends after step 10 of 40, in its first epoch, after 500 ms at work."),
-        (begun.to_vec(), "ends after epoch 1 of 4; the last logged one is step 20 of 40, after 1.00 s at work."),
+        (begun.to_vec(), "ends after epoch 1 of 4 (last logged: step 20 of 40), after 1.00 s at work."),
         (
             after(end("stopped", "")),
-            "Stopped as asked after epoch 1 of 4; the last logged one is step 20 of 40, at work for 3.00 s.",
+            "Stopped as asked after epoch 1 of 4 (last logged: step 20 of 40), at work for 3.00 s.",
         ),
         (
             after(failed),
-            "<p class=\"verdict no\">Failed after epoch 1 of 4; the last logged one is step 20 of 40, at work for \
+            "<p class=\"verdict no\">Failed after epoch 1 of 4 (last logged: step 20 of 40), at work for \
                          3.00 s: epoch 2, step 21: the loss is not finite.</p>",
         ),
         (after(end("paused", "")), "Ended as \"paused\" after epoch 1 of 4".replace('"', "&quot;").leak()),
@@ -451,7 +451,7 @@ fn epochs_without_evaluation_leave_no_gap() {
     let page = page(&[run]);
     assert_eq!(curve(&page, "Eval accuracy"), [(0.0, 0.0), (10000.0, 10000.0)]);
     let told = [
-        "Done early after epoch 4, in 9.00 s. It ended after epoch 4 because eval accuracy has been best in epoch 2.",
+        "Done early after epoch 4, in 9.00 s. It ended after epoch 4 because accuracy did not get better after epoch 2.",
         "<li>eval roc_auc is not defined: one class is missing</li>",
         "On the eval data after epoch 2.",
         "<div class=\"followed open\" style=\"--done:50.00%\">",
