@@ -40,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
         ],
     ),
-    ("report", &["plan", "cost", "modules", "runner", "error"]),
+    ("report", &["plan", "cost", "modules", "metrics", "runner", "error"]),
     ("sinks", &["runner", "error"]),
     (
         "trainer",

@@ -1,27 +1,27 @@
-//! What a run decided as it went: freezes by what was measured, and freezes taken back.
+//! What happened to a run on its way: freezes by what was measured, freezes taken back, steps that are not finite.
 
 use super::numbers::number;
 use crate::report::human::plural;
 use crate::report::page::escape;
-use crate::runner::RunEvent;
+use crate::runner::{OnNonfinite, RunEvent};
 use std::fmt::Write;
 
 /// The most lines.
 const MOST: usize = 400;
 
-/// Appends the section, where there was anything to decide.
+/// Appends the section, where there is anything to tell.
 pub(super) fn section(page: &mut String, events: &[RunEvent]) {
-    let decisions: Vec<String> = events.iter().filter_map(told).collect();
-    if decisions.is_empty() {
+    let lines: Vec<String> = events.iter().filter_map(told).collect();
+    if lines.is_empty() {
         return;
     }
-    page.push_str("<section>\n<h2>Decisions</h2>\n<ol class=\"told\">\n");
-    for decision in decisions.iter().take(MOST) {
-        let _ = writeln!(page, "<li>{}</li>", escape(decision));
+    page.push_str("<section>\n<h2>On the way</h2>\n<ol class=\"told\">\n");
+    for line in lines.iter().take(MOST) {
+        let _ = writeln!(page, "<li>{}</li>", escape(line));
     }
     page.push_str("</ol>\n");
-    if decisions.len() > MOST {
-        let _ = writeln!(page, "<p class=\"dim\">{} more are not shown.</p>", decisions.len() - MOST);
+    if lines.len() > MOST {
+        let _ = writeln!(page, "<p class=\"dim\">{} more are not shown.</p>", lines.len() - MOST);
     }
     page.push_str("</section>\n");
 }
@@ -41,6 +41,20 @@ fn told(event: &RunEvent) -> Option<String> {
                 number(*before),
                 plural(*delay as u64, "epoch")
             ))
+        }
+        RunEvent::Nonfinite { epoch, step, loss, gradient, action, in_a_row, cause, .. } => {
+            let what = match (loss, gradient) {
+                (Some(_), Some(name)) => format!("the gradient \"{name}\""),
+                _ => "the loss".to_string(),
+            };
+            let follows = match action {
+                OnNonfinite::Stop => "the run stops",
+                OnNonfinite::Skip => "the step is skipped",
+                OnNonfinite::Rollback => "the state goes back to the start of the epoch",
+            };
+            let row = if *in_a_row > 1 { format!(" ({in_a_row} in a row)") } else { String::new() };
+            let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"));
+            Some(format!("Step {step}, in epoch {epoch}: {what} is not finite, {follows}{row}{cause}."))
         }
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use super::record::{RunRecord, State};
 use crate::plan::FreezePlan;
-use crate::report::compare::strip;
+use crate::report::compare::{Numbers, strip};
 use crate::report::human::{ends, plural};
 use crate::report::plan_html::{axis, tree};
 use std::fmt::Write;
@@ -60,6 +60,14 @@ pub(super) fn picture(page: &mut String, run: &RunRecord, caption: &str) {
         page.push_str("<p class=\"dim\">changes too often to be drawn</p></div>");
     }
     page.push_str("</figure>\n");
+}
+
+/// Returns the share of the units that was frozen in each epoch that the run has come to.
+pub(super) fn shares(run: &RunRecord) -> Vec<f64> {
+    let Some(plan) = &run.plan else { return Vec::new() };
+    let mut shares = Numbers::of(plan).shares;
+    shares.truncate((reached(run, plan) * plan.epochs.len() as f64 - 1e-6).ceil() as usize);
+    shares
 }
 
 /// Returns the fraction of the plan that the run has come to.

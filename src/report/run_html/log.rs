@@ -10,6 +10,9 @@ use std::io::BufRead;
 /// The most different warnings that are kept.
 const MOST: usize = 100;
 
+/// Seconds that no run takes.
+const LONGEST: f64 = 1e12;
+
 /// What happened in a run.
 ///
 /// Where a run goes back, because a freeze is taken back or because it goes on from a checkpoint, the steps and epochs
@@ -123,7 +126,7 @@ struct Clock {
 
 impl Clock {
     fn at(&mut self, time: Option<f64>) -> f64 {
-        if let Some(time) = time.filter(|time| time.is_finite() && *time >= 0.0) {
+        if let Some(time) = time.filter(|time| (0.0..LONGEST).contains(time)) {
             if time < self.last {
                 self.before += self.last;
             }

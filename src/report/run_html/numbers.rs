@@ -58,7 +58,7 @@ fn whole(value: f64) -> u64 {
 /// Returns a value with as many decimals as tell ticks apart, and a prefix for many digits.
 fn decimals(value: f64, step: f64) -> String {
     let size = value.abs().max(step.abs());
-    if size >= 1e15 || size > 0.0 && size < 1e-4 {
+    if size >= 1e12 || size > 0.0 && size < 1e-4 {
         return short(format!("{value:.2e}"));
     }
     for (least, scale, name) in [(1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")] {

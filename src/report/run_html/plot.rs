@@ -2,7 +2,7 @@
 
 use super::numbers::Form;
 use super::scale::{Scale, is_wide, places_of_x};
-use super::series::{Fine, Thin, thin};
+use super::series::{Detail, Thin, thin};
 use crate::report::compare::{look, sample, spread};
 use crate::report::human::{grouped, plural};
 use crate::report::page::escape;
@@ -138,9 +138,9 @@ impl Plot {
 
     fn drawn<'a>(&self, line: &'a Line) -> Drawn<'a> {
         let fine = match (self.over, self.numbered) {
-            ("step", true) => Fine::Coarse,
-            ("step", false) => Fine::Fine,
-            _ => Fine::Smooth,
+            ("step", true) => Detail::Shared,
+            ("step", false) => Detail::Own,
+            _ => Detail::Smooth,
         };
         let pieces = line.undone.iter().filter(|piece| !piece.is_empty()).rev().take(PIECES);
         let piece = |piece: &Vec<(f64, f64)>| {
@@ -187,7 +187,7 @@ impl Plot {
     fn told(&self, drawn: &[Drawn<'_>]) -> String {
         let curve = |drawn: &Drawn<'_>| {
             let finite = || drawn.thin.line.iter().filter(|point| point.1.is_finite());
-            let (first, last) = (finite().next()?, finite().last()?);
+            let (first, last) = (finite().next()?, finite().next_back()?);
             let ends = |point: &(f64, f64)| format!("{} at {} {}", self.form.show(point.1), self.over, short(point.0));
             Some(format!("{} from {} to {}", drawn.line.name, ends(first), ends(last)))
         };

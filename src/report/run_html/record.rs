@@ -1,6 +1,7 @@
 //! A run as its folder tells it, and the numbers that a page is made of.
 
 use super::log::{Epoch, RunLog};
+use crate::metrics::{Better, Metric};
 use crate::plan::FreezePlan;
 use crate::runner::RunEvent;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,7 +94,9 @@ impl RunRecord {
 
     /// Returns the metric that a person looks at first.
     pub(super) fn main_metric(&self) -> Option<String> {
-        let asked = self.settings.get("eval.best").map(|name| name.trim_matches('"').to_string());
+        let asked = self.settings.get("eval.best").or_else(|| self.settings.get("eval.early_stopping.metric"));
+        let own = |name: &str| Metric::parse(name).map_or_else(|_| name.to_string(), |metric| metric.name());
+        let asked = asked.map(|name| own(name.trim_matches('"')));
         let mut names = self.metrics();
         let position = names
             .iter()
@@ -160,7 +163,7 @@ impl RunRecord {
 
 /// Returns true where a lower value of a metric is the better one.
 pub(super) fn less_is_better(metric: &str) -> bool {
-    matches!(metric, "mae" | "mse" | "rmse" | "perplexity") || metric.ends_with("loss") || metric.ends_with("error")
+    Metric::parse(metric).is_ok_and(|metric| metric.better() == Some(Better::Less))
 }
 
 /// Puts each value that is no table under its path.

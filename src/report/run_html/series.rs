@@ -2,22 +2,22 @@
 
 /// How many points a curve may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fine {
+pub(super) enum Detail {
     /// For values that follow each other closely, such as those of epochs.
     Smooth,
     /// For values that scatter.
-    Fine,
-    /// For a chart that it shares with others.
-    Coarse,
+    Own,
+    /// For values that scatter, beside other curves.
+    Shared,
 }
 
-impl Fine {
+impl Detail {
     /// Returns the most points that are drawn one by one, and the parts that a longer curve is cut into.
     fn most(self) -> (usize, usize) {
         match self {
-            Fine::Smooth => (1500, 500),
-            Fine::Fine => (500, 300),
-            Fine::Coarse => (160, 120),
+            Detail::Smooth => (1500, 500),
+            Detail::Own => (500, 300),
+            Detail::Shared => (160, 120),
         }
     }
 }
@@ -44,7 +44,7 @@ impl Thin {
 
 /// Returns a curve whose points come in the order of x as it is or, where it has many points, the mean, the lowest and
 /// the highest value in parts of equal width. A part in which no value is finite is a gap.
-pub(super) fn thin(points: &[(f64, f64)], fine: Fine) -> Thin {
+pub(super) fn thin(points: &[(f64, f64)], fine: Detail) -> Thin {
     let (most, bins) = fine.most();
     let lost = points.iter().filter(|(_, y)| !y.is_finite()).count();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Thin::default() };
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn a_short_curve_is_drawn_as_it_is() {
         let points = [(1.0, 2.0), (2.0, f64::NAN), (3.0, 1.0)];
-        let thin = thin(&points, Fine::Fine);
+        let thin = thin(&points, Detail::Own);
         assert_eq!((thin.line.len(), thin.band.len(), thin.lost, thin.each()), (3, 0, 1, 1));
-        assert_eq!(super::thin(&[], Fine::Fine), Thin::default());
+        assert_eq!(super::thin(&[], Detail::Own), Thin::default());
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
         points[12_345].1 = 9.0;
         points[70_001].1 = -3.0;
         points[99_999].1 = f64::INFINITY;
-        let thin = thin(&points, Fine::Fine);
+        let thin = thin(&points, Detail::Own);
         assert!(thin.line.len() <= 300 && thin.lost == 1, "{} {}", thin.line.len(), thin.lost);
         assert_eq!(thin.band.iter().map(|bin| bin.2).fold(f64::MIN, f64::max), 9.0);
         assert_eq!(thin.band.iter().map(|bin| bin.1).fold(f64::MAX, f64::min), -3.0);

@@ -9,7 +9,7 @@ use super::record::RunRecord;
 use super::summary::{notes, state};
 use super::tables::environment;
 use super::{opened, speed};
-use crate::report::compare::{Numbers, sample};
+use crate::report::compare::sample;
 use crate::report::human::{grouped, plural};
 use crate::report::page::escape;
 use std::collections::BTreeSet;
@@ -241,12 +241,12 @@ fn pictures(page: &mut String, runs: &[Numbered<'_>]) {
          class=\"charts\">\n",
     );
     let shares = |(look, run): &Numbered<'_>| {
-        let shares = run.plan.as_ref().map(|plan| Numbers::of(plan).shares).unwrap_or_default();
-        let points = shares.into_iter().enumerate().map(|(index, share)| ((index + 1) as f64, share)).collect();
+        let points =
+            frozen::shares(run).into_iter().enumerate().map(|(index, share)| ((index + 1) as f64, share)).collect();
         Line::new(*look, run.label.clone(), points)
     };
     let plot =
-        by_epoch("Frozen", "share of the units, as planned and followed", Form::Percent, From::Zero, runs, |_| None);
+        by_epoch("Frozen", "share of the units, as far as the run came", Form::Percent, From::Zero, runs, |_| None);
     Plot { lines: runs.iter().map(shares).collect(), ..plot }.draw(page);
     page.push_str("</div>\n<div class=\"strips\">\n");
     for (index, run) in runs {

@@ -64,7 +64,7 @@ fn told(run: &RunRecord) -> String {
         (0, Some(last)) => format!("after epoch {}{}", last.epoch, of(epochs)),
         (step, Some(last)) => {
             let step = format!("step {}{}", grouped(step as u64), of(steps));
-            format!("after epoch {}{}; the last logged one is {step}", last.epoch, of(epochs))
+            format!("after epoch {}{} (last logged: {step})", last.epoch, of(epochs))
         }
     };
     let took = seconds(run.log.seconds());
@@ -85,17 +85,15 @@ fn told(run: &RunRecord) -> String {
         State::Other(status) => format!("Ended as \"{status}\" {place}, at work for {took}."),
     };
     if let Some(stop) = &run.log.early {
-        let since =
-            stop.best_epoch.map_or("did not get better".into(), |best| format!("has been best in epoch {best}"));
-        let _ = write!(text, " It ended after epoch {} because eval {} {since}.", stop.epoch, stop.metric);
+        let since = stop.best_epoch.map_or(String::new(), |best| format!(" after epoch {best}"));
+        let _ = write!(text, " It ended after epoch {} because {} did not get better{since}.", stop.epoch, stop.metric);
     }
     if let Some((measured, predicted)) = run.gain() {
-        let _ = write!(
-            text,
-            " Freezing saved {} of the time of the steps, phase changes included; {} were predicted.",
-            share(measured),
-            share(predicted)
-        );
+        let what = match measured < 0.0 {
+            true => format!("Freezing made the steps take {} longer", share(-measured)),
+            false => format!("Freezing saved {} of the time of the steps", share(measured)),
+        };
+        let _ = write!(text, " {what}, phase changes included; predicted were {} saved.", share(predicted));
     }
     match run.log.resumes.as_slice() {
         [] => {}
@@ -116,13 +114,13 @@ fn figures(run: &RunRecord) -> Vec<(String, String, String)> {
     let mut figure = |name: String, value: String, note: String| figures.push((name, value, note));
     let metric = run.main_metric();
     let names = metric.iter().map(String::as_str).chain(["loss"]).collect::<Vec<_>>();
-    for (index, name) in names.iter().enumerate().filter(|(index, name)| *index == 0 || **name != names[0]) {
+    for (index, name) in names.iter().enumerate().filter(|(index, name)| *index == 0 || Some(*name) != names.first()) {
         let form = Form::of_metric(name);
         if let Some((epoch, best)) = run.best(name) {
             let last = run.last(name).map_or(String::new(), |last| format!(", last {}", form.show(last)));
             figure(format!("best eval {name}"), form.show(best), format!("epoch {epoch}{last}"));
-        } else if index == 0 {
-            figure(format!("eval {name}"), run.last(name).map_or("-".into(), |last| form.show(last)), String::new());
+        } else if let (0, Some(last)) = (index, run.last(name)) {
+            figure(format!("eval {name}"), form.show(last), String::new());
         }
     }
     if let (None, Some(last)) = (metric, run.log.epochs.last()) {

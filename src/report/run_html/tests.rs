@@ -21,7 +21,8 @@ fn page(runs: &[RunRecord]) -> String {
     let page = run_html(runs);
     assert_eq!(unbalanced(&page), None);
     for forbidden in ["http", "src=", "href=", "url(", "@import", "NaN", "inf%"] {
-        assert!(!page.contains(forbidden), "{forbidden}");
+        let found = page.find(forbidden).and_then(|at| page.get(at.saturating_sub(300)..at + 20));
+        assert_eq!(found, None, "{forbidden}");
     }
     page
 }
@@ -107,7 +108,7 @@ fn a_whole_run_is_shown() {
     let page = page(&[run]);
     let told = [
         "Done: 4 epochs with 40 steps in 9.00 s. Freezing saved 27.5 % of the time of the steps, phase changes included; \
-         25.0 % were predicted.",
+         predicted were 25.0 % saved.",
         "<dt>best eval accuracy</dt><dd>98.00 %</dd><dd class=\"dim\">epoch 2, last 97.00 %</dd>",
         "<dt>best eval loss</dt><dd>0.2500</dd><dd class=\"dim\">epoch 1, last 0.1250</dd>",
         "<dt>waiting for data</dt><dd>10.0 %</dd>",
@@ -175,6 +176,11 @@ fn decisions_rollbacks_and_measurements_are_shown() {
         epoch(3, 0.5, ""),
         r#"{"event":"rollback","epoch":3,"to_epoch":3,"to_step":40,"metric":"accuracy","before":0.9,"delay":2,"time":1}"#.into(),
     ]);
+    let stop = r#"{"event":"nonfinite","epoch":3,"step":41,"batch":7,"action":"skip","in_a_row":2,"cause":{"kind":"value","tensor":"<h>","module":"block","operator":"Exp","nans":0,"infinities":4,"elements":8},"seconds":0.1,"time":1}"#;
+    let stopped = page_of(&[phase(1, 0, 0, 1.0), step(40, 0.5, 0.1), stop.into()]);
+    let told = "<li>Step 41, in epoch 3: the loss is not finite, the step is skipped (2 in a row); &quot;&lt;h&gt;&quot; (Exp of \
+                module block) is the first: infinite in 4 of 8 elements.</li>";
+    has(&stopped, &[told]);
     let told = [
         "After step 40, from epoch 3 on: 1 unit and 2 tensors frozen.",
         "Rollback after epoch 3: eval accuracy went from 0.9000 to no finite number. Back to epoch 3, step 40; freezes \
@@ -206,6 +212,10 @@ fn what_a_run_went_back_behind_counts_for_nothing() {
     assert_eq!(steps(&run.log.steps), [(10, 1.0), (20, 0.75)]);
     assert_eq!(steps(&run.log.undone[0]), [(20, 0.5), (30, 0.1)]);
     assert_eq!((run.best("accuracy"), run.last("accuracy")), (Some((2, 0.8)), Some(0.8)));
+    assert!([("perplexity", 2), ("f1_macro", 1)].iter().all(|(name, best)| {
+        let lines = [epoch(1, 0.9, ""), epoch(2, 0.5, "")].map(|line| line.replace("accuracy", name));
+        record(&lines).best(name).is_some_and(|found| found.0 == *best)
+    }));
     let cut = record(&lines[..7]);
     assert_eq!(steps(&cut.log.steps), [(10, 1.0)], "it stands at step 15 before it logs another one");
     // Two seconds at work before it went on, and two after.
@@ -236,14 +246,14 @@ fn every_state_of_a_run_has_a_page() {
                   first logged step, after 0 s at work.",
         ),
         (begun[..3].to_vec(), "ends after step 10 of 40, in its first epoch, after 500 ms at work."),
-        (begun.to_vec(), "ends after epoch 1 of 4; the last logged one is step 20 of 40, after 1.00 s at work."),
+        (begun.to_vec(), "ends after epoch 1 of 4 (last logged: step 20 of 40), after 1.00 s at work."),
         (
             after(end("stopped", "")),
-            "Stopped as asked after epoch 1 of 4; the last logged one is step 20 of 40, at work for 3.00 s.",
+            "Stopped as asked after epoch 1 of 4 (last logged: step 20 of 40), at work for 3.00 s.",
         ),
         (
             after(failed),
-            "<p class=\"verdict no\">Failed after epoch 1 of 4; the last logged one is step 20 of 40, at work for \
+            "<p class=\"verdict no\">Failed after epoch 1 of 4 (last logged: step 20 of 40), at work for \
                          3.00 s: epoch 2, step 21: the loss is not finite.</p>",
         ),
         (after(end("paused", "")), "Ended as \"paused\" after epoch 1 of 4".replace('"', "&quot;").leak()),
@@ -373,6 +383,13 @@ fn several_runs_are_compared() {
         let figure = page.split("<figure").find(|figure| figure.contains(&format!("<b>{chart}</b>"))).unwrap();
         assert!(figure.contains("data-n=\"runs/first\"") && figure.contains("data-n=\"runs/second\""), "{chart}");
     }
+    // The first run came to the end, the second one to the first epoch.
+    let frozen = page.split("<figure").find(|figure| figure.contains("<b>Frozen</b>")).unwrap();
+    let points = |run: &str| {
+        let path = frozen.split(&format!("data-n=\"{run}\" d=\"")).nth(1).unwrap().split('"').next().unwrap();
+        path.split(['M', 'L', ' ']).filter(|text| !text.is_empty()).count() / 2
+    };
+    assert_eq!((points("runs/first"), points("runs/second")), (4, 1));
     let same = super::tests::page(&[record(&first), record(&first)]);
     has(
         &same,
@@ -434,7 +451,7 @@ fn epochs_without_evaluation_leave_no_gap() {
     let page = page(&[run]);
     assert_eq!(curve(&page, "Eval accuracy"), [(0.0, 0.0), (10000.0, 10000.0)]);
     let told = [
-        "Done early after epoch 4, in 9.00 s. It ended after epoch 4 because eval accuracy has been best in epoch 2.",
+        "Done early after epoch 4, in 9.00 s. It ended after epoch 4 because accuracy did not get better after epoch 2.",
         "<li>eval roc_auc is not defined: one class is missing</li>",
         "On the eval data after epoch 2.",
         "<div class=\"followed open\" style=\"--done:50.00%\">",
@@ -481,4 +498,53 @@ fn a_freeze_that_is_taken_back_is_not_predicted_twice() {
     ]);
     let timed: Vec<bool> = killed.log.phases.iter().map(|row| row.speed.is_some()).collect();
     assert_eq!(timed, [true, false, true], "the phase that the program ended in has no time");
+}
+
+#[test]
+fn no_number_breaks_the_page() {
+    let lines = [
+        START.to_string(),
+        phase(1, 3, 2, 0.5),
+        step(10, 1.5, 0.1),
+        r#"{"event":"ceiling","measured_steps":3,"check_seconds":0.1,"step_seconds":0.2,"parts":{"data":0.01,"forward":0.05,"backward":0.12,"update":0.02,"rest":0.5},"share":0.7,"seconds_without":8.5,"seconds_with":6.5,"changes":1,"change_seconds":0.5,"gain":0.25,"steps_gain":0.3,"flops_gain":0.3,"time":0.3}"#.into(),
+        epoch(1, 0.5, r#","wait_seconds":0.5,"per_class":{"f1":[0.5,0.25]},"confusion":[[9,1],[3,12]]"#),
+        r#"{"event":"speed","epoch":1,"after":3,"steps":20,"predicted_seconds":0.25,"median_seconds":0.2,"predicted_change_seconds":0.5,"change_seconds":0.5,"time":2}"#.into(),
+        r#"{"event":"observation","step":40,"signals":{"cka":[0.5,null,0.25]},"seconds":1.5,"time":1}"#.into(),
+        r#"{"event":"rollback","epoch":3,"to_epoch":3,"to_step":40,"metric":"accuracy","before":0.9,"after":0.5,"delay":2,"time":1}"#.into(),
+        r#"{"event":"decision","epoch":3,"step":40,"frozen":2,"frozen_units":1,"time":1}"#.into(),
+        r#"{"event":"resume","epoch":2,"step":15,"time":0.5}"#.into(),
+        step(20, 0.5, 0.1),
+        epoch(2, 0.5, ""),
+        r#"{"event":"gain","predicted":0.25,"predicted_steps":0.3,"steps":0.35,"gain":0.275,"seconds_without":8.5,"seconds_with":6.5,"change_seconds":0.75,"time":8}"#.into(),
+        r#"{"event":"end","status":"done","metrics":{"accuracy":0.97,"loss":0.125},"seconds":9.5,"time":9.5}"#.into(),
+    ];
+    let whole = ["0", "1", "2", "1000000", "18446744073709551615"];
+    let real = ["0", "-0.0", "1e-320", "-1e300", "1e308", "0.1", "null", "1e15"];
+    let mut state = 1u64;
+    let mut draw = |count: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % count
+    };
+    for _ in 0..150 {
+        let mut shaken = Vec::new();
+        for line in &lines {
+            // Values stand behind a colon, a comma or a bracket.
+            let mut text = String::new();
+            for (index, part) in line.split_inclusive([':', ',', '[']).enumerate() {
+                let end = part.find([',', '}', ']']).unwrap_or(part.len());
+                let (value, rest) = part.split_at(end);
+                let number = index > 0 && value.parse::<f64>().is_ok() && draw(3) == 0;
+                text += match (number, value.contains('.')) {
+                    (false, _) => value,
+                    (true, true) => real[draw(real.len())],
+                    (true, false) => whole[draw(whole.len())],
+                };
+                text += rest;
+            }
+            shaken.push(text);
+        }
+        let run = record(&shaken);
+        page(std::slice::from_ref(&run));
+        page(&[run, record(&lines)]);
+    }
 }
