@@ -29,6 +29,7 @@ mod run;
 mod save;
 pub mod schedule;
 mod state;
+mod steps;
 #[cfg(test)]
 pub mod testing;
 mod timing;
