@@ -69,6 +69,44 @@
 //! An adaptive policy says what it must know with [`plan::Policy::signals`], and when it is asked with
 //! [`plan::Policy::points`]; a run then hands it the [`plan::History`] of what was measured.
 //!
+//! # Training from a program
+//!
+//! A [`trainer::Trainer`] does what `freeze-plan train` does. Its run is an iterator over events; it can be stopped at any
+//! step and goes on later with the same bits.
+//!
+//! ```no_run
+//! # #[cfg(feature = "runner")] {
+//! use freeze_plan::data::Dataset;
+//! use freeze_plan::graph::Tensor;
+//! use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
+//! use freeze_plan::losses::{LossKind, LossSpec};
+//! use freeze_plan::runner::job::{DataSection, RunSection};
+//! use freeze_plan::runner::{Job, LocateOptions, RunEvent};
+//! use freeze_plan::trainer::{Parts, Start, Trainer, engine};
+//!
+//! let mut job = Job::new("model.onnx", DataSection::new([("x", "images")], "labels", 64), RunSection::new(10, "runs/first"));
+//! job.loss = Some(LossSpec::new(LossKind::CrossEntropy));
+//! job.optimizer = Some(OptimizerSpec { lr: Some(0.05), momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) });
+//! job.freeze = job.freeze.with("freeze_start", 0.25);
+//! let images = Tensor::from_vec(&[128, 1, 8, 8], vec![0f32; 128 * 64]);
+//! let labels = Tensor::ints(&[0; 128]);
+//! let data = Dataset::new("made".as_ref(), vec![("images".into(), images), ("labels".into(), labels)])?;
+//! let trainer = Trainer::with(job, Parts { train: Some(data), ..Parts::default() })?;
+//! println!("{} epochs", trainer.plan().epochs.len());
+//! let mut run = trainer.start(Start::Resume, || engine(&LocateOptions::default(), None, &mut |_| {}));
+//! while let Some(event) = run.next() {
+//!     if let RunEvent::Epoch { epoch, train_loss, .. } = event {
+//!         println!("{epoch}: {train_loss}");
+//!         if train_loss < 0.01 {
+//!             run.stop();
+//!         }
+//!     }
+//! }
+//! println!("{}", run.join()?.model.display());
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Features
 //!
 //! - `tract` (default): facts that need analysis, and with `runner` the embedded executor.

@@ -213,6 +213,9 @@ fn a_job_starts_from_what_it_says() {
     let saved = folder.join("saved");
     std::fs::rename(folder.join("run"), &saved).unwrap();
     run("[init]\nweights = \"kept.onnx\"", &[]);
+    let file = job(folder, "[init]\nweights = \"run/model.onnx\"");
+    let line = fails(&["train", path(&file), "--overwrite"], 1);
+    assert!(line.contains("the run would replace") && folder.join("run/model.onnx").exists(), "{line}");
     let again = trained(folder);
     assert!(start.trainable().into_iter().all(|name| again[name] == found[name]), "another model, beside the job file");
     run("[init]\nweights = \"saved\"", &["init.only=['fc*']", "init.strict=false"]);

@@ -143,6 +143,11 @@ fn the_first_tensor_that_is_not_finite_is_named() {
         let scores = b.add(logarithm, mask);
         b.op("Softmax", &[scores], Attributes::none().with("axis", -1))
     });
+    // Finite numbers whose sum is no float32 are not taken for the cause of the NaN behind them.
+    let large = around(|b, x| {
+        let large = b.scale(x, 5e37);
+        b.unary("Log", large)
+    });
     // A row with nothing but the mask: the Softmax is the first, not the mask.
     let all_masked = around(|b, x| {
         let mask = b.initializer("mask", Tensor::float_full(DType::F32, &[4], f64::NEG_INFINITY));
@@ -170,6 +175,7 @@ fn the_first_tensor_that_is_not_finite_is_named() {
         case("vanished", one(clean(), &exp), "the gradient \"first.weight.grad\"", value, Some("Exp"), Some("forward")),
         case("root", one(clean(), &root), "the gradient \"first.weight.grad\"", value, Some("Div"), Some("backward")),
         case("mask", one(clean(), &masked), "the loss is NaN", value, Some("Log"), Some("forward")),
+        case("large", one(clean(), &large), "the loss is NaN", value, Some("Log"), Some("forward")),
         case("all masked", one(clean(), &all_masked), "the loss is NaN", value, Some("Softmax"), Some("forward")),
         case("data", one(columns(&[0, 1], &[1]), &around(batch_norm)), "the loss is NaN", CauseKind::Input, None, None),
         case("parameter", one(clean(), &infinite), "the loss is NaN", CauseKind::Parameter, None, None),
@@ -301,6 +307,25 @@ fn a_rollback_goes_back_to_the_start_of_the_epoch_and_on_with_the_next_batch() {
         twice.epochs = 2;
         let start = wave(&[3, 4], 1);
         assert!(twice.run(engine).outcome().values["first.weight"] == start, "both epochs are taken back");
+    }
+}
+
+#[test]
+fn a_rollback_after_a_freeze_goes_back_to_the_freeze() {
+    for mut engine in engines() {
+        let job = job(&[0, 1, 2, 3, 4], &[3], OnNonfinite::Rollback);
+        let first = |job: &Job| {
+            let units = job.basis(None).plan().unwrap().units.clone();
+            units.iter().position(|unit| unit.path == "first").unwrap()
+        };
+        let policy = ByStep { frozen: vec![(2, vec![first(&job)])], scale: None };
+        let ran = job.run_on(engine.as_mut(), Some(Box::new(policy)), &mut |_| {});
+        assert_eq!(ran.count(|event| matches!(event, RunEvent::Proof { .. })), 1, "what is frozen stays");
+        // Batches 0 and 1, then the freeze, then batch 4: those of 2 are taken back.
+        let without = self::job(&[0, 1, 4], &[], OnNonfinite::Stop);
+        let policy = ByStep { frozen: vec![(2, vec![first(&without)])], scale: None };
+        let without = without.run_on(engine.as_mut(), Some(Box::new(policy)), &mut |_| {});
+        assert!(ran.outcome().values == without.outcome().values && ran.outcome().slots == without.outcome().slots);
     }
 }
 

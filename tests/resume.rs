@@ -116,9 +116,9 @@ fn every_policy_goes_on_as_if_it_had_never_stopped() {
         (
             "plasticity",
             json(vec![
-                ("every", 3.into()),
+                ("every", 1.into()),
                 ("window", 2.into()),
-                ("bootstrap", 0.0.into()),
+                ("bootstrap", 1e6.into()),
                 ("tolerance", 5.0.into()),
                 ("samples", 16.into()),
             ]),

@@ -1,16 +1,14 @@
 //! `freeze-plan train JOB.toml`: trains a model with a freezing plan.
 
-use super::failure::{CommandResult, Failure};
+use super::failure::CommandResult;
 use super::options::RuntimeArgs;
 use super::probe::ChildProbe;
 use super::progress::{Screen, ScreenArgs, metric};
 use super::{output, signals};
-#[cfg(not(feature = "tract"))]
-use crate::error::ErrorKind;
-use crate::runner::{Engine, LocateError, LocateOptions, OnnxRuntime, RunEvent, locate};
+use crate::runner::{Engine, LocateOptions, RunEvent};
 use crate::sinks::{JsonLines, Sinks};
-use crate::trainer::{Parts, Start, Trained, Trainer, load_job};
-use std::path::{Path, PathBuf};
+use crate::trainer::{Parts, Start, Trained, Trainer, engine, load_job};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Trains a model as a job file says
@@ -60,7 +58,8 @@ pub fn run(args: &Args) -> CommandResult {
         trainer.check_folder(start)?;
     }
     screen.plan(trainer.plan());
-    let mut engine = engine(&args.runtime, trainer.job().run.threads, &screen)?;
+    let options = LocateOptions { runtime: args.runtime.runtime.clone(), offline: args.runtime.offline };
+    let mut engine = engine(&options, trainer.job().run.threads, &mut |text| screen.engine(text))?;
     if args.dry_run {
         return dry_run(&trainer, engine.as_mut(), start);
     }
@@ -108,33 +107,4 @@ fn finish(trained: &Trained, stop: &signals::Stop, json: bool) -> CommandResult 
         output::emit(&text, None)?;
     }
     Ok(if outcome.stopped { ExitCode::from(stop.exit_code()) } else { ExitCode::SUCCESS })
-}
-
-/// Finds ONNX Runtime, or falls back to the embedded executor, saying so.
-fn engine(args: &RuntimeArgs, threads: Option<usize>, screen: &Screen) -> Result<Box<dyn Engine>, Failure> {
-    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    if args.runtime.as_deref() == Some(Path::new("embedded")) {
-        screen.note("note: the embedded executor (tract) runs on one thread and is several times slower");
-        return embedded();
-    }
-    let options = LocateOptions { runtime: args.runtime.clone(), offline: args.offline };
-    match locate(&options, &mut |text| screen.note(text)) {
-        Ok(found) => Ok(Box::new(OnnxRuntime::new(&found.path, threads)?)),
-        Err(error) if !matches!(error, LocateError::Unusable { .. }) && cfg!(feature = "tract") => {
-            eprintln!("warning: {error}");
-            eprintln!("warning: training on the embedded executor (tract), which is several times slower");
-            embedded()
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(feature = "tract")]
-fn embedded() -> Result<Box<dyn Engine>, Failure> {
-    Ok(Box::new(crate::runner::Tract::new()))
-}
-
-#[cfg(not(feature = "tract"))]
-fn embedded() -> Result<Box<dyn Engine>, Failure> {
-    Err(Failure::new(ErrorKind::Usage, "this build has no embedded executor (feature \"tract\")"))
 }

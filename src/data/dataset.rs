@@ -1,8 +1,10 @@
 //! A dataset: a source, and how one is opened from files.
 
 use super::columns::Columns;
+use super::derive::{Wish, derive};
+use super::files::Files;
 use super::source::{Column, Draw, Sample, Source};
-use super::{DataError, DataOptions, formats, missing};
+use super::{DataError, DataOptions, concat, formats, joined, learn, missing};
 use crate::graph::Tensor;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +24,36 @@ impl Dataset {
     /// number of rows than the first.
     pub fn open(path: &Path, options: &DataOptions, columns: Option<&[&str]>) -> Result<Dataset, DataError> {
         formats::open(path, options, columns)
+    }
+
+    /// Opens files, with the columns that some names and patterns stand for, or with all of them.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`]; or the files do not have the same columns, or rows.
+    pub fn open_files(files: &Files, options: &DataOptions, columns: Option<&[&str]>) -> Result<Dataset, DataError> {
+        match files {
+            Files::One(path) => concat::open(&[path.as_path()], files, options, columns),
+            Files::Several(_) => concat::open(&files.paths(), files, options, columns),
+            Files::Columns(parts) => joined::open(parts, files, options, columns),
+        }
+    }
+
+    /// Returns the columns that are wanted, each under the name of its selection: joined to a vector, converted and
+    /// normalised as the options say.
+    ///
+    /// # Errors
+    /// There is no such column, columns cannot be joined, or one is normalised and there are no statistics for it.
+    pub fn derive(&self, options: &DataOptions, wishes: &[Wish<'_>]) -> Result<Dataset, DataError> {
+        derive(self, options, wishes)
+    }
+
+    /// Completes options with what reading other data the same way needs to know of these: the classes of texts, means
+    /// and deviations. Returns what was found, to be told.
+    ///
+    /// # Errors
+    /// A column that is normalised is not there or holds no finite numbers, or a row cannot be read.
+    pub fn learn(&self, options: &mut DataOptions) -> Result<Vec<String>, DataError> {
+        learn::learn(self, options)
     }
 
     /// Returns the dataset of tensors in memory; `path` is its name in errors.

@@ -50,7 +50,10 @@ impl Sampler {
                     })
                     .collect();
                 let last = sums.partition_point(|end| *end < sum);
-                let mut draw = || sums.partition_point(|end| *end <= random.fraction() * sum).min(last);
+                let mut draw = || {
+                    let point = random.fraction() * sum;
+                    sums.partition_point(|end| *end <= point).min(last)
+                };
                 counted((0..rows).map(|_| draw()))
             }
             Sampler::Balanced(labels) => {

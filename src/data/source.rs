@@ -89,6 +89,30 @@ pub trait Source: Debug + Send + Sync {
     fn whole(&self, _column: usize) -> Option<&Tensor> {
         None
     }
+
+    /// Returns the texts of a column whose numbers stand for them: the one at the place of the number.
+    fn classes(&self, _column: usize) -> Option<&[String]> {
+        None
+    }
+
+    /// Returns true where numbers have no types of their own: the format is text.
+    fn is_untyped(&self) -> bool {
+        false
+    }
+
+    /// Returns what labels a column can hold, where that is known without reading it.
+    fn label_range(&self, _column: usize) -> Option<LabelRange> {
+        None
+    }
+}
+
+/// Labels from 0 to the largest, and one more that stands for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelRange {
+    /// The largest label.
+    pub largest: i64,
+    /// What stands for none.
+    pub none: Option<i64>,
 }
 
 #[cfg(test)]

@@ -51,12 +51,15 @@ impl Evaluator {
             let batch = loader.take(0, index).0?;
             let results = self.batch(engine, state, &batch)?;
             let Some(loss) = results.first() else { continue };
+            let rows = loader.batches().rows_of(index);
+            let given = batch.first().and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or(rows);
+            let counts: Vec<bool> = (0..given).map(|row| row < rows).collect();
             metrics.add(&Batch {
                 loss: loss.to_f64s().and_then(|values| values.first().copied()).unwrap_or(f64::NAN),
-                rows: loader.batches().rows_of(index),
+                rows,
                 prediction: results.get(1),
                 target: batch.iter().find(|(name, _)| name == compared).map(|(_, target)| target),
-                counts: None,
+                counts: (given > rows).then_some(counts.as_slice()),
             })?;
         }
         Ok(metrics.results())

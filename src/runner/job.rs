@@ -226,6 +226,28 @@ impl Job {
         Ok(job)
     }
 
+    /// Returns a job with defaults for the rest; a loss and an optimizer are missing where the model carries none. Paths
+    /// are those of this process.
+    pub fn new(model: impl Into<PathBuf>, data: DataSection, run: RunSection) -> Job {
+        Job {
+            model: model.into(),
+            output: None,
+            stage: None,
+            dropout: Dropout::default(),
+            data,
+            loss: None,
+            losses: Vec::new(),
+            optimizer: None,
+            schedule: None,
+            eval: Evaluation::default(),
+            freeze: PlanOptions::default(),
+            init: None,
+            ema: None,
+            checkpoint: CheckpointSection::default(),
+            run,
+        }
+    }
+
     /// Returns what is minimized: the loss, or the sum of the losses.
     pub fn objective(&self) -> Option<LossSpec> {
         let sum = (!self.losses.is_empty()).then(|| LossSpec::sum(self.losses.clone()));
@@ -277,8 +299,8 @@ impl Job {
 
     fn resolve(&mut self, base: &Path) {
         self.init.iter_mut().for_each(|init| init.resolve(base));
-        let eval = self.data.eval.iter_mut();
-        for path in [&mut self.model, &mut self.data.train, &mut self.run.dir].into_iter().chain(eval) {
+        self.data.resolve(base);
+        for path in [&mut self.model, &mut self.run.dir] {
             // Collecting the components drops `.` and doubled separators.
             *path = base.join(&*path).components().collect();
         }
@@ -304,8 +326,8 @@ impl Job {
             .then(|| ("losses", "stands beside [loss]: a job has one or the other".to_string()));
         empty("model", &self.model)
             .or(both)
-            .or_else(|| empty("data.train", &self.data.train))
-            .or_else(|| self.data.eval.as_ref().and_then(|eval| empty("data.eval", eval)))
+            .or_else(|| Some(("data.train", self.data.train.problem()?.to_string())))
+            .or_else(|| Some(("data.eval", self.data.eval.as_ref()?.problem()?.to_string())))
             .or_else(|| {
                 self.data
                     .inputs

@@ -82,9 +82,8 @@ impl State {
     /// Those of the engine.
     pub fn add_average(&mut self, engine: &mut dyn Engine, name: &str, start: &Tensor) -> Result<(), EngineError> {
         let buffer = engine.allocate(start)?;
-        match self.averages.insert(name.to_string(), buffer) {
-            Some(before) => engine.free(before),
-            None => {}
+        if let Some(before) = self.averages.insert(name.to_string(), buffer) {
+            engine.free(before);
         }
         Ok(())
     }

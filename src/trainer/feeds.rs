@@ -2,7 +2,9 @@
 
 use super::TrainerError;
 use super::job::Data;
-use crate::data::{self as rows, BatchOptions, Batches, DataError, Dataset, Feed, LastBatch, Sampler, Wanted};
+use crate::data::{
+    self as rows, BatchOptions, Batches, DataError, Dataset, Feed, LastBatch, Sampler, Selection, Wanted, Wish,
+};
 use crate::error::{ErrorKind, nearest};
 use crate::losses::IGNORE_INDEX;
 use crate::runner::job::SamplerKind;
@@ -18,13 +20,18 @@ pub fn batches(
     data: &Data,
     training: bool,
 ) -> Result<Batches, TrainerError> {
-    let wanted = match objective {
+    let (wanted, selections) = match objective {
         Objective::Own(own) => own_columns(job, prepared, own)?,
         Objective::Stage { stage, .. } => stage_columns(job, prepared, stage)?,
     };
-    let mut columns: Vec<&str> = wanted.iter().map(|wanted| wanted.column.as_str()).collect();
-    columns.extend(job.data.weights.as_deref().filter(|_| training));
-    let dataset = data.open(job, training, &columns)?;
+    let weights = job.data.weights.as_deref().filter(|_| training).map(Selection::from);
+    let mut wishes: Vec<Wish<'_>> = selections
+        .iter()
+        .zip(&wanted)
+        .map(|(selection, wanted)| Wish { selection, dtype: wanted.fact.dtype })
+        .collect();
+    wishes.extend(weights.as_ref().map(|selection| Wish { selection, dtype: None }));
+    let dataset = data.open(job, training)?.derive(&job.data.options(), &wishes)?;
     let path = dataset.path().to_path_buf();
     let mut feeds = rows::check(&dataset, &wanted).map_err(|error| named(error, prepared))?;
     for (input, classes, ignored) in labels(prepared, objective)? {
@@ -140,14 +147,15 @@ fn bad(text: String) -> TrainerError {
     TrainerError::new(ErrorKind::BadInput, text)
 }
 
-fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Wanted>, TrainerError> {
+fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<(Vec<Wanted>, Vec<Selection>), TrainerError> {
     let graph = &prepared.model.graph;
     let known = || graph.inputs().iter().map(|id| graph.value_name(*id)).collect::<Vec<_>>().join(", ");
-    let mut wanted: Vec<Wanted> = Vec::new();
+    let (mut wanted, mut selections) = (Vec::new(), Vec::new());
     for (input, column) in &job.data.inputs {
         let id = graph.find(input).filter(|id| graph.inputs().contains(id));
         let id = id.ok_or_else(|| bad(format!("data.inputs names \"{input}\", the model's inputs are {}", known())))?;
-        wanted.push(Wanted { column: column.clone(), input: input.clone(), fact: graph.fact(id).clone() });
+        wanted.push(Wanted { column: column.to_string(), input: input.clone(), fact: graph.fact(id).clone() });
+        selections.push(column.clone());
     }
     for id in graph.inputs() {
         let name = graph.value_name(*id);
@@ -158,8 +166,9 @@ fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Want
     let targets = targets(prepared, own.loss, own.output)?;
     for Target { input, name, fact, .. } in &targets {
         let column = job.data.target.as_ref().and_then(|columns| columns.column(name.as_deref()));
-        let column = column.ok_or_else(|| bad(no_column(job.data.target.as_ref(), name.as_deref())))?.to_string();
-        wanted.push(Wanted { column, input: input.clone(), fact: fact.clone() });
+        let column = column.ok_or_else(|| bad(no_column(job.data.target.as_ref(), name.as_deref())))?;
+        wanted.push(Wanted { column: column.to_string(), input: input.clone(), fact: fact.clone() });
+        selections.push(column.clone());
     }
     if let Some(Targets::Named(columns)) = &job.data.target
         && let Some(stranger) =
@@ -170,7 +179,7 @@ fn own_columns(job: &Job, prepared: &Prepared, own: &Own<'_>) -> Result<Vec<Want
     if targets.is_empty() && job.data.target.is_some() {
         return Err(bad("data.target is given, and no loss has a target".into()));
     }
-    Ok(wanted)
+    Ok((wanted, selections))
 }
 
 fn no_column(columns: Option<&Targets>, name: Option<&str>) -> String {
@@ -193,7 +202,7 @@ fn no_column(columns: Option<&Targets>, name: Option<&str>) -> String {
 }
 
 /// Inputs keep their names in the file; `target` is the column of the one that `inputs` leaves out.
-fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<Vec<Wanted>, TrainerError> {
+fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<(Vec<Wanted>, Vec<Selection>), TrainerError> {
     let graph = &prepared.model.graph;
     let ids = stage.inputs(graph);
     let in_file = |name: &str| match (&stage.target, name) {
@@ -218,11 +227,11 @@ fn stage_columns(job: &Job, prepared: &Prepared, stage: &Stage) -> Result<Vec<Wa
         }
         (_, [first, ..]) => return Err(bad(format!("the input \"{first}\" of a step has no column in data.inputs"))),
     }
-    let column = |name: &String| job.data.inputs.get(name).or(target).cloned().unwrap_or_default();
+    let column = |name: &String| job.data.inputs.get(name).or(target).expect("invariant: every input has a column");
     let wanted = ids.iter().zip(&known).map(|(id, name)| Wanted {
-        column: column(name),
+        column: column(name).to_string(),
         input: graph.value_name(*id).to_string(),
         fact: graph.fact(*id).clone(),
     });
-    Ok(wanted.collect())
+    Ok((wanted.collect(), known.iter().map(|name| column(name).clone()).collect()))
 }

@@ -30,7 +30,12 @@ pub(super) struct RunFolder {
 
 impl RunFolder {
     /// Refuses a folder that holds another run, or the files that the run reads. Nothing is changed yet.
-    pub(super) fn check(folder: &Path, reads: &[PathBuf], start: Start) -> Result<(), TrainerError> {
+    pub(super) fn check(
+        folder: &Path,
+        reads: &[PathBuf],
+        weights: Option<&Path>,
+        start: Start,
+    ) -> Result<(), TrainerError> {
         let bad = |text: String| TrainerError::new(ErrorKind::BadInput, text);
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
         for input in reads {
@@ -38,6 +43,14 @@ impl RunFolder {
                 let text = format!("the run would write {written} over {}, which it reads", input.display());
                 return Err(bad(text).hint("choose another folder with --set run.dir=DIR"));
             }
+        }
+        let inside = |path: &Path| match (folder.canonicalize(), path.canonicalize()) {
+            (Ok(folder), Ok(path)) => path.starts_with(folder),
+            _ => false,
+        };
+        if let Some(path) = weights.filter(|path| start != Start::Resume && inside(path)) {
+            let text = format!("the run would replace {}, which it takes its weights from", path.display());
+            return Err(bad(text).hint("choose another folder with --set run.dir=DIR"));
         }
         if start == Start::New && folder.join("events.jsonl").exists() {
             return Err(bad(format!("{} holds an earlier run", folder.display())).hint(

@@ -3,7 +3,7 @@
 use super::TrainerError;
 use super::feeds::batches;
 use super::model::{self, Loaded, Note};
-use crate::data::{Dataset, LastBatch};
+use crate::data::{Dataset, Files, LastBatch, Selection, Wish};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
 use crate::losses::LossSpec;
@@ -17,32 +17,52 @@ use std::path::{Path, PathBuf};
 /// The data of a job: files that it names, or what is given in their place.
 pub(super) struct Data {
     train: Option<Dataset>,
+    /// Whether the training data were given.
+    given: bool,
     eval: Option<Dataset>,
     /// Whether there are eval data.
     pub evaluates: bool,
 }
 
 impl Data {
-    pub(super) fn of(job: &Job, train: Option<Dataset>, eval: Option<Dataset>) -> Data {
-        Data { evaluates: eval.is_some() || job.data.eval.is_some(), train, eval }
+    /// Opens the training data, and completes the job with what evaluation needs to know of them. What is wrong with
+    /// them is told when they are read.
+    pub(super) fn of(
+        job: &mut Job,
+        train: Option<Dataset>,
+        eval: Option<Dataset>,
+        note: Note<'_>,
+    ) -> Result<Data, TrainerError> {
+        let (given, evaluates) = (train.is_some(), eval.is_some() || job.data.eval.is_some());
+        let train = match job.data.open(train) {
+            Ok((dataset, notes)) => {
+                notes.iter().for_each(|found| note(found));
+                Some(dataset)
+            }
+            Err(error) if given || job.data.normalize.is_some() => return Err(error.into()),
+            Err(_) => None,
+        };
+        Ok(Data { train, given, eval, evaluates })
     }
 
-    /// Opens training data or eval data, with these columns.
-    pub(super) fn open(&self, job: &Job, training: bool, columns: &[&str]) -> Result<Dataset, TrainerError> {
-        let given = if training { &self.train } else { &self.eval };
-        let file = || if training { Some(&job.data.train) } else { job.data.eval.as_ref() };
-        match (given, file()) {
-            (Some(given), _) => Ok(given.clone()),
-            (None, Some(path)) => Ok(Dataset::open(path, &job.data.options(), Some(columns))?),
+    /// Returns training data or eval data, with the columns that the job reads.
+    pub(super) fn open(&self, job: &Job, training: bool) -> Result<Dataset, TrainerError> {
+        let opened = if training { &self.train } else { &self.eval };
+        let files = || if training { Some(&job.data.train) } else { job.data.eval.as_ref() };
+        match (opened, files()) {
+            (Some(opened), _) => Ok(opened.clone()),
+            (None, Some(files)) => {
+                Ok(Dataset::open_files(files, &job.data.options(), Some(&job.data.columns(training)))?)
+            }
             (None, None) => Err(TrainerError::new(ErrorKind::Usage, "missing key `eval` in [data]")),
         }
     }
 
     /// Returns the files that are read.
     pub(super) fn files(&self, job: &Job) -> Vec<PathBuf> {
-        let train = self.train.is_none().then(|| job.data.train.clone());
-        let eval = job.data.eval.clone().filter(|_| self.eval.is_none());
-        train.into_iter().chain(eval).collect()
+        let train = (!self.given).then_some(&job.data.train);
+        let eval = job.data.eval.as_ref().filter(|_| self.eval.is_none());
+        train.into_iter().chain(eval).flat_map(Files::found).collect()
     }
 
     /// Returns the shape of a batch of each input, from the columns of the training data; none where the
@@ -52,24 +72,21 @@ impl Data {
             Some(shape) => shape.iter().skip(1).any(|dim| dim.known().is_none()),
             None => true,
         };
-        if !graph.inputs().iter().any(open) {
-            return Vec::new();
-        }
-        let columns: Vec<&str> = job.data.inputs.values().map(String::as_str).collect();
-        let Ok(data) = self.open(job, true, &columns) else { return Vec::new() };
-        let shape = |(input, column): (&String, &String)| {
-            Some((input.clone(), [&[job.data.batch], data.column(column).ok()?.shape.as_slice()].concat()))
+        let Some(dataset) = self.train.as_ref().filter(|_| graph.inputs().iter().any(open)) else { return Vec::new() };
+        let shape = |(input, selection): (&String, &Selection)| {
+            let derived = dataset.derive(&job.data.options(), &[Wish { selection, dtype: None }]).ok()?;
+            let column = derived.columns().first()?;
+            Some((input.clone(), [&[job.data.batch], column.shape.as_slice()].concat()))
         };
         job.data.inputs.iter().filter_map(shape).collect()
     }
 
     /// Returns the steps of an epoch; 0 where the data cannot tell. What is wrong with the data is told later.
     pub(super) fn steps(&self, job: &Job) -> usize {
-        let Some(column) = job.data.inputs.values().next() else { return 0 };
-        let Ok(data) = self.open(job, true, &[column.as_str()]) else { return 0 };
+        let Some(rows) = self.train.as_ref().map(Dataset::rows) else { return 0 };
         let batches = match job.data.last_batch {
-            LastBatch::Keep | LastBatch::Pad => data.rows().div_ceil(job.data.batch),
-            LastBatch::Drop => data.rows() / job.data.batch,
+            LastBatch::Keep | LastBatch::Pad => rows.div_ceil(job.data.batch),
+            LastBatch::Drop => rows / job.data.batch,
         };
         batches.div_ceil(usize::try_from(job.run.accumulate).unwrap_or(usize::MAX))
     }

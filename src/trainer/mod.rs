@@ -7,6 +7,7 @@
 //! What this module does not do: draw on a terminal, or catch signals.
 
 mod changes;
+mod engine;
 mod error;
 mod feeds;
 pub mod files;
@@ -18,6 +19,7 @@ mod prospects;
 mod running;
 pub mod sizes;
 
+pub use engine::engine;
 pub use error::TrainerError;
 pub use folder::Start;
 pub use running::Running;
@@ -31,7 +33,7 @@ use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, Run};
 use crate::planner::{Basis, identify};
-use crate::runner::job::Export;
+use crate::runner::job::{Export, InitSection, Weights};
 use crate::runner::{
     Ceiling, Checkpoints, Engine, Freezing, Gaps, Job, Outcome, RunEvent, Schedule, Setup, Timed, check_ceiling, train,
 };
@@ -133,7 +135,7 @@ impl Trainer {
         let options = job.freeze.clone();
         let roles = (options.parameter.as_slice(), options.buffer.as_slice());
         let mut loaded = model::load(&job.model, &sizes, roles, parts.probe)?;
-        let data = job::Data::of(&job, parts.train, parts.eval);
+        let data = job::Data::of(&mut job, parts.train, parts.eval, note)?;
         sizes.shapes = data.shapes(&job, &loaded.analysis.model.graph);
         let sizes = sizes.that_fit(&loaded.analysis.model.graph);
         let epochs = usize::try_from(job.run.epochs).unwrap_or(usize::MAX);
@@ -180,7 +182,11 @@ impl Trainer {
     /// # Errors
     /// As it says.
     pub fn check_folder(&self, start: Start) -> Result<(), TrainerError> {
-        RunFolder::check(&self.job.run.dir, &self.reads, start)
+        let weights = match self.job.init.as_ref().map(InitSection::weights) {
+            Some(Weights::File(path)) => Some(path),
+            _ => None,
+        };
+        RunFolder::check(&self.job.run.dir, &self.reads, weights.as_deref(), start)
     }
 
     /// Returns the room on the disk that the run needs, in bytes, about: checkpoints and the trained model.

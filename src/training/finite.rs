@@ -33,39 +33,27 @@ pub fn summed(model: &Model, outputs: &[&str]) -> Result<Option<(Model, String)>
     finish(model, b.finish()).map(|model| Some((model, name)))
 }
 
-/// Returns the model with one more output, its name, and the values that it tells of: for each of them how many elements
-/// are NaN, and after all of these for each how many are infinite, in float32. The values are all of floating-point
-/// dtypes: inputs, initializers and outputs of nodes, those of subgraphs left out.
+/// Returns the model with more outputs that tell of its values, their names, and these values. Such an output is
+/// the sum of the absolute elements of a value, a float32 scalar: NaN where one of them is, else infinite where one of them
+/// is or the sum leaves the range of float32. The values are all of floating-point dtypes: inputs, initializers and
+/// outputs of nodes, those of subgraphs left out.
 ///
 /// # Errors
 /// A graph that is inconsistent, which is a fault of this program.
-pub fn counted(model: &Model) -> Result<(Model, String, Vec<ValueId>), TrainingError> {
+pub fn measured(model: &Model) -> Result<(Model, Vec<String>, Vec<ValueId>), TrainingError> {
     let graph = &model.graph;
     let values: Vec<ValueId> = sources(graph).chain(made(graph)).filter(|id| graph.fact(*id).is_float()).collect();
     let mut b = Builder::extend(graph.clone());
-    b.enter(Origin::Update("values".into()), "count");
-    let (mut nans, mut infinities) = (Vec::new(), Vec::new());
-    let one = b.ints("one", &[1]);
+    b.enter(Origin::Update("values".into()), "measure");
+    let mut names = Vec::with_capacity(values.len());
     for value in &values {
-        let value = match b.dtype(*value) {
-            DType::F32 | DType::F64 => *value,
-            _ => b.cast(*value, DType::F32),
-        };
-        let equal = b.op("Equal", &[value, value], Attributes::none());
-        let nan = b.unary("Not", equal);
+        let value = if b.dtype(*value) == DType::F32 { *value } else { b.cast(*value, DType::F32) };
         let size = b.unary("Abs", value);
-        let infinite = b.compare("Equal", size, f64::INFINITY);
-        for (found, counts) in [(nan, &mut nans), (infinite, &mut infinities)] {
-            let found = b.cast(found, DType::F32);
-            let count = b.op("ReduceSum", &[found], Attributes::none().with("keepdims", 0));
-            counts.push(b.op("Reshape", &[count, one], Attributes::none()));
-        }
+        let sum = b.op("ReduceSum", &[size], Attributes::none().with("keepdims", 0));
+        names.push(b.graph().value_name(sum).to_string());
+        b.mark_output(sum);
     }
-    nans.append(&mut infinities);
-    let counts = b.op("Concat", &nans, Attributes::none().with("axis", 0));
-    let name = b.graph().value_name(counts).to_string();
-    b.mark_output(counts);
-    Ok((finish(model, b.finish())?, name, values))
+    Ok((finish(model, b.finish())?, names, values))
 }
 
 /// Returns the model with values as outputs, beside those that it has.

@@ -109,6 +109,14 @@ impl Screen {
         }
     }
 
+    /// Prints what the search for an engine says: warnings in any case.
+    pub fn engine(&self, text: &str) {
+        match text.starts_with("warning") {
+            true => self.printer.line(text),
+            false => self.note(text),
+        }
+    }
+
     /// Returns what prints lines from elsewhere, such as the handler of a signal.
     pub fn printer(&self) -> Printer {
         self.printer.clone()

@@ -1,7 +1,17 @@
 //! The formats that data are read from: one file each, and a list of them.
 
+mod arrow;
+mod cache;
+mod classes;
+mod csv;
+mod jsonl;
+mod lines;
+mod npy;
 mod npz;
+mod parquet;
 pub(crate) mod safetensors;
+mod text;
+mod tokens;
 
 use super::{DataError, DataOptions, Dataset};
 use crate::graph::Tensor;
@@ -16,8 +26,10 @@ pub struct Format {
     /// What it is, in a few words.
     pub about: &'static str,
     /// Opens a file with some of its columns, or with all.
-    open: fn(&Path, &DataOptions, Option<&[&str]>) -> Result<Dataset, DataError>,
+    open: Open,
 }
+
+type Open = fn(&Path, &DataOptions, Option<&[&str]>) -> Result<Dataset, DataError>;
 
 /// All formats.
 pub static FORMATS: &[Format] = &[
@@ -33,6 +45,37 @@ pub static FORMATS: &[Format] = &[
         about: "tensors, one a column",
         open: |path, _, columns| Dataset::new(path, safetensors::read(path, columns)?),
     },
+    Format {
+        name: "npy",
+        extensions: &["npy"],
+        about: "one NumPy array, the column of the file's name",
+        open: |path, _, columns| Dataset::new(path, npy::read(path, columns)?),
+    },
+    Format { name: "csv", extensions: &["csv", "tsv"], about: "a header and a row a line", open: csv::open },
+    Format {
+        name: "parquet",
+        extensions: &["parquet", "pq"],
+        about: "columns of numbers and lists",
+        open: parquet::open,
+    },
+    Format {
+        name: "arrow",
+        extensions: &["arrow", "feather", "ipc"],
+        about: "columns of numbers and lists",
+        open: arrow::open_ipc,
+    },
+    Format {
+        name: "jsonl",
+        extensions: &["jsonl", "ndjson"],
+        about: "an object of numbers, lists and texts a line",
+        open: jsonl::open,
+    },
+    Format {
+        name: "tokens",
+        extensions: &["tokens", "u16", "u32", "i64"],
+        about: "token ids in blocks",
+        open: tokens::open,
+    },
 ];
 
 /// Opens a dataset in the format that the options name, or else the one that its extension does; all columns with
@@ -44,6 +87,7 @@ pub static FORMATS: &[Format] = &[
 pub(super) fn open(path: &Path, options: &DataOptions, columns: Option<&[&str]>) -> Result<Dataset, DataError> {
     let format = match &options.format {
         Some(name) => FORMATS.iter().find(|format| format.name == name),
+        None if options.tokens.is_some() => FORMATS.iter().find(|format| format.name == "tokens"),
         None => by_extension(path),
     };
     let format = format.ok_or_else(|| DataError::Extension { path: path.to_path_buf() })?;

@@ -51,7 +51,7 @@ fn entry(archive: &mut ZipArchive<Cursor<Bytes>>, file: &Bytes, name: &str) -> R
 }
 
 /// Returns dtype, shape and row-major little-endian bytes of a `.npy` array.
-fn array(bytes: Bytes) -> Result<(DType, Vec<usize>, Bytes), String> {
+pub(super) fn array(bytes: Bytes) -> Result<(DType, Vec<usize>, Bytes), String> {
     let mut cursor = Cursor::new(bytes.clone());
     let header = NpyHeader::from_reader(&mut cursor).map_err(|error| format!("is no .npy array: {error}"))?;
     let start = usize::try_from(cursor.position()).unwrap_or(usize::MAX).min(bytes.len());

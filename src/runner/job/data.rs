@@ -1,22 +1,25 @@
 //! `[data]`: files, and how they become batches.
 
 use super::Targets;
-use crate::data::{DataOptions, FORMATS, LastBatch, Loading};
+use crate::data::{
+    CsvOptions, DataError, DataOptions, Dataset, FORMATS, Files, LastBatch, Loading, Normalize, Number, Selection,
+    TextOptions, TokensOptions,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Data and how they become batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// The file to train on.
-    pub train: PathBuf,
-    /// The file to evaluate on after each epoch.
+    /// The files to train on: a path, a pattern, an array of these, or a table of a path for each column.
+    pub train: Files,
+    /// The files to evaluate on after each epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval: Option<PathBuf>,
-    /// The column of each model input.
-    pub inputs: BTreeMap<String, String>,
+    pub eval: Option<Files>,
+    /// The column of each model input; an array or a pattern is a vector of several columns.
+    pub inputs: BTreeMap<String, Selection>,
     /// The column that the loss compares with, or for losses that name their targets a table of
     /// columns. With training information, that of the input which the algorithm alone reads; may be
     /// left out where no loss has a target or `inputs` names all of them.
@@ -48,6 +51,27 @@ pub struct DataSection {
     /// The format of the files; by default the one that the extension names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
+    /// Where data are kept that are decoded once; by default the system's folder for temporary files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_dir: Option<PathBuf>,
+    /// The type that the numbers of columns are converted to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<String, Number>,
+    /// The texts of columns that are classes 0, 1, ..; of a target, by default the sorted texts of the training data.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, Vec<String>>,
+    /// `[data.normalize]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<Normalize>,
+    /// `[data.csv]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csv: Option<CsvOptions>,
+    /// `[data.tokens]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokensOptions>,
+    /// `[data.text]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextOptions>,
 }
 
 /// How rows are drawn.
@@ -65,9 +89,73 @@ pub enum SamplerKind {
 }
 
 impl DataSection {
+    /// Returns the data of model inputs with the columns that they read, a target and a batch size; in random order. Files
+    /// are missing: data in memory take their place, or they are named.
+    pub fn new<'a>(inputs: impl IntoIterator<Item = (&'a str, &'a str)>, target: &str, batch: usize) -> DataSection {
+        DataSection {
+            train: PathBuf::new(),
+            eval: None,
+            inputs: inputs.into_iter().map(|(input, column)| (input.to_string(), column.to_string())).collect(),
+            target: Some(Targets::One(target.into())),
+            batch,
+            seed: 0,
+            shuffle: true,
+            sampler: None,
+            weights: None,
+            last_batch: LastBatch::Keep,
+            workers: None,
+            prefetch: None,
+            format: None,
+        }
+    }
+
     /// Returns how the files are read.
     pub fn options(&self) -> DataOptions {
-        DataOptions { format: self.format.clone() }
+        DataOptions {
+            format: self.format.clone(),
+            classes: self.classes.clone(),
+            types: self.types.clone(),
+            normalize: self.normalize.clone(),
+            csv: self.csv.clone(),
+            tokens: self.tokens.clone(),
+            text: self.text.clone(),
+            cache_dir: self.cache_dir.clone(),
+        }
+    }
+
+    /// Opens the training data with all columns that are read, or takes the given ones, and completes the section with
+    /// what evaluation and later use need to know of them: the classes of texts, means and deviations. Returns what was
+    /// found, to be told.
+    ///
+    /// # Errors
+    /// A file cannot be read, or a column that is normalised is not there or holds no finite numbers.
+    pub fn open(&mut self, given: Option<Dataset>) -> Result<(Dataset, Vec<String>), DataError> {
+        let mut options = self.options();
+        let targets = self.target.iter().flat_map(Targets::columns).flat_map(Selection::patterns);
+        for name in targets {
+            options.classes.entry(name.clone()).or_default();
+        }
+        let open = || Dataset::open_files(&self.train, &options, Some(&self.columns(true)));
+        let dataset = given.map_or_else(open, Ok)?;
+        let notes = dataset.learn(&mut options)?;
+        (self.classes, self.normalize) = (options.classes, options.normalize);
+        Ok((dataset, notes))
+    }
+
+    /// Returns the names and patterns of all columns that are read, in training also the weights of rows.
+    pub fn columns(&self, training: bool) -> Vec<&str> {
+        let targets = self.target.iter().flat_map(Targets::columns);
+        let selections = self.inputs.values().chain(targets).flat_map(Selection::patterns);
+        selections.map(String::as_str).chain(self.weights.as_deref().filter(|_| training)).collect()
+    }
+
+    /// Makes the paths relative to a folder.
+    pub(super) fn resolve(&mut self, base: &Path) {
+        self.train.resolve(base);
+        self.eval.iter_mut().for_each(|eval| eval.resolve(base));
+        for path in self.text.iter_mut().map(|text| &mut text.tokenizer).chain(&mut self.cache_dir) {
+            *path = base.join(&*path).components().collect();
+        }
     }
 
     /// Returns how far ahead batches are made, where the job says it.
@@ -87,6 +175,18 @@ impl DataSection {
         let known = || FORMATS.iter().map(|format| format.name).collect::<Vec<_>>();
         if let Some(format) = self.format.as_deref().filter(|format| !known().contains(format)) {
             return Some(("data.format", format!("expected {}, found \"{format}\"", known().join(", "))));
+        }
+        let zero =
+            |key, number: Option<usize>| (number == Some(0)).then(|| (key, "expected 1 or more, found 0".into()));
+        let delimiter = self.csv.as_ref().and_then(|csv| csv.delimiter).filter(|delimiter| !delimiter.is_ascii());
+        let found = None
+            .or_else(|| zero("data.tokens.block", self.tokens.as_ref().map(|tokens| tokens.block)))
+            .or_else(|| zero("data.tokens.stride", self.tokens.as_ref().and_then(|tokens| tokens.stride)))
+            .or_else(|| zero("data.text.length", self.text.as_ref().map(|text| text.length)))
+            .or_else(|| zero("data.text.stride", self.text.as_ref().and_then(|text| text.stride)))
+            .or_else(|| Some(("data.csv.delimiter", format!("expected an ASCII character, found \"{}\"", delimiter?))));
+        if found.is_some() {
+            return found;
         }
         if self.prefetch.is_some() && self.workers.is_none() {
             return Some(("data.prefetch", "needs data.workers".into()));

@@ -48,6 +48,24 @@ pub struct RunSection {
 }
 
 impl RunSection {
+    /// Returns a run of some epochs in a folder, on the CPU.
+    pub fn new(epochs: u64, dir: impl Into<PathBuf>) -> RunSection {
+        RunSection {
+            epochs,
+            device: cpu(),
+            dir: dir.into(),
+            threads: None,
+            recompute: Recompute::None,
+            accumulate: one(),
+            log_every: ten(),
+            tensorboard: false,
+            ceiling_steps: five(),
+            nonfinite: OnNonfinite::default(),
+            nonfinite_limit: limit(),
+            seed: 0,
+        }
+    }
+
     /// Returns what becomes of steps that are not finite.
     pub fn nonfinite(&self) -> Nonfinite {
         let limit = usize::try_from(self.nonfinite_limit).unwrap_or(usize::MAX);

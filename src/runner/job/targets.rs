@@ -1,6 +1,8 @@
 //! `[data] target`: one column, or a named column for each of several losses.
 
-use serde::de::{MapAccess, Visitor};
+use crate::data::Selection;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,19 +12,28 @@ use std::fmt;
 #[serde(untagged)]
 pub enum Targets {
     /// The column of the one target, which has no name.
-    One(String),
+    One(Selection),
     /// The column of each target that a loss names.
-    Named(BTreeMap<String, String>),
+    Named(BTreeMap<String, Selection>),
 }
 
 impl Targets {
     /// Returns the column of a target.
-    pub fn column(&self, name: Option<&str>) -> Option<&str> {
+    pub fn column(&self, name: Option<&str>) -> Option<&Selection> {
         match (self, name) {
             (Targets::One(column), None) => Some(column),
-            (Targets::Named(columns), Some(name)) => columns.get(name).map(String::as_str),
+            (Targets::Named(columns), Some(name)) => columns.get(name),
             _ => None,
         }
+    }
+
+    /// Returns the columns of all targets.
+    pub fn columns(&self) -> impl Iterator<Item = &Selection> {
+        let (one, named) = match self {
+            Targets::One(column) => (Some(column), None),
+            Targets::Named(columns) => (None, Some(columns.values())),
+        };
+        one.into_iter().chain(named.into_iter().flatten())
     }
 }
 
@@ -38,11 +49,15 @@ impl<'de> Visitor<'de> for Read {
     type Value = Targets;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a column, or a table of a column for each target")
+        f.write_str("a column, an array of columns, or a table of a column for each target")
     }
 
     fn visit_str<E>(self, column: &str) -> Result<Targets, E> {
-        Ok(Targets::One(column.to_string()))
+        Ok(Targets::One(column.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Targets, A::Error> {
+        Ok(Targets::One(Selection::deserialize(SeqAccessDeserializer::new(seq))?))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Targets, A::Error> {

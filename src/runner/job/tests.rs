@@ -39,8 +39,8 @@ fn parse(text: &str, sets: &[&str]) -> Result<Job, String> {
 fn the_design_is_read_and_its_resolution_means_the_same() {
     let job = parse(DESIGN, &[]).unwrap();
     assert_eq!(job.model, Path::new("/jobs/a/model.onnx"));
-    assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/eval.npz")));
-    assert_eq!(job.data.inputs["x"], "images");
+    assert_eq!(job.data.eval, Some(Path::new("/jobs/a/eval.npz").into()));
+    assert_eq!(job.data.inputs["x"], *"images");
     assert!(job.data.shuffle && job.data.last_batch == LastBatch::Keep);
     assert_eq!(job.schedule, Some(Schedule::cosine(0.0, 0)));
     assert_eq!((job.run.epochs, job.run.log_every, job.run.threads), (10, 10, None));
@@ -78,8 +78,8 @@ fn set_overrides_with_toml_values_and_bare_words() {
     )
     .unwrap();
     assert_eq!((job.run.epochs, job.run.threads, job.data.last_batch), (3, Some(2), LastBatch::Drop));
-    assert_eq!(job.data.eval.as_deref(), Some(Path::new("/jobs/a/../other/eval.npz")));
-    assert_eq!(job.data.inputs["y"], "a = b");
+    assert_eq!(job.data.eval, Some(Path::new("/jobs/a/../other/eval.npz").into()));
+    assert_eq!(job.data.inputs["y"], *"a = b");
     assert_eq!(job.schedule, Some(Schedule::step(2, 0.1)));
     assert_eq!(job.optimizer.unwrap().lr, Some(1e-3));
     assert_eq!(job.freeze.keep.len(), 2);
@@ -193,7 +193,7 @@ fn errors_name_key_and_line() {
         Case {
             replace: ("inputs = { x = \"images\" }", "inputs = { x = 3 }"),
             sets: &[],
-            expected: "key `data.inputs.x` at line 5: expected a string, found integer 3",
+            expected: "key `data.inputs.x` at line 5: expected a column or an array of columns, found integer 3",
         },
         Case {
             replace: ("inputs = { x = \"images\" }", "inputs = \"images\""),

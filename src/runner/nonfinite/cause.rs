@@ -21,7 +21,7 @@ pub enum CauseKind {
 
 /// A tensor that a result was computed from, with the least and the largest of its finite elements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Range {
+pub struct InputRange {
     /// Its name.
     pub tensor: String,
     /// Least finite element; absent where there is none.
@@ -58,7 +58,7 @@ pub struct Cause {
     pub elements: usize,
     /// What the node computed it from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inputs: Vec<Range>,
+    pub inputs: Vec<InputRange>,
     /// The column of the data, for an input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
@@ -102,12 +102,53 @@ impl fmt::Display for Cause {
                 for (index, range) in self.inputs.iter().enumerate() {
                     let word = if index == 0 { ", computed from" } else { " and" };
                     match (range.min, range.max) {
-                        (Some(min), Some(max)) => write!(f, "{word} \"{}\" in [{min}, {max}]", range.tensor)?,
+                        (Some(min), Some(max)) => {
+                            write!(f, "{word} \"{}\" in [{}, {}]", range.tensor, short(min), short(max))?;
+                        }
                         _ => write!(f, "{word} \"{}\"", range.tensor)?,
                     }
                 }
                 Ok(())
             }
         }
+    }
+}
+
+/// Returns a number in a few digits.
+fn short(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        size if (1e-3..1e6).contains(&size) => format!("{}", (value * 1e4).round() / 1e4),
+        _ => format!("{value:.3e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_one_clause() {
+        let value = Cause {
+            kind: CauseKind::Value,
+            tensor: "h".into(),
+            module: "layer1.0".into(),
+            operator: Some("Exp".into()),
+            node: Some("exp".into()),
+            pass: Some("forward".into()),
+            nans: 0,
+            infinities: 3,
+            elements: 64,
+            inputs: vec![InputRange { tensor: "x".into(), min: Some(-2.0), max: Some(1.25e9) }],
+            column: None,
+            row: None,
+        };
+        let text = "\"h\" (Exp of module layer1.0) is the first: infinite in 3 of 64 elements, computed from \"x\" in [-2, 1.250e9]";
+        assert_eq!(value.to_string(), text);
+        let backward = Cause { pass: Some("backward".into()), nans: 1, inputs: Vec::new(), ..value.clone() };
+        let text = "\"h\" (Exp of module layer1.0, backward) is the first: NaN or infinite in 4 of 64 elements";
+        assert_eq!(backward.to_string(), text);
+        let parameter = Cause { kind: CauseKind::Parameter, nans: 2, infinities: 0, ..value };
+        assert_eq!(parameter.to_string(), "parameter \"h\" of module layer1.0 is NaN in 2 of 64 elements");
     }
 }

@@ -1,6 +1,6 @@
 //! Finds the first tensor that is not finite: the train graph runs once more on the same batch and state, telling of
-//! each of its values how many elements are NaN or infinite, and again, showing the one that was found with what it was
-//! computed from.
+//! each of its values the sum of absolute elements, and again, showing the value that was found with what it was computed
+//! from.
 //!
 //! From the loss or gradient that is wrong the search goes back through values that are not finite. A NaN follows from a
 //! NaN where a node reads one, else from what is infinite; what is infinite in a constant of the model (a mask of `-inf`)
@@ -12,8 +12,8 @@ use super::super::event::RunEvent;
 use super::super::phase::Feed;
 use super::super::run::Run;
 use super::super::train::RunError;
-use super::Bad;
-use super::cause::{Cause, CauseKind, Range};
+use super::cause::{Cause, CauseKind, InputRange};
+use super::{Bad, is_finite};
 use crate::graph::{DType, Graph, Node, Origin, Tensor, ValueId};
 use crate::training::{finite, names};
 use std::collections::{HashMap, HashSet};
@@ -43,33 +43,38 @@ impl Run<'_> {
         let Some((step, phase)) = self.phases.open_step() else { return Ok(None) };
         let at = (bad.epoch - 1) * setup.train.len() + bad.index + 1;
         let feed = Feed { at, batch: &batch, share };
-        let (model, output, values) = finite::counted(&step.train)?;
-        let outputs = phase.inspect(engine, &model, &feed, &[output.as_str()])?;
-        let counts = outputs.first().and_then(Tensor::to_f64s).unwrap_or_default();
-        if counts.len() != 2 * values.len() {
-            return Ok(None);
-        }
-        let (nans, infinities) = counts.split_at(values.len());
-        let held = values.iter().zip(nans.iter().zip(infinities)).filter(|(_, (nan, inf))| **nan + **inf > 0.0);
-        let held: HashMap<ValueId, bool> = held.map(|(id, (nan, _))| (*id, *nan > 0.0)).collect();
+        let (model, outputs, values) = finite::measured(&step.train)?;
+        let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        let sums = phase.inspect(engine, &model, &feed, &outputs)?;
+        let sum = |tensor: &Tensor| tensor.to_f64s().and_then(|values| values.first().copied()).unwrap_or(0.0);
+        let held = values.iter().zip(sums.iter().map(sum)).filter(|(_, sum)| !sum.is_finite());
+        let mut held: HashMap<ValueId, bool> = held.map(|(id, sum)| (*id, sum.is_nan())).collect();
         let graph = &step.train.graph;
-        let target = bad.gradient.as_deref().unwrap_or(names::LOSS);
-        let Some(target) = graph.find(target).filter(|id| held.contains_key(id)) else { return Ok(None) };
+        let Some(target) = graph.find(bad.gradient.as_deref().unwrap_or(names::LOSS)) else { return Ok(None) };
         let slots = self.state.slots().map(|(name, _)| name);
         let state: HashSet<&str> =
             self.prepared.trainable().into_iter().chain(self.prepared.statistics()).chain(slots).collect();
-        let search = Search { graph, held: &held, state: &state };
-        let found = search.origin(target);
-        let mut shown = vec![found];
-        if let Some(node) = graph.producer(found).map(|node| graph.node(node)) {
-            shown.extend(node.inputs.iter().flatten().filter(|id| graph.fact(**id).is_float()));
-        }
-        let tensors = self.show(engine, &step.train, &feed, &shown)?;
+        let (found, shown, tensors) = loop {
+            if !held.contains_key(&target) {
+                return Ok(None);
+            }
+            let found = Search { graph, held: &held, state: &state }.origin(target);
+            let mut shown = vec![found];
+            if let Some(node) = graph.producer(found).map(|node| graph.node(node)) {
+                shown.extend(node.inputs.iter().flatten().filter(|id| graph.fact(**id).is_float()));
+            }
+            let tensors = self.show(engine, &step.train, &feed, &shown)?;
+            // The elements of a sum that is infinite may be finite.
+            match tensors.first().and_then(Option::as_ref) {
+                Some(tensor) if is_finite(tensor) => drop(held.remove(&found)),
+                _ => break (found, shown, tensors),
+            }
+        };
         let Some(tensor) = tensors.first().and_then(Option::as_ref) else { return Ok(None) };
         let mut cause = self.describe(graph, found, tensor);
         for (id, tensor) in shown.iter().zip(&tensors).skip(1) {
             let (min, max) = tensor.as_ref().map_or((None, None), range);
-            cause.inputs.push(Range { tensor: graph.value_name(*id).to_string(), min, max });
+            cause.inputs.push(InputRange { tensor: graph.value_name(*id).to_string(), min, max });
         }
         if cause.kind == CauseKind::Input {
             cause.column = setup.train.column(&cause.tensor).map(str::to_string);

@@ -18,7 +18,7 @@
 mod cause;
 mod diagnose;
 
-pub use cause::{Cause, CauseKind, Range};
+pub use cause::{Cause, CauseKind, InputRange};
 
 use super::engine::{BufferId, Engine, EngineError};
 use super::event::RunEvent;
@@ -31,7 +31,7 @@ use crate::checkpoint::{Checkpoint, Tensors};
 use crate::graph::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ops::Range as Span;
+use std::ops::Range;
 
 /// What becomes of a step whose loss or gradients are not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ pub(super) struct Bad {
     /// The batch of the epoch, from 0.
     pub index: usize,
     /// The batches of the step.
-    pub of: Span<usize>,
+    pub of: Range<usize>,
     /// Its loss.
     pub loss: f64,
     /// The gradient that is not finite, where the loss is.
