@@ -1,7 +1,8 @@
 //! What the keys of a job mean, for the comments of a job file.
 
 /// The order of the sections.
-pub const SECTIONS: [&str; 7] = ["data", "loss", "optimizer", "schedule", "eval", "freeze", "run"];
+pub const SECTIONS: [&str; 10] =
+    ["data", "loss", "optimizer", "schedule", "eval", "freeze", "init", "ema", "checkpoint", "run"];
 
 /// What a key with a default means.
 pub const ABOUT: &[(&str, &str)] = &[
@@ -23,6 +24,9 @@ pub const ABOUT: &[(&str, &str)] = &[
     ("freeze.on_return", "slots of what trains again: \"reset\", \"keep\" or \"warm-up\""),
     ("freeze.warm_up_steps", "steps over which the rate rises with \"warm-up\""),
     ("freeze.dropout", "\"off\": Dropout in frozen units passes its input on"),
+    ("init.weights", "\"fresh\" draws them by module class; or the path of a checkpoint or another model"),
+    ("checkpoint.keep", "the last so many stay, and that of the best epoch"),
+    ("checkpoint.export", "the weights of the trained model; \"best\" needs eval.best"),
     ("run.device", "where it trains"),
     ("run.recompute", "\"auto\" or patterns of modules: compute activations again instead of keeping them"),
     ("run.accumulate", "batches of one step"),
@@ -45,6 +49,8 @@ pub const OPTIONAL: &[(&str, &str, &str)] = &[
     ("eval.best", "\"loss\"", "the metric that says which epoch is the best"),
     ("eval.early_stopping", "{ metric = \"loss\", patience = 5 }", "ends the run when it does not get better"),
     ("freeze.rollback", "{ metric = \"loss\", drop = 0.01, delay = 1 }", "takes a bad freeze back"),
+    ("ema.decay", "0.999", "the trained model has averaged weights: what an average keeps of itself in a step"),
+    ("checkpoint.every", "1000", "steps between two checkpoints within an epoch"),
     ("run.threads", "4", "threads within one operator; all cores by default"),
 ];
 

@@ -23,7 +23,7 @@ pub fn text(draft: &Draft) -> Result<String, Failure> {
         let default = if name.is_empty() { Some(&defaults) } else { defaults.get(name).and_then(Value::as_table) };
         text += &match draft.sections.iter().find(|section| section.name == name) {
             Some(section) => written(section, default),
-            None => default.map(|default| unset(name, default)).unwrap_or_default(),
+            None => unset(name, default.unwrap_or(&Table::new())),
         };
     }
     let others = defaults.iter().filter(|(name, _)| !SECTIONS.contains(&name.as_str()));
@@ -34,10 +34,9 @@ pub fn text(draft: &Draft) -> Result<String, Failure> {
 
 /// Returns a section of which nothing is set.
 fn unset(name: &str, default: &Table) -> String {
-    let mut text = format!("\n# [{name}]\n");
-    default.iter().for_each(|(key, value)| text += &off(key, &inline(value), about(&path(name, key))));
-    optional(name, &|_| false).for_each(|line| text += &line);
-    text
+    let defaults = default.iter().map(|(key, value)| off(key, &inline(value), about(&path(name, key))));
+    let keys: String = defaults.chain(optional(name, &|_| false)).collect();
+    if keys.is_empty() { keys } else { format!("\n# [{name}]\n{keys}") }
 }
 
 /// Returns the lines of keys without a default, but for those that are `known`.
@@ -206,6 +205,7 @@ mod tests {
         }
         let job = Job::parse(Path::new("job.toml"), &text, &[]).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert!(job.data.eval.is_some() && job.eval.early_stopping.is_some() && job.freeze.rollback.is_some());
+        assert!(job.ema.is_some() && job.checkpoint.every.is_some());
     }
 
     #[test]
