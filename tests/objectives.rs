@@ -555,7 +555,7 @@ fn mistakes_in_losses_targets_and_groups_are_named() {
         (
             &[("{ a = \"labels\", b = \"scores\" }", "{ a = 3 }")],
             2,
-            "key `data.target.a` at line 6: expected a string, found integer 3",
+            "key `data.target.a` at line 6: expected a column or an array of columns, found integer 3",
         ),
     ];
     let folder = tempfile::tempdir().unwrap();

@@ -26,12 +26,20 @@ pub fn on_interrupt(printer: Printer) -> Stop {
     listen(move |exit: u8, name: &str| {
         if asked.swap(true, Ordering::Relaxed) {
             printer.clear();
-            std::process::exit(i32::from(exit));
+            leave(exit);
         }
         code.store(exit, Ordering::Relaxed);
         printer.line(&format!("{name}: stopping after this step, with a checkpoint (a second one ends at once)"));
     });
     stop
+}
+
+/// Ends the process as it is: what would be cleaned up may be in use by a step.
+fn leave(code: u8) -> ! {
+    #[cfg(unix)]
+    signal_hook::low_level::exit(i32::from(code));
+    #[cfg(not(unix))]
+    std::process::exit(i32::from(code));
 }
 
 #[cfg(unix)]
