@@ -143,7 +143,7 @@ fn errors_name_key_and_line() {
             replace: ("seed = 0", "colour = 1"),
             sets: &[],
             expected: "unknown key `colour` in [data] at line 8, known are `train`, `eval`, `inputs`, `target`, \
-                       `batch`, `seed`, `shuffle`, `sampler`, `weights`, `last_batch`, `workers`, `prefetch`, `format`",
+                       `batch`, `seed`, `shuffle`, `sampler`, `weights`, `last_batch`, `workers`, `prefetch`, `format`, `image`, `augment`",
         },
         Case {
             replace: ("model =", "modle ="),
