@@ -20,7 +20,7 @@ enum Verdict {
 }
 
 /// Keys whose change is free, by their beginnings.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "run.dir",
     "run.log_every",
     "run.tensorboard",
@@ -28,6 +28,7 @@ const FREE: [&str; 12] = [
     "checkpoint.",
     "data.workers",
     "data.prefetch",
+    "data.cache_dir",
     "init.",
     "eval.metrics",
     "eval.best",

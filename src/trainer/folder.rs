@@ -118,11 +118,11 @@ impl RunFolder {
 }
 
 /// Cuts a log of events after the checkpoint with a number, or where that is not in it, after its last whole line, since
-/// all that it holds came before. Returns the seconds of the last event that stays.
-pub(super) fn cut_log(path: &Path, sequence: u64) -> std::io::Result<f64> {
+/// all that it holds came before. Returns the seconds of the last event that stays, and whether it is the checkpoint's.
+pub(super) fn cut_log(path: &Path, sequence: u64) -> std::io::Result<(f64, bool)> {
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0.0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((0.0, false)),
         Err(error) => return Err(error),
     };
     let (mut whole, mut seconds) = ((0, 0.0), 0.0);
@@ -146,7 +146,7 @@ pub(super) fn cut_log(path: &Path, sequence: u64) -> std::io::Result<f64> {
     }
     let (length, seconds) = cut.unwrap_or(whole);
     file.set_len(length)?;
-    Ok(seconds)
+    Ok((seconds, cut.is_some()))
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     fn a_log_ends_with_the_checkpoint_that_the_run_goes_on_from() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
-        assert_eq!(cut_log(&path, 1).unwrap(), 0.0);
+        assert_eq!(cut_log(&path, 1).unwrap(), (0.0, false));
         let lines = [
             r#"{"event":"step","step":1,"time":0.5}"#,
             r#"{"event":"checkpoint","step":1,"sequence":1,"time":0.75}"#,
@@ -169,7 +169,7 @@ mod tests {
         // Of checkpoint 3 the event was not written any more, of 1 and 2 it was.
         for (sequence, count, seconds) in [(1, 2, 0.75), (2, 4, 2.5), (3, 5, 3.5)] {
             fs::write(&path, text(5) + r#"{"event":"step","st"#).unwrap();
-            assert_eq!(cut_log(&path, sequence).unwrap(), seconds);
+            assert_eq!(cut_log(&path, sequence).unwrap(), (seconds, sequence < 3));
             assert_eq!(fs::read_to_string(&path).unwrap(), text(count), "{sequence}");
         }
     }

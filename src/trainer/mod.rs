@@ -25,7 +25,7 @@ pub use folder::Start;
 pub use running::Running;
 
 use crate::artifacts;
-use crate::checkpoint::{Checkpoint, Store};
+use crate::checkpoint::{Checkpoint, Latest, Store};
 use crate::data::{Batches, Dataset};
 use crate::error::ErrorKind;
 use crate::facts::Probe;
@@ -263,6 +263,7 @@ impl Trainer {
         }
         write_file(&folder.path().join("job.toml"), self.job.resolved().as_bytes())?;
         self.add_files(&folder, resume.as_ref(), &mut sinks)?;
+        let resume = resume.map(|latest| latest.checkpoint);
         let checkpoints = Checkpoints {
             folder: folder.checkpoints(),
             every: self.job.checkpoint.every.and_then(|every| usize::try_from(every).ok()),
@@ -287,7 +288,7 @@ impl Trainer {
         folder: &RunFolder,
         store: &Store,
         sinks: &mut Sinks<'_>,
-    ) -> Result<Option<Checkpoint>, TrainerError> {
+    ) -> Result<Option<Latest>, TrainerError> {
         store.remove_unfinished();
         let mut warn = |message: String| sinks.take(RunEvent::Warning { message });
         let Some(latest) = store.latest()? else {
@@ -300,14 +301,14 @@ impl Trainer {
         }
         let accepted = changes::check(folder, self, &latest.checkpoint)?;
         accepted.into_iter().for_each(warn);
-        Ok(Some(latest.checkpoint))
+        Ok(Some(latest))
     }
 
     /// Adds the files of the run that take events.
     fn add_files(
         &self,
         folder: &RunFolder,
-        resume: Option<&Checkpoint>,
+        resume: Option<&Latest>,
         sinks: &mut Sinks<'_>,
     ) -> Result<(), TrainerError> {
         let every = usize::try_from(self.job.run.log_every).unwrap_or(usize::MAX);
@@ -316,10 +317,17 @@ impl Trainer {
         };
         let events = folder.path().join("events.jsonl");
         let lines = match resume {
-            Some(checkpoint) => {
-                let seconds = folder::cut_log(&events, checkpoint.sequence).map_err(|error| cannot(&events, error))?;
+            Some(Latest { checkpoint, path, .. }) => {
+                let (seconds, told) =
+                    folder::cut_log(&events, checkpoint.sequence).map_err(|error| cannot(&events, error))?;
                 sinks.after(seconds);
-                JsonLines::append(&events, every)
+                JsonLines::append(&events, every).and_then(|mut lines| {
+                    if !told {
+                        // The run was killed before it told of the checkpoint; the next resume looks for it.
+                        lines.take(&Timed { event: saved(checkpoint, path), time: seconds })?;
+                    }
+                    Ok(lines)
+                })
             }
             None => JsonLines::create(&events, every),
         };
@@ -401,6 +409,17 @@ impl Trainer {
         };
         setup.check()?;
         act(&setup)
+    }
+}
+
+/// Returns the event that tells of a checkpoint.
+fn saved(checkpoint: &Checkpoint, path: &Path) -> RunEvent {
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    RunEvent::Checkpoint {
+        epoch: number(checkpoint.epoch),
+        step: number(checkpoint.step),
+        path: path.display().to_string(),
+        sequence: checkpoint.sequence,
     }
 }
 

@@ -227,12 +227,17 @@ mod tests {
         assert_eq!(pixels[3 * 96..], plain[3 * 96..]);
         // The first of three is mixed with the third.
         assert!((1.0..3.0).contains(&pixels[0]) && pixels[0] != 1.0);
-        let mut last = batch(4);
-        let tensor = last[0].1.to_vec::<f32>().unwrap();
-        last[0].1 = Tensor::from_vec(&[4, 6, 8, 2], tensor);
-        Mix { layout: Layout::Nhwc, ..mix(None, Some(1.0)) }.apply(&mut last, 4, 3, DRAW);
-        let shares = shares(&last, 4);
-        let expected = shares[1].0 * 2.0 + (1.0 - shares[1].0);
-        assert!((shares[1].1 - expected).abs() < 1e-4 && shares[1].0 < 1.0, "{shares:?}");
+        let mut cuts = 0;
+        for index in 0..20 {
+            let mut last = batch(4);
+            let tensor = last[0].1.to_vec::<f32>().unwrap();
+            last[0].1 = Tensor::from_vec(&[4, 6, 8, 2], tensor);
+            Mix { layout: Layout::Nhwc, ..mix(None, Some(1.0)) }.apply(&mut last, 4, index, DRAW);
+            let shares = shares(&last, 4);
+            let expected = shares[1].0 * 2.0 + (1.0 - shares[1].0);
+            assert!((shares[1].1 - expected).abs() < 1e-4, "{shares:?}");
+            cuts += usize::from(shares[1].0 < 1.0);
+        }
+        assert!(cuts > 5, "{cuts}");
     }
 }

@@ -245,9 +245,9 @@ mod tests {
 
         let other = folder(&[("a/1.png", "colours.png"), ("a/x.webp", "colours.png")]);
         assert_eq!(error(other.path(), &plain), "F/a/x.webp is an image of another kind, expected JPEG or PNG");
-        let classes = Some(vec!["b".to_string(), "ab".to_string()]);
+        let classes = Some(vec!["garden".to_string(), "house".to_string()]);
         let named = options(ImageOptions { classes, ..ImageOptions::default() });
-        assert_eq!(error(two.path(), &named), "F/a is no class; the 2 classes are \"b\", \"ab\"");
+        assert_eq!(error(two.path(), &named), "F/a is no class; the 2 classes are \"garden\", \"house\"");
         let format = DataOptions { format: Some("images".into()), ..DataOptions::default() };
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(error(empty.path(), &format), "F holds no folders, expected one for each class");

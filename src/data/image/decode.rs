@@ -12,10 +12,10 @@ use std::io::Cursor;
 /// # Errors
 /// What is wrong with the bytes.
 pub(in crate::data) fn decode(bytes: &[u8], channels: usize) -> Result<Picture, String> {
-    let (format, mut decoder) = decoder(bytes)?;
-    if format == ImageFormat::Jpeg && !ends(bytes) {
+    if bytes.starts_with(&[0xff, 0xd8]) && !ends(bytes) {
         return Err("it ends before its picture does".into());
     }
+    let mut decoder = decoder(bytes)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
     image.apply_orientation(orientation);
@@ -31,7 +31,7 @@ pub(in crate::data) fn decode(bytes: &[u8], channels: usize) -> Result<Picture, 
 /// # Errors
 /// What is wrong with the bytes.
 pub(in crate::data) fn size_of(bytes: &[u8]) -> Result<(usize, usize), String> {
-    let (_, mut decoder) = decoder(bytes)?;
+    let mut decoder = decoder(bytes)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
     let lies = matches!(
@@ -41,12 +41,12 @@ pub(in crate::data) fn size_of(bytes: &[u8]) -> Result<(usize, usize), String> {
     Ok(if lies { (width, height) } else { (height, width) })
 }
 
-fn decoder(bytes: &[u8]) -> Result<(ImageFormat, impl ImageDecoder), String> {
+fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder, String> {
     let format = image::guess_format(bytes).ok();
     let format = format.filter(|format| matches!(format, ImageFormat::Jpeg | ImageFormat::Png));
     let format = format.ok_or_else(|| "expected JPEG or PNG".to_string())?;
     let reader = ImageReader::with_format(Cursor::new(bytes), format);
-    Ok((format, reader.into_decoder().map_err(|error| error.to_string())?))
+    reader.into_decoder().map_err(|error| error.to_string())
 }
 
 /// Returns true when a JPEG has an end after its last scan: a decoder fills what is missing with grey.

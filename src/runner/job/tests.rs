@@ -285,6 +285,12 @@ fn pictures_and_what_is_random_about_them_are_read_and_written() {
     assert_eq!((augment.vertical_flip, augment.erasing.unwrap().scale), (0.25, [0.02, 0.33]));
     let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
     assert_eq!(again.data, job.data);
+    let plain = text.replace("normalise = \"imagenet\"\n", "");
+    let error = parse(&plain, &["data.image.std=[0.5, 0, 1]"]).unwrap_err();
+    assert!(
+        error.contains("key `data.image.std` given with --set: expected finite numbers above 0, found 0"),
+        "{error}"
+    );
     for (key, value, expected) in [
         ("image.crop", "0", "key `data.image.crop` given with --set: expected sizes of 1 or more, found 0"),
         ("image.crop", "[1, 2, 3]", "expected [height, width], found 3 numbers"),
@@ -293,7 +299,6 @@ fn pictures_and_what_is_random_about_them_are_read_and_written() {
             "-3",
             "key `data.image.crop` given with --set: expected a number of pixels, or [height, width], found",
         ),
-        ("image.std", "[0.5, 0, 1]", "expected finite numbers above 0, found 0"),
         ("image.mean", "[0.5]", "key `data.image.normalise` at line"),
         ("image.channels", "2", "expected 1 or 3, found 2"),
         ("image.dtype", "uint8", "\"uint8\" takes no mean, std or normalise"),
