@@ -61,6 +61,10 @@ fn train(folder: &Path, job: &str, sets: &[&str]) -> Ran {
     sets.iter().for_each(|set| args.extend(["--set", set]));
     let output = freeze_plan(&args);
     assert!(output.status.success(), "{}", text(&output.stderr));
+    ran(folder)
+}
+
+fn ran(folder: &Path) -> Ran {
     let events = std::fs::read_to_string(folder.join("run/events.jsonl")).unwrap();
     let events: Vec<serde_json::Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |kind: &'static str| events.iter().filter(move |event| event["event"] == kind);
@@ -99,6 +103,9 @@ fn a_folder_of_images_is_what_the_same_pixels_in_an_array_are() {
             ("labels", Tensor::from_vec::<i64>(&[count], labels)),
         ];
         safetensors(&folder.path().join(format!("{name}.safetensors")), &columns);
+        for column in columns.iter().filter(|_| name == "train") {
+            safetensors(&folder.path().join(format!("{}.safetensors", column.0)), std::slice::from_ref(column));
+        }
     }
     let arrays = ["data.train=train.safetensors", "data.eval=eval.safetensors"];
     assert_eq!(train(folder.path(), &job, &arrays), plain);
@@ -107,6 +114,13 @@ fn a_folder_of_images_is_what_the_same_pixels_in_an_array_are() {
     let augmented = train(folder.path(), &job, &["data.workers=0"]);
     assert_eq!(train(folder.path(), &job, &["data.workers=2", "data.prefetch=3"]), augmented);
     assert_eq!(train(folder.path(), &job, &[arrays[0]]), augmented);
+    let side_by_side = "data.train={ images = \"images.safetensors\", labels = \"labels.safetensors\" }";
+    assert_eq!(train(folder.path(), &job, &[side_by_side]), augmented);
+    // The second epoch goes on where the first one was left, with other threads.
+    train(folder.path(), &job, &["run.epochs=1", "data.workers=0"]);
+    let output = freeze_plan(&["train", &job, "--resume", "--no-plan", "--set", "data.workers=3"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(ran(folder.path()), augmented);
     assert!(augmented.losses.iter().zip(&plain.losses).all(|(a, b)| a != b), "{augmented:?}");
 }
 
@@ -249,6 +263,9 @@ fn mixed_rows_are_learnt_by_probabilities_and_judged_by_classes() {
             ("labels", Tensor::from_vec::<i64>(&[160], labels)),
         ];
         safetensors(&folder.path().join(format!("{name}.safetensors")), &columns);
+        for column in columns.iter().filter(|_| name == "train") {
+            safetensors(&folder.path().join(format!("{}.safetensors", column.0)), std::slice::from_ref(column));
+        }
     }
     let data = "train = \"train.safetensors\"\neval = \"eval.safetensors\"\n[data.image]\n[data.augment]\nmixup = 0.2\ncutmix = 1.0";
     let soft = "target_kind = \"probabilities\"\nlabel_smoothing = 0.1";

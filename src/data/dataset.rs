@@ -64,6 +64,14 @@ impl Dataset {
         Ok(Dataset::of(Columns::new(path, columns)?))
     }
 
+    /// Returns the dataset with its column of pictures as the options say, as files of arrays are opened with them.
+    ///
+    /// # Errors
+    /// There is no such column, or the options do not fit it.
+    pub fn pictured(self, options: &DataOptions) -> Result<Dataset, DataError> {
+        super::image::image_column(self, options)
+    }
+
     /// Returns the dataset of a source.
     pub fn of(source: impl Source + 'static) -> Dataset {
         Dataset { source: Arc::new(source) }

@@ -2,6 +2,8 @@
 
 use super::dataset::same_rows;
 use super::files::Files;
+use super::formats;
+use super::image::image_column;
 use super::selection::matching;
 use super::source::{Column, Draw, LabelRange, Sample, Source};
 use super::{DataError, DataOptions, Dataset, missing};
@@ -36,14 +38,20 @@ pub(super) fn open(
         found.into_iter().for_each(|position| taken[position] = true);
     }
     let (mut columns, mut places, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+    // Which column is of pictures is seen of all of them.
+    let plain = DataOptions { image: None, augment: None, ..options.clone() };
+    let mut pictures = false;
     for ((name, file), _) in parts.iter().zip(taken).filter(|(_, taken)| *taken) {
-        let (dataset, position) = column(name, file, options)?;
+        let own = formats::holds_pictures(file, options);
+        pictures |= own;
+        let (dataset, position) = column(name, file, if own { options } else { &plain })?;
         columns.push(Column { name: name.clone(), ..dataset.columns()[position].clone() });
         lengths.push((name.as_str(), dataset.rows()));
         places.push((dataset, position));
     }
     let rows = same_rows(&path, &lengths)?;
-    Ok(Dataset::of(Joined { path, columns, places, rows }))
+    let dataset = Dataset::of(Joined { path, columns, places, rows });
+    if pictures { Ok(dataset) } else { image_column(dataset, options) }
 }
 
 /// Opens the file of a column: with its column of that name, or with the only one.

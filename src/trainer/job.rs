@@ -33,6 +33,7 @@ impl Data {
         eval: Option<Dataset>,
         note: Note<'_>,
     ) -> Result<Data, TrainerError> {
+        let eval = eval.map(|eval| eval.pictured(&job.data.eval_options())).transpose()?;
         let (given, evaluates) = (train.is_some(), eval.is_some() || job.data.eval.is_some());
         let train = match job.data.open(train) {
             Ok((dataset, notes)) => {

@@ -118,14 +118,22 @@ const PICTURES: [&str; 4] = ["images", "idx", "cifar10", "cifar100"];
 /// There is no such format, the file cannot be read, or a column is missing, has a dtype without use or another number
 /// of rows than the first.
 pub(super) fn open(path: &Path, options: &DataOptions, columns: Option<&[&str]>) -> Result<Dataset, DataError> {
-    let format = match &options.format {
+    let format = format_of(path, options).ok_or_else(|| DataError::Extension { path: path.to_path_buf() })?;
+    let dataset = (format.open)(path, options, columns)?;
+    if PICTURES.contains(&format.name) { Ok(dataset) } else { image::image_column(dataset, options) }
+}
+
+fn format_of(path: &Path, options: &DataOptions) -> Option<&'static Format> {
+    match &options.format {
         Some(name) => FORMATS.iter().find(|format| format.name == name),
         None if options.tokens.is_some() => FORMATS.iter().find(|format| format.name == "tokens"),
         None => by_extension(path).or_else(|| by_content(path)),
-    };
-    let format = format.ok_or_else(|| DataError::Extension { path: path.to_path_buf() })?;
-    let dataset = (format.open)(path, options, columns)?;
-    if PICTURES.contains(&format.name) { Ok(dataset) } else { image::image_column(dataset, options) }
+    }
+}
+
+/// Returns true for a file or folder whose format is of pictures.
+pub(super) fn holds_pictures(path: &Path, options: &DataOptions) -> bool {
+    format_of(path, options).is_some_and(|format| PICTURES.contains(&format.name))
 }
 
 /// Returns the format of pictures that a folder holds, or that a name stands for.

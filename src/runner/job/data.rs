@@ -178,7 +178,7 @@ impl DataSection {
             options.classes.entry(name.clone()).or_default();
         }
         let open = || Dataset::open_files(&self.train, &options, Some(&self.columns(true)));
-        let dataset = given.map_or_else(open, Ok)?;
+        let dataset = given.map_or_else(open, |given| given.pictured(&options))?;
         let notes = dataset.learn(&mut options)?;
         (self.classes, self.normalize) = (options.classes, options.normalize);
         Ok((dataset, notes))
