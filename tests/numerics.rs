@@ -337,7 +337,7 @@ fn too_many_bad_steps_in_a_row_end_the_run() {
             let mut job = job(&all, &all, action);
             job.nonfinite.limit = 3;
             let ran = job.run(engine.as_mut());
-            let error = ran.result.as_ref().err().expect("it fails").to_string();
+            let error = ran.result.as_ref().expect_err("it fails").to_string();
             assert!(error.contains("step 3") && error.contains("as in 3 steps in a row"), "{error}");
             let actions: Vec<_> = found(&ran).iter().map(|event| event.action).collect();
             assert_eq!(actions, [action, action, OnNonfinite::Stop]);

@@ -87,6 +87,8 @@ fn dry_run(trainer: &Trainer, engine: &mut dyn Engine, start: Start) -> CommandR
         (None, 0) => vec!["nothing is measured: ceiling_steps is 0".into()],
         (None, _) => vec!["nothing is frozen in any epoch: there is nothing to save".into()],
     };
+    let eval = if trainer.evaluates() { " and a batch of the eval data" } else { "" };
+    sentences.push(format!("a step{eval} ran without an error"));
     sentences.extend(trainer.prospects(start)?);
     output::emit(&format!("{}\n", sentences.join("\n")), None)?;
     Ok(ExitCode::SUCCESS)

@@ -177,6 +177,11 @@ impl Trainer {
         &self.plan
     }
 
+    /// Returns true where there are eval data.
+    pub fn evaluates(&self) -> bool {
+        self.eval.is_some()
+    }
+
     /// Refuses a folder that holds another run, or files that the run reads. Nothing is changed.
     ///
     /// # Errors

@@ -64,5 +64,19 @@ fn bytes(number: u64) -> String {
         }
         (scaled, prefix) = (scaled / 1000.0, next);
     }
-    if prefix.is_empty() { format!("{number} B") } else { format!("{scaled:.3} {prefix}B").replace(".000", "") }
+    let digits = if scaled < 9.995 { 2 } else { usize::from(scaled < 99.95) };
+    if prefix.is_empty() { format!("{number} B") } else { format!("{scaled:.digits$} {prefix}B") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_have_three_digits() {
+        let cases = [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (803_544, "804 kB"), (12_345_678, "12.3 MB")];
+        for (number, expected) in cases {
+            assert_eq!(bytes(number), expected);
+        }
+    }
 }

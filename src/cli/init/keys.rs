@@ -9,7 +9,7 @@ pub const ABOUT: &[(&str, &str)] = &[
     ("dropout", "\"on\" or a ratio makes Dropout random that the file has in inference form"),
     ("data.seed", "seed of the order of rows"),
     ("data.shuffle", "false: every epoch in the order of the file"),
-    ("data.last_batch", "rows that do not fill a batch: \"drop\" leaves them out, \"pad\" fills up with ignored ones"),
+    ("data.last_batch", "rows that do not fill a batch; \"drop\", or \"pad\" with ignored ones"),
     ("schedule.lr_min", "the rate at the end"),
     ("schedule.warmup_steps", "steps over which the rate rises"),
     ("schedule.per", "\"epoch\": the rate is the same throughout an epoch"),
@@ -49,7 +49,7 @@ pub const OPTIONAL: &[(&str, &str, &str)] = &[
     ("eval.best", "\"loss\"", "the metric that says which epoch is the best"),
     ("eval.early_stopping", "{ metric = \"loss\", patience = 5 }", "ends the run when it does not get better"),
     ("freeze.rollback", "{ metric = \"loss\", drop = 0.01, delay = 1 }", "takes a bad freeze back"),
-    ("ema.decay", "0.999", "the trained model has averaged weights: what an average keeps of itself in a step"),
+    ("ema.decay", "0.999", "averages of the weights: what one keeps of itself in a step"),
     ("checkpoint.every", "1000", "steps between two checkpoints within an epoch"),
     ("run.threads", "4", "threads within one operator; all cores by default"),
 ];
