@@ -73,7 +73,7 @@ fn columns(batches: &[usize], bad: &[usize]) -> Vec<(&'static str, Tensor)> {
 }
 
 /// Returns one epoch of a model with a BatchNorm over the batches.
-fn job(batches: &[usize], bad: &[usize], action: OnNonfinite) -> Job {
+pub fn job(batches: &[usize], bad: &[usize], action: OnNonfinite) -> Job {
     let mut job = Job::on(&around(batch_norm), LossKind::Mse, columns(batches, bad), ROWS);
     (job.epochs, job.eval) = (1, false);
     job.nonfinite = Nonfinite { action, ..Nonfinite::default() };

@@ -6,7 +6,7 @@ use freeze_plan::checkpoint::{self, Checkpoint};
 use freeze_plan::data::{BatchOptions, Batches, Column, DataError, Draw, Feed, LastBatch, Sample, Sampler, Source};
 use freeze_plan::graph::{DType, Tensor};
 use freeze_plan::plan::{BatchNorm, OnReturn, PlanOptions, Policy};
-use freeze_plan::runner::{Checkpoints, Engine, RunEvent, Schedule};
+use freeze_plan::runner::{Checkpoints, Ema, Engine, OnNonfinite, RunEvent, Schedule};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -44,7 +44,8 @@ fn resumes(
     let folder = tempfile::tempdir().unwrap();
     let (ran, saved) = whole(job, engine, policy(), folder.path(), 1);
     let outcome = ran.outcome();
-    assert_eq!(saved.len(), ran.losses().len(), "{name}");
+    let skipped = ran.count(|event| matches!(event, RunEvent::Nonfinite { .. }));
+    assert_eq!(saved.len(), ran.losses().len() + skipped, "{name}");
     let last = saved.len() - 1;
     for (position, (checkpoint, steps)) in saved.into_iter().enumerate() {
         if position % stride != stride / 2 && position != last {
@@ -170,6 +171,37 @@ fn accumulated_steps_and_statistics_that_stay_go_on() {
     let options = PlanOptions { batch_norm: BatchNorm::Frozen, ..PlanOptions::of("steps") };
     job.options = options.with("steps", "1+2:2,2+1:4,3:0");
     resumes("accumulated", &mut job, &mut onnxruntime(), &none, 3);
+}
+
+#[test]
+fn steps_that_are_not_finite_are_skipped_or_go_back_after_a_resume_as_before_it() {
+    for action in [OnNonfinite::Skip, OnNonfinite::Rollback] {
+        let mut job = crate::numerics::job(&[0, 1, 2, 3, 4, 5], &[2, 4], action);
+        (job.epochs, job.ema) = (3, Some(Ema { decay: 0.5, ..Ema::default() }));
+        let ran = resumes(&format!("{action:?}"), &mut job, &mut onnxruntime(), &none, 1);
+        assert_eq!(ran.count(|event| matches!(event, RunEvent::Nonfinite { .. })), 6);
+    }
+}
+
+#[test]
+fn averages_schedules_that_watch_and_early_stops_go_on() {
+    let mut job = mlp("adamw", OnReturn::WarmUp);
+    job.epochs = 8;
+    job.ema = Some(Ema { decay: 0.8, warmup: true, every: 2, evaluate: true });
+    let plateau =
+        serde_json::json!({"kind": "plateau", "metric": "loss", "patience": 0, "threshold": 0.02, "factor": 0.1});
+    job.schedule = serde_json::from_value(plateau).unwrap();
+    let early = serde_json::json!({"every": 1, "best": "accuracy",
+        "early_stopping": {"metric": "loss", "patience": 2, "min_delta": 0.01}});
+    job.evaluation = serde_json::from_value(early).unwrap();
+    let ran = resumes("plateau", &mut job, &mut onnxruntime(), &none, 3);
+    assert_eq!(ran.count(|event| matches!(event, RunEvent::EarlyStop { .. })), 1);
+    let rates = ran.events.iter().filter_map(|event| match event {
+        RunEvent::Step { lr, .. } => *lr,
+        _ => None,
+    });
+    let rates: Vec<f64> = rates.collect();
+    assert!(rates.last() < rates.first(), "{rates:?}");
 }
 
 #[test]
