@@ -222,7 +222,7 @@ fn signalled(job: &Job, signal: &str, times: usize) -> Output {
     let mut child = job.start(&[]);
     assert!(job.until(&mut child, |job| job.step() >= 4));
     for _ in 0..times {
-        let status = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
+        let status = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
         assert!(status.success() || times > 1);
     }
     child.wait_with_output().unwrap()

@@ -142,7 +142,8 @@ impl Run<'_> {
     }
 
     fn began_with(&self) -> String {
-        sha256_hex(self.setup.freezing.plan.to_json().as_bytes())
+        let epochs = serde_json::to_vec(&self.setup.freezing.plan.epochs);
+        sha256_hex(&epochs.expect("invariant: a plan has string keys and finite numbers"))
     }
 
     /// Goes to where a checkpoint stands.
@@ -172,7 +173,10 @@ impl Run<'_> {
         self.evaluated = None;
         // A job that was changed in what is still to come has another plan.
         if saved.began_with != self.began_with() {
-            self.plan = self.setup.freezing.plan.clone();
+            let followed = std::mem::replace(&mut self.plan, self.setup.freezing.plan.clone());
+            let done = self.place.at.epoch.saturating_sub(1);
+            let past = self.plan.epochs.iter_mut().zip(followed.epochs).take(done);
+            past.for_each(|(own, followed)| *own = followed);
             self.decide_again()?;
         }
         self.segments = segments(&self.plan);
