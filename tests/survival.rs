@@ -331,6 +331,15 @@ fn a_changed_job_is_accepted_or_refused_key_by_key() {
     assert!(text.contains("freeze.steps was ") && text.contains("a part of it is done"), "{text}");
     let text = refused(&["--set", "schedule.kind=cosine", "--set", "schedule={kind=\"cosine\"}"]);
     assert!(text.contains("schedule.kind was \"step\" and is \"cosine\""), "{text}");
+    let output = job.train(&["--resume", "--dry-run", "--set", "optimizer.lr=0.5"]);
+    assert_eq!(output.status.code(), Some(2), "{}", error(&output));
+    let output = job.train(&["--resume", "--dry-run", "--set", "run.threads=2"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", error(&output));
+    for part in ["a step and a batch of the eval data ran", "run.threads was 1 and is 2", "48 rows", "would go on from"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
     // The rates of this schedule do not depend on the length of the run.
     let output = job.train(&["--resume", "--set", "run.epochs=7", "--set", "run.threads=2"]);
     assert!(output.status.success(), "{}", error(&output));

@@ -272,7 +272,7 @@ pub enum RunEvent {
         error: Option<String>,
         /// Metrics of the trained model on the eval data.
         metrics: BTreeMap<String, f64>,
-        /// Seconds of the whole run.
+        /// Seconds of the run since it began, or went on.
         seconds: f64,
     },
 }

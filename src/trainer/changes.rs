@@ -1,6 +1,5 @@
 //! What may change in a job while its run is stopped, key by key.
 
-use super::folder::RunFolder;
 use super::{Trainer, TrainerError};
 use crate::checkpoint::Checkpoint;
 use crate::error::ErrorKind;
@@ -64,12 +63,8 @@ const REFUSED: [(&str, &str); 8] = [
 ///
 /// # Errors
 /// The changes with which the run cannot go on, each with its reason.
-pub(super) fn check(
-    folder: &RunFolder,
-    trainer: &Trainer,
-    checkpoint: &Checkpoint,
-) -> Result<Vec<String>, TrainerError> {
-    let path = folder.path().join("job.toml");
+pub(super) fn check(folder: &Path, trainer: &Trainer, checkpoint: &Checkpoint) -> Result<Vec<String>, TrainerError> {
+    let path = folder.join("job.toml");
     let bad = |text: String| TrainerError::new(ErrorKind::BadInput, text);
     let text =
         std::fs::read_to_string(&path).map_err(|error| bad(format!("cannot read {}: {error}", path.display())))?;
@@ -96,7 +91,7 @@ pub(super) fn check(
     if refused.is_empty() {
         return Ok(notes);
     }
-    let text = format!("{} cannot go on with a changed job: {}", folder.path().display(), refused.join("; "));
+    let text = format!("{} cannot go on with a changed job: {}", folder.display(), refused.join("; "));
     Err(TrainerError::new(ErrorKind::Usage, text).hint(
         "go on without the change, or begin a new run from its weights: another run.dir, and [init] weights = the \
          checkpoint",

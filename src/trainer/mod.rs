@@ -304,7 +304,7 @@ impl Trainer {
             let message = TrainerError::of(error.kind(), error);
             warn(format!("{message}; the run goes on from the checkpoint before it"));
         }
-        let accepted = changes::check(folder, self, &latest.checkpoint)?;
+        let accepted = changes::check(folder.path(), self, &latest.checkpoint)?;
         accepted.into_iter().for_each(warn);
         Ok(Some(latest))
     }

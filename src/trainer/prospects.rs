@@ -1,6 +1,6 @@
 //! What a run would do, told before it begins.
 
-use super::{Start, Trainer, TrainerError};
+use super::{Start, Trainer, TrainerError, changes};
 use crate::error::ErrorKind;
 use std::path::Path;
 
@@ -8,7 +8,7 @@ impl Trainer {
     /// Returns in sentences what a run would read, do and write. The run's folder is left as it is.
     ///
     /// # Errors
-    /// The folder holds another run, or the disk has not the room for the checkpoints and the model.
+    /// The folder holds another run, a run cannot go on with the job, or the disk has not the room for the checkpoints and the model.
     pub fn prospects(&self, start: Start) -> Result<Vec<String>, TrainerError> {
         self.check_folder(start)?;
         let job = self.job();
@@ -33,13 +33,16 @@ impl Trainer {
         let mut sentences = vec![data, disk];
         if start == Start::Resume {
             let store = crate::checkpoint::Store::new(&job.run.dir.join("checkpoints"), 1);
-            sentences.push(match store.latest()? {
+            match store.latest()? {
                 Some(latest) => {
+                    sentences.extend(changes::check(&job.run.dir, self, &latest.checkpoint)?);
                     let crate::checkpoint::Checkpoint { epoch, step, .. } = latest.checkpoint;
-                    format!("the run would go on from {}: epoch {epoch}, {step} steps done", latest.path.display())
+                    let text =
+                        format!("the run would go on from {}: epoch {epoch}, {step} steps done", latest.path.display());
+                    sentences.push(text);
                 }
-                None => "there is no checkpoint to go on from: the run would begin".into(),
-            });
+                None => sentences.push("there is no checkpoint to go on from: the run would begin".into()),
+            }
         }
         Ok(sentences)
     }
