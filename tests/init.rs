@@ -139,3 +139,30 @@ fn a_file_that_exists_is_kept_and_what_does_not_fit_is_told() {
     assert!(told.contains("no column is left that fits a target"), "{told}");
     Job::parse(Path::new("job.toml"), &text(&output.stdout), &[]).unwrap();
 }
+
+#[test]
+fn a_table_of_numbers_and_a_class_by_name_is_a_vector_and_a_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = freeze_plan::data::Dataset::open(&fixture("freezing/mlp.npz"), &Default::default(), None).unwrap();
+    let (x, labels) = (data.values("x").unwrap(), data.values("labels").unwrap().to_ints().unwrap());
+    let width = x.shape()[1];
+    let names: Vec<String> = (0..width).map(|column| format!("v{column}")).collect();
+    let mut table = format!("{},kind\n", names.join(","));
+    for (row, label) in x.to_f64s().unwrap().chunks(width).zip(labels) {
+        let row: Vec<String> = row.iter().map(|value| value.to_string()).collect();
+        table += &format!("{},class {label}\n", row.join(","));
+    }
+    let (file, job) = (folder.path().join("train.csv"), folder.path().join("job.toml"));
+    std::fs::write(&file, table).unwrap();
+    let model = fixture("freezing/mlp.onnx");
+    let output = freeze_plan(&["init", path(&model), "--data", path(&file), "--out", path(&job)]);
+    assert!(output.status.success() && text(&output.stderr).is_empty(), "{}", text(&output.stderr));
+    let read = Job::load(&job, &[]).unwrap();
+    assert_eq!(read.data.inputs["x"].patterns(), names);
+    assert_eq!(read.data.target.unwrap().column(None), Some(&"kind".into()));
+    let output =
+        freeze_plan(&["train", path(&job), "--quiet", "--set", "run.epochs=2", "--set", "run.ceiling_steps=0"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let written = std::fs::read_to_string(folder.path().join("runs/first/job.toml")).unwrap();
+    assert!(written.contains("kind = [\"class 0\", \"class 1\""), "{written}");
+}

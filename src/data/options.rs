@@ -16,6 +16,9 @@ pub struct DataOptions {
     /// if the column holds text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub classes: BTreeMap<String, Vec<String>>,
+    /// Whether every column of text is of classes, whatever `classes` names.
+    #[serde(skip)]
+    pub classify: bool,
     /// What columns are converted to.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub types: BTreeMap<String, Number>,
@@ -43,6 +46,13 @@ pub struct DataOptions {
     /// Which files of a folder that holds both are meant.
     #[serde(skip)]
     pub part: Part,
+}
+
+impl DataOptions {
+    /// Returns the texts that are classes of a column, none where they are to be found; `None` where text is refused.
+    pub fn classes_of(&self, name: &str) -> Option<&[String]> {
+        self.classes.get(name).map(Vec::as_slice).or(self.classify.then_some(&[]))
+    }
 }
 
 /// A type that numbers are converted to.

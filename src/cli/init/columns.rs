@@ -1,7 +1,7 @@
 //! Which column of the data feeds which input.
 
 use crate::data::{Column, Dataset, Wanted, check};
-use crate::graph::Fact;
+use crate::graph::{Dim, Fact};
 use std::collections::BTreeMap;
 
 /// Names that targets usually have.
@@ -26,6 +26,26 @@ pub fn matched(inputs: &[(String, Fact)], data: &Dataset, taken: &[String]) -> B
         }
     }
     found
+}
+
+/// Returns the columns of one number each that together are a row of an input without a column, where there are just as
+/// many of them as it is wide.
+pub fn joined(
+    inputs: &[(String, Fact)],
+    data: &Dataset,
+    matched: &BTreeMap<String, String>,
+) -> BTreeMap<String, Vec<String>> {
+    let number = |(position, column): &(usize, &Column)| {
+        let text = data.source().classes(*position).is_some();
+        let free = !matched.values().any(|taken| *taken == column.name);
+        column.shape.is_empty() && !text && free && !is_target(&column.name)
+    };
+    let numbers = data.columns().iter().enumerate().filter(number).map(|(_, column)| column.name.clone());
+    let numbers: Vec<String> = numbers.collect();
+    let mut without = inputs.iter().filter(|(name, _)| !matched.contains_key(name));
+    let (Some((input, fact)), None) = (without.next(), without.next()) else { return BTreeMap::new() };
+    let wide = fact.rank() == Some(2) && fact.dim(1).and_then(Dim::known) == Some(numbers.len());
+    if wide && fact.is_float() { [(input.clone(), numbers)].into() } else { BTreeMap::new() }
 }
 
 /// Returns true where a column fits what an input or a target wants.

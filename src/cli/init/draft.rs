@@ -2,7 +2,7 @@
 
 use super::super::failure::{Failure, note};
 use super::super::model::{self, Loaded};
-use super::columns::{described, matched};
+use super::columns::{described, joined, matched};
 use super::{loss, optimizer};
 use crate::data::Dataset;
 use crate::graph::{DType, Dim, Fact, Graph};
@@ -110,7 +110,8 @@ impl Draft {
         };
         let (targets, inputs): (Vec<_>, Vec<_>) = inputs.into_iter().partition(|(name, _)| is_target(name));
         let mut columns = data.map(|data| matched(&inputs, data, &[])).unwrap_or_default();
-        let taken: Vec<String> = columns.values().cloned().collect();
+        let several = data.map(|data| joined(&inputs, data, &columns)).unwrap_or_default();
+        let taken: Vec<String> = columns.values().chain(several.values().flatten()).cloned().collect();
         let how = match (&staged, &loaded.artifacts) {
             (Some(staged), _) => {
                 let left = targets.first().map(|(_, fact)| ("target".to_string(), fact.clone()));
@@ -140,7 +141,7 @@ impl Draft {
             }
         };
         for (name, fact) in &inputs {
-            if columns.contains_key(name) {
+            if columns.contains_key(name) || several.contains_key(name) {
                 continue;
             }
             if let Some(data) = data {
@@ -151,7 +152,7 @@ impl Draft {
         let batch = inputs.iter().find_map(|(_, fact)| fact.dim(0).and_then(Dim::known)).unwrap_or(BATCH);
         let batch = if batch == BATCH { data.map_or(batch, |data| batch.min(data.rows())) } else { batch };
         draft.top(paths, graph);
-        draft.data(paths, &inputs, &columns, &how, data, batch);
+        draft.data(paths, &inputs, (&columns, &several), &how, data, batch);
         draft.objective(&how, EPOCHS * data.map_or(0, |data| data.rows().div_ceil(batch)));
         let shape = |(name, column): (&String, &String)| {
             let rest = data?.column(column).ok()?.shape.as_slice();
@@ -199,7 +200,7 @@ impl Draft {
         &mut self,
         paths: &Paths,
         inputs: &[(String, Fact)],
-        columns: &BTreeMap<String, String>,
+        (columns, several): (&BTreeMap<String, String>, &BTreeMap<String, Vec<String>>),
         how: &How,
         data: Option<&Dataset>,
         batch: usize,
@@ -210,7 +211,8 @@ impl Draft {
             None => vec!["The data to train on, each row one sample.".into()],
         };
         let table = columns.iter().map(|(input, column)| (input.clone(), Value::from(column.as_str())));
-        let mut feeds = key("inputs", Value::Table(table.collect()));
+        let arrays = several.iter().map(|(input, columns)| (input.clone(), Value::from(columns.clone())));
+        let mut feeds = key("inputs", Value::Table(table.chain(arrays).collect()));
         feeds.comments.push("The column of each input of the model:".into());
         feeds.comments.extend(inputs.iter().map(|(name, fact)| format!("  {name} {fact}{}", meaning(fact))));
         let target = match how {

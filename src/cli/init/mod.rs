@@ -47,7 +47,8 @@ pub fn run(args: &Args) -> CommandResult {
     let parent = args.out.parent().filter(|parent| !to_stdout && !parent.as_os_str().is_empty());
     let folder = parent.unwrap_or(Path::new("."));
     let loaded = model::load(&args.model, (&[], &[]))?;
-    let data = args.data.as_deref().map(|path| Dataset::open(path, &DataOptions::default(), None)).transpose()?;
+    let options = DataOptions { classify: true, ..DataOptions::default() };
+    let data = args.data.as_deref().map(|path| Dataset::open(path, &options, None)).transpose()?;
     let paths = Paths {
         model: between(folder, &args.model)?,
         train: args.data.as_deref().map(|path| between(folder, path)).transpose()?,

@@ -80,7 +80,7 @@ pub(super) fn table(
         if depth > 0 {
             shape = lengths(chunks.as_ref(), field, depth)?;
         }
-        let classes = match (text, options.classes.get(&name)) {
+        let classes = match (text, options.classes_of(&name)) {
             (false, _) => None,
             (true, None) => {
                 return Err(fail(

@@ -87,8 +87,10 @@ enum Field {
 impl Field {
     fn of(name: &str, options: &DataOptions) -> Field {
         let wide = options.types.get(name) == Some(&Number::Float64);
-        match options.classes.get(name) {
-            Some(classes) => Field::Texts { known: HashMap::new(), values: Vec::new(), classes: classes.clone(), wide },
+        match options.classes_of(name) {
+            Some(classes) => {
+                Field::Texts { known: HashMap::new(), values: Vec::new(), classes: classes.to_vec(), wide }
+            }
             None => Field::Empty { wide },
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn open(path: &Path, options: &DataOptions, wanted: Option<&[&str]>) 
                 Held::Floats if options.types.get(&name) == Some(&Number::Float64) => (DType::F64, Kind::Numbers),
                 Held::Floats => (DType::F32, Kind::Numbers),
                 Held::Texts(texts) => {
-                    let given = options.classes.get(&name).map(Vec::as_slice).unwrap_or_default();
+                    let given = options.classes_of(&name).unwrap_or_default();
                     (DType::I64, Kind::Classes(Classes::of(given, texts.iter().map(String::as_str))))
                 }
             };
@@ -93,7 +93,7 @@ fn inspect(lines: &Lines, names: &[&str], options: &DataOptions) -> Result<Vec<F
             let wrong = |reason| lines.wrong(row, name, reason);
             let value = object.get(*name).ok_or_else(|| wrong("is missing".into()))?;
             let shape = found.as_ref().map_or_else(|| shape_of(value), |found| found.shape.clone());
-            let asked = options.classes.contains_key(*name);
+            let asked = options.classes_of(name).is_some();
             let check = scalars(value, &shape, &mut |value| {
                 let one = held(value, asked)?;
                 match found {

@@ -129,6 +129,7 @@ impl DataSection {
         DataOptions {
             format: self.format.clone(),
             classes: self.classes.clone(),
+            classify: false,
             types: self.types.clone(),
             normalize: self.normalize.clone(),
             csv: self.csv.clone(),
