@@ -49,7 +49,7 @@ pub struct Ran {
 /// Returns a checkpoint that holds values and nothing else.
 pub fn of_values(step: u64, values: BTreeMap<String, Tensor>) -> Checkpoint {
     let groups = BTreeMap::from([("values".to_string(), values)]);
-    Checkpoint { epoch: 1, step, sequence: 0, plan: String::new(), run: serde_json::Value::Null, groups }
+    Checkpoint { epoch: 1, step, sequence: 0, plan: String::new(), state: String::new(), groups }
 }
 
 /// Returns the newest checkpoint of a folder.

@@ -4,7 +4,7 @@
 //! was written and holds the run after 340 steps. In it:
 //!
 //! - `checkpoint.json`: the format, and the SHA-256 of every other file;
-//! - `run.json`: where the run stands, what it measured and decided;
+//! - `run.json`: where the run stands; `state.json`: what it measured and decided;
 //! - `plan.json`: the plan as far as it is known;
 //! - `GROUP.safetensors`: tensors, such as `values`, `slots`.
 //!
@@ -31,6 +31,7 @@ pub const FORMAT: &str = "freeze-plan-checkpoint/2";
 
 const INDEX: &str = "checkpoint.json";
 const RUN: &str = "run.json";
+const STATE: &str = "state.json";
 const PLAN: &str = "plan.json";
 const TENSORS: &str = ".safetensors";
 
@@ -48,8 +49,8 @@ pub struct Checkpoint {
     pub sequence: u64,
     /// The plan file.
     pub plan: String,
-    /// What the run measured and decided, as it needs it to go on.
-    pub run: serde_json::Value,
+    /// What the run measured and decided, as it needs it to go on: JSON.
+    pub state: String,
     /// Tensors by what they are: `values` (parameters, statistics), `slots`, and more that only some runs have.
     pub groups: BTreeMap<String, Tensors>,
 }
@@ -80,7 +81,6 @@ struct Body {
     epoch: u64,
     step: u64,
     sequence: u64,
-    run: serde_json::Value,
     /// Tensors in each group.
     groups: BTreeMap<String, usize>,
 }
@@ -128,9 +128,9 @@ fn write(folder: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> 
         hashes.insert(file, files::synced(&path)?);
         groups.insert(group.clone(), tensors.len());
     }
-    let Checkpoint { epoch, step, sequence, plan, run, .. } = checkpoint;
-    let body = Body { epoch: *epoch, step: *step, sequence: *sequence, run: run.clone(), groups };
-    for (file, text) in [(RUN, json(&body)), (PLAN, plan.clone())] {
+    let Checkpoint { epoch, step, sequence, plan, state, .. } = checkpoint;
+    let body = json(&Body { epoch: *epoch, step: *step, sequence: *sequence, groups });
+    for (file, text) in [(RUN, &body), (STATE, state), (PLAN, plan)] {
         let path = folder.join(file);
         files::write(&path, text.as_bytes())?;
         hashes.insert(file.into(), files::synced(&path)?);
@@ -187,7 +187,7 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     };
     let run = listed(RUN)?;
     let body: Body = serde_json::from_str(&read(&run)?).map_err(|error| broken(&run, error.to_string()))?;
-    let plan = read(&listed(PLAN)?)?;
+    let (plan, state) = (read(&listed(PLAN)?)?, read(&listed(STATE)?)?);
     let mut groups = BTreeMap::new();
     for (group, expected) in body.groups {
         let path = listed(&format!("{group}{TENSORS}"))?;
@@ -197,5 +197,5 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         }
         groups.insert(group, tensors);
     }
-    Ok(Checkpoint { epoch: body.epoch, step: body.step, sequence: body.sequence, plan, run: body.run, groups })
+    Ok(Checkpoint { epoch: body.epoch, step: body.step, sequence: body.sequence, plan, state, groups })
 }

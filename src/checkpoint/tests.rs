@@ -15,7 +15,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         step,
         sequence: 0,
         plan: "{\"format\": \"freeze-plan/1\"}\n".into(),
-        run: serde_json::json!({"delay": 1, "loss": 0.1 + 0.2}),
+        state: "{\"delay\": 1}".into(),
         groups: groups.into_iter().map(|(name, tensors)| (name.to_string(), tensors)).collect(),
     }
 }

@@ -136,7 +136,7 @@ impl Run<'_> {
             step: self.place.started as u64,
             sequence: 0,
             plan: self.plan.to_json(),
-            run: serde_json::to_value(&saved).expect("invariant: plain data"),
+            state: serde_json::to_string(&saved).expect("invariant: plain data"),
             groups,
         })
     }
@@ -149,7 +149,7 @@ impl Run<'_> {
     /// Goes to where a checkpoint stands.
     pub(super) fn restore(&mut self, engine: &mut dyn Engine, checkpoint: &Checkpoint) -> Result<(), RunError> {
         let unfit = |reason: String| RunError::Resume { sequence: checkpoint.sequence, reason };
-        let saved: Saved = serde_json::from_value(checkpoint.run.clone()).map_err(|error| unfit(error.to_string()))?;
+        let saved: Saved = serde_json::from_str(&checkpoint.state).map_err(|error| unfit(error.to_string()))?;
         let data = Shape::of(self.setup);
         if saved.data != data {
             let text = |shape: &Shape| format!("{} rows in {} steps an epoch", shape.rows, shape.steps_per_epoch);

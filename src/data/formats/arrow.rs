@@ -88,7 +88,7 @@ pub(super) fn table(
                 ));
             }
             (true, Some(_)) if depth > 0 => return Err(fail("holds lists of text, expected numbers".into())),
-            (true, Some(given)) if given.is_empty() => {
+            (true, Some([])) => {
                 let found = distinct(path, chunks.as_ref(), field)?;
                 Some(Classes::of(&[], found.iter().map(String::as_str)))
             }
