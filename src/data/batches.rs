@@ -47,8 +47,9 @@ struct Inner {
     rows: usize,
     options: BatchOptions,
     mix: Option<Mix>,
-    /// The order that was used last, with its epoch.
-    order: Mutex<Option<(u64, Arc<Vec<Sample>>)>>,
+    /// The orders of the last two epochs that were asked for: those of one and the next are read side by side where
+    /// batches are made ahead.
+    orders: Mutex<Vec<(u64, Arc<Vec<Sample>>)>>,
 }
 
 impl Batches {
@@ -74,7 +75,7 @@ impl Batches {
         assert!(options.size > 0, "a batch has a row");
         let rows = feeds.first().expect("at least one column is fed").rows();
         assert!(feeds.iter().all(|feed| feed.rows() == rows), "columns of a dataset have equal lengths");
-        let batches = Batches(Arc::new(Inner { feeds, rows, options, mix, order: Mutex::new(None) }));
+        let batches = Batches(Arc::new(Inner { feeds, rows, options, mix, orders: Mutex::default() }));
         if batches.is_empty() {
             return Err(DataError::NoBatch { rows, batch: batches.0.options.size });
         }
@@ -112,16 +113,15 @@ impl Batches {
     /// Returns the samples of an epoch (epochs count from 1) in their order.
     pub fn order(&self, epoch: u64) -> Arc<Vec<Sample>> {
         let inner = &self.0;
-        let mut cached = inner.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |of: u64| of == epoch || inner.options.sampler.is_sequential();
-        match cached.as_ref() {
-            Some((of, order)) if same(*of) => order.clone(),
-            _ => {
-                let order = Arc::new(inner.options.sampler.order(inner.rows, inner.options.seed, epoch));
-                *cached = Some((epoch, order.clone()));
-                order
-            }
+        let mut orders = inner.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = if inner.options.sampler.is_sequential() { 0 } else { epoch };
+        if let Some((_, order)) = orders.iter().find(|(of, _)| *of == epoch) {
+            return order.clone();
         }
+        let order = Arc::new(inner.options.sampler.order(inner.rows, inner.options.seed, epoch));
+        orders.insert(0, (epoch, order.clone()));
+        orders.truncate(2);
+        order
     }
 
     /// Returns the samples of batch `index` (from 0) of an epoch; none where there is no such batch.

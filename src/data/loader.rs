@@ -71,8 +71,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the batch that is wanted next. Epoch 0 is evaluation, which comes again as it is.
     fn after(&self, (epoch, index): Place) -> Place {
-        if index + 1 < self.count { (epoch, index + 1) } else { (epoch + 1, 0) }
+        match (index + 1 < self.count, epoch) {
+            (true, _) => (epoch, index + 1),
+            (false, 0) => (0, 0),
+            (false, _) => (epoch + 1, 0),
+        }
     }
 }
 
@@ -248,6 +253,21 @@ mod tests {
         assert!(batch.is_ok() && seconds > 0.0);
         std::thread::sleep(Duration::from_millis(100));
         assert_eq!(read.load(Ordering::SeqCst), 4);
+    }
+
+    #[test]
+    fn what_was_made_ahead_of_the_next_evaluation_is_used_by_it() {
+        let (batches, read) = slow(100);
+        let loader = Loader::new(&batches, Loading { workers: 2, prefetch: 3 });
+        for _ in 0..3 {
+            for index in 0..batches.len() {
+                let (batch, _) = loader.take(0, index);
+                assert_eq!(rows(batch), rows(batches.in_file_order(index)));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        // Each of them is made once, beside what is ahead and what this test reads to compare.
+        assert_eq!(read.load(Ordering::SeqCst), 2 * 3 * batches.len() + 3);
     }
 
     #[test]
