@@ -3,6 +3,7 @@
 mod adaptive;
 mod adversarial;
 mod artifacts;
+mod averages;
 mod backend;
 mod budget;
 mod ceiling;
