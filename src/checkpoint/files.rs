@@ -32,7 +32,7 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), CheckpointError> {
 }
 
 /// Returns the SHA-256 of a file.
-pub(super) fn sha256(path: &Path) -> std::io::Result<String> {
+pub(crate) fn sha256(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -17,6 +17,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use files::sha256 as file_sha256;
 pub use store::{Latest, Store};
 
 use crate::data::safetensors;

@@ -47,6 +47,24 @@ impl Trainer {
         Ok(sentences)
     }
 
+    /// Returns the room on the disk that the run needs, in bytes, about: checkpoints and the trained model.
+    pub fn disk_bytes(&self) -> u64 {
+        let graph = &self.prepared.model.graph;
+        let bytes = |name: &&str| {
+            graph.find(name).and_then(|id| graph.value(id).initializer.as_ref()).map_or(0, |t| t.bytes().len() as u64)
+        };
+        let values: u64 = self.prepared.parameters.iter().map(|parameter| bytes(&parameter.name.as_str())).sum();
+        let slots = self
+            .job
+            .optimizer
+            .as_ref()
+            .map_or(1, |optimizer| optimizer.slots().iter().filter(|slot| !slot.scalar).count() as u64);
+        let each = values * (1 + slots + u64::from(self.job.ema.is_some()));
+        // One more stands beside the others while it is written.
+        let held = self.job.checkpoint.keep + 1 + u64::from(self.job.eval.chooses().is_some());
+        each * held + values
+    }
+
     fn steps_per_epoch(&self) -> usize {
         let accumulate = usize::try_from(self.job.run.accumulate).unwrap_or(usize::MAX).max(1);
         self.train.len().div_ceil(accumulate)

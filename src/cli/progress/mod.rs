@@ -11,7 +11,7 @@ pub use text::metric;
 use super::printable::{line, lines};
 use crate::plan::FreezePlan;
 use crate::report::{plan_brief, plan_table};
-use crate::runner::{OnNonfinite, RunEvent, Timed};
+use crate::runner::{RunEvent, Timed, what_is_not_finite};
 use crate::sinks::Sink;
 use console::Term;
 use live::Live;
@@ -258,20 +258,9 @@ fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
                 count(*delay, "epoch")
             )
         }
-        RunEvent::Nonfinite { epoch, step, loss, gradient, action, in_a_row, cause, .. } => {
-            let what = match (loss, gradient) {
-                (Some(_), Some(name)) => format!("the gradient \"{name}\""),
-                _ => "the loss".to_string(),
-            };
-            let follows = match action {
-                OnNonfinite::Stop => "the run stops",
-                OnNonfinite::Skip => "the step is skipped",
-                OnNonfinite::Rollback => "the state goes back to the start of the epoch",
-            };
-            let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"));
-            let row = if *in_a_row > 1 { format!(" ({in_a_row} in a row)") } else { String::new() };
-            let text = format!("warning: epoch {epoch}, step {step}: {what} is not finite, {follows}{row}{cause}");
-            return vec![(Tone::Warning, text)];
+        RunEvent::Nonfinite { epoch, step, .. } => {
+            let what = what_is_not_finite(event).unwrap_or_default();
+            return vec![(Tone::Warning, format!("warning: epoch {epoch}, step {step}: {what}"))];
         }
         RunEvent::EarlyStop { epoch, metric, best_epoch, best, evaluations } => {
             let since = match (best_epoch, best) {

@@ -3,7 +3,7 @@
 use super::numbers::number;
 use crate::report::human::plural;
 use crate::report::page::escape;
-use crate::runner::{OnNonfinite, RunEvent};
+use crate::runner::{RunEvent, what_is_not_finite};
 use std::fmt::Write;
 
 /// The most lines.
@@ -42,19 +42,8 @@ fn told(event: &RunEvent) -> Option<String> {
                 plural(*delay as u64, "epoch")
             ))
         }
-        RunEvent::Nonfinite { epoch, step, loss, gradient, action, in_a_row, cause, .. } => {
-            let what = match (loss, gradient) {
-                (Some(_), Some(name)) => format!("the gradient \"{name}\""),
-                _ => "the loss".to_string(),
-            };
-            let follows = match action {
-                OnNonfinite::Stop => "the run stops",
-                OnNonfinite::Skip => "the step is skipped",
-                OnNonfinite::Rollback => "the state goes back to the start of the epoch",
-            };
-            let row = if *in_a_row > 1 { format!(" ({in_a_row} in a row)") } else { String::new() };
-            let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"));
-            Some(format!("Step {step}, in epoch {epoch}: {what} is not finite, {follows}{row}{cause}."))
+        RunEvent::Nonfinite { epoch, step, .. } => {
+            Some(format!("Step {step}, in epoch {epoch}: {}.", what_is_not_finite(event)?))
         }
         _ => None,
     }

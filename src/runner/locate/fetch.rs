@@ -4,9 +4,8 @@
 //! carries the same library. Only the library and its licence are kept.
 
 use super::{Problem, inspect};
-use sha2::{Digest, Sha256};
+use crate::checkpoint::file_sha256 as sha256;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -171,19 +170,6 @@ fn pip(python: &Path, wheel: &Wheel, work: &Path, requirements: &Path) -> Result
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("ERROR:")).collect();
     let line = errors.first().or(lines.last()).copied().unwrap_or("it said nothing");
     Err(failed(line.trim_start_matches("ERROR:").trim().to_string()))
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn unpack(file: &Path, wheel: &Wheel, folder: &Path) -> Result<(), FetchError> {

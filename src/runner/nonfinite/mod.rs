@@ -66,6 +66,29 @@ impl Default for Nonfinite {
     }
 }
 
+impl OnNonfinite {
+    /// Returns what follows, after "..,".
+    fn follows(self) -> &'static str {
+        match self {
+            OnNonfinite::Stop => "the run stops",
+            OnNonfinite::Skip => "the step is skipped",
+            OnNonfinite::Rollback => "the state goes back to the start of the epoch",
+        }
+    }
+}
+
+/// Returns in words what [`RunEvent::Nonfinite`] says of a step; `None` for other events.
+pub fn what_is_not_finite(event: &RunEvent) -> Option<String> {
+    let RunEvent::Nonfinite { loss, gradient, action, in_a_row, cause, .. } = event else { return None };
+    let what = match (loss, gradient) {
+        (Some(_), Some(name)) => format!("the gradient \"{name}\""),
+        _ => "the loss".to_string(),
+    };
+    let row = if *in_a_row > 1 { format!(" ({in_a_row} in a row)") } else { String::new() };
+    let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"));
+    Some(format!("{what} is not finite, {}{row}{cause}", action.follows()))
+}
+
 /// What a run remembers to act on such steps.
 #[derive(Default)]
 pub(super) struct Watch {
