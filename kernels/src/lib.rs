@@ -1,0 +1,11 @@
+//! Numeric kernels on slices of `f32`: what a training step spends its time in.
+//!
+//! A kernel knows sizes and slices, no graphs and no runtime. Work is split over a [`Pool`]; the
+//! instruction set is chosen at run time ([`simd`]). Images are channels-last (`[N, H, W, C]`).
+//!
+//! What this crate does not do: allocate results, choose layouts, know ONNX.
+
+pub mod pool;
+pub mod simd;
+
+pub use pool::{Pool, Serial, Threads};
