@@ -5,6 +5,7 @@
 //!
 //! What this crate does not do: allocate results, choose layouts, know ONNX.
 
+pub mod conv;
 pub mod pool;
 pub mod simd;
 
