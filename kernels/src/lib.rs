@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod exec;
 pub mod norm;
+pub mod conv;
 pub mod pool;
 pub mod simd;
 #[cfg(test)]
