@@ -6,9 +6,10 @@
 //! What this crate does not do: allocate results, choose layouts, know ONNX.
 
 pub mod activation;
-pub mod exec;
-pub mod norm;
 pub mod conv;
+pub mod exec;
+pub mod gate;
+pub mod norm;
 pub mod pool;
 pub mod simd;
 #[cfg(test)]
