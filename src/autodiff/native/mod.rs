@@ -13,6 +13,7 @@ mod average_pool;
 mod batch_normalization;
 mod clip;
 mod conv;
+mod fixed_normalization;
 mod global_average_pool;
 mod max_pool;
 mod relu;
@@ -48,6 +49,7 @@ pub static NATIVE_RULES: &[&NativeRule] = &[
     &batch_normalization::RULE,
     &clip::RULE,
     &conv::RULE,
+    &fixed_normalization::RULE,
     // &global_average_pool::RULE,
     // &max_pool::RULE,
     &relu::RULE,

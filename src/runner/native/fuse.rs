@@ -3,10 +3,12 @@
 //! `BatchNormalization(x, scale, bias, residual?) -> y, mean, var, inv_std` computes
 //! `y = activation(normalized x + residual)`; `BatchNormalizationGrad(dy, dy2?, y?, x, scale, bias, mean,
 //! inv_std) -> dx, dscale, dbias, dresidual?` starts from `dz = (dy + dy2) * activation'(y)`, which is also `dresidual`;
-//! without `y` the activation is judged by what `x` gives. The
-//! attribute `activation` is `none`, `relu`, or `clip` with `min` and `max`.
+//! without `y` the activation is judged by what `x` gives. The attribute `activation` is `none`, `relu`, or `clip` with
+//! `min` and `max`. With given statistics they are `FixedNormalization(x, scale, bias, mean, var, residual?) -> y` and
+//! `FixedNormalizationGrad(dy, dy2?, y?, x, scale, bias, mean, var) -> dx, dscale, dbias, dresidual?`.
 
-use super::{in_order, is_own, normalizes};
+use super::{applies_statistics, in_order, is_own, normalizes};
+use crate::autodiff::own;
 use crate::graph::{Attributes, Builder, Graph, Node, NodeId, Origin, ValueId};
 use std::collections::{HashMap, HashSet};
 
@@ -15,13 +17,13 @@ pub(super) fn fuse(graph: &Graph) -> Graph {
     let view = View::of(graph);
     let mut nodes: Vec<Option<Node>> = graph.nodes().iter().cloned().map(Some).collect();
     for (id, node) in graph.node_ids() {
-        if normalizes(node) {
+        if normalizes(node) || applies_statistics(graph, node) {
             forward(graph, &view, id, &mut nodes);
         }
     }
     let mut taken: HashSet<NodeId> = HashSet::new();
     for (id, node) in graph.node_ids() {
-        if is_own(node, "BatchNormalizationGrad") {
+        if is_own(node, "BatchNormalizationGrad") || is_own(node, "FixedNormalizationGrad") {
             backward(graph, &view, id, &mut nodes, &mut taken);
         }
     }
@@ -107,11 +109,15 @@ fn forward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>]) {
         attributes.set(name, value.clone());
     }
     let mut inputs = node.inputs.clone();
-    inputs.truncate(3);
+    inputs.truncate(if normalizes(node) { 3 } else { 5 });
     inputs.extend(residual.map(Some));
-    let outputs = vec![Some(y), node.output(1), node.output(2), node.output(4)];
+    let (op, outputs) = if normalizes(node) {
+        (node.op.clone(), vec![Some(y), node.output(1), node.output(2), node.output(4)])
+    } else {
+        (own("FixedNormalization"), vec![Some(y)])
+    };
     nodes[id.0] = None;
-    nodes[at.0] = Some(Node { inputs, outputs, attributes, ..node.clone() });
+    nodes[at.0] = Some(Node { op, inputs, outputs, attributes, ..node.clone() });
 }
 
 /// Returns true where two values have one shape.
@@ -122,11 +128,8 @@ fn same(graph: &Graph, a: ValueId, b: ValueId) -> bool {
 
 fn backward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>], taken: &mut HashSet<NodeId>) {
     let node = graph.node(id);
-    let [Some(dz), Some(x), Some(scale), Some(mean), Some(inv_std)] = [0, 1, 2, 3, 4].map(|index| node.input(index))
-    else {
-        return;
-    };
-    let Some(normal) = graph.producer(mean).map(|id| graph.node(id)).filter(|node| normalizes(node)) else { return };
+    let Some((normal, rest)) = parameters(graph, view, node) else { return };
+    let (Some(dz), Some(x)) = (node.input(0), node.input(1)) else { return };
     let (mut dys, mut y, mut attributes) = ([Some(dz), None], None, Attributes::none().with("activation", "none"));
     let mut outputs = node.outputs.clone();
     let masked = graph.producer(dz).filter(|id| !taken.contains(id));
@@ -150,8 +153,21 @@ fn backward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>], 
             nodes[sum.0] = None;
         }
     }
-    let inputs = vec![dys[0], dys[1], y, Some(x), Some(scale), normal.input(2), Some(mean), Some(inv_std)];
+    let inputs = [vec![dys[0], dys[1], y, Some(x)], rest].concat();
+    attributes.set("epsilon", node.attributes.float("epsilon", 1e-5).unwrap_or(1e-5));
     nodes[id.0] = Some(Node { inputs, outputs, attributes, ..node.clone() });
+}
+
+/// Returns the normalization that a gradient is of, with scale, bias and statistics.
+fn parameters<'g>(graph: &'g Graph, view: &View, node: &Node) -> Option<(&'g Node, Vec<Option<ValueId>>)> {
+    if is_own(node, "BatchNormalizationGrad") {
+        let normal = graph.node(graph.producer(node.input(3)?)?);
+        let rest = vec![node.input(2), normal.input(2), node.input(3), node.input(4)];
+        return normalizes(normal).then_some((normal, rest));
+    }
+    let same = |of: &&Node| applies_statistics(graph, of) && of.inputs[1..] == node.inputs[2..];
+    let mut readers = view.readers[node.input(1)?.0].iter().map(|id| graph.node(*id));
+    Some((readers.find(same)?, node.inputs[2..].to_vec()))
 }
 
 /// Returns true where a value is an activation of what a normalization gives, with nothing added to it.

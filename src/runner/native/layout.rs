@@ -63,6 +63,8 @@ const IMAGES: &[(&str, &[usize], &[usize])] = &[
     ("ClipGrad", &[0, 1], &[0]),
     ("ConvInputGrad", &[0], &[0]),
     ("ConvWeightGrad", &[0, 1], &[]),
+    ("FixedNormalization", &[0, 5], &[0]),
+    ("FixedNormalizationGrad", &[0, 1, 2, 3], &[0, 3]),
     ("GlobalAveragePoolGrad", &[0], &[0]),
     ("MaxPoolGrad", &[0, 1], &[0]),
     ("ReluGrad", &[0, 1], &[0]),

@@ -12,17 +12,26 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-use crate::autodiff::batch_norm_op;
-use crate::graph::{Graph, INTERNAL_DOMAIN, Model, Node};
+use crate::autodiff::{batch_norm_op, is_image};
+use crate::graph::{DType, Graph, INTERNAL_DOMAIN, Model, Node};
 use std::borrow::Cow;
 
 /// Returns the model as ONNX Runtime runs it with operators of our own.
 pub(super) fn optimize(model: &Model) -> Cow<'_, Model> {
-    if !model.graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN) {
+    if !model.graph.nodes().iter().any(|node| profits(&model.graph, node)) {
         return Cow::Borrowed(model);
     }
     let graph = layout::channels_last(&fuse::fuse(&model.graph));
-    Cow::Owned(model.with_graph(graph))
+    let mut model = model.with_graph(graph);
+    model.opsets.insert(INTERNAL_DOMAIN.into(), 1);
+    Cow::Owned(model)
+}
+
+/// Returns true for an operator of our own, and for a convolution whose weights ONNX Runtime cannot prepare.
+fn profits(graph: &Graph, node: &Node) -> bool {
+    let image = |index: usize| node.input(index).is_some_and(|id| is_image(graph.fact(id)));
+    let given = |index: usize| node.input(index).is_some_and(|id| graph.constant(id).is_none());
+    node.op.domain == INTERNAL_DOMAIN || node.op.is("Conv") && image(0) && given(1)
 }
 
 /// Returns true for an operator of our own of this name.
@@ -33,6 +42,13 @@ fn is_own(node: &Node, name: &str) -> bool {
 /// Returns true for batch normalization by the batch's statistics.
 fn normalizes(node: &Node) -> bool {
     node.op == batch_norm_op()
+}
+
+/// Returns true for batch normalization of images by statistics that are given.
+fn applies_statistics(graph: &Graph, node: &Node) -> bool {
+    let five = (0..5).all(|index| node.input(index).is_some_and(|id| graph.fact(id).dtype == Some(DType::F32)));
+    let inference = node.op.is("BatchNormalization") && node.attributes.int("training_mode", 0) == Ok(0);
+    inference && five && node.input(0).is_some_and(|x| is_image(graph.fact(x)))
 }
 
 /// Returns the graph's nodes in an order in which they can run, each as late as its place says.

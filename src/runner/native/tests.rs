@@ -224,7 +224,8 @@ fn both_forms_compute_the_same() {
         let model = model(seed);
         let parameters: Vec<&str> = model.graph.initializers().map(|(_, value, _)| value.name.as_str()).collect();
         let frozen = if seed % 3 == 0 { &parameters[..parameters.len() / 3] } else { &[] };
-        let frozen: Vec<&str> = frozen.iter().copied().filter(|name| !name.contains("running")).collect();
+        let frozen: Vec<&str> =
+            frozen.iter().copied().filter(|name| seed % 2 == 0 || !name.contains("running")).collect();
         let steps = [Form::Portable, Form::Native].map(|form| step(&model, form, &frozen));
         let own = |step: &TrainStep| step.train.graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN);
         assert!(!own(&steps[0]) && own(&steps[1]), "model {seed}");

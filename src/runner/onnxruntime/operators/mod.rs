@@ -43,6 +43,8 @@ static DEFINITIONS: &[&Definition] = &[
     &elementwise::RELU_GRAD,
     &normalization::BATCH_NORMALIZATION,
     &normalization::BATCH_NORMALIZATION_GRAD,
+    &normalization::FIXED_NORMALIZATION,
+    &normalization::FIXED_NORMALIZATION_GRAD,
 ];
 
 /// Returns the domain of our operators, for sessions with `threads` threads within an operator.

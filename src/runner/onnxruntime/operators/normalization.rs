@@ -16,7 +16,24 @@ pub(super) static BATCH_NORMALIZATION_GRAD: Definition = Definition {
     name: "BatchNormalizationGrad",
     inputs: &[true, false, false, true, true, true, true, true],
     outputs: &[false, false, false, false],
-    make: |node| Ok(Box::new(Backwards { activation: activation(node)? })),
+    make: |node| Ok(Box::new(Backwards { activation: activation(node)?, epsilon: None })),
+};
+
+pub(super) static FIXED_NORMALIZATION: Definition = Definition {
+    name: "FixedNormalization",
+    inputs: &[true, true, true, true, true, false],
+    outputs: &[true],
+    make: |node| Ok(Box::new(Fixed { activation: activation(node)?, epsilon: node.float("epsilon", 1e-5) })),
+};
+
+pub(super) static FIXED_NORMALIZATION_GRAD: Definition = Definition {
+    name: "FixedNormalizationGrad",
+    inputs: &[true, false, false, true, true, true, true, true],
+    outputs: &[false, false, false, false],
+    make: |node| {
+        let epsilon = Some(node.float("epsilon", 1e-5));
+        Ok(Box::new(Backwards { activation: activation(node)?, epsilon }))
+    },
 };
 
 fn activation(node: &Reader<'_, '_>) -> Result<Activation, String> {
@@ -75,32 +92,57 @@ fn or_own<'a>(output: Option<&'a mut [f32]>, own: &'a mut Vec<f32>, len: usize) 
     }
 }
 
+struct Fixed {
+    activation: Activation,
+    epsilon: f32,
+}
+
+impl Compute for Fixed {
+    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+        let (x, scale, bias, mean, var) =
+            (call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?, call.input(4)?);
+        let residual = call.optional(5)?.map(|residual| residual.elements);
+        let (rows, channels) = rows(&x.shape);
+        let norm =
+            Normalization { rows, channels, scale: scale.elements, bias: bias.elements, activation: self.activation };
+        let mut inv_std = vec![0.0; channels];
+        norm::inverse_std(var.elements, self.epsilon, &mut inv_std);
+        let y = call.output(0, &x.shape)?;
+        norm::apply(Exec::on(call), &norm, x.elements, mean.elements, &inv_std, residual, y);
+        Ok(())
+    }
+}
+
 struct Backwards {
     activation: Activation,
+    /// Where the statistics are given: what is added to the variance.
+    epsilon: Option<f32>,
 }
 
 impl Compute for Backwards {
     fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
         let (dy, more, y, x) = (call.input(0)?, call.optional(1)?, call.optional(2)?, call.input(3)?);
-        let [scale, bias, mean, inv_std] = [call.input(4)?, call.input(5)?, call.input(6)?, call.input(7)?];
+        let [scale, bias, mean, spread] = [call.input(4)?, call.input(5)?, call.input(6)?, call.input(7)?];
         let (rows, channels) = rows(&x.shape);
         let norm =
             Normalization { rows, channels, scale: scale.elements, bias: bias.elements, activation: self.activation };
         let dys: Vec<&[f32]> = [Some(dy.elements), more.map(|more| more.elements)].into_iter().flatten().collect();
-        let from = Backward {
-            dys: &dys,
-            y: y.map(|y| y.elements),
-            x: x.elements,
-            mean: mean.elements,
-            inv_std: inv_std.elements,
-        };
+        let mut inv_std = spread.elements.to_vec();
+        if let Some(epsilon) = self.epsilon {
+            norm::inverse_std(spread.elements, epsilon, &mut inv_std);
+        }
+        let from =
+            Backward { dys: &dys, y: y.map(|y| y.elements), x: x.elements, mean: mean.elements, inv_std: &inv_std };
         let to = Gradients {
             dx: call.optional_output(0, &x.shape)?,
             dscale: call.optional_output(1, &[channels])?,
             dbias: call.optional_output(2, &[channels])?,
             dresidual: call.optional_output(3, &x.shape)?,
         };
-        norm::backward(Exec::on(call), &norm, &from, to);
+        match self.epsilon {
+            None => norm::backward(Exec::on(call), &norm, &from, to),
+            Some(_) => norm::backward_fixed(Exec::on(call), &norm, &from, to),
+        }
         Ok(())
     }
 }
