@@ -6,13 +6,16 @@
 //! What this crate does not do: allocate results, choose layouts, know ONNX.
 
 pub mod activation;
+pub mod depthwise;
 pub mod exec;
 pub mod norm;
 pub mod pool;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+pub mod window;
 
 pub use activation::Activation;
 pub use exec::Exec;
 pub use pool::{Pool, Serial, Threads};
+pub use window::Window;
