@@ -7,6 +7,7 @@
 
 pub mod activation;
 pub mod conv;
+pub mod depthwise;
 pub mod exec;
 pub mod gate;
 pub mod norm;
@@ -14,7 +15,9 @@ pub mod pool;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+pub mod window;
 
 pub use activation::Activation;
 pub use exec::Exec;
 pub use pool::{Pool, Serial, Threads};
+pub use window::Window;

@@ -258,8 +258,15 @@ impl<A: Activate> Task for PassOver<'_, A> {
                 sums: self.summed.then_some((grads.as_mut_ptr(), products.as_mut_ptr())),
                 activation: self.activation,
             };
+            let width = block.width;
             // SAFETY: all slices hold the block, the buffers and parameters one row.
-            unsafe { columns::<S>(block.width, &mut work) };
+            unsafe {
+                match (self.summed, self.dx.is_some()) {
+                    (true, true) => columns::<S>(width, &mut With::<_, true, true>(&mut work)),
+                    (true, false) => columns::<S>(width, &mut With::<_, true, false>(&mut work)),
+                    (false, _) => columns::<S>(width, &mut With::<_, false, true>(&mut work)),
+                }
+            };
             if self.summed {
                 add(&mut sums.grads[..block.width], grads);
                 add(&mut sums.products[..block.width], products);
@@ -289,10 +296,16 @@ struct Gradient<'a, A> {
     activation: A,
 }
 
-impl<A: Activate> Columns for Gradient<'_, A> {
+/// A gradient compiled for whether there are sums, and whether there may be `dx`.
+struct With<'a, A, const SUMS: bool, const DX: bool>(&'a mut Gradient<'a, A>);
+
+impl<A: Activate, const SUMS: bool, const DX: bool> Columns for With<'_, A, SUMS, DX> {
     #[inline(always)]
     unsafe fn run<S: Simd, const G: usize, const FULL: bool>(&mut self, at: usize, count: usize) {
-        let pass = self.pass;
+        let work = &*self.0;
+        let pass = work.pass;
+        let sums = if SUMS { work.sums } else { None };
+        let dx = if DX { work.dx } else { None };
         let row_of = |values: &[f32]| -> [S::V; G] {
             std::array::from_fn(|group| load::<S, FULL>(values.as_ptr().add(at + group * S::LANES), count))
         };
@@ -300,43 +313,43 @@ impl<A: Activate> Columns for Gradient<'_, A> {
         let (factor, slope, constant) = (row_of(&pass.factor), row_of(&pass.slope), row_of(&pass.constant));
         let mut grads = [S::splat(0.0); G];
         let mut products = [S::splat(0.0); G];
-        for row in 0..self.block.rows {
+        for row in 0..work.block.rows {
             let start = row * pass.fold.width + at;
             let row_at = |from: *const f32| -> [S::V; G] {
                 std::array::from_fn(|group| load::<S, FULL>(from.add(start + group * S::LANES), count))
             };
-            let mut d = row_at(self.first);
-            if let Some(second) = self.second {
+            let mut d = row_at(work.first);
+            if let Some(second) = work.second {
                 let second = row_at(second);
                 for group in 0..G {
                     d[group] = S::add(d[group], second[group]);
                 }
             }
-            let mut centered = row_at(self.x);
+            let mut centered = row_at(work.x);
             for group in 0..G {
                 centered[group] = S::sub(centered[group], mean[group]);
             }
             if A::GATED {
-                let judged = match self.y {
+                let judged = match work.y {
                     Some(y) => row_at(y),
                     None => std::array::from_fn(|group| S::fma(centered[group], scale[group], bias[group])),
                 };
                 for group in 0..G {
-                    d[group] = self.activation.gate::<S>(judged[group], d[group]);
+                    d[group] = work.activation.gate::<S>(judged[group], d[group]);
                 }
             }
-            if let Some(dresidual) = self.dresidual {
+            if let Some(dresidual) = work.dresidual {
                 for (group, d) in d.into_iter().enumerate() {
                     store::<S, FULL>(dresidual.add(start + group * S::LANES), count, d);
                 }
             }
-            if self.sums.is_some() {
+            if sums.is_some() {
                 for group in 0..G {
                     grads[group] = S::add(grads[group], d[group]);
                     products[group] = S::fma(d[group], centered[group], products[group]);
                 }
             }
-            if let Some(dx) = self.dx {
+            if let Some(dx) = dx {
                 for group in 0..G {
                     let shared = S::fma(centered[group], slope[group], constant[group]);
                     let value = S::sub(S::mul(d[group], factor[group]), shared);
@@ -344,7 +357,7 @@ impl<A: Activate> Columns for Gradient<'_, A> {
                 }
             }
         }
-        if let Some((to_grads, to_products)) = self.sums {
+        if let Some((to_grads, to_products)) = sums {
             for group in 0..G {
                 let at = at + group * S::LANES;
                 store::<S, FULL>(to_grads.add(at), count, grads[group]);
