@@ -37,8 +37,14 @@ impl Window {
             (reach <= isize::MAX as usize).then_some(())
         };
         let counts = [input, output, kernel].into_iter().all(|[a, b]| a.checked_mul(b).is_some());
-        (positive && counts && fits(0).is_some() && fits(1).is_some())
-            .then_some(Window { input, output, kernel, stride, dilation, begin })
+        (positive && counts && fits(0).is_some() && fits(1).is_some()).then_some(Window {
+            input,
+            output,
+            kernel,
+            stride,
+            dilation,
+            begin,
+        })
     }
 
     /// The sizes of the input.
@@ -77,9 +83,7 @@ impl Window {
             let at = (output * self.stride[axis] + k * self.dilation[axis]).checked_sub(self.begin[axis])?;
             (at < self.input[axis]).then_some((k, at))
         };
-        (0..self.output[axis])
-            .map(|output| (0..self.kernel[axis]).filter_map(|k| tap(output, k)).collect())
-            .collect()
+        (0..self.output[axis]).map(|output| (0..self.kernel[axis]).filter_map(|k| tap(output, k)).collect()).collect()
     }
 
     /// Returns, for each element of the input of an axis, the outputs whose windows have it, ascending.
@@ -157,7 +161,8 @@ mod tests {
         {
             let both = |size: usize| [size; 2];
             let window =
-                Window::new(both(input), both(output), both(kernel), both(stride), both(dilation), both(begin)).unwrap();
+                Window::new(both(input), both(output), both(kernel), both(stride), both(dilation), both(begin))
+                    .unwrap();
             let taps = window.taps(0);
             for k in 0..kernel {
                 let expected: Vec<usize> =

@@ -1,7 +1,7 @@
 //! A train graph in the form that ONNX Runtime with operators of our own runs fastest.
 //!
-//! [`optimize`] takes a graph whose gradients are written in operators of our own
-//! ([`Form::Native`](crate::autodiff::Form)) and returns one that computes the same: normalization, residual
+//! [`optimize`] takes a graph that was built for operators of our own ([`Form::Native`](crate::autodiff::Form), which
+//! the model says by importing their domain) and returns one that computes the same: normalization, residual
 //! and activation are one operator ([`fuse`]), and images are channels-last from end to end ([`layout`]). The
 //! names of inputs and outputs stay.
 //!
@@ -18,13 +18,11 @@ use std::borrow::Cow;
 
 /// Returns the model as ONNX Runtime runs it with operators of our own.
 pub(super) fn optimize(model: &Model) -> Cow<'_, Model> {
-    if !model.graph.nodes().iter().any(|node| profits(&model.graph, node)) {
+    let imports = model.opsets.contains_key(INTERNAL_DOMAIN);
+    if !imports || !model.graph.nodes().iter().any(|node| profits(&model.graph, node)) {
         return Cow::Borrowed(model);
     }
-    let graph = layout::channels_last(&fuse::fuse(&model.graph));
-    let mut model = model.with_graph(graph);
-    model.opsets.insert(INTERNAL_DOMAIN.into(), 1);
-    Cow::Owned(model)
+    Cow::Owned(model.with_graph(layout::channels_last(&fuse::fuse(&model.graph))))
 }
 
 /// Returns true for an operator of our own, and for a convolution whose weights ONNX Runtime cannot prepare.
