@@ -16,12 +16,12 @@ use std::collections::{HashMap, HashSet};
 pub(super) fn fuse(graph: &Graph) -> Graph {
     let view = View::of(graph);
     let mut nodes: Vec<Option<Node>> = graph.nodes().iter().cloned().map(Some).collect();
+    let mut taken: HashSet<NodeId> = HashSet::new();
     for (id, node) in graph.node_ids() {
         if normalizes(node) || applies_statistics(graph, node) {
-            forward(graph, &view, id, &mut nodes);
+            forward(graph, &view, id, &mut nodes, &mut taken);
         }
     }
-    let mut taken: HashSet<NodeId> = HashSet::new();
     for (id, node) in graph.node_ids() {
         if is_own(node, "BatchNormalizationGrad") || is_own(node, "FixedNormalizationGrad") {
             backward(graph, &view, id, &mut nodes, &mut taken);
@@ -78,7 +78,7 @@ fn activation(graph: &Graph, node: &Node) -> Option<Attributes> {
     Some(Attributes::none().with("activation", "clip").with("min", min).with("max", max))
 }
 
-fn forward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>]) {
+fn forward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>], taken: &mut HashSet<NodeId>) {
     let node = graph.node(id);
     let Some(mut y) = node.output(0) else { return };
     let (mut at, mut residual, mut attributes) = (id, None, Attributes::none().with("activation", "none"));
@@ -86,8 +86,10 @@ fn forward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>]) {
         let add = graph.node(next);
         let fact = graph.fact(y);
         let other = add.inputs.iter().flatten().find(|input| **input != y);
-        if let Some(other) = other.filter(|other| add.op.is("Add") && same(graph, y, **other)) {
+        if let Some(other) = other.filter(|other| add.op.is("Add") && same(graph, y, **other) && !taken.contains(&next))
+        {
             if add.output(0).is_some_and(|sum| graph.fact(sum).rank() == fact.rank()) {
+                taken.insert(next);
                 residual = Some(*other);
                 y = add.output(0).unwrap_or(y);
                 at = next;

@@ -132,8 +132,10 @@ impl Net {
             z = if self.draw.below(2) == 0 { self.b.add(z, x) } else { self.b.add(x, z) };
             z = self.activation(z);
             z = self.convolution(z, channels, kernel, strides, 1);
+            z = if self.draw.below(2) == 0 { self.normalization(z) } else { z };
             if self.shape(z) == self.shape(y) {
                 y = self.b.add(y, z);
+                y = self.activation(y);
             }
         }
         y
