@@ -2,8 +2,8 @@
 
 Two processes take turns of a few steps each, so that what slows the machine down slows both, and neither the start nor
 the first steps count. A ratio is this program's time over PyTorch's: the median over the rounds of the ratio of the
-turns; that of the least times stands beside it, and what other processes took of the processors meanwhile. Before
-that, three steps on the same batches must give the same losses. The table goes to stdout as Markdown; `--json` also
+turns; that of the least times stands beside it, and what other processes took of the processors meanwhile: rounds in
+which that is much are repeated while patience lasts. Before that, three steps on the same batches must give the same losses. The table goes to stdout as Markdown; `--json` also
 keeps the numbers, and replaces only the rows that were run.
 
 PyTorch is installed into an environment in the cache folder, or `--python` names one that has requirements.txt.
@@ -114,18 +114,22 @@ class Failed(Exception):
 class Side:
     """A process that trains as it is told."""
 
+    alive = set()
+
     def __init__(self, command, environment=None):
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env={**os.environ, **(environment or {})},
         )
+        Side.alive.add(self)
         self.about = self.answer()
 
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
+            Side.alive.discard(self)
             self.log.seek(0)
             raise Failed(f"{Path(self.process.args[0]).name} ended: {self.log.read().strip()[-600:]}")
         return json.loads(line)
@@ -140,6 +144,12 @@ class Side:
             line = next(line for line in file if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
 
+    def seconds(self):
+        """Of processor time that it has spent."""
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            spent = file.read().rpartition(")")[2].split()
+        return (int(spent[11]) + int(spent[12])) / os.sysconf("SC_CLK_TCK")
+
     def __enter__(self):
         return self
 
@@ -147,6 +157,7 @@ class Side:
         self.process.stdin.close()
         self.process.kill()
         self.process.wait()
+        Side.alive.discard(self)
         self.log.close()
 
 
@@ -227,15 +238,35 @@ class Bench:
         threads = {"OMP_NUM_THREADS": str(self.args.threads)}
         return Side([str(self.python), str(HERE / "torch_side.py"), json.dumps(options)], threads)
 
+    def rounds(self, count, once):
+        """Calls `once` until the machine was quiet for `count` of the calls, or patience is over: then what there is."""
+        start, found = time.perf_counter(), []
+        while True:
+            clock, before = time.perf_counter(), busy()
+            walls = once(len(found))
+            after, seconds = busy(), time.perf_counter() - clock
+            others = (after[0] - before[0] - after[1] + before[1]) / (seconds * os.cpu_count())
+            found.append((max(others, 0.0), walls))
+            quiet = [entry for entry in found if entry[0] <= self.args.others]
+            late = len(found) >= count and time.perf_counter() - start > self.args.patience
+            if len(quiet) >= count or late:
+                break
+        # Of a machine that is never quiet the quietest rounds.
+        used = sorted(found, key=lambda entry: entry[0])[: max(count, len(quiet))]
+        ours, theirs = zip(*(walls for _, walls in used))
+        return compared(ours, theirs) | {"others": statistics.median(entry[0] for entry in used), "of": len(found)}
+
     def turns(self, sides, commands):
-        """Seconds of the steps of each side by round."""
-        taken = [[] for _ in sides]
-        for turn in range(self.args.rounds):
-            order = list(range(len(sides)))
-            for index in order if turn % 2 == 0 else reversed(order):
+        """Compares the steps of two sides."""
+
+        def once(number):
+            walls = [None, None]
+            for index in (0, 1) if number % 2 == 0 else (1, 0):
                 time.sleep(self.args.pause)
-                taken[index].append(sides[index].ask(commands[index])["walls"])
-        return taken
+                walls[index] = sides[index].ask(commands[index])["walls"]
+            return walls
+
+        return self.rounds(self.args.rounds, once)
 
     def measure(self, row):
         if row.cached and not self.args.cached:
@@ -253,22 +284,25 @@ class Bench:
             ours.ask(f"steps {warm}")
             theirs.ask(f"steps {self.args.warm}")
             command = f"steps {self.args.steps}"
-            result |= compared(*self.turns([ours, theirs], [command, command]))
+            result |= self.turns([ours, theirs], [command, command])
         if self.args.compile:
             with self.theirs(row, True) as compiled, self.theirs(row) as theirs:
                 compiled.ask("steps 5")
                 theirs.ask("steps 5")
-                found = compared(*self.turns([compiled, theirs], [command, command]))
+                found = self.turns([compiled, theirs], [command, command])
                 result["compiled"] = found["ratio"]
         return result
 
     def measure_run(self, row):
-        taken = [[], []]
-        for _ in range(self.args.runs):
-            for index, side in enumerate((self.ours, self.theirs)):
+        def once(_):
+            walls = []
+            for side in (self.ours, self.theirs):
                 with side(row) as process:
-                    taken[index].append([process.ask("run")["seconds"]])
-        return compared(*taken)
+                    self.about["ours" if side == self.ours else "theirs"] = process.about["engine"]
+                    walls.append([process.ask("run")["seconds"]])
+            return walls
+
+        return self.rounds(self.args.runs, once)
 
     def measure_saving(self, row):
         with self.ours(row) as frozen, self.ours(row, 0.0) as whole:
@@ -277,7 +311,7 @@ class Bench:
             command = f"steps {self.args.steps}"
             for side in (frozen, whole):
                 side.ask(f"steps {3 + self.args.warm}")
-            result = compared(*self.turns([frozen, whole], [command, command]))
+            result = self.turns([frozen, whole], [command, command])
         measured = result["ratio"]
         return result | {"predicted": predicted, "measured": measured, "ratio": (1 - measured) / (1 - predicted)}
 
@@ -297,7 +331,7 @@ class Bench:
         with self.ours(row, bare=True) as ours:
             self.note(ours, None)
             ours.ask(f"steps {3 + self.args.warm}")
-            return compared(*self.turns([ours, ours], [f"steps {self.args.steps}", f"bare {self.args.steps}"]))
+            return self.turns([ours, ours], [f"steps {self.args.steps}", f"bare {self.args.steps}"])
 
     def note(self, ours, theirs):
         self.about["ours"] = ours.about["engine"]
@@ -346,15 +380,17 @@ def driver():
 
 
 def busy():
-    """Seconds of processor time that the machine has spent, and this program with what it ran and waited for."""
+    """Seconds of processor time that the machine has spent, and this program with its sides."""
     own = os.times()
     try:
-        spent = [int(word) for word in open("/proc/stat").readline().split()[1:9]]
+        with open("/proc/stat") as file:
+            spent = [int(word) for word in file.readline().split()[1:9]]
+        sides = sum(side.seconds() for side in Side.alive)
     except OSError:
         return 0.0, 0.0
-    # User, nice, system, then idle and waiting, then interrupts and what the host took.
+    # Without idle and waiting, which come after user, nice and system.
     total = (sum(spent) - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
-    return total, own.user + own.system + own.children_user + own.children_system
+    return total, sides + own.user + own.system + own.children_user + own.children_system
 
 
 def machine():
@@ -411,7 +447,8 @@ def table(results):
         met = result["ratio"] >= row.goal if row.kind == "saving" else result["ratio"] <= row.goal
         ours, theirs = amount(row, result["ours"]), amount(row, result["theirs"])
         least = f"{result['least']:.3f}" if "least" in result else ""
-        verdict = f"{'met' if met else 'not met'} | {100 * result['others']:.0f} %"
+        others = f"{100 * result['others']:.0f} %" if "others" in result else ""
+        verdict = f"{'met' if met else 'not met'} | {others}"
         lines.append(f"{start} {ours} | {peer} | {theirs} | {ratio} | {least} | {goal} | {verdict} |")
     made = results["made"]
     vectors = ", ".join(made.get("vectors", []))
@@ -432,6 +469,8 @@ def arguments():
     option("--epoch-steps", type=int, default=12, help="steps in an epoch of a whole run")
     option("--quick", action="store_true", help="3 rounds of 2 steps, 1 run")
     option("--pause", type=float, default=0.03, help="seconds between turns")
+    option("--others", type=float, default=0.1, help="share of the processors that others may take in a round")
+    option("--patience", type=float, default=45, help="seconds to wait for rounds in which they take less")
     option("--threads", type=int, default=2, help="threads of each side")
     option("--compile", action="store_true", help="time torch.compile against PyTorch too")
     option("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of every job of ours")
@@ -461,14 +500,12 @@ def main():
             if not any(fnmatch.fnmatch(row.name, pattern) for pattern in args.rows):
                 continue
             bench.folder(row)
-            start, before = time.perf_counter(), busy()
+            start = time.perf_counter()
             try:
                 result = bench.measure(row)
             except Failed as failed:
                 result = {"failed": str(failed)}
-            seconds, after = time.perf_counter() - start, busy()
-            others = (after[0] - before[0] - after[1] + before[1]) / (seconds * os.cpu_count())
-            result |= {"threads": args.threads, "others": round(max(others, 0.0), 3), "seconds": round(seconds, 1)}
+            result |= {"threads": args.threads, "seconds": round(time.perf_counter() - start, 1)}
             print(f"{row.name}: {json.dumps(result)}", file=sys.stderr, flush=True)
             results["rows"][row.name] = result
             results["made"] = results.get("made", {}) | machine() | bench.about
