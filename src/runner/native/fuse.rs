@@ -7,12 +7,13 @@
 //! `min` and `max`. With given statistics they are `FixedNormalization(x, scale, bias, mean, var, residual?) -> y` and
 //! `FixedNormalizationGrad(dy, dy2?, y?, x, scale, bias, mean, var) -> dx, dscale, dbias, dresidual?`.
 
-use super::{applies_statistics, in_order, is_own, normalizes};
+use super::absorb::absorb;
+use super::{applies_statistics, convolution, in_order, is_own, normalizes};
 use crate::autodiff::own;
 use crate::graph::{Attributes, Builder, Graph, Node, NodeId, Origin, ValueId};
 use std::collections::{HashMap, HashSet};
 
-/// Returns the graph with chains fused, and without outputs of our operators that nobody reads.
+/// Returns the graph with chains fused, convolutions of images in our operator, and without outputs of our operators that nobody reads.
 pub(super) fn fuse(graph: &Graph) -> Graph {
     let view = View::of(graph);
     let mut nodes: Vec<Option<Node>> = graph.nodes().iter().cloned().map(Some).collect();
@@ -27,7 +28,8 @@ pub(super) fn fuse(graph: &Graph) -> Graph {
             backward(graph, &view, id, &mut nodes, &mut taken);
         }
     }
-    let mut nodes: Vec<Node> = nodes.into_iter().flatten().collect();
+    let ours = |node: Node| convolution(graph, &node).unwrap_or(node);
+    let mut nodes = absorb(graph, nodes.into_iter().flatten().map(ours).collect());
     let read: HashSet<ValueId> = nodes.iter().flat_map(|node| node.inputs.iter().flatten().copied()).collect();
     for node in nodes.iter_mut().filter(|node| node.op.domain == crate::graph::INTERNAL_DOMAIN) {
         for output in &mut node.outputs {

@@ -1,14 +1,14 @@
 //! Convolution of images and its gradients.
 
-use super::call::{Call, Reader};
+use super::call::{Call, Input, Reader};
 use super::{Compute, Definition};
-use freeze_plan_kernels::conv::Conv2d;
+use freeze_plan_kernels::conv::{self, Conv2d};
 use freeze_plan_kernels::depthwise::{self, Depthwise};
 use freeze_plan_kernels::{Activation, Exec, Window};
 
 pub(super) static CONV: Definition = Definition {
     name: "Conv",
-    inputs: &[true, true, false],
+    inputs: &[true, true, false, false, false, false, false],
     outputs: &[true],
     make: |node| Convolution::make(node, Part::Forward),
 };
@@ -22,7 +22,7 @@ pub(super) static CONV_INPUT_GRAD: Definition = Definition {
 
 pub(super) static CONV_WEIGHT_GRAD: Definition = Definition {
     name: "ConvWeightGrad",
-    inputs: &[true, true],
+    inputs: &[true, true, false, false, false, false],
     outputs: &[true],
     make: |node| Convolution::make(node, Part::Weight),
 };
@@ -41,6 +41,8 @@ struct Convolution {
     dilations: [usize; 2],
     pads: [usize; 4],
     groups: usize,
+    /// Whether what is normalized is also what a Relu passes.
+    relu: bool,
     work: Vec<f32>,
 }
 
@@ -53,6 +55,7 @@ impl Convolution {
             dilations: node.sizes("dilations")?,
             pads: node.sizes("pads")?,
             groups: usize::try_from(node.int("group", 1)).map_err(|_| "group is negative")?,
+            relu: node.text("activation") == "relu",
             work: Vec::new(),
         }))
     }
@@ -73,6 +76,21 @@ impl Convolution {
         };
         geometry.check().map_err(|error| error.to_string())?;
         Ok(geometry)
+    }
+
+    /// Returns factor and summand of each channel that normalize the input, where inputs from `at` on say so.
+    fn affine(&self, call: &Call<'_>, at: usize) -> Result<Option<[Vec<f32>; 2]>, String> {
+        let Some(scale) = call.optional(at)? else { return Ok(None) };
+        let [bias, mean, inv_std] = [call.input(at + 1)?, call.input(at + 2)?, call.input(at + 3)?];
+        let factor: Vec<f32> = scale.elements.iter().zip(inv_std.elements).map(|(scale, std)| scale * std).collect();
+        let parts = bias.elements.iter().zip(mean.elements).zip(&factor);
+        let summand = parts.map(|((bias, mean), factor)| bias - mean * factor).collect();
+        Ok(Some([factor, summand]))
+    }
+
+    fn image<'a>(&self, x: &Input<'a>, affine: &'a Option<[Vec<f32>; 2]>) -> conv::Input<'a> {
+        let affine = affine.as_ref().map(|[factor, summand]| (factor.as_slice(), summand.as_slice()));
+        conv::Input { values: x.elements, affine, relu: self.relu }
     }
 
     /// Returns a convolution in which every channel of the input has its own kernels; `None` where channels mix.
@@ -107,9 +125,12 @@ impl Compute for Convolution {
                 let geometry = self.geometry(from, shape)?;
                 let bias = call.optional(2)?;
                 let y = call.output(0, &shape)?;
-                let (x, w, bias) = (first.elements, second.elements, bias.map(|bias| bias.elements));
+                let affine = self.affine(call, 3)?;
+                let (x, w, bias) = (self.image(&first, &affine), second.elements, bias.map(|bias| bias.elements));
                 match self.depthwise(&geometry) {
-                    Some(conv) => depthwise::forward(Exec::on(call), &conv, x, w, bias, Activation::None, y),
+                    Some(conv) => {
+                        depthwise::forward(Exec::on(call), &conv, first.elements, w, bias, Activation::None, y);
+                    }
                     None => geometry.forward(call, x, w, bias, y, &mut self.work),
                 }
             }
@@ -133,7 +154,11 @@ impl Compute for Convolution {
                     Some(conv) => {
                         depthwise::weight_gradient(Exec::on(call), &conv, first.elements, second.elements, dw);
                     }
-                    None => geometry.weight_grad(call, first.elements, second.elements, dw, &mut self.work),
+                    None => {
+                        let affine = self.affine(call, 2)?;
+                        let x = self.image(&first, &affine);
+                        geometry.weight_grad(call, x, second.elements, dw, &mut self.work);
+                    }
                 }
             }
         }
