@@ -7,9 +7,13 @@
 
 pub mod activation;
 pub mod depthwise;
+pub mod elementwise;
 pub mod exec;
+mod fold;
 pub mod norm;
 pub mod pool;
+pub mod pool2d;
+mod prefetch;
 pub mod simd;
 #[cfg(test)]
 mod testing;
