@@ -8,10 +8,14 @@
 pub mod activation;
 pub mod conv;
 pub mod depthwise;
+pub mod elementwise;
 pub mod exec;
 pub mod gate;
+mod fold;
 pub mod norm;
 pub mod pool;
+pub mod pool2d;
+mod prefetch;
 pub mod simd;
 #[cfg(test)]
 mod testing;
