@@ -45,13 +45,13 @@ pub struct NativeRule {
 
 /// Every rule.
 pub static NATIVE_RULES: &[&NativeRule] = &[
-    // &average_pool::RULE,
+    &average_pool::RULE,
     &batch_normalization::RULE,
     &clip::RULE,
     &conv::RULE,
     &fixed_normalization::RULE,
-    // &global_average_pool::RULE,
-    // &max_pool::RULE,
+    &global_average_pool::RULE,
+    &max_pool::RULE,
     &relu::RULE,
 ];
 

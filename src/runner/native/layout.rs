@@ -67,7 +67,7 @@ const IMAGES: &[(&str, &[usize], &[usize])] = &[
     ("FixedNormalization", &[0, 5], &[0]),
     ("FixedNormalizationGrad", &[0, 1, 2, 3], &[0, 3]),
     ("GlobalAveragePoolGrad", &[0], &[0]),
-    ("MaxPoolGrad", &[0, 1], &[0]),
+    ("MaxPoolGrad", &[0, 1, 2], &[0]),
     ("ReluGrad", &[0, 1], &[0]),
 ];
 
@@ -143,9 +143,9 @@ impl Pass<'_> {
         if let Some((_, inputs, outputs)) = IMAGES.iter().find(|(name, ..)| is_own(node, name)) {
             return self.image(node, node.op.clone(), node.attributes.clone(), inputs, outputs);
         }
-        /*if let Some(attributes) = self.pool(node) {
+        if let Some(attributes) = self.pool(node) {
             return self.image(node, own(&node.op.name), attributes, &[0], &[0]);
-        }*/
+        }
         if self.passes(node) {
             let all: Vec<usize> = (0..node.inputs.len()).filter(|index| self.rank(node, *index) == Some(4)).collect();
             return self.image(node, node.op.clone(), node.attributes.clone(), &all, &[0]);

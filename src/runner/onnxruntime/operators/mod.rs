@@ -9,6 +9,7 @@ mod call;
 mod convolution;
 mod elementwise;
 mod normalization;
+mod pooling;
 
 use crate::graph::INTERNAL_DOMAIN;
 use call::{Call, Reader};
@@ -45,6 +46,12 @@ static DEFINITIONS: &[&Definition] = &[
     &normalization::BATCH_NORMALIZATION_GRAD,
     &normalization::FIXED_NORMALIZATION,
     &normalization::FIXED_NORMALIZATION_GRAD,
+    &pooling::AVERAGE_POOL,
+    &pooling::AVERAGE_POOL_GRAD,
+    &pooling::GLOBAL_AVERAGE_POOL,
+    &pooling::GLOBAL_AVERAGE_POOL_GRAD,
+    &pooling::MAX_POOL,
+    &pooling::MAX_POOL_GRAD,
 ];
 
 /// Returns the domain of our operators, for sessions with `threads` threads within an operator.
