@@ -8,6 +8,7 @@
 //! `FixedNormalizationGrad(dy, dy2?, y?, x, scale, bias, mean, var) -> dx, dscale, dbias, dresidual?`.
 
 use super::absorb::absorb;
+use super::order::weights_first;
 use super::{applies_statistics, convolution, in_order, is_own, normalizes};
 use crate::autodiff::own;
 use crate::graph::{Attributes, Builder, Graph, Node, NodeId, Origin, ValueId};
@@ -36,6 +37,7 @@ pub(super) fn fuse(graph: &Graph) -> Graph {
             *output = output.filter(|id| read.contains(id) || graph.outputs().contains(id));
         }
     }
+    weights_first(&mut nodes);
     rebuilt(graph, in_order(graph, nodes))
 }
 

@@ -10,6 +10,7 @@
 mod absorb;
 mod fuse;
 mod layout;
+mod order;
 #[cfg(test)]
 mod tests;
 

@@ -251,6 +251,8 @@ impl Engine for OnnxRuntime {
         let model = optimize(model);
         if model.opsets.contains_key(INTERNAL_DOMAIN) {
             session = session.with_operators(self.operators.clone()).map_err(|error| fail(&error))?;
+            // A plan of the memory would be a block of its own, beside what the first run has taken.
+            session = session.with_memory_pattern(false).map_err(|error| fail(&error))?;
         }
         let encoded = encode(&model, DATA_FILE, self.largest);
         let (session, files) = if encoded.pieces.is_empty() {

@@ -15,7 +15,7 @@ pub(super) static CONV: Definition = Definition {
 
 pub(super) static CONV_INPUT_GRAD: Definition = Definition {
     name: "ConvInputGrad",
-    inputs: &[true, true],
+    inputs: &[true, true, false],
     outputs: &[true],
     make: |node| Convolution::make(node, Part::Input(node.sizes("space")?)),
 };
@@ -43,7 +43,6 @@ struct Convolution {
     groups: usize,
     /// Whether what is normalized is also what a Relu passes.
     relu: bool,
-    work: Vec<f32>,
 }
 
 impl Convolution {
@@ -56,7 +55,6 @@ impl Convolution {
             pads: node.sizes("pads")?,
             groups: usize::try_from(node.int("group", 1)).map_err(|_| "group is negative")?,
             relu: node.text("activation") == "relu",
-            work: Vec::new(),
         }))
     }
 
@@ -116,7 +114,7 @@ impl Convolution {
 }
 
 impl Compute for Convolution {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, work: &mut Vec<f32>) -> Result<(), String> {
         let (first, second) = (call.input(0)?, call.input(1)?);
         let from = first.image()?;
         match self.part {
@@ -131,7 +129,7 @@ impl Compute for Convolution {
                     Some(conv) => {
                         depthwise::forward(Exec::on(call), &conv, first.elements, w, bias, Activation::None, y);
                     }
-                    None => geometry.forward(call, x, w, bias, y, &mut self.work),
+                    None => geometry.forward(call, x, w, bias, y, work),
                 }
             }
             Part::Input([height, width]) => {
@@ -142,7 +140,7 @@ impl Compute for Convolution {
                     Some(conv) => {
                         depthwise::input_gradient(Exec::on(call), &conv, first.elements, second.elements, dx);
                     }
-                    None => geometry.input_grad(call, first.elements, second.elements, dx, &mut self.work),
+                    None => geometry.input_grad(call, first.elements, second.elements, dx, work),
                 }
             }
             Part::Weight => {
@@ -157,7 +155,7 @@ impl Compute for Convolution {
                     None => {
                         let affine = self.affine(call, 2)?;
                         let x = self.image(&first, &affine);
-                        geometry.weight_grad(call, x, second.elements, dw, &mut self.work);
+                        geometry.weight_grad(call, x, second.elements, dw, work);
                     }
                 }
             }

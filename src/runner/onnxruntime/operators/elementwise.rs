@@ -25,7 +25,7 @@ fn clip(node: &Reader<'_, '_>) -> Result<Box<dyn Compute>, String> {
 struct Gate(Activation);
 
 impl Compute for Gate {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let (dy, y) = (call.input(0)?, call.input(1)?);
         let dx = call.output(0, &dy.shape)?;
         gate(Exec::on(call), self.0, dy.elements, y.elements, dx);

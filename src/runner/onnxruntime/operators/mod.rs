@@ -16,6 +16,7 @@ use call::{Call, Reader};
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::value::TensorElementType;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 
 /// An operator: what it is called, what it takes, and who computes it.
 struct Definition {
@@ -30,9 +31,11 @@ struct Definition {
 
 /// Computes a node.
 trait Compute: Send {
+    /// Computes it; `scratch` may hold anything and grow.
+    ///
     /// # Errors
     /// Sizes that do not fit together.
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String>;
+    fn compute(&mut self, call: &Call<'_>, scratch: &mut Vec<f32>) -> Result<(), String>;
 }
 
 /// Every operator.
@@ -60,12 +63,18 @@ static DEFINITIONS: &[&Definition] = &[
 /// ONNX Runtime refuses an operator.
 pub(super) fn domain(threads: usize) -> ort::Result<OperatorDomain> {
     let domain = OperatorDomain::new(INTERNAL_DOMAIN)?;
-    DEFINITIONS.iter().try_fold(domain, |domain, definition| domain.add(Own { definition, threads }))
+    let scratch = Scratch::default();
+    let own = |definition| Own { definition, threads, scratch: Arc::clone(&scratch) };
+    DEFINITIONS.iter().try_fold(domain, |domain, definition| domain.add(own(definition)))
 }
+
+/// Room for what a kernel computes on the way, which all nodes of an engine use one after the other.
+type Scratch = Arc<Mutex<Vec<f32>>>;
 
 struct Own {
     definition: &'static Definition,
     threads: usize,
+    scratch: Scratch,
 }
 
 impl Operator for Own {
@@ -91,7 +100,8 @@ impl Operator for Own {
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Running> {
         let compute = (self.definition.make)(&Reader(context)).map_err(|reason| self.error(&reason))?;
-        Ok(Running { definition: self.definition, compute, threads: self.threads })
+        let scratch = Arc::clone(&self.scratch);
+        Ok(Running { definition: self.definition, compute, threads: self.threads, scratch })
     }
 }
 
@@ -106,12 +116,16 @@ struct Running {
     definition: &'static Definition,
     compute: Box<dyn Compute>,
     threads: usize,
+    scratch: Scratch,
 }
 
 impl Kernel for Running {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let call = Call::new(context, self.threads, self.definition);
-        let result = catch_unwind(AssertUnwindSafe(|| self.compute.compute(&call)));
+        let mut own = Vec::new();
+        let mut shared = self.scratch.try_lock();
+        let scratch = shared.as_deref_mut().unwrap_or(&mut own);
+        let result = catch_unwind(AssertUnwindSafe(|| self.compute.compute(&call, scratch)));
         let result = result.unwrap_or_else(|panic| Err(call::message(&panic))).and_then(|()| call.finish());
         result.map_err(|reason| ort::Error::new(format!("{}: {reason}", self.definition.name)))
     }

@@ -60,7 +60,7 @@ struct Forward {
 }
 
 impl Compute for Forward {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let (x, scale, bias, residual) = (call.input(0)?, call.input(1)?, call.input(2)?, call.optional(3)?);
         let (rows, channels) = rows(&x.shape);
         let norm =
@@ -98,7 +98,7 @@ struct Fixed {
 }
 
 impl Compute for Fixed {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let (x, scale, bias, mean, var) =
             (call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?, call.input(4)?);
         let residual = call.optional(5)?.map(|residual| residual.elements);
@@ -120,7 +120,7 @@ struct Backwards {
 }
 
 impl Compute for Backwards {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let (dy, more, y, x) = (call.input(0)?, call.optional(1)?, call.optional(2)?, call.input(3)?);
         let [scale, bias, mean, spread] = [call.input(4)?, call.input(5)?, call.input(6)?, call.input(7)?];
         let (rows, channels) = rows(&x.shape);

@@ -97,7 +97,7 @@ impl Windows {
 struct Max(Windows);
 
 impl Compute for Max {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let x = call.input(0)?;
         let shape = x.image()?;
         let pooling = self.0.pooling(shape, self.0.to)?;
@@ -110,7 +110,7 @@ impl Compute for Max {
 struct MaxGrad(Windows);
 
 impl Compute for MaxGrad {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let (dy, x, y) = (call.input(0)?, call.input(1)?, call.input(2)?);
         let [_, height, width, _] = y.image()?;
         let pooling = self.0.pooling(x.image()?, [height, width])?;
@@ -123,7 +123,7 @@ impl Compute for MaxGrad {
 struct Average(Windows);
 
 impl Compute for Average {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let x = call.input(0)?;
         let shape = x.image()?;
         let pooling = self.0.pooling(shape, self.0.to)?;
@@ -137,7 +137,7 @@ impl Compute for Average {
 struct AverageGrad(Windows);
 
 impl Compute for AverageGrad {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let dy = call.input(0)?;
         let [batch, height, width, channels] = dy.image()?;
         let shape = [batch, self.0.to[0], self.0.to[1], channels];
@@ -152,7 +152,7 @@ impl Compute for AverageGrad {
 struct Global;
 
 impl Compute for Global {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let x = call.input(0)?;
         let [batch, height, width, channels] = x.image()?;
         let y = call.output(0, &[batch, 1, 1, channels])?;
@@ -164,7 +164,7 @@ impl Compute for Global {
 struct GlobalGrad([usize; 2]);
 
 impl Compute for GlobalGrad {
-    fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
         let dy = call.input(0)?;
         let ([batch, _, _, channels], [height, width]) = (dy.image()?, self.0);
         let dx = call.output(0, &[batch, height, width, channels])?;
