@@ -104,7 +104,11 @@ class Bench:
         command = [self.driver, job]
         for setting in [*self.args.set, *(self.args.cached if row.cached else [])]:
             command += ["--set", setting]
-        return Side([str(part) for part in command + (["--bare"] if bare else [])])
+        side = Side([str(part) for part in command + (["--bare"] if bare else [])])
+        if not side.about["engine"].startswith("onnxruntime"):
+            side.__exit__()
+            raise Failed(f"trains on {side.about['engine']}, expected ONNX Runtime")
+        return side
 
     def theirs(self, row, compiled=False):
         folder = self.folder(row)

@@ -46,7 +46,7 @@ fn run() -> Result<(), TrainerError> {
     let job = load_job(job.as_ref(), &sets, &mut note)?;
     let parts = Parts { file: PathBuf::from(&args[0]), note: Some(&mut note), ..Parts::default() };
     let trainer = Trainer::with(job, parts)?;
-    let options = LocateOptions { runtime: None, offline: true };
+    let options = LocateOptions::default();
     let mut engine = engine(&options, trainer.job().run.threads, &mut |text| eprintln!("{text}"))?;
     let replay = Rc::new(RefCell::new(Replay::default()));
     let mut watched = None;
