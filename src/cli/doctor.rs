@@ -26,7 +26,8 @@ pub fn run(args: &Args) -> CommandResult {
     let embedded = if cfg!(feature = "tract") { "tract 0.23.9" } else { "not built in" };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut text = format!("freeze-plan {}\n", env!("CARGO_PKG_VERSION"));
-    let _ = writeln!(text, "threads     {threads}\ndevices     cpu\nembedded    {embedded}");
+    let vectors = freeze_plan_kernels::simd::Level::best().name();
+    let _ = writeln!(text, "threads     {threads}\nvectors     {vectors}\ndevices     cpu\nembedded    {embedded}");
     let wants_embedded = args.runtime.runtime.as_deref() == Some(Path::new("embedded"));
     let runtime = args.runtime.runtime.clone().filter(|_| !wants_embedded);
     let options = LocateOptions { runtime, offline: true };

@@ -1,5 +1,6 @@
 //! What a run reports while it runs; one JSON object each in `events.jsonl`.
 
+use super::Operators;
 use super::ceiling::Ceiling;
 use super::nonfinite::{Cause, OnNonfinite};
 use crate::plan::Signal;
@@ -32,6 +33,12 @@ pub enum RunEvent {
         device: String,
         /// Threads within one operator.
         threads: usize,
+        /// Whose operators compute a step: `own` where ours are among them, else `standard`.
+        #[serde(default = "Operators::standard")]
+        operators: Operators,
+        /// The vectors that ours compute with, such as `avx512`.
+        #[serde(default)]
+        vectors: String,
         /// Elements of all trainable parameters.
         parameters: u64,
         /// Epochs that the run will have.

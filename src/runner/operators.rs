@@ -15,6 +15,19 @@ pub enum Operators {
 }
 
 impl Operators {
+    /// Returns the engine's: those of runs that did not say.
+    pub(super) fn standard() -> Operators {
+        Operators::Standard
+    }
+
+    /// Returns whose operators a form has.
+    pub(super) fn of(form: Form) -> Operators {
+        match form {
+            Form::Native => Operators::Own,
+            Form::Portable => Operators::Standard,
+        }
+    }
+
     /// Returns in which operators graphs are written for an engine that prefers `best`.
     pub(super) fn form(self, best: Form) -> Form {
         match self {

@@ -1,5 +1,6 @@
 //! A run in progress: epochs, steps, phases, and what each reports.
 
+use super::Operators;
 use super::ema::Averager;
 use super::engine::Engine;
 use super::evaluator::Evaluator;
@@ -104,6 +105,8 @@ impl<'a> Run<'a> {
             engine_version: info.version,
             device: info.device,
             threads: info.threads,
+            operators: Operators::of(prepared.form),
+            vectors: freeze_plan_kernels::simd::Level::best().name().into(),
             parameters: plan.model.parameters,
             epochs: plan.epochs.len(),
             steps: steps * plan.epochs.len(),

@@ -124,6 +124,8 @@ mod tests {
             engine_version: String::new(),
             device: String::new(),
             threads: 1,
+            operators: Default::default(),
+            vectors: String::new(),
             parameters: 1,
             epochs: 20,
             steps: 600,

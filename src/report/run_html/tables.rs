@@ -6,7 +6,7 @@ use super::record::RunRecord;
 use super::series::spaced;
 use crate::report::human::{assumed, conduct, grouped, plural, policy};
 use crate::report::page::escape;
-use crate::runner::RunEvent;
+use crate::runner::{Operators, RunEvent};
 use std::fmt::Write;
 
 /// The most rows of epochs, columns of metrics, and checkpoints.
@@ -104,13 +104,30 @@ pub(super) fn checkpoints(page: &mut String, run: &RunRecord) {
 /// Returns where and on what a run was made, as names and values.
 pub(super) fn environment(run: &RunRecord) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
-    if let Some(RunEvent::Start { version, engine, engine_version, device, threads, parameters, samples, .. }) =
-        &run.log.start
+    if let Some(RunEvent::Start {
+        version,
+        engine,
+        engine_version,
+        device,
+        threads,
+        operators,
+        vectors,
+        parameters,
+        samples,
+        ..
+    }) = &run.log.start
     {
         rows.push(("program", format!("freeze-plan {version}")));
         rows.push(("engine", format!("{engine} {engine_version}")));
         rows.push(("device", device.clone()));
         rows.push(("threads", threads.to_string()));
+        rows.push((
+            "operators",
+            match operators {
+                Operators::Own => format!("own, {vectors}"),
+                Operators::Standard => "standard".into(),
+            },
+        ));
         rows.push(("trained parameters", grouped(*parameters)));
         rows.push(("training samples", grouped(*samples as u64)));
     }

@@ -9,6 +9,8 @@ fn start() -> RunEvent {
         engine_version: "0".into(),
         device: "cpu".into(),
         threads: 1,
+        operators: Default::default(),
+        vectors: String::new(),
         parameters: 1,
         epochs: 4,
         steps: 8,
