@@ -2,6 +2,7 @@
 
 use super::axis::Axis;
 use super::fill::{Input, Pixels, fill};
+use super::moments::{Moments, Partial, SHARES, SharedMoments};
 use super::pack::{Weights, block, blocks, pack, padded};
 use super::stripes::Stripes;
 use super::tile::{Operands, shape, tile};
@@ -61,6 +62,7 @@ pub(super) struct Correlate<'a> {
     pub(super) w: &'a [f32],
     pub(super) bias: Option<&'a [f32]>,
     pub(super) y: &'a mut [f32],
+    pub(super) moments: Option<Moments<'a>>,
     pub(super) work: &'a mut Vec<f32>,
 }
 
@@ -84,6 +86,9 @@ impl Task for Correlate<'_> {
         let plan = self.plan;
         let [channels, outputs] = plan.channels;
         if plan.batch == 0 {
+            if let Some(moments) = self.moments {
+                moments.clear();
+            }
             return;
         }
         if let [part] = &plan.parts[..]
@@ -98,9 +103,10 @@ impl Task for Correlate<'_> {
         let threads = self.pool.threads().max(1);
         let rows = plan.parts.iter().map(|part| part.axes[0].output).max().unwrap_or(0);
         let row = plan.parts.iter().map(|part| part.copied(rows, channels)).max().unwrap_or(0).div_ceil(rows.max(1));
-        let most = if threads == 1 { plan.batch } else { plan.batch.div_ceil(4 * threads) };
-        let stripes = Stripes::new(plan.batch, rows, row, group, most);
-        let tasks = if threads == 1 { 1 } else { stripes.count().min(4 * threads) };
+        let shares = self.moments.as_ref().map(|_| SHARES);
+        let most = shares.unwrap_or(if threads == 1 { 1 } else { 4 * threads });
+        let stripes = Stripes::new(plan.batch, rows, row, group, plan.batch.div_ceil(most));
+        let tasks = stripes.count().min(most);
         let slot = plan.parts.iter().filter(|part| !part.is_direct(&self.x));
         let slot = slot.map(|part| part.copied(part.axes[0].output.div_ceil(stripes.blocks), channels)).max();
         let slot = (slot.unwrap_or(0) * stripes.images).next_multiple_of(LINE);
@@ -124,9 +130,12 @@ impl Task for Correlate<'_> {
             unsafe { S::outline(pack) };
         });
         let (y, scratch) = (Shared::of(self.y), Shared::of(scratch));
-        let job = Job { plan, x: self.x, packed, bias, group, stripes, y, scratch, slot, tasks, task: 0 };
+        let mut partial = Partial::new(self.moments.as_ref(), tasks, plan.groups * outputs);
+        let moments = partial.shared();
+        let job = Job { plan, x: self.x, packed, bias, group, stripes, y, moments, scratch, slot, tasks, task: 0 };
         // SAFETY: this runs where `S` does; every task has its own scratch and its own rows.
         self.pool.run(tasks, &|task| unsafe { S::outline(Job { task, ..job }) });
+        partial.finish(self.moments);
     }
 }
 
@@ -171,6 +180,7 @@ struct Job<'a> {
     group: usize,
     stripes: Stripes,
     y: Shared<f32>,
+    moments: Option<SharedMoments<'a>>,
     scratch: Shared<f32>,
     slot: usize,
     tasks: usize,
@@ -279,6 +289,11 @@ impl Job<'_> {
                     done += tall;
                 }
             }
+        }
+        if let Some(moments) = &self.moments {
+            let pixels = [images.len(), rows.len(), w.output];
+            let steps = [plan.y_image, part.y_row, part.y_pixel];
+            moments.add::<S>(self.task, group * outputs, outputs, self.y.pointer().add(y), pixels, steps);
         }
     }
 }

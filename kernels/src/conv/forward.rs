@@ -4,6 +4,7 @@ use super::axis::Axis;
 use super::correlate::{Correlate, Correlation, Part};
 use super::fill::Input;
 use super::geometry::Conv2d;
+use super::moments::Moments;
 use crate::pool::Pool;
 use crate::simd::{Level, dispatch_at};
 
@@ -26,7 +27,25 @@ impl Conv2d {
         y: &mut [f32],
         work: &mut Vec<f32>,
     ) {
-        self.forward_at(Level::best(), pool, x.into(), w, bias, y, work);
+        self.forward_at(Level::best(), pool, x.into(), w, bias, y, None, work);
+    }
+
+    /// Computes `y`, and the sums of its channels.
+    ///
+    /// # Panics
+    /// When [`check`](Conv2d::check) fails or a slice has another length.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_moments<'a>(
+        &self,
+        pool: &dyn Pool,
+        x: impl Into<Input<'a>>,
+        w: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+        moments: Moments<'_>,
+        work: &mut Vec<f32>,
+    ) {
+        self.forward_at(Level::best(), pool, x.into(), w, bias, y, Some(moments), work);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -38,12 +57,17 @@ impl Conv2d {
         w: &[f32],
         bias: Option<&[f32]>,
         y: &mut [f32],
+        moments: Option<Moments<'_>>,
         work: &mut Vec<f32>,
     ) {
         self.require(x.values.len(), w.len(), y.len());
         self.require_channels(&x, bias);
+        if let Some(moments) = &moments {
+            let lens = [moments.shift.len(), moments.sums.len(), moments.squares.len()];
+            assert_eq!(lens, [self.out_channels; 3], "elements of a shift, sums and squares");
+        }
         let plan = self.forward_plan();
-        dispatch_at(level, Correlate { plan: &plan, pool, x, w, bias, y, work });
+        dispatch_at(level, Correlate { plan: &plan, pool, x, w, bias, y, moments, work });
     }
 
     /// Panics where a slice of a value per channel has another length.

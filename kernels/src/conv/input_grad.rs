@@ -37,7 +37,7 @@ impl Conv2d {
     ) {
         self.require(dx.len(), w.len(), dy.len());
         let plan = self.input_grad_plan();
-        dispatch_at(level, Correlate { plan: &plan, pool, x: dy.into(), w, bias: None, y: dx, work });
+        dispatch_at(level, Correlate { plan: &plan, pool, x: dy.into(), w, bias: None, y: dx, moments: None, work });
     }
 
     fn input_grad_plan(&self) -> Correlation {

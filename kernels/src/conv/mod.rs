@@ -14,6 +14,7 @@ mod fill;
 mod forward;
 mod geometry;
 mod input_grad;
+mod moments;
 mod pack;
 mod patch;
 mod stripes;
@@ -26,3 +27,4 @@ mod tests;
 
 pub use fill::Input;
 pub use geometry::{Conv2d, GeometryError};
+pub use moments::Moments;

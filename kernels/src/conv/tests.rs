@@ -1,6 +1,6 @@
 //! Every direction against a plain sum in `f64`, on random geometries.
 
-use super::{Conv2d, Input};
+use super::{Conv2d, Input, Moments};
 use crate::pool::{Pool, Serial, Threads};
 use crate::simd::Level;
 
@@ -129,7 +129,7 @@ fn every_direction_is_the_plain_sum() {
         for level in Level::available() {
             let found = pools().map(|pool| {
                 let (mut y, mut dx, mut dw) = (vec![7.0; y.len()], vec![7.0; dx.len()], vec![7.0; dw.len()]);
-                conv.forward_at(*level, pool, x[..].into(), &w, Some(&bias), &mut y, &mut work);
+                conv.forward_at(*level, pool, x[..].into(), &w, Some(&bias), &mut y, None, &mut work);
                 conv.input_grad_at(*level, pool, &dy, &w, &mut dx, &mut work);
                 conv.weight_grad_at(*level, pool, x[..].into(), &dy, &mut dw, &mut work);
                 (y, dx, dw)
@@ -172,10 +172,48 @@ fn inputs_are_scaled_shifted_and_rectified() {
         let input = Input { values: &x, affine, relu };
         for level in Level::available() {
             let (mut found_y, mut found_dw) = (vec![7.0; y.len()], vec![7.0; dw.len()]);
-            conv.forward_at(*level, &Serial, input, &w, None, &mut found_y, &mut work);
+            conv.forward_at(*level, &Serial, input, &w, None, &mut found_y, None, &mut work);
             conv.weight_grad_at(*level, &Serial, input, &dy, &mut found_dw, &mut work);
             assert_close("y", &conv, &found_y, &y);
             assert_close("dw", &conv, &found_dw, &dw);
+        }
+    }
+}
+
+#[test]
+fn moments_are_those_of_the_outputs() {
+    let mut random = Random(9);
+    let mut work = Vec::new();
+    for index in 0..70 {
+        let conv = if index < 50 { random.geometry() } else { fast(&mut random) };
+        let (x, w) = (random.values(conv.input_len()), random.values(conv.weight_len()));
+        let (bias, shift) = (random.values(conv.out_channels), random.values(conv.out_channels));
+        for level in Level::available() {
+            let found = pools().map(|pool| {
+                let mut y = vec![7.0; conv.output_len()];
+                let mut plain = y.clone();
+                let (mut sums, mut squares) = (vec![7.0; shift.len()], vec![7.0; shift.len()]);
+                let moments = Moments { shift: &shift, sums: &mut sums, squares: &mut squares };
+                conv.forward_at(*level, pool, x[..].into(), &w, Some(&bias), &mut y, Some(moments), &mut work);
+                conv.forward_at(*level, pool, x[..].into(), &w, Some(&bias), &mut plain, None, &mut work);
+                assert!(y == plain, "moments change the result: {conv:?}");
+                (y, sums, squares)
+            });
+            assert!(found[0] == found[1], "threads change the result: {conv:?}");
+            let (y, sums, squares) = &found[0];
+            let (mut expected, mut expected_squares) = (vec![0.0; shift.len()], vec![0.0; shift.len()]);
+            for (index, y) in y.iter().enumerate() {
+                let channel = index % shift.len();
+                let value = f64::from(*y) - f64::from(shift[channel]);
+                expected[channel] += value;
+                expected_squares[channel] += value * value;
+            }
+            for (channel, square) in expected_squares.iter().enumerate() {
+                let count = (y.len() / shift.len()) as f64;
+                assert!((squares[channel] - square).abs() < 3e-6 * square, "{channel} {conv:?}");
+                let scale = (square * count).sqrt();
+                assert!((sums[channel] - expected[channel]).abs() < 3e-6 * scale, "{channel} {conv:?}");
+            }
         }
     }
 }

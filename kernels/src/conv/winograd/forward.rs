@@ -5,9 +5,10 @@
 
 use super::super::correlate::{Correlate, Correlation, LINE, aligned};
 use super::super::fill::{Input, Pixels};
+use super::super::moments::{Partial, SHARES, SharedMoments};
 use super::super::pack::{VECTORS, Weights, block, blocks, pack, padded};
 use super::super::tile::{Operands, shape, tile};
-use super::transform::{outputs, weights};
+use super::transform::{Sums, Target, outputs, weights};
 use super::{POSITIONS, TILE, Tiles, spread};
 use crate::pool::{Shared, split};
 use crate::simd::{Simd, Task};
@@ -29,7 +30,7 @@ impl Task for Fast<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Correlate { plan, pool, x, w, bias, y, work } = self.0;
+        let Correlate { plan, pool, x, w, bias, y, moments, work } = self.0;
         let [channels, outputs] = plan.channels;
         let tiles = Tiles::new(plan.parts[0].axes);
         let total = tiles.count(plan.batch);
@@ -38,7 +39,8 @@ impl Task for Fast<'_> {
         let chunks = total.div_ceil(size);
         let count = blocks::<S>(outputs);
         let (threads, lanes) = (pool.threads().max(1), padded::<S>(outputs));
-        let tasks = if threads == 1 { 1 } else { chunks.min(4 * threads) };
+        let most = if threads == 1 { 1 } else { 4 * threads };
+        let tasks = chunks.min(if moments.is_some() { SHARES } else { most });
 
         // Lengths of the maps: of the tiles of a chunk, of a block's weights, and of a block's products.
         let distances =
@@ -57,12 +59,14 @@ impl Task for Fast<'_> {
             biases[..outputs].copy_from_slice(bias);
         }
         let (kept, scratch, y) = (Shared::of(kept), Shared::of(scratch), Shared::of(y));
+        let mut partial = Partial::new(moments.as_ref(), if all_tiles { 1 } else { tasks }, outputs);
         let job = Job {
             plan,
             x,
             w,
             bias: biases,
             y,
+            moments: partial.shared(),
             tiles,
             total,
             size,
@@ -87,6 +91,7 @@ impl Task for Fast<'_> {
             go(count, Step::Weights);
             go(tasks, Step::Chunks);
         }
+        partial.finish(moments);
     }
 }
 
@@ -110,6 +115,7 @@ struct Job<'a> {
     w: &'a [f32],
     bias: &'a [f32],
     y: Shared<f32>,
+    moments: Option<SharedMoments<'a>>,
     tiles: Tiles,
     total: usize,
     /// Tiles of a chunk.
@@ -252,19 +258,29 @@ impl Job<'_> {
                 tile::<S>(block.vectors, 1, wide.min(tiles - start), &operands);
             }
         }
-        for index in 0..tiles {
-            let [image, row, column] = self.tiles.place(chunk * self.size + index);
-            let place = part.y + image * self.plan.y_image + row * part.y_row + column * part.y_pixel + block.start;
-            for v in 0..block.vectors {
-                outputs::<S>(
-                    products.as_ptr().add(index * lanes + v * S::LANES),
-                    self.distances[2],
-                    S::load(self.bias[block.start + v * S::LANES..].as_ptr()),
-                    self.y.pointer().add(place + v * S::LANES),
-                    [part.y_row, part.y_pixel],
-                    self.tiles.exist(row, column),
-                    block.count - v * S::LANES,
-                );
+        let share = if let Step::Blocks = self.step { 0 } else { self.task };
+        for v in 0..block.vectors {
+            let (channel, exist) = (block.start + v * S::LANES, block.count - v * S::LANES);
+            let shift = self.moments.map(|moments| moments.shift::<S>(channel, exist));
+            let mut sums = Sums::<S>::new(shift.unwrap_or(S::splat(0.0)));
+            for index in 0..tiles {
+                let [image, row, column] = self.tiles.place(chunk * self.size + index);
+                let place = part.y + image * self.plan.y_image + row * part.y_row + column * part.y_pixel + channel;
+                let to = Target {
+                    bias: S::load(self.bias[channel..].as_ptr()),
+                    to: self.y.pointer().add(place),
+                    steps: [part.y_row, part.y_pixel],
+                    exist: self.tiles.exist(row, column),
+                    count: exist,
+                };
+                let from = products.as_ptr().add(index * lanes + v * S::LANES);
+                match shift {
+                    None => outputs::<S, false>(from, self.distances[2], to, &mut sums),
+                    Some(_) => outputs::<S, true>(from, self.distances[2], to, &mut sums),
+                }
+            }
+            if let Some(moments) = &self.moments {
+                moments.flush::<S>(share, channel, exist, sums.sums);
             }
         }
     }

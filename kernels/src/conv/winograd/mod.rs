@@ -91,16 +91,17 @@ impl Tiles {
         let [image, row, column] = self.place(index);
         let [h, w] = &self.axes;
         let (top, left) = (row as isize + h.origin, column as isize + w.origin);
+        // The pixels that the second tile from here adds.
+        let start = (at.start + image * at.image) as isize + top * at.row as isize + left * at.pixel as isize;
+        let ahead = input.values.as_ptr().wrapping_offset(start).wrapping_add(2 * TILE * at.pixel);
+        for row in 0..POINTS {
+            for element in (2 * at.pixel..POINTS * at.pixel).step_by(LINE) {
+                S::prefetch(ahead.wrapping_add(row * at.row + element));
+            }
+        }
         let inside = |from: isize, size: usize| from >= 0 && from as usize + POINTS <= size;
         if input.is_plain() && inside(top, h.input) && inside(left, w.input) {
             let start = at.start + image * at.image + top as usize * at.row + left as usize * at.pixel;
-            // The pixels that the second tile from here adds.
-            let ahead = input.values.as_ptr().wrapping_add(start + 2 * TILE * at.pixel);
-            for row in 0..POINTS {
-                for element in (2 * at.pixel..POINTS * at.pixel).step_by(LINE) {
-                    S::prefetch(ahead.wrapping_add(row * at.row + element));
-                }
-            }
             inputs::<S>(input.values.as_ptr().add(start), [at.row, at.pixel], at.channels, to, distance);
         } else {
             let w = Axis { output: TILE, origin: left, ..*w };

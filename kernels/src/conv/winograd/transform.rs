@@ -181,33 +181,52 @@ unsafe fn gradients_vector<S: Simd, const WHOLE: bool>(
     }
 }
 
-/// Maps one vector of the products of a tile to `exist` rows and columns of outputs.
+/// Where one vector of the outputs of a tile goes.
+pub(super) struct Target<S: Simd> {
+    pub(super) bias: S::V,
+    pub(super) to: *mut f32,
+    /// Distances of rows and pixels.
+    pub(super) steps: [usize; 2],
+    /// Rows and columns that exist.
+    pub(super) exist: [usize; 2],
+    /// Outputs that exist.
+    pub(super) count: usize,
+}
+
+/// Sums of outputs less a shift, and of their squares.
+pub(super) struct Sums<S: Simd> {
+    shift: S::V,
+    pub(super) sums: [S::V; 2],
+}
+
+impl<S: Simd> Sums<S> {
+    #[inline(always)]
+    pub(super) unsafe fn new(shift: S::V) -> Sums<S> {
+        Sums { shift, sums: [S::splat(0.0); 2] }
+    }
+}
+
+/// Maps one vector of the products of a tile to its outputs, and sums them where `MOMENTS`.
 #[inline(always)]
-pub(super) unsafe fn outputs<S: Simd>(
+pub(super) unsafe fn outputs<S: Simd, const MOMENTS: bool>(
     from: *const f32,
     distance: usize,
-    bias: S::V,
-    to: *mut f32,
-    steps: [usize; 2],
-    exist: [usize; 2],
-    count: usize,
+    target: Target<S>,
+    sums: &mut Sums<S>,
 ) {
-    if exist == [4, 4] && count >= S::LANES {
-        outputs_vector::<S, true>(from, distance, bias, to, steps, exist, count);
+    if target.exist == [4, 4] && target.count >= S::LANES {
+        outputs_vector::<S, true, MOMENTS>(from, distance, target, sums);
     } else {
-        outputs_vector::<S, false>(from, distance, bias, to, steps, exist, count);
+        outputs_vector::<S, false, MOMENTS>(from, distance, target, sums);
     }
 }
 
 #[inline(always)]
-unsafe fn outputs_vector<S: Simd, const WHOLE: bool>(
+unsafe fn outputs_vector<S: Simd, const WHOLE: bool, const MOMENTS: bool>(
     from: *const f32,
     distance: usize,
-    bias: S::V,
-    to: *mut f32,
-    steps: [usize; 2],
-    exist: [usize; 2],
-    count: usize,
+    target: Target<S>,
+    sums: &mut Sums<S>,
 ) {
     let mut half = [[S::splat(0.0); 6]; 4];
     for column in 0..6 {
@@ -216,11 +235,16 @@ unsafe fn outputs_vector<S: Simd, const WHOLE: bool>(
             half[row][column] = value;
         }
     }
+    let Target { bias, to, steps, exist, count } = target;
     for (row, half) in half.into_iter().enumerate() {
         for (column, value) in output::<S>(half).into_iter().enumerate() {
             if WHOLE || row < exist[0] && column < exist[1] {
-                let to = to.add(row * steps[0] + column * steps[1]);
-                write::<S, WHOLE>(to, count, S::add(value, bias));
+                let value = S::add(value, bias);
+                write::<S, WHOLE>(to.add(row * steps[0] + column * steps[1]), count, value);
+                if MOMENTS {
+                    let value = S::sub(value, sums.shift);
+                    sums.sums = [S::add(sums.sums[0], value), S::fma(value, value, sums.sums[1])];
+                }
             }
         }
     }
