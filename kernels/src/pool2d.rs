@@ -226,6 +226,9 @@ pub fn max_gradient(exec: Exec<'_>, pooling: &Pooling, x: &[f32], y: &[f32], dy:
     let scatter = Scatter {
         pooling,
         taps: [window.taps(0), window.taps(1)],
+        exact: (0..2).all(|axis| window.dilation()[axis] == 1 && window.stride()[axis] == window.kernel()[axis])
+            && window.begin() == [0; 2]
+            && window.output()[1] * window.stride()[1] >= window.input()[1],
         disjoint: (0..2).all(|axis| window.dilation()[axis] == 1 && window.stride()[axis] >= window.kernel()[axis]),
         x,
         y,
@@ -246,6 +249,8 @@ struct Scatter<'a> {
     taps: [Vec<Vec<Tap>>; 2],
     /// Whether no element lies in two windows.
     disjoint: bool,
+    /// Whether every element of the rows up to that of the last window lies in one window.
+    exact: bool,
     x: &'a [f32],
     y: &'a [f32],
     dy: &'a [f32],
@@ -280,7 +285,9 @@ impl Task for ScatterImage<'_> {
         };
         for row in 0..out_height {
             let end = scatter.taps[0][row].last().map_or(cleared, |tap| (tap.1 + 1).max(cleared));
-            clear(cleared..end);
+            if !scatter.exact {
+                clear(cleared..end);
+            }
             cleared = end;
             for column in 0..out_width {
                 met.clear();

@@ -3,6 +3,7 @@
 use super::Depthwise;
 use super::strips::{Piece, Strip, of_input, of_output, rows_ahead};
 use crate::activation::Activation;
+use crate::aligned::Aligned;
 use crate::exec::Exec;
 use crate::pool::{Shared, split};
 use crate::prefetch::Ahead;
@@ -92,7 +93,7 @@ struct Gather {
     target: [usize; 2],
     kernel_width: usize,
     channels: usize,
-    weight: Vec<f32>,
+    weight: Aligned,
     bias: Vec<f32>,
     limits: Option<(f32, f32)>,
 }

@@ -1,7 +1,8 @@
 //! The gradient of the weight.
 
 use super::strips::{Piece, Strip, of_output, rows_ahead};
-use super::{Depthwise, transposed};
+use super::{Depthwise, transpose};
+use crate::aligned::Aligned;
 use crate::exec::Exec;
 use crate::pool::{Shared, split};
 use crate::prefetch::Ahead;
@@ -41,7 +42,7 @@ pub fn weight_gradient(exec: Exec<'_>, conv: &Depthwise, x: &[f32], dy: &[f32], 
     let units = if scatter.by_tap { conv.batch } else { conv.batch * window.output()[0] };
     let parts = (dy.len() / PART).clamp(1, PARTS).min(units.max(1));
     let size = dweight.len();
-    let mut partial = vec![0.0; parts * size];
+    let mut partial = Aligned::zeros(parts * size);
     let shared = Shared::of(&mut partial);
     exec.pool.run(parts, &|part| {
         // SAFETY: every part has its own sums.
@@ -54,7 +55,7 @@ pub fn weight_gradient(exec: Exec<'_>, conv: &Depthwise, x: &[f32], dy: &[f32], 
             *total += other;
         }
     }
-    dweight.copy_from_slice(&transposed(total, conv.taps(), outputs));
+    transpose(total, conv.taps(), outputs, dweight);
 }
 
 /// `sums[k, c] = sum of dy * x` over all pixels of the output that meet element k.
