@@ -277,10 +277,14 @@ impl Task for ScatterImage<'_> {
         // Rows of dx below this one hold gradients or zeros.
         let mut cleared = 0;
         let clear = |rows: Range<usize>| {
-            for pixel in rows.start * width..rows.end * width {
-                // SAFETY: every task has its own image and channels.
-                unsafe { std::slice::from_raw_parts_mut(dx.add(pixel * channels + chunk.start), chunk.len()) }
-                    .fill(0.0);
+            let (pixels, stride) = (rows.start * width..rows.end * width, channels);
+            // SAFETY: every task has its own image and channels.
+            let zero =
+                |start: usize, len: usize| unsafe { std::slice::from_raw_parts_mut(dx.add(start), len) }.fill(0.0);
+            if chunk.len() == channels {
+                zero(pixels.start * stride, pixels.len() * stride);
+            } else {
+                pixels.for_each(|pixel| zero(pixel * stride + chunk.start, chunk.len()));
             }
         };
         for row in 0..out_height {

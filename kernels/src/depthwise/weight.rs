@@ -152,6 +152,13 @@ impl Scatter<'_> {
             ahead.share(index);
             match piece {
                 Piece::Single(column, taps) => row.single::<S>(*column, taps, 0),
+                // Without vector registers, code for strips is large and gains nothing.
+                Piece::Strip(strip) if const { align_of::<S::V>() == align_of::<f32>() } => {
+                    for pixel in 0..strip.count {
+                        let taps = strip.taps(pixel, width);
+                        row.single::<S>(strip.first + pixel * strip.step, &taps, 0);
+                    }
+                }
                 Piece::Strip(strip) => match (strip.moves, strip.ks.len()) {
                     (1, 1) => row.strip::<S, 1, 1>(strip),
                     (1, 2) => row.strip::<S, 1, 2>(strip),
