@@ -25,37 +25,44 @@ fn measure(name: &str, mut work: impl FnMut()) {
     println!("{name:<44} {:10.1} {:10.1}", times[0], times[times.len() / 2]);
 }
 
-fn values(count: usize) -> Vec<f32> {
+/// Returns elements that start at a cache line, as those of tensors do.
+fn zeros(count: usize) -> &'static mut [f32] {
+    let all = vec![0.0_f32; count + 16].leak();
+    let start = all.as_ptr().align_offset(64).min(16);
+    &mut all[start..start + count]
+}
+
+fn values(count: usize) -> &'static mut [f32] {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
-    (0..count).map(|_| next()).collect()
+    let all = zeros(count);
+    all.fill_with(&mut next);
+    all
 }
 
 fn normalization([n, h, w, channels]: [usize; 4]) {
     let rows = n * h * w;
     let (x, dy, scale, bias) = (values(rows * channels), values(rows * channels), values(channels), values(channels));
-    let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-    let mut statistics = vec![0.0; 5 * channels];
-    let mut small = statistics.chunks_mut(channels).map(Some).collect::<Vec<_>>();
-    let mut next = || small.pop().flatten().unwrap_or_default();
-    let (mean, var, inv_std, dscale, dbias) = (next(), next(), next(), next(), next());
-    let norm = Normalization { rows, channels, scale: &scale, bias: &bias, activation: Activation::Relu };
+    let (y, dx) = (zeros(x.len()), zeros(x.len()));
+    let (mean, var, inv_std) = (zeros(channels), zeros(channels), zeros(channels));
+    let (dscale, dbias) = (zeros(channels), zeros(channels));
+    let norm = Normalization { rows, channels, scale, bias, activation: Activation::Relu };
     let exec = Exec::on(&Serial);
     let shape = format!("{n}x{h}x{w}x{channels}");
     let mut forward_once = || {
         let out = Statistics { mean: &mut *mean, var: &mut *var, inv_std: &mut *inv_std };
-        forward(exec, &norm, &x, None, 1e-5, &mut y, out);
+        forward(exec, &norm, x, None, 1e-5, y, out);
     };
     forward_once();
     measure(&format!("bn relu forward {shape}"), forward_once);
-    for (name, y) in [("bn relu backward", None), ("bn relu backward by y", Some(y.as_slice()))] {
-        let from = Backward { dys: &[&dy], y, x: &x, mean, inv_std };
+    for (name, y) in [("bn relu backward", None), ("bn relu backward by y", Some(&*y))] {
+        let from = Backward { dys: &[&*dy], y, x, mean, inv_std };
         measure(&format!("{name} {shape}"), || {
             let (dscale, dbias) = (Some(&mut *dscale), Some(&mut *dbias));
-            backward(exec, &norm, &from, Gradients { dx: Some(&mut dx), dscale, dbias, dresidual: None });
+            backward(exec, &norm, &from, Gradients { dx: Some(&mut *dx), dscale, dbias, dresidual: None });
         });
     }
 }
@@ -66,17 +73,17 @@ fn convolution([n, h, w, channels, stride]: [usize; 5]) {
     let Some(conv) = window.and_then(|window| Depthwise::new(n, channels, 1, window)) else { return };
     let (x, weight) = (values(n * h * w * channels), values(9 * channels));
     let dy = values(n * output[0] * output[1] * channels);
-    let (mut y, mut dx, mut dweight) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; weight.len()]);
+    let (y, dx, dweight) = (zeros(dy.len()), zeros(x.len()), zeros(weight.len()));
     let shape = format!("{n}x{h}x{w}x{channels} s{stride}");
     let exec = Exec::on(&Serial);
     measure(&format!("depthwise forward {shape}"), || {
-        depthwise::forward(exec, &conv, &x, &weight, None, Activation::None, &mut y);
+        depthwise::forward(exec, &conv, x, weight, None, Activation::None, y);
     });
     measure(&format!("depthwise input gradient {shape}"), || {
-        depthwise::input_gradient(exec, &conv, &dy, &weight, &mut dx);
+        depthwise::input_gradient(exec, &conv, dy, weight, dx);
     });
     measure(&format!("depthwise weight gradient {shape}"), || {
-        depthwise::weight_gradient(exec, &conv, &x, &dy, &mut dweight);
+        depthwise::weight_gradient(exec, &conv, x, dy, dweight);
     });
 }
 
@@ -86,14 +93,14 @@ fn pooling([n, h, w, channels, kernel, stride, begin]: [usize; 7]) {
     let Some(pooling) = window.and_then(|window| Pooling::new(n, channels, window)) else { return };
     let x = values(n * h * w * channels);
     let dy = values(n * output[0] * output[1] * channels);
-    let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
+    let (y, dx) = (zeros(dy.len()), zeros(x.len()));
     let shape = format!("{n}x{h}x{w}x{channels} k{kernel} s{stride}");
     let exec = Exec::on(&Serial);
-    pool2d::max(exec, &pooling, &x, &mut y);
-    measure(&format!("max pool forward {shape}"), || pool2d::max(exec, &pooling, &x, &mut y));
-    pool2d::max(exec, &pooling, &x, &mut y);
+    pool2d::max(exec, &pooling, x, y);
+    measure(&format!("max pool forward {shape}"), || pool2d::max(exec, &pooling, x, y));
+    pool2d::max(exec, &pooling, x, y);
     measure(&format!("max pool gradient {shape}"), || {
-        pool2d::max_gradient(exec, &pooling, &x, &y, &dy, &mut dx);
+        pool2d::max_gradient(exec, &pooling, x, y, dy, dx);
     });
 }
 

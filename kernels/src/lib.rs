@@ -6,6 +6,7 @@
 //! What this crate does not do: allocate results, choose layouts, know ONNX.
 
 pub mod activation;
+mod aligned;
 pub mod conv;
 pub mod depthwise;
 pub mod elementwise;

@@ -226,6 +226,9 @@ pub fn max_gradient(exec: Exec<'_>, pooling: &Pooling, x: &[f32], y: &[f32], dy:
     let scatter = Scatter {
         pooling,
         taps: [window.taps(0), window.taps(1)],
+        exact: (0..2).all(|axis| window.dilation()[axis] == 1 && window.stride()[axis] == window.kernel()[axis])
+            && window.begin() == [0; 2]
+            && window.output()[1] * window.stride()[1] >= window.input()[1],
         disjoint: (0..2).all(|axis| window.dilation()[axis] == 1 && window.stride()[axis] >= window.kernel()[axis]),
         x,
         y,
@@ -246,6 +249,8 @@ struct Scatter<'a> {
     taps: [Vec<Vec<Tap>>; 2],
     /// Whether no element lies in two windows.
     disjoint: bool,
+    /// Whether every element of the rows up to that of the last window lies in one window.
+    exact: bool,
     x: &'a [f32],
     y: &'a [f32],
     dy: &'a [f32],
@@ -272,15 +277,21 @@ impl Task for ScatterImage<'_> {
         // Rows of dx below this one hold gradients or zeros.
         let mut cleared = 0;
         let clear = |rows: Range<usize>| {
-            for pixel in rows.start * width..rows.end * width {
-                // SAFETY: every task has its own image and channels.
-                unsafe { std::slice::from_raw_parts_mut(dx.add(pixel * channels + chunk.start), chunk.len()) }
-                    .fill(0.0);
+            let (pixels, stride) = (rows.start * width..rows.end * width, channels);
+            // SAFETY: every task has its own image and channels.
+            let zero =
+                |start: usize, len: usize| unsafe { std::slice::from_raw_parts_mut(dx.add(start), len) }.fill(0.0);
+            if chunk.len() == channels {
+                zero(pixels.start * stride, pixels.len() * stride);
+            } else {
+                pixels.for_each(|pixel| zero(pixel * stride + chunk.start, chunk.len()));
             }
         };
         for row in 0..out_height {
             let end = scatter.taps[0][row].last().map_or(cleared, |tap| (tap.1 + 1).max(cleared));
-            clear(cleared..end);
+            if !scatter.exact {
+                clear(cleared..end);
+            }
             cleared = end;
             for column in 0..out_width {
                 met.clear();

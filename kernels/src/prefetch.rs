@@ -32,9 +32,9 @@ impl Ahead {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn hint(from: *const f32) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     // SAFETY: every processor of this architecture has it, and it may be given any address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -3,6 +3,7 @@
 use super::Depthwise;
 use super::strips::{Piece, Strip, of_input, of_output, rows_ahead};
 use crate::activation::Activation;
+use crate::aligned::Aligned;
 use crate::exec::Exec;
 use crate::pool::{Shared, split};
 use crate::prefetch::Ahead;
@@ -92,7 +93,7 @@ struct Gather {
     target: [usize; 2],
     kernel_width: usize,
     channels: usize,
-    weight: Vec<f32>,
+    weight: Aligned,
     bias: Vec<f32>,
     limits: Option<(f32, f32)>,
 }
@@ -170,6 +171,13 @@ impl Row<'_> {
             ahead.share(index);
             match piece {
                 Piece::Single(column, taps) => self.single::<S>(*column, taps, 0),
+                // Without vector registers, code for strips is large and gains nothing.
+                Piece::Strip(strip) if const { align_of::<S::V>() == align_of::<f32>() } => {
+                    for pixel in 0..strip.count {
+                        let taps = strip.taps(pixel, self.gather.source[1]);
+                        self.single::<S>(strip.first + pixel * strip.step, &taps, 0);
+                    }
+                }
                 Piece::Strip(strip) => match (strip.moves, strip.ks.len()) {
                     (1, 1) => self.strip::<S, 1, 1>(strip),
                     (1, 2) => self.strip::<S, 1, 2>(strip),

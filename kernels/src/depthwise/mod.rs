@@ -12,6 +12,7 @@ mod weight;
 pub use gather::{forward, input_gradient};
 pub use weight::weight_gradient;
 
+use crate::aligned::Aligned;
 use crate::window::Window;
 
 /// Sizes of a depthwise convolution.
@@ -52,8 +53,10 @@ impl Depthwise {
     }
 
     /// Returns the weight as `[kH kW, M]`.
-    fn pack(&self, weight: &[f32]) -> Vec<f32> {
-        transposed(weight, self.outputs(), self.taps())
+    fn pack(&self, weight: &[f32]) -> Aligned {
+        let mut packed = Aligned::zeros(weight.len());
+        transpose(weight, self.outputs(), self.taps(), &mut packed);
+        packed
     }
 
     /// Returns x with each channel as often as it has kernels.
@@ -66,11 +69,11 @@ impl Depthwise {
     }
 }
 
-/// Returns the transpose of a matrix `[rows, columns]`.
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut all = Vec::with_capacity(values.len());
-    for column in 0..columns {
-        all.extend((0..rows).map(|row| values[row * columns + column]));
+/// Writes the transpose of a matrix `[rows, columns]`.
+fn transpose(values: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
+    for (column, to) in to.chunks_exact_mut(rows.max(1)).enumerate() {
+        for (to, value) in to.iter_mut().zip(values[column..].iter().step_by(columns)) {
+            *to = *value;
+        }
     }
-    all
 }

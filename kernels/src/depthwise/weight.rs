@@ -1,7 +1,8 @@
 //! The gradient of the weight.
 
 use super::strips::{Piece, Strip, of_output, rows_ahead};
-use super::{Depthwise, transposed};
+use super::{Depthwise, transpose};
+use crate::aligned::Aligned;
 use crate::exec::Exec;
 use crate::pool::{Shared, split};
 use crate::prefetch::Ahead;
@@ -41,7 +42,7 @@ pub fn weight_gradient(exec: Exec<'_>, conv: &Depthwise, x: &[f32], dy: &[f32], 
     let units = if scatter.by_tap { conv.batch } else { conv.batch * window.output()[0] };
     let parts = (dy.len() / PART).clamp(1, PARTS).min(units.max(1));
     let size = dweight.len();
-    let mut partial = vec![0.0; parts * size];
+    let mut partial = Aligned::zeros(parts * size);
     let shared = Shared::of(&mut partial);
     exec.pool.run(parts, &|part| {
         // SAFETY: every part has its own sums.
@@ -54,7 +55,7 @@ pub fn weight_gradient(exec: Exec<'_>, conv: &Depthwise, x: &[f32], dy: &[f32], 
             *total += other;
         }
     }
-    dweight.copy_from_slice(&transposed(total, conv.taps(), outputs));
+    transpose(total, conv.taps(), outputs, dweight);
 }
 
 /// `sums[k, c] = sum of dy * x` over all pixels of the output that meet element k.
@@ -151,6 +152,13 @@ impl Scatter<'_> {
             ahead.share(index);
             match piece {
                 Piece::Single(column, taps) => row.single::<S>(*column, taps, 0),
+                // Without vector registers, code for strips is large and gains nothing.
+                Piece::Strip(strip) if const { align_of::<S::V>() == align_of::<f32>() } => {
+                    for pixel in 0..strip.count {
+                        let taps = strip.taps(pixel, width);
+                        row.single::<S>(strip.first + pixel * strip.step, &taps, 0);
+                    }
+                }
                 Piece::Strip(strip) => match (strip.moves, strip.ks.len()) {
                     (1, 1) => row.strip::<S, 1, 1>(strip),
                     (1, 2) => row.strip::<S, 1, 2>(strip),

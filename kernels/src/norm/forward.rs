@@ -72,7 +72,7 @@ impl Task for MomentsOf<'_> {
             };
             // SAFETY: the block lies in x, the buffers have `width` elements.
             unsafe { columns::<S>(block.width, &mut work) };
-            found.add(block.rows, &shift[..block.width], &sums[..block.width], &squares[..block.width]);
+            found.add_first(block.rows, &shift[..block.width], &sums[..block.width], &squares[..block.width]);
         }
         found
     }

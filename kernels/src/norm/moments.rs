@@ -17,9 +17,19 @@ impl Moments {
     /// Adds `count` rows, given as `sums = sum(x - shift)` and `squares = sum((x - shift)^2)`.
     ///
     /// The shift should lie within a few standard deviations of the mean of these rows; any rows may
-    /// have their own. Where slices are shorter than the channels, the first ones are meant.
-    #[inline(always)]
+    /// have their own.
+    ///
+    /// # Panics
+    /// When a slice has not as many elements as there are channels.
     pub fn add(&mut self, count: usize, shift: &[f32], sums: &[f32], squares: &[f32]) {
+        let channels = self.mean.len();
+        assert!([shift.len(), sums.len(), squares.len()] == [channels; 3], "sums have {channels} channels");
+        self.add_first(count, shift, sums, squares);
+    }
+
+    /// As `add`, to the first channels; the others then count rows that they do not have.
+    #[inline(always)]
+    pub(super) fn add_first(&mut self, count: usize, shift: &[f32], sums: &[f32], squares: &[f32]) {
         let count = count as f64;
         let total = self.count + count;
         if count == 0.0 {
