@@ -2,6 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::graph::{Model, Tensor};
+use std::any::Any;
 
 /// A buffer that an engine owns: a parameter, a slot, a gradient, a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,10 +68,33 @@ impl EngineError {
     }
 }
 
+/// A graph that a [`Loader`] has prepared; only engines know what it holds.
+pub struct Loaded(pub(super) Box<dyn Any + Send>);
+
+/// Prepares graphs for an engine while that runs others.
+pub trait Loader: Send {
+    /// Prepares a graph.
+    ///
+    /// # Errors
+    /// The engine cannot run it.
+    fn load(&self, model: &Model) -> Result<Loaded, EngineError>;
+}
+
 /// Executes graphs on buffers that it owns.
 pub trait Engine {
     /// Returns what this engine is.
     fn info(&self) -> &EngineInfo;
+
+    /// Returns what prepares graphs on another thread; `None` where only the engine itself does.
+    fn loader(&self) -> Option<Box<dyn Loader>> {
+        None
+    }
+
+    /// Takes a graph that a loader of this engine has prepared.
+    fn adopt(&mut self, loaded: Loaded) -> SessionId {
+        drop(loaded);
+        unreachable!("invariant: an engine without a loader is given nothing that one prepared")
+    }
 
     /// Prepares a graph.
     ///

@@ -2,7 +2,9 @@
 //!
 //! A buffer is one `OrtValue`, bound as input and output by reference, so a step moves no state.
 
-use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
+use super::engine::{
+    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, SessionId, Slab, Target,
+};
 use crate::graph::{DType, Model, Tensor};
 use crate::onnx::{Encoded, LARGEST, encode};
 use bytes::Bytes;
@@ -30,20 +32,58 @@ static ENVIRONMENT: Mutex<Option<(PathBuf, &'static Environment)>> = Mutex::new(
 /// Executes graphs with an ONNX Runtime library found at run time.
 pub struct OnnxRuntime {
     info: EngineInfo,
-    environment: &'static Environment,
-    /// Most bytes of weights inside an encoded graph.
-    largest: usize,
+    sessions_of: Source,
     allocator: Allocator,
-    sessions: Slab<Loaded>,
+    sessions: Slab<Prepared>,
     buffers: Slab<DynTensor>,
     bindings: Slab<Bound>,
 }
 
-struct Loaded {
+struct Prepared {
     session: Session,
     name: String,
     /// What the session maps its weights from.
     _files: Option<TempDir>,
+}
+
+/// What sessions are made with.
+#[derive(Clone, Copy)]
+struct Source {
+    environment: &'static Environment,
+    threads: usize,
+    /// Most bytes of weights inside an encoded graph.
+    largest: usize,
+}
+
+impl Source {
+    fn session(&self, model: &Model) -> Result<Prepared, EngineError> {
+        let name = model.graph.name().to_string();
+        let fail = |error: &dyn std::fmt::Display| EngineError::Load {
+            engine: NAME,
+            graph: name.clone(),
+            reason: error.to_string(),
+        };
+        let mut session = Session::builder(self.environment)
+            .map_err(|error| fail(&error))?
+            .with_optimization_level(GraphOptimizationLevel::All)
+            .map_err(|error| fail(&error))?
+            .with_intra_threads(self.threads)
+            .map_err(|error| fail(&error))?;
+        let encoded = encode(model, DATA_FILE, self.largest);
+        let (session, files) = if encoded.pieces.is_empty() {
+            (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
+        } else {
+            let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
+            (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
+        };
+        Ok(Prepared { session, name, _files: files })
+    }
+}
+
+impl Loader for Source {
+    fn load(&self, model: &Model) -> Result<Loaded, EngineError> {
+        self.session(model).map(|session| Loaded(Box::new(session)))
+    }
 }
 
 struct Bound {
@@ -77,8 +117,7 @@ impl OnnxRuntime {
                 threads,
                 recomputes: true,
             },
-            environment,
-            largest: LARGEST,
+            sessions_of: Source { environment, threads, largest: LARGEST },
             allocator: Allocator::default(),
             sessions: Slab::default(),
             buffers: Slab::default(),
@@ -91,7 +130,7 @@ impl OnnxRuntime {
 impl OnnxRuntime {
     /// Returns this engine with another limit of weights inside an encoded graph.
     fn with_largest(self, largest: usize) -> OnnxRuntime {
-        OnnxRuntime { largest, ..self }
+        OnnxRuntime { sessions_of: Source { largest, ..self.sessions_of }, ..self }
     }
 }
 
@@ -221,26 +260,17 @@ impl Engine for OnnxRuntime {
     }
 
     fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
-        let name = model.graph.name().to_string();
-        let fail = |error: &dyn std::fmt::Display| EngineError::Load {
-            engine: NAME,
-            graph: name.clone(),
-            reason: error.to_string(),
-        };
-        let mut session = Session::builder(self.environment)
-            .map_err(|error| fail(&error))?
-            .with_optimization_level(GraphOptimizationLevel::All)
-            .map_err(|error| fail(&error))?
-            .with_intra_threads(self.info.threads)
-            .map_err(|error| fail(&error))?;
-        let encoded = encode(model, DATA_FILE, self.largest);
-        let (session, files) = if encoded.pieces.is_empty() {
-            (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
-        } else {
-            let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
-            (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
-        };
-        Ok(SessionId(self.sessions.insert(Loaded { session, name, _files: files })))
+        let session = self.sessions_of.session(model)?;
+        Ok(SessionId(self.sessions.insert(session)))
+    }
+
+    fn loader(&self) -> Option<Box<dyn Loader>> {
+        Some(Box::new(self.sessions_of))
+    }
+
+    fn adopt(&mut self, loaded: Loaded) -> SessionId {
+        let session = loaded.0.downcast().expect("invariant: a session comes from a loader of this engine");
+        SessionId(self.sessions.insert(*session))
     }
 
     fn unload(&mut self, session: SessionId) {

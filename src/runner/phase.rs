@@ -1,9 +1,10 @@
 //! One phase on an engine: its sessions, the buffers between them, and bindings.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
+use super::sessions::Sessions;
 use super::state::State;
 use crate::graph::{DType, Graph, Model, Tensor};
-use crate::training::{TrainStep, finite, names};
+use crate::training::{TrainStep, names};
 use std::collections::{HashMap, HashSet};
 
 /// The sessions of one frozen set.
@@ -77,12 +78,21 @@ impl Phase {
     /// # Errors
     /// The engine refuses a graph.
     pub fn new(engine: &mut dyn Engine, step: &TrainStep, state: &State) -> Result<Phase, EngineError> {
-        let gradients: Vec<&str> = step.passed.iter().map(|(name, _)| name.as_str()).collect();
-        let summed = finite::summed(&step.train, &gradients).expect("invariant: a sum of outputs fits any graph");
-        let (train, sum) = match &summed {
-            Some((model, name)) => (engine.load(model)?, Some((name.clone(), 0.0))),
-            None => (engine.load(&step.train)?, None),
-        };
+        let sessions = Sessions::load(engine, step)?;
+        Phase::with(engine, sessions, step, state)
+    }
+
+    /// Binds the sessions of a step. The state must already have the slots of the step.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn with(
+        engine: &mut dyn Engine,
+        sessions: Sessions,
+        step: &TrainStep,
+        state: &State,
+    ) -> Result<Phase, EngineError> {
+        let Sessions { train, sum, optimizer } = sessions;
         let mut passed = Vec::new();
         for (name, fact) in &step.passed {
             let zeros = Tensor::zeros(fact.dtype.unwrap_or(DType::F32), &fact.sizes().unwrap_or_default());
@@ -95,18 +105,11 @@ impl Phase {
             true => Some(engine.allocate(&Tensor::scalar(0_i64))?),
             false => None,
         };
-        let optimizer = match &step.optimizer {
+        let optimizer = match optimizer.zip(step.optimizer.as_ref()) {
             None => None,
-            Some(model) => {
-                let session = engine.load(model)?;
-                Some(Optimizer::bind(
-                    engine,
-                    session,
-                    &model.graph,
-                    step,
-                    state,
-                    &Rates { passed: &passed, lr, scales },
-                )?)
+            Some((session, model)) => {
+                let rates = Rates { passed: &passed, lr, scales };
+                Some(Optimizer::bind(engine, session, &model.graph, step, state, &rates)?)
             }
         };
         let accumulated = match step.accumulates {
@@ -132,7 +135,7 @@ impl Phase {
             moving: direct.into_iter().filter_map(held).collect(),
             moving_late: late.into_iter().filter_map(held).collect(),
             accumulated,
-            sum,
+            sum: sum.map(|name| (name, 0.0)),
         })
     }
 
