@@ -1,7 +1,7 @@
 //! One phase on an engine: its sessions, the buffers between them, and bindings.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
-use super::sessions::Sessions;
+use super::sessions::{Sessions, is_summed};
 use super::state::State;
 use crate::graph::{DType, Graph, Model, Tensor};
 use crate::training::{TrainStep, names};
@@ -12,6 +12,8 @@ pub struct Phase {
     train: SessionId,
     optimizer: Option<Optimizer>,
     passed: Vec<(String, BufferId)>,
+    /// Which of these are in the sum.
+    summed: Vec<bool>,
     lr: BufferId,
     /// Factors on the learning rates of single parameters, where they vary.
     scales: Option<BufferId>,
@@ -24,7 +26,7 @@ pub struct Phase {
     moving: Vec<(String, BufferId)>,
     moving_late: Vec<(String, BufferId)>,
     accumulated: Option<Accumulated>,
-    /// The output that is the sum of all gradients, with what it was in the last run.
+    /// The output that is the sum of all large gradients, with what it was in the last run.
     sum: Option<(String, f64)>,
 }
 
@@ -127,6 +129,7 @@ impl Phase {
             train,
             optimizer,
             passed,
+            summed: step.passed.iter().map(|(_, fact)| is_summed(fact)).collect(),
             lr,
             scales,
             number,
@@ -173,7 +176,12 @@ impl Phase {
         &self.passed
     }
 
-    /// Returns the sum of the elements of all gradients after the last run; `None` where there are none.
+    /// Returns what the train graph passes to the update, with whether it is in the sum.
+    pub(super) fn gradients(&self) -> impl Iterator<Item = (&str, BufferId, bool)> {
+        self.passed.iter().zip(&self.summed).map(|((name, buffer), summed)| (name.as_str(), *buffer, *summed))
+    }
+
+    /// Returns the sum of the elements of all large gradients after the last run; `None` where there are none.
     pub(super) fn sum(&self) -> Option<f64> {
         self.sum.as_ref().map(|(_, sum)| *sum)
     }

@@ -28,6 +28,8 @@ pub(super) struct Phases {
     pub(super) recurring: HashSet<BTreeSet<String>>,
     /// What is made while the open phase trains.
     pub(super) ahead: Option<Ahead>,
+    /// The proof of the phase before, until another phase trains.
+    proved: Option<Proof>,
     /// Seconds that training has waited since the last phase ended.
     waited: f64,
     /// What was held last, once something was.
@@ -80,6 +82,7 @@ impl Phases {
             parked: Vec::new(),
             recurring,
             ahead: None,
+            proved: None,
             waited: 0.0,
             last: None,
             resumed: None,
@@ -146,7 +149,7 @@ impl Phases {
     /// Drops the phase that trains, without a proof.
     pub(super) fn discard(&mut self, engine: &mut dyn Engine) {
         self.open.take().into_iter().for_each(|open| open.phase.close(engine));
-        self.last = None;
+        (self.last, self.proved) = (None, None);
         self.clear(engine);
     }
 
@@ -210,8 +213,9 @@ impl Run<'_> {
         open.from_epoch = same.as_ref().map_or(segment.first_epoch, |resumed| resumed.from_epoch);
         open.proof = match same {
             Some(resumed) => resumed.proof,
-            None => Proof::of(engine, &self.state, segment)?,
+            None => Proof::of(engine, &self.state, segment, self.phases.proved.as_ref())?,
         };
+        self.phases.proved = None;
         self.rates.trains(&open.step.trained, self.place.started);
         open.next = self.upcoming(&open.held);
         let stall = std::mem::take(&mut self.phases.waited) + change.elapsed().as_secs_f64();
@@ -330,6 +334,7 @@ impl Run<'_> {
             if !proof.is_empty() {
                 report(proof.event(from_epoch, to_epoch));
             }
+            self.phases.proved = Some(proof);
         }
         let Some(mut open) = self.phases.open.take() else { return Ok(()) };
         let to_epoch = self.last_epoch().max(open.from_epoch);
@@ -338,6 +343,7 @@ impl Run<'_> {
         if !open.proof.is_empty() {
             report(open.proof.event(open.from_epoch, to_epoch));
         }
+        self.phases.proved = Some(std::mem::take(&mut open.proof));
         if !self.phases.recurring.contains(&open.held) {
             open.phase.close(engine);
             return Ok(());

@@ -1,13 +1,22 @@
 //! The sessions of a phase.
 
 use super::engine::{Engine, EngineError, Loaded, Loader, SessionId};
-use crate::graph::Model;
+use crate::graph::{Fact, Model};
 use crate::training::{TrainStep, finite};
+
+/// Elements from which on the train graph sums a gradient, in parallel and while it is in the cache. Smaller ones are
+/// looked at after the run, which costs less than a node.
+const SUMMED: usize = 1 << 16;
+
+/// Returns true where the train graph sums a gradient of this fact.
+pub(super) fn is_summed(fact: &Fact) -> bool {
+    fact.sizes().is_none_or(|sizes| sizes.iter().product::<usize>() >= SUMMED)
+}
 
 /// The sessions of a step that an engine runs.
 pub(super) struct Sessions {
     pub train: SessionId,
-    /// The output of the train graph that is the sum of all gradients.
+    /// The output of the train graph that is the sum of all large gradients.
     pub sum: Option<String>,
     pub optimizer: Option<SessionId>,
 }
@@ -50,12 +59,13 @@ impl LoadedSessions {
     }
 }
 
-/// Loads the train graph of a step with one more output, the sum of all gradients, and returns its name.
+/// Loads the train graph of a step with one more output, the sum of all large gradients, and returns its name.
 fn with_sum<T>(
     step: &TrainStep,
     load: impl FnOnce(&Model) -> Result<T, EngineError>,
 ) -> Result<(T, Option<String>), EngineError> {
-    let gradients: Vec<&str> = step.passed.iter().map(|(name, _)| name.as_str()).collect();
+    let large = step.passed.iter().filter(|(_, fact)| is_summed(fact));
+    let gradients: Vec<&str> = large.map(|(name, _)| name.as_str()).collect();
     match finite::summed(&step.train, &gradients).expect("invariant: a sum of outputs fits any graph") {
         Some((model, name)) => Ok((load(&model)?, Some(name))),
         None => Ok((load(&step.train)?, None)),
