@@ -96,6 +96,12 @@ fn every_optimizer_goes_on_from_every_step_of_a_plan_that_freezes_and_unfreezes(
     }
 }
 
+#[test]
+fn a_run_goes_on_before_and_after_constants_take_over() {
+    let ran = resumes("constants", &mut crate::ahead::job(), &mut onnxruntime(), &none, 11);
+    assert_eq!(ran.count(|event| matches!(event, RunEvent::Constants { .. })), 1);
+}
+
 fn digits() -> Job {
     let options = serde_json::json!({"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4});
     let rows = BatchOptions { size: 8, seed: 3, sampler: Sampler::Shuffle, last_batch: LastBatch::Drop };

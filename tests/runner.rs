@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod adversarial;
+mod ahead;
 mod artifacts;
 mod averages;
 mod backend;

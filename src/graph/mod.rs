@@ -303,6 +303,18 @@ impl Graph {
         self
     }
 
+    /// Returns this graph with an input as an initializer, for good.
+    ///
+    /// # Panics
+    /// When there is no such input.
+    pub fn with_constant(mut self, name: &str, tensor: Tensor) -> Graph {
+        let id = self.find(name).expect("invariant: the input exists");
+        let position = self.inputs.iter().position(|input| *input == id).expect("invariant: it is an input");
+        self.inputs.remove(position);
+        self.values[id.0].initializer = Some(tensor);
+        self
+    }
+
     /// Returns the elements of a value that is fixed in the graph: an initializer, or the output
     /// of `Constant` or of `Identity` of one.
     pub fn constant(&self, value: ValueId) -> Option<Tensor> {

@@ -4,7 +4,8 @@
 //! `data + forward + rest + backward * (backward flops of the phase / of the measured step) + update * (elements that
 //! train / of the measured step)`. That one is a step of the first phase or, where the first phase has less than half of
 //! the backward pass, one with nothing frozen. A change to another phase is predicted by what it takes to make the phase
-//! of that step and one in which everything is frozen ready, in proportion to the backward flops that remain. `forward`
+//! of that step and one in which everything is frozen ready, in proportion to the backward flops that remain, less what of
+//! it is made while the phase before trains. `forward`
 //! is the train graph in which everything is frozen, not the eval graph: it is what remains of a step when the last gradient is gone, with `BatchNormalization`
 //! and Dropout as they train and with weights that are constants.
 //!
@@ -81,6 +82,9 @@ pub struct Measured {
     pub first_phase: f64,
     /// As `first_phase`, for a phase in which everything is frozen.
     pub frozen_phase: f64,
+    /// Seconds of `first_phase` and `frozen_phase` that pass while the phase before trains; 0 where nothing is made ahead.
+    #[serde(default)]
+    pub ahead: (f64, f64),
 }
 
 /// What a run is predicted to take.
@@ -109,22 +113,25 @@ impl Prediction {
 }
 
 impl Measured {
-    /// Returns the seconds of a change to a phase.
-    pub fn change(&self, cost: Relative) -> f64 {
-        self.frozen_phase + (self.first_phase - self.frozen_phase) * cost.backward.clamp(0.0, 1.0)
+    /// Returns the seconds of a change to a phase, after steps that take so many `before` it.
+    pub fn change(&self, cost: Relative, before: f64) -> f64 {
+        let of = |first: f64, frozen: f64| frozen + (first - frozen) * cost.backward.clamp(0.0, 1.0);
+        of(self.first_phase, self.frozen_phase) - of(self.ahead.0, self.ahead.1).min(before)
     }
 
     /// Predicts a run of these stretches; `nothing` is what a step with nothing frozen costs.
     pub fn predict(&self, nothing: Relative, stretches: &[Stretch]) -> Prediction {
         let mut result = Prediction::default();
+        let mut before = 0.0;
         for Stretch { steps, cost, builds } in stretches {
             let steps = *steps as f64;
             result.without += steps * self.step.of(nothing);
             result.steps += steps * self.step.of(*cost);
             if *builds {
                 result.changes += 1;
-                result.change_seconds += self.change(*cost);
+                result.change_seconds += self.change(*cost, before);
             }
+            before = steps * self.step.of(*cost);
         }
         result
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 const STEP: StepSeconds = StepSeconds { data: 0.001, forward: 0.003, backward: 0.008, update: 0.001, rest: 0.0 };
-const MEASURED: Measured = Measured { step: STEP, first_phase: 0.3, frozen_phase: 0.1 };
+const MEASURED: Measured = Measured { step: STEP, first_phase: 0.3, frozen_phase: 0.1, ahead: (0.0, 0.0) };
 
 fn cost(backward: f64, trained: f64) -> Relative {
     Relative { backward, trained }
@@ -37,6 +37,16 @@ fn a_run_is_the_sum_of_its_stretches_and_changes() {
     close(found.change_seconds, 0.2 + 0.1);
     close(found.steps_gain(), (2.6 - 1.925) / 2.6);
     close(found.gain(), (2.6 - 1.925 - 0.3) / 2.6);
+}
+
+#[test]
+fn what_is_made_ahead_costs_no_change_where_the_phase_before_is_long_enough() {
+    let measured = Measured { ahead: (0.25, 0.08), ..MEASURED };
+    let plan = [stretch(100, 1.0, 1.0, false), stretch(10, 0.5, 0.5, true), stretch(50, 0.0, 0.0, true)];
+    // Of 0.2 s the last 0.035 s; of 0.1 s all but the 0.08 s that fit into 0.085 s; then the same with shorter steps.
+    close(measured.predict(Relative::FIRST, &plan).change_seconds, 0.035 + 0.02);
+    let plan = [stretch(10, 1.0, 1.0, false), stretch(5, 0.5, 0.5, true), stretch(50, 0.0, 0.0, true)];
+    close(measured.predict(Relative::FIRST, &plan).change_seconds, (0.2 - 0.13) + (0.1 - 0.0425));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use crate::autodiff::Form;
 use crate::error::ErrorKind;
-use crate::graph::{Model, Tensor};
+use crate::graph::{DType, Model, Tensor};
+use std::any::Any;
 
 /// A buffer that an engine owns: a parameter, a slot, a gradient, a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,10 +71,33 @@ impl EngineError {
     }
 }
 
+/// A graph that a [`Loader`] has prepared; only engines know what it holds.
+pub struct Loaded(pub(super) Box<dyn Any + Send>);
+
+/// Prepares graphs for an engine while that runs others.
+pub trait Loader: Send {
+    /// Prepares a graph.
+    ///
+    /// # Errors
+    /// The engine cannot run it.
+    fn load(&self, model: &Model) -> Result<Loaded, EngineError>;
+}
+
 /// Executes graphs on buffers that it owns.
 pub trait Engine {
     /// Returns what this engine is.
     fn info(&self) -> &EngineInfo;
+
+    /// Returns what prepares graphs on another thread; `None` where only the engine itself does.
+    fn loader(&self) -> Option<Box<dyn Loader>> {
+        None
+    }
+
+    /// Takes a graph that a loader of this engine has prepared.
+    fn adopt(&mut self, loaded: Loaded) -> SessionId {
+        drop(loaded);
+        unreachable!("invariant: an engine without a loader is given nothing that one prepared")
+    }
 
     /// Prepares a graph.
     ///
@@ -101,6 +125,15 @@ pub trait Engine {
     /// # Errors
     /// The device fails.
     fn read(&self, buffer: BufferId) -> Result<Tensor, EngineError>;
+
+    /// Returns true where a buffer of floating-point numbers has none that is NaN or infinite.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn is_finite(&self, buffer: BufferId) -> Result<bool, EngineError> {
+        let tensor = self.read(buffer)?;
+        Ok(is_finite(tensor.dtype(), tensor.bytes()))
+    }
 
     /// Drops a buffer. Bindings that use it must be dropped with their session first.
     fn free(&mut self, buffer: BufferId);
@@ -150,6 +183,28 @@ pub fn evaluate(
     result
 }
 
+/// Returns true where none of the elements of a floating-point dtype is NaN or infinite, and for other dtypes.
+pub(super) fn is_finite(dtype: DType, bytes: &[u8]) -> bool {
+    const F64: u64 = 0x7ff0 << 48;
+    const F32: u32 = 0x7f80 << 16;
+    const F16: u16 = 0x7c00;
+    const BF16: u16 = 0x7f80;
+    // Of what is not finite all bits of the exponent are ones.
+    match dtype {
+        DType::F64 => highest(bytes, |bytes| u64::from_le_bytes(bytes) & F64) < F64,
+        DType::F32 => highest(bytes, |bytes| u32::from_le_bytes(bytes) & F32) < F32,
+        DType::F16 => highest(bytes, |bytes| u16::from_le_bytes(bytes) & F16) < F16,
+        DType::BF16 => highest(bytes, |bytes| u16::from_le_bytes(bytes) & BF16) < BF16,
+        _ => true,
+    }
+}
+
+/// Returns the largest of what elements of `N` bytes are mapped to.
+fn highest<const N: usize, T: Ord + Copy + Default>(bytes: &[u8], of: impl Fn([u8; N]) -> T) -> T {
+    let (elements, _) = bytes.as_chunks::<N>();
+    elements.iter().fold(T::default(), |highest, element| highest.max(of(*element)))
+}
+
 /// Entries that keep their position, as ids need it.
 #[derive(Debug)]
 pub(super) struct Slab<T>(Vec<Option<T>>);
@@ -194,5 +249,35 @@ impl<T> Slab<T> {
 
     pub(super) fn get_mut(&mut self, index: usize) -> &mut T {
         self.0.get_mut(index).and_then(Option::as_mut).expect("invariant: an id is used only while its entry lives")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_finite;
+    use crate::graph::DType;
+
+    #[test]
+    fn every_number_that_is_not_finite_is_found_at_every_place() {
+        let floats = |value: f32, at: usize| {
+            let mut all = vec![-f32::MAX, 0.0, f32::MIN_POSITIVE, 1e-45, f32::MAX, -1.0, 2.0, 3.0, 5.0];
+            all[at] = value;
+            all.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>()
+        };
+        for at in 0..9 {
+            assert!(is_finite(DType::F32, &floats(f32::MAX, at)));
+            for value in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                assert!(!is_finite(DType::F32, &floats(value, at)), "{value} at {at}");
+            }
+        }
+        for (value, finite) in [(1e300, true), (f64::NAN, false), (f64::INFINITY, false)] {
+            assert_eq!(is_finite(DType::F64, &[1.0, value].map(f64::to_le_bytes).concat()), finite);
+        }
+        let halves = [(DType::F16, 0x7bff_u16, 0x7c00_u16), (DType::BF16, 0x7f7f, 0xff81)];
+        for (dtype, largest, not) in halves {
+            assert!(is_finite(dtype, &[0, largest].map(u16::to_le_bytes).concat()));
+            assert!(!is_finite(dtype, &[0, not].map(u16::to_le_bytes).concat()));
+        }
+        assert!(is_finite(DType::I64, &i64::MAX.to_le_bytes()) && is_finite(DType::F32, &[]));
     }
 }

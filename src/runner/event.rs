@@ -59,8 +59,12 @@ pub enum RunEvent {
         frozen: usize,
         /// Frozen units.
         frozen_units: usize,
-        /// Seconds to build the graphs and sessions.
+        /// Seconds to make the graphs and sessions, some of them while the phase before trains.
         seconds: f64,
+        /// Seconds that training waits between the last step of the phase before and the first one of this, without
+        /// evaluation and checkpoints; 0 for the first.
+        #[serde(default)]
+        stall_seconds: f64,
         /// Predicted cost of a step relative to nothing frozen.
         predicted_step_cost: f64,
         /// Nodes of the train graph.
@@ -68,6 +72,20 @@ pub enum RunEvent {
         /// Modules that compute their activations a second time.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         recomputed: Vec<String>,
+    },
+    /// Graphs with all that is frozen as constants take over from those that a phase began with, in which what froze with
+    /// it are inputs.
+    Constants {
+        /// Epoch of the next step, from 1.
+        epoch: usize,
+        /// Steps done over the run.
+        step: usize,
+        /// Parameters and statistics that become constants.
+        values: usize,
+        /// Seconds to make the graphs and sessions, some of them while steps train.
+        seconds: f64,
+        /// Seconds that training waits.
+        stall_seconds: f64,
     },
     /// A phase is over, and what was frozen in it is bit for bit what it was.
     Proof {

@@ -3,6 +3,7 @@
 //!
 //! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
 
+mod ahead;
 mod ceiling;
 mod ema;
 mod engine;
@@ -26,9 +27,11 @@ mod phases;
 mod probe;
 mod proof;
 mod rates;
+mod recipe;
 mod run;
 mod save;
 pub mod schedule;
+mod sessions;
 mod state;
 mod steps;
 #[cfg(test)]
@@ -52,7 +55,7 @@ mod train;
 
 pub use ceiling::{Ceiling, StepSeconds};
 pub use ema::{Ema, UPDATES};
-pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};
+pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, SessionId, Target, evaluate};
 pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
 pub use improvement::{EarlyStopping, Stall, best, stops};

@@ -159,6 +159,12 @@ impl Pace {
         self.open.is_some()
     }
 
+    /// Notes that steps waited for so many seconds more.
+    pub(super) fn stall(&mut self, seconds: f64) {
+        let first = self.done.is_empty();
+        self.open.iter_mut().filter(|_| !first).for_each(|open| open.change += seconds);
+    }
+
     /// Notes the seconds of a step.
     pub(super) fn step(&mut self, seconds: f64) {
         self.open.iter_mut().for_each(|open| open.seconds.push(seconds));
@@ -175,13 +181,17 @@ impl Pace {
         if stretch.steps == 0 {
             return;
         }
+        let before = self.done.last().map_or(0.0, |done| {
+            let Stretch { steps, cost, .. } = done.stretch;
+            steps as f64 * self.measured.step.of(cost)
+        });
         report(RunEvent::Speed {
             epoch,
             after,
             steps: stretch.steps,
             predicted_seconds: self.measured.step.of(cost),
             median_seconds: median,
-            predicted_change_seconds: if builds { self.measured.change(cost) } else { 0.0 },
+            predicted_change_seconds: if builds { self.measured.change(cost, before) } else { 0.0 },
             change_seconds: change + if self.done.is_empty() { 0.0 } else { warm_up },
         });
         let change = if self.done.is_empty() { 0.0 } else { change + warm_up };

@@ -1,9 +1,10 @@
 //! One phase on an engine: its sessions, the buffers between them, and bindings.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
+use super::sessions::{Sessions, is_summed};
 use super::state::State;
 use crate::graph::{DType, Graph, Model, Tensor};
-use crate::training::{TrainStep, finite, names};
+use crate::training::{TrainStep, names};
 use std::collections::{HashMap, HashSet};
 
 /// The sessions of one frozen set.
@@ -11,6 +12,8 @@ pub struct Phase {
     train: SessionId,
     optimizer: Option<Optimizer>,
     passed: Vec<(String, BufferId)>,
+    /// Which of these are in the sum.
+    summed: Vec<bool>,
     lr: BufferId,
     /// Factors on the learning rates of single parameters, where they vary.
     scales: Option<BufferId>,
@@ -23,7 +26,7 @@ pub struct Phase {
     moving: Vec<(String, BufferId)>,
     moving_late: Vec<(String, BufferId)>,
     accumulated: Option<Accumulated>,
-    /// The output that is the sum of all gradients, with what it was in the last run.
+    /// The output that is the sum of all large gradients, with what it was in the last run.
     sum: Option<(String, f64)>,
 }
 
@@ -77,12 +80,21 @@ impl Phase {
     /// # Errors
     /// The engine refuses a graph.
     pub fn new(engine: &mut dyn Engine, step: &TrainStep, state: &State) -> Result<Phase, EngineError> {
-        let gradients: Vec<&str> = step.passed.iter().map(|(name, _)| name.as_str()).collect();
-        let summed = finite::summed(&step.train, &gradients).expect("invariant: a sum of outputs fits any graph");
-        let (train, sum) = match &summed {
-            Some((model, name)) => (engine.load(model)?, Some((name.clone(), 0.0))),
-            None => (engine.load(&step.train)?, None),
-        };
+        let sessions = Sessions::load(engine, step)?;
+        Phase::with(engine, sessions, step, state)
+    }
+
+    /// Binds the sessions of a step. The state must already have the slots of the step.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn with(
+        engine: &mut dyn Engine,
+        sessions: Sessions,
+        step: &TrainStep,
+        state: &State,
+    ) -> Result<Phase, EngineError> {
+        let Sessions { train, sum, optimizer } = sessions;
         let mut passed = Vec::new();
         for (name, fact) in &step.passed {
             let zeros = Tensor::zeros(fact.dtype.unwrap_or(DType::F32), &fact.sizes().unwrap_or_default());
@@ -95,18 +107,11 @@ impl Phase {
             true => Some(engine.allocate(&Tensor::scalar(0_i64))?),
             false => None,
         };
-        let optimizer = match &step.optimizer {
+        let optimizer = match optimizer.zip(step.optimizer.as_ref()) {
             None => None,
-            Some(model) => {
-                let session = engine.load(model)?;
-                Some(Optimizer::bind(
-                    engine,
-                    session,
-                    &model.graph,
-                    step,
-                    state,
-                    &Rates { passed: &passed, lr, scales },
-                )?)
+            Some((session, model)) => {
+                let rates = Rates { passed: &passed, lr, scales };
+                Some(Optimizer::bind(engine, session, &model.graph, step, state, &rates)?)
             }
         };
         let accumulated = match step.accumulates {
@@ -124,6 +129,7 @@ impl Phase {
             train,
             optimizer,
             passed,
+            summed: step.passed.iter().map(|(_, fact)| is_summed(fact)).collect(),
             lr,
             scales,
             number,
@@ -132,7 +138,7 @@ impl Phase {
             moving: direct.into_iter().filter_map(held).collect(),
             moving_late: late.into_iter().filter_map(held).collect(),
             accumulated,
-            sum,
+            sum: sum.map(|name| (name, 0.0)),
         })
     }
 
@@ -170,7 +176,12 @@ impl Phase {
         &self.passed
     }
 
-    /// Returns the sum of the elements of all gradients after the last run; `None` where there are none.
+    /// Returns what the train graph passes to the update, with whether it is in the sum.
+    pub(super) fn gradients(&self) -> impl Iterator<Item = (&str, BufferId, bool)> {
+        self.passed.iter().zip(&self.summed).map(|((name, buffer), summed)| (name.as_str(), *buffer, *summed))
+    }
+
+    /// Returns the sum of the elements of all large gradients after the last run; `None` where there are none.
     pub(super) fn sum(&self) -> Option<f64> {
         self.sum.as_ref().map(|(_, sum)| *sum)
     }

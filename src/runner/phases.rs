@@ -1,16 +1,19 @@
 //! The phases of a run: the one that trains, and those that come back and are kept ready.
 
+use super::ahead::{Ahead, Made, Next};
 use super::engine::Engine;
 use super::event::RunEvent;
 use super::phase::Phase;
 use super::proof::Proof;
+use super::recipe::{Form, Graphs};
 use super::run::Run;
+use super::sessions::Sessions;
 use super::train::RunError;
-use crate::graph::Model;
+use crate::graph::{Model, Tensor};
 use crate::plan::{OnReturn, Segment};
 use crate::training::TrainStep;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 /// The most phases that are kept ready.
@@ -18,11 +21,17 @@ const MOST: usize = 16;
 
 /// The phases whose sessions live.
 pub(super) struct Phases {
-    open: Option<Open>,
+    pub(super) open: Option<Open>,
     /// Phases that will come back, the one that was left last at the end.
-    parked: Vec<Open>,
+    pub(super) parked: Vec<Open>,
     /// Frozen sets that come more than once.
-    recurring: HashSet<BTreeSet<String>>,
+    pub(super) recurring: HashSet<BTreeSet<String>>,
+    /// What is made while the open phase trains.
+    pub(super) ahead: Option<Ahead>,
+    /// The proof of the phase before, until another phase trains.
+    proved: Option<Proof>,
+    /// Seconds that training has waited since the last phase ended.
+    waited: f64,
     /// What was held last, once something was.
     last: Option<BTreeSet<String>>,
     /// The phase that a run goes on in.
@@ -35,15 +44,29 @@ pub(super) struct Phases {
 pub(super) struct Resumed {
     from_epoch: usize,
     proof: Proof,
+    /// What is an input of the graphs because it froze with the phase, as long as that is so.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    fresh: BTreeSet<String>,
+    /// Steps done over the run from which on it is a constant, where the phase is that long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    constants_from: Option<usize>,
 }
 
 pub(super) struct Open {
-    held: BTreeSet<String>,
+    pub(super) held: BTreeSet<String>,
     pub(super) phase: Phase,
     /// The step, without the graphs that the engine has.
     pub(super) step: TrainStep,
     proof: Proof,
     from_epoch: usize,
+    fresh: BTreeSet<String>,
+    pub(super) constants_from: Option<usize>,
+    /// Values that are constants of the graphs.
+    pub(super) values: BTreeMap<String, Tensor>,
+    /// Seconds in which the graphs and sessions were made.
+    pub(super) seconds: f64,
+    /// What to make ready before it comes.
+    pub(super) next: Option<Next>,
 }
 
 impl Phases {
@@ -54,12 +77,31 @@ impl Phases {
             *count.entry(segment.held().map(String::from).collect()).or_default() += 1;
         }
         let recurring = count.into_iter().filter(|(_, times)| *times > 1).map(|(held, _)| held).collect();
-        Phases { open: None, parked: Vec::new(), recurring, last: None, resumed: None, nothing: BTreeSet::new() }
+        Phases {
+            open: None,
+            parked: Vec::new(),
+            recurring,
+            ahead: None,
+            proved: None,
+            waited: 0.0,
+            last: None,
+            resumed: None,
+            nothing: BTreeSet::new(),
+        }
     }
 
     /// Returns the phase that trains.
     pub(super) fn current(&mut self) -> &mut Phase {
-        &mut self.open.as_mut().expect("invariant: a segment is entered before its steps").phase
+        &mut self.current_open().phase
+    }
+
+    pub(super) fn current_open(&mut self) -> &mut Open {
+        self.open.as_mut().expect("invariant: a segment is entered before its steps")
+    }
+
+    /// Returns what was held before the phase that is about to open, once something was.
+    pub(super) fn before(&self) -> Option<&BTreeSet<String>> {
+        self.last.as_ref()
     }
 
     /// Returns the step and the phase that train.
@@ -90,7 +132,12 @@ impl Phases {
 
     /// Returns what a run that goes on here must know of the phase that trains.
     pub(super) fn resumed(&self) -> Option<Resumed> {
-        let open = self.open.as_ref().map(|open| Resumed { from_epoch: open.from_epoch, proof: open.proof.clone() });
+        let open = self.open.as_ref().map(|open| Resumed {
+            from_epoch: open.from_epoch,
+            proof: open.proof.clone(),
+            fresh: open.fresh.clone(),
+            constants_from: open.constants_from,
+        });
         open.or_else(|| self.resumed.clone())
     }
 
@@ -102,12 +149,13 @@ impl Phases {
     /// Drops the phase that trains, without a proof.
     pub(super) fn discard(&mut self, engine: &mut dyn Engine) {
         self.open.take().into_iter().for_each(|open| open.phase.close(engine));
-        self.last = None;
+        (self.last, self.proved) = (None, None);
         self.clear(engine);
     }
 
     /// Drops the phases that are kept ready.
     pub(super) fn clear(&mut self, engine: &mut dyn Engine) {
+        self.ahead = None;
         self.parked.drain(..).for_each(|open| open.phase.close(engine));
     }
 }
@@ -130,40 +178,54 @@ impl Run<'_> {
         let change = Instant::now();
         let same = self.phases.resumed.take_if(|_| self.phases.last.as_ref() == Some(&held));
         self.leave(engine, report)?;
-        let clock = Instant::now();
         let parked = self.phases.parked.iter().position(|open| open.held == held);
         let keep = self.setup.freezing.on_return == OnReturn::Keep;
+        let epoch = &self.plan.epochs[segment.first_epoch - 1];
+        let entry = epoch.at(segment.after).clone();
         let mut recomputed = Vec::new();
         let mut open = match parked {
             Some(position) => {
+                let clock = Instant::now();
                 let mut open = self.phases.parked.remove(position);
                 self.state.set_slots(engine, &open.step.slots, keep)?;
                 open.phase.rebind(engine, &open.step, &self.state)?;
+                open.seconds = clock.elapsed().as_secs_f64();
                 open
             }
             None => {
-                let (step, names) = self.build(engine, segment, self.phases.recurring.contains(&held))?;
-                recomputed = names;
-                self.state.set_slots(engine, &step.slots, keep)?;
-                let phase = Phase::new(engine, &step, &self.state)?;
-                Open { held, phase, step, proof: Proof::default(), from_epoch: segment.first_epoch }
+                let recurs = self.phases.recurring.contains(&held);
+                let (fresh, from) = match &same {
+                    Some(resumed) => (Some(resumed.fresh.clone()), resumed.constants_from),
+                    None => (self.newly_frozen(engine, &held), None),
+                };
+                let form = Form::of(recurs, fresh.unwrap_or_default());
+                let (mut open, modules) = self.open(engine, held, &form, segment.first_epoch)?;
+                recomputed = modules;
+                if let Form::Mixed(fresh) = form {
+                    let nodes = open.step.train.graph.nodes().len();
+                    let from = if same.is_some() { from } else { self.constants_from(&entry, nodes, &open.held) };
+                    (open.fresh, open.constants_from) = (fresh, from);
+                }
+                open
             }
         };
         let goes_on = same.is_some();
         open.from_epoch = same.as_ref().map_or(segment.first_epoch, |resumed| resumed.from_epoch);
         open.proof = match same {
             Some(resumed) => resumed.proof,
-            None => Proof::of(engine, &self.state, segment)?,
+            None => Proof::of(engine, &self.state, segment, self.phases.proved.as_ref())?,
         };
+        self.phases.proved = None;
         self.rates.trains(&open.step.trained, self.place.started);
-        let epoch = &self.plan.epochs[segment.first_epoch - 1];
-        let entry = epoch.at(segment.after);
+        open.next = self.upcoming(&open.held);
+        let stall = std::mem::take(&mut self.phases.waited) + change.elapsed().as_secs_f64();
         report(RunEvent::Phase {
             epoch: segment.first_epoch,
             after: segment.after,
             frozen: segment.frozen.len(),
             frozen_units: entry.frozen_units,
-            seconds: clock.elapsed().as_secs_f64(),
+            seconds: open.seconds,
+            stall_seconds: if self.place.started > 0 { stall } else { 0.0 },
             predicted_step_cost: entry.predicted.step_cost,
             nodes: open.step.train.graph.nodes().len(),
             recomputed,
@@ -175,22 +237,104 @@ impl Run<'_> {
                 open.step.eval = Model::default();
             }
         }
+        let constants_follow = open.constants_from.is_some();
         self.phases.open = Some(open);
-        if let Some(pace) = self.pace.as_mut().filter(|pace| !(goes_on && pace.is_open())) {
-            pace.enter(segment, entry, change.elapsed().as_secs_f64(), parked.is_none(), report);
+        if constants_follow {
+            self.make_constants(engine)?;
         }
+        if let Some(pace) = self.pace.as_mut().filter(|pace| !(goes_on && pace.is_open())) {
+            pace.enter(segment, &entry, stall, parked.is_none(), report);
+        }
+        Ok(())
+    }
+
+    /// Makes the graphs of a phase ready, those that were made ahead where there are any. Returns with it the modules
+    /// that are recomputed.
+    fn open(
+        &mut self,
+        engine: &mut dyn Engine,
+        held: BTreeSet<String>,
+        form: &Form,
+        from_epoch: usize,
+    ) -> Result<(Open, Vec<String>), RunError> {
+        let clock = Instant::now();
+        let made = self.made(&held, form)?;
+        let foreseen = made.is_some();
+        let (Graphs { step, recomputed }, sessions, seconds) = match made {
+            Some(Made { graphs, sessions, seconds }) => (graphs, sessions.adopt(engine), seconds),
+            None => {
+                let graphs = self.build(engine, &held, form)?;
+                let sessions = Sessions::load(engine, &graphs.step)?;
+                (graphs, sessions, 0.0)
+            }
+        };
+        let keep = self.setup.freezing.on_return == OnReturn::Keep;
+        self.state.set_slots(engine, &step.slots, keep)?;
+        let phase = Phase::with(engine, sessions, &step, &self.state)?;
+        let seconds = if foreseen { seconds } else { clock.elapsed().as_secs_f64() };
+        let constants = step.train.graph.initializers().filter(|(_, value, _)| held.contains(&value.name));
+        let values = constants.map(|(_, value, tensor)| (value.name.clone(), tensor.clone())).collect();
+        let open = Open {
+            held,
+            phase,
+            step,
+            proof: Proof::default(),
+            from_epoch,
+            fresh: BTreeSet::new(),
+            constants_from: None,
+            values,
+            seconds,
+            next: None,
+        };
+        Ok((open, recomputed))
+    }
+
+    /// Begins to make the graphs of the open phase with all that is frozen as constants.
+    fn make_constants(&mut self, engine: &dyn Engine) -> Result<(), RunError> {
+        let Some(open) = &self.phases.open else { return Ok(()) };
+        let values = self.constants(engine, &open.held, &open.values)?;
+        self.phases.ahead = self.start(engine, open.held.clone(), Form::Constants, values);
+        Ok(())
+    }
+
+    /// Puts the graphs with constants in the place of those that the open phase began with, when it is time.
+    pub(super) fn take_constants(
+        &mut self,
+        engine: &mut dyn Engine,
+        epoch: usize,
+        report: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), RunError> {
+        let due = |open: &mut Open| open.constants_from.is_some_and(|from| from <= self.place.started);
+        let Some(before) = self.phases.open.take_if(due) else { return Ok(()) };
+        let clock = Instant::now();
+        let Open { held, phase, proof, from_epoch, fresh, next, .. } = before;
+        phase.close(engine);
+        let (open, _) = self.open(engine, held, &Form::Constants, from_epoch)?;
+        let stall = clock.elapsed().as_secs_f64();
+        let (step, parameters, seconds) = (self.place.started, fresh.len(), open.seconds);
+        self.phases.open = Some(Open { proof, next, ..open });
+        self.pace.iter_mut().for_each(|pace| pace.stall(stall));
+        report(RunEvent::Constants { epoch, step, values: parameters, seconds, stall_seconds: stall });
         Ok(())
     }
 
     /// Ends the phase that trains: what was frozen in it must be what it was.
     pub(super) fn leave(&mut self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
-        if let Some(Resumed { from_epoch, proof }) = self.phases.resumed.take() {
+        let clock = Instant::now();
+        let result = self.end_phase(engine, report);
+        self.phases.waited += clock.elapsed().as_secs_f64();
+        result
+    }
+
+    fn end_phase(&mut self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<(), RunError> {
+        if let Some(Resumed { from_epoch, proof, .. }) = self.phases.resumed.take() {
             // The run went on at the end of a phase.
             let to_epoch = self.last_epoch().max(from_epoch);
             proof.check(engine, &self.state, from_epoch, to_epoch)?;
             if !proof.is_empty() {
                 report(proof.event(from_epoch, to_epoch));
             }
+            self.phases.proved = Some(proof);
         }
         let Some(mut open) = self.phases.open.take() else { return Ok(()) };
         let to_epoch = self.last_epoch().max(open.from_epoch);
@@ -199,6 +343,7 @@ impl Run<'_> {
         if !open.proof.is_empty() {
             report(open.proof.event(open.from_epoch, to_epoch));
         }
+        self.phases.proved = Some(std::mem::take(&mut open.proof));
         if !self.phases.recurring.contains(&open.held) {
             open.phase.close(engine);
             return Ok(());
@@ -209,40 +354,6 @@ impl Run<'_> {
             self.phases.parked.remove(0).phase.close(engine);
         }
         Ok(())
-    }
-
-    /// Builds the graphs of a segment, with what is frozen as constants at its current values or, for a phase that
-    /// comes back, as inputs. Returns with it the modules that are recomputed.
-    pub(super) fn build(
-        &self,
-        engine: &dyn Engine,
-        segment: &Segment,
-        as_inputs: bool,
-    ) -> Result<(TrainStep, Vec<String>), RunError> {
-        let setup = self.setup;
-        let mut prepared = self.prepared.clone();
-        let held: HashSet<&str> = segment.held().collect();
-        for (name, buffer) in self.state.values() {
-            let trains = prepared.trainable().contains(&name) && !held.contains(name);
-            if !trains {
-                let tensor = engine.read(buffer)?;
-                let graph = std::mem::take(&mut prepared.model.graph);
-                prepared.model.graph = graph.with_initializer(name, tensor);
-            }
-        }
-        let objective = &setup.objective;
-        let mut step = objective.build(&prepared, held, as_inputs, self.rates.rates(), setup.seed)?;
-        let recomputed = match engine.info().recomputes {
-            true => step.recompute(&prepared, setup.recompute)?,
-            false => Vec::new(),
-        };
-        if setup.accumulate > 1 {
-            step = objective.accumulating(step)?;
-        }
-        for slot in &mut step.slots {
-            slot.initial = self.initial.get(&slot.name).unwrap_or(&slot.initial).clone();
-        }
-        Ok((step, recomputed))
     }
 }
 

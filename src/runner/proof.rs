@@ -6,6 +6,7 @@ use super::state::State;
 use super::train::RunError;
 use crate::plan::{Segment, sha256_hex};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// The hashes of what a phase holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -16,13 +17,24 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// Returns the hashes of the frozen parameters and of the statistics that stay, as they are now.
-    pub(super) fn of(engine: &dyn Engine, state: &State, segment: &Segment) -> Result<Proof, EngineError> {
+    /// Returns the hashes of the frozen parameters and of the statistics that stay, as they are now; those that the proof
+    /// of the phase before ended with are taken from it.
+    pub(super) fn of(
+        engine: &dyn Engine,
+        state: &State,
+        segment: &Segment,
+        before: Option<&Proof>,
+    ) -> Result<Proof, EngineError> {
+        let known: HashMap<&str, &str> =
+            before.iter().flat_map(|proof| &proof.hashes).map(|(name, hash)| (name.as_str(), hash.as_str())).collect();
         let held = |names: &[String]| names.iter().filter(|name| state.find(name).is_some()).cloned().collect();
         let [parameters, statistics]: [Vec<String>; 2] = [held(&segment.frozen), held(&segment.statistics)];
         let count = parameters.len();
         let hash = |name: String| {
-            let hash = sha256_hex(engine.read(state.value(&name))?.bytes());
+            let hash = match known.get(name.as_str()) {
+                Some(hash) => (*hash).to_string(),
+                None => sha256_hex(engine.read(state.value(&name))?.bytes()),
+            };
             Ok((name, hash))
         };
         let hashes = parameters.into_iter().chain(statistics).map(hash).collect::<Result<Vec<_>, EngineError>>()?;

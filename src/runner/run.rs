@@ -277,6 +277,11 @@ impl<'a> Run<'a> {
         self.evaluated = None;
     }
 
+    /// Returns true where the policy decides by what the run measures.
+    pub(super) fn adapts(&self) -> bool {
+        self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive())
+    }
+
     /// Returns true where the policy wants to be asked after the steps that are done.
     pub(super) fn observes(&self) -> bool {
         let planner = self.setup.freezing.planner.filter(|planner| planner.policy().is_adaptive());

@@ -44,6 +44,7 @@ impl Run<'_> {
         let count = self.setup.steps_per_epoch();
         let end = until.unwrap_or(count).min(count);
         for number in from..end {
+            self.take_constants(engine, epoch, report)?;
             let clock = Instant::now();
             if let Err(error) = self.step(engine, epoch, number, report) {
                 // The step was not begun: what was done so far is worth keeping.
@@ -60,6 +61,7 @@ impl Run<'_> {
             } else {
                 Point { epoch, after: number + 1 }
             };
+            self.look_ahead(engine, seconds)?;
             let stopped = stop.load(Ordering::Relaxed);
             let replanned = self.observes() && {
                 self.observe(engine, report)?;
@@ -147,8 +149,10 @@ impl Run<'_> {
             self.checkpoint(engine, epoch, self.is_best(), stops, report)?;
             return Ok(Flow::Replanned);
         }
-        let adaptive = self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive());
-        let replanned = adaptive && self.replan(report)?;
+        let replanned = self.adapts() && self.replan(report)?;
+        if replanned {
+            self.follow_decision(engine)?;
+        }
         let best = self.is_best();
         self.checkpoint(engine, epoch, best, stops, report)?;
         Ok(if replanned { Flow::Replanned } else { Flow::Done })

@@ -9,11 +9,13 @@ use super::engine::Engine;
 use super::event::RunEvent;
 use super::pace::{Pace, Scale};
 use super::phase::{Phase, Share};
+use super::recipe::Form;
 use super::run::Run;
 use super::train::RunError;
 use crate::graph::Tensor;
 use crate::plan::{EpochPlan, Point, Segment, Speeds, segments};
 use crate::training::TrainStep;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Seconds after which no other step is measured.
@@ -48,16 +50,15 @@ impl Run<'_> {
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Option<Ceiling>, RunError> {
         let wanted = self.setup.freezing.ceiling_steps;
-        let adaptive = self.setup.freezing.planner.is_some_and(|planner| planner.policy().is_adaptive());
         let freezes =
-            adaptive || self.plan.epochs.iter().any(|epoch| epoch.stretches().any(|s| s.held().next().is_some()));
+            self.adapts() || self.plan.epochs.iter().any(|epoch| epoch.stretches().any(|s| s.held().next().is_some()));
         if wanted == 0 || self.place.started > 0 || !freezes {
             return Ok(None);
         }
         let Some(first) = self.next_segment() else { return Ok(None) };
         let clock = Instant::now();
         let frozen = self.all_frozen();
-        let (step, _) = self.build(engine, &frozen, false)?;
+        let step = self.build(engine, &held(&frozen), &Form::Constants)?.step;
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let frozen_built = clock.elapsed().as_secs_f64();
         let forward = self.samples(engine, &mut phase, wanted);
@@ -90,7 +91,10 @@ impl Run<'_> {
                 (first_built, samples)
             }
         };
-        let measured = self.measured(&forward, &samples, built, frozen_built);
+        let mut measured = self.measured(&forward, &samples, built, frozen_built);
+        if self.foresees(engine) {
+            measured.ahead = (built, frozen_built);
+        }
         self.history.speeds = self.speeds(&measured.step, &scale, &first);
         let ceiling = self.ceiling(&measured, &scale, samples.train.len(), spent);
         self.pace = Some(Pace::new(measured, scale));
@@ -115,9 +119,7 @@ impl Run<'_> {
     /// Builds and measures a step with nothing frozen; returns the seconds to build it, too.
     fn full(&mut self, engine: &mut dyn Engine, wanted: usize) -> Result<(f64, Samples), RunError> {
         let clock = Instant::now();
-        let (frozen, statistics, dropout_off) = Default::default();
-        let nothing = Segment { first_epoch: 1, after: 0, last_epoch: 1, until: None, frozen, statistics, dropout_off };
-        let (step, _) = self.build(engine, &nothing, false)?;
+        let step = self.build(engine, &BTreeSet::new(), &Form::Constants)?.step;
         self.state.set_slots(engine, &step.slots, false)?;
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let built = clock.elapsed().as_secs_f64();
@@ -239,7 +241,12 @@ impl Run<'_> {
             update: fastest(&samples.update),
             rest: fastest(&samples.rest),
         };
-        Measured { step, first_phase: first_built + samples.first, frozen_phase: frozen_built + forward.first }
+        Measured {
+            step,
+            first_phase: first_built + samples.first,
+            frozen_phase: frozen_built + forward.first,
+            ahead: (0.0, 0.0),
+        }
     }
 
     fn ceiling(&self, measured: &Measured, scale: &Scale, steps: usize, spent: f64) -> Ceiling {
@@ -304,6 +311,10 @@ impl Run<'_> {
         let from = planner.points().first().copied().unwrap_or(epoch).min(epoch);
         Some((from, planner.most(Point::START)))
     }
+}
+
+fn held(segment: &Segment) -> BTreeSet<String> {
+    segment.held().map(String::from).collect()
 }
 
 /// Returns the least of some seconds; 0 of nothing. Other processes only ever add to what a step takes, and to a long

@@ -35,8 +35,17 @@ impl Phases {
 
     /// Returns the line of an event `Phase`.
     pub fn begins(&mut self, event: &RunEvent) -> Option<String> {
-        let RunEvent::Phase { epoch, after, frozen, frozen_units, seconds, predicted_step_cost, recomputed, .. } =
-            event
+        let RunEvent::Phase {
+            epoch,
+            after,
+            frozen,
+            frozen_units,
+            seconds,
+            stall_seconds,
+            predicted_step_cost,
+            recomputed,
+            ..
+        } = event
         else {
             return None;
         };
@@ -52,8 +61,12 @@ impl Phases {
             0 => String::new(),
             modules => format!(", {} recomputed", count(modules, "module")),
         };
+        let stall = match self.begun.is_empty() {
+            true => String::new(),
+            false => format!(", stall {}", step_seconds(*stall_seconds)),
+        };
         self.begun.push(begun);
-        Some(format!("epoch {epoch}{when}: {what}{cost}{again}, ready in {seconds:.2} s"))
+        Some(format!("epoch {epoch}{when}: {what}{cost}{again}, ready in {seconds:.2} s{stall}"))
     }
 
     /// Returns what changes with a phase, as text.
@@ -140,6 +153,7 @@ mod tests {
             frozen: frozen_units,
             frozen_units,
             seconds: 0.25,
+            stall_seconds: 0.0021,
             predicted_step_cost: cost,
             nodes: 1,
             recomputed: Vec::new(),
@@ -170,7 +184,10 @@ mod tests {
         let mut phases = Phases::default();
         let lines = [
             (phase(1, 0, 0, 1.0), "epoch 1: nothing frozen, ready in 0.25 s"),
-            (phase(5, 3, 2, 0.75), "epoch 5 after 3 steps: 2 units frozen, predicted step cost 75 %, ready in 0.25 s"),
+            (
+                phase(5, 3, 2, 0.75),
+                "epoch 5 after 3 steps: 2 units frozen, predicted step cost 75 %, ready in 0.25 s, stall 2.1 ms",
+            ),
         ];
         for (event, expected) in lines {
             assert_eq!(phases.begins(&event).unwrap(), expected);

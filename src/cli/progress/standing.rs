@@ -139,6 +139,7 @@ mod tests {
             frozen: 8,
             frozen_units: 4,
             seconds: 1.0,
+            stall_seconds: 0.0,
             predicted_step_cost: 0.8,
             nodes: 9,
             recomputed: Vec::new(),

@@ -329,7 +329,7 @@ impl RunLog {
             RunEvent::Start { .. } => (self.start, self.end) = (Some(event), None),
             RunEvent::Warning { message } => self.warn(message),
             RunEvent::Checkpoint { epoch, step, path, .. } => self.checkpoints.push(Checkpoint { epoch, step, path }),
-            RunEvent::Phase { .. } | RunEvent::Proof { .. } | RunEvent::Speed { .. } => {
+            RunEvent::Phase { .. } | RunEvent::Constants { .. } | RunEvent::Proof { .. } | RunEvent::Speed { .. } => {
                 let last = self.last_step();
                 phases::note(&mut self.phases, event, last);
             }

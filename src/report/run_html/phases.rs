@@ -23,6 +23,8 @@ pub(super) struct Row {
     pub(super) units: usize,
     /// Seconds to make it ready.
     prepare: f64,
+    /// Seconds that training waited for it.
+    stall: f64,
     predicted: f64,
     pub(super) recomputed: Vec<String>,
     pub(super) speed: Option<Speed>,
@@ -55,10 +57,20 @@ impl Row {
     }
 }
 
-/// Notes an event `phase`, `proof` or `speed`; `last` is the last logged step.
+/// Notes an event `phase`, `constants`, `proof` or `speed`; `last` is the last logged step.
 pub(super) fn note(rows: &mut Vec<Row>, event: RunEvent, last: usize) {
     match event {
-        RunEvent::Phase { epoch, after, frozen, frozen_units, seconds, predicted_step_cost, recomputed, .. } => {
+        RunEvent::Phase {
+            epoch,
+            after,
+            frozen,
+            frozen_units,
+            seconds,
+            stall_seconds,
+            predicted_step_cost,
+            recomputed,
+            ..
+        } => {
             rows.push(Row {
                 epoch,
                 after,
@@ -66,10 +78,14 @@ pub(super) fn note(rows: &mut Vec<Row>, event: RunEvent, last: usize) {
                 frozen,
                 units: frozen_units,
                 prepare: seconds,
+                stall: stall_seconds,
                 predicted: predicted_step_cost,
                 recomputed,
                 ..Row::default()
             });
+        }
+        RunEvent::Constants { stall_seconds, .. } => {
+            rows.last_mut().into_iter().for_each(|row| row.stall += stall_seconds);
         }
         // A phase is proved where it ends, before the next one begins.
         RunEvent::Proof { from_epoch, parameters, statistics, sha256, .. } => {
@@ -106,10 +122,11 @@ pub(super) fn section(page: &mut String, log: &RunLog) {
         "<section>\n<h2>Phases</h2>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"phases\">\n<table>\n\
          <thead><tr><th scope=\"col\" rowspan=\"2\">from epoch</th><th scope=\"col\" rowspan=\"2\">frozen</th>\
          <th scope=\"col\" rowspan=\"2\">logged steps</th>\
-         <th scope=\"colgroup\" colspan=\"3\" class=\"group\">a step</th><th scope=\"colgroup\" colspan=\"2\" \
+         <th scope=\"colgroup\" colspan=\"3\" class=\"group\">a step</th><th scope=\"colgroup\" colspan=\"3\" \
          class=\"group\">the change to it</th><th scope=\"col\" rowspan=\"2\">flops</th><th scope=\"col\" rowspan=\"2\" \
          class=\"path\">proved unchanged</th></tr>\n<tr><th scope=\"col\">logged</th><th scope=\"col\">measured</th>\
-         <th scope=\"col\">predicted</th><th scope=\"col\">measured</th><th scope=\"col\">predicted</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">predicted</th><th scope=\"col\">measured</th><th scope=\"col\">predicted</th>\
+         <th scope=\"col\">stall</th></tr></thead>\n<tbody>\n",
     );
     let mut logged: Vec<Vec<f64>> = vec![Vec::new(); log.phases.len()];
     for step in log.undone.iter().flatten().chain(&log.steps) {
@@ -128,6 +145,7 @@ pub(super) fn section(page: &mut String, log: &RunLog) {
             speed(|speed| speed.predicted),
             row.speed.map_or_else(|| seconds(row.prepare), |speed| seconds(speed.change)),
             speed(|speed| speed.predicted_change),
+            seconds(row.stall),
             format!("{:.0} %", 100.0 * row.predicted),
         ] {
             let _ = write!(page, "<td>{cell}</td>");
@@ -141,7 +159,8 @@ pub(super) fn section(page: &mut String, log: &RunLog) {
     }
     page.push_str(
         "<p class=\"dim\">A step: medians, of the logged steps without making the batch, and of all steps with it. \
-         The change: until its graphs are ready, with what its first two steps took beyond the others. Flops: of a step, \
+         The change: until its graphs are ready, with what its first two steps took beyond the others; \
+         stall is what training waited for, without these. Flops: of a step, \
          relative to nothing frozen, without loss, optimizer and data. Proved: bit for bit what it was, with the start of \
          the proof's SHA-256.</p>\n</section>\n",
     );

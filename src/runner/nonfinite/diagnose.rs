@@ -7,13 +7,13 @@
 //! is not taken for the cause where it met a value of the model. Values inside subgraphs are not seen: the node that
 //! holds the subgraph is named.
 
-use super::super::engine::{Engine, EngineError};
+use super::super::engine::{Engine, EngineError, is_finite};
 use super::super::event::RunEvent;
 use super::super::phase::Feed;
 use super::super::run::Run;
 use super::super::train::RunError;
+use super::Bad;
 use super::cause::{Cause, CauseKind, InputRange};
-use super::{Bad, is_finite};
 use crate::graph::{DType, Graph, Node, Origin, Tensor, ValueId};
 use crate::training::{finite, names};
 use std::collections::{HashMap, HashSet};
@@ -66,7 +66,7 @@ impl Run<'_> {
             let tensors = self.show(engine, &step.train, &feed, &shown)?;
             // The elements of a sum that is infinite may be finite.
             match tensors.first().and_then(Option::as_ref) {
-                Some(tensor) if is_finite(tensor) => drop(held.remove(&found)),
+                Some(tensor) if is_finite(tensor.dtype(), tensor.bytes()) => drop(held.remove(&found)),
                 _ => break (found, shown, tensors),
             }
         };

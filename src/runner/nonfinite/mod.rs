@@ -1,8 +1,8 @@
 //! Numbers that are not finite: a loss or a gradient that is NaN or infinite.
 //!
-//! Each step is looked at before its update: the loss of every batch, and the sum of all elements of all gradients,
-//! which the train graph computes beside them. Where that sum is not finite, the gradients are read, because a sum may
-//! leave the range of its dtype where no element does. Running statistics, which the train graph moves in place, are
+//! Each step is looked at before its update: the loss of every batch, every small gradient, and the sum of all elements of
+//! the large ones, which the train graph computes beside them. Where that sum is not finite, all gradients are looked at,
+//! because a sum may leave the range of its dtype where no element does. Running statistics, which the train graph moves in place, are
 //! copied before the step and put back. So whatever the job wants then, the bad step has changed nothing: no parameter,
 //! no slot, no statistic, no average.
 //!
@@ -28,7 +28,7 @@ use super::save;
 use super::state::Snapshot;
 use super::train::RunError;
 use crate::checkpoint::{Checkpoint, Tensors};
-use crate::graph::{DType, Tensor};
+use crate::graph::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -171,26 +171,14 @@ pub(super) fn wrong(engine: &dyn Engine, phase: &Phase, loss: f64) -> Result<Opt
     if !loss.is_finite() {
         return Ok(Some(None));
     }
-    if phase.sum().is_none_or(f64::is_finite) {
-        return Ok(None);
-    }
-    for (name, buffer) in phase.passed() {
-        if !is_finite(&engine.read(*buffer)?) {
-            return Ok(Some(Some(name.clone())));
+    // Those that are in no sum, and all where the sum is not finite: of large numbers it may be infinite.
+    let all = phase.sum().is_some_and(|sum| !sum.is_finite());
+    for (name, buffer, summed) in phase.gradients() {
+        if (all || !summed) && !engine.is_finite(buffer)? {
+            return Ok(Some(Some(name.to_string())));
         }
     }
     Ok(None)
-}
-
-fn is_finite(tensor: &Tensor) -> bool {
-    match tensor.dtype() {
-        DType::F32 => tensor
-            .aligned()
-            .chunks_exact(4)
-            .all(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).is_finite()),
-        dtype if dtype.is_float() => tensor.to_f64s().is_none_or(|values| values.iter().all(|value| value.is_finite())),
-        _ => true,
-    }
 }
 
 impl Run<'_> {

@@ -2,19 +2,21 @@
 //!
 //! A buffer is one `OrtValue`, bound as input and output by reference, so a step moves no state.
 
-use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
+use super::engine::{
+    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, SessionId, Slab, Target, is_finite,
+};
 use crate::autodiff::Form;
 use crate::graph::{DType, INTERNAL_DOMAIN, Model, Tensor};
 use crate::onnx::{Encoded, LARGEST, encode};
 use crate::runner::native::optimize;
 use bytes::Bytes;
+use ort::AsPointer;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::OperatorDomain;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session};
-
-use ort::value::{DynTensor, DynValue, TensorElementType};
+use ort::value::{DynTensor, DynValue, TensorElementType, ValueType};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -35,28 +37,98 @@ static ENVIRONMENT: Mutex<Option<(PathBuf, &'static Environment)>> = Mutex::new(
 /// Executes graphs with an ONNX Runtime library found at run time.
 pub struct OnnxRuntime {
     info: EngineInfo,
-    environment: &'static Environment,
-    /// Most bytes of weights inside an encoded graph.
-    largest: usize,
+    sessions_of: Source,
     allocator: Allocator,
-    /// Operators of our own.
-    operators: Arc<OperatorDomain>,
-    sessions: Slab<Loaded>,
+    /// Where outputs are made whose sizes are not known.
+    cpu: MemoryInfo<'static>,
+    sessions: Slab<Prepared>,
     buffers: Slab<DynTensor>,
     bindings: Slab<Bound>,
 }
 
-struct Loaded {
+struct Prepared {
     session: Session,
     name: String,
+    /// Outputs that are scalars.
+    scalars: HashSet<String>,
     /// What the session maps its weights from.
     _files: Option<TempDir>,
+}
+
+/// What sessions are made with.
+#[derive(Clone)]
+struct Source {
+    environment: &'static Environment,
+    operators: Operators,
+    threads: usize,
+    /// Most bytes of weights inside an encoded graph.
+    largest: usize,
+}
+
+/// Operators of our own.
+#[derive(Clone)]
+struct Operators(Arc<OperatorDomain>);
+
+// SAFETY: a domain is only read once it is made, by whichever thread makes a session.
+unsafe impl Send for Operators {}
+
+impl Source {
+    fn session(&self, model: &Model) -> Result<Prepared, EngineError> {
+        let name = model.graph.name().to_string();
+        let fail = |error: &dyn std::fmt::Display| EngineError::Load {
+            engine: NAME,
+            graph: name.clone(),
+            reason: error.to_string(),
+        };
+        let mut session = Session::builder(self.environment)
+            .map_err(|error| fail(&error))?
+            .with_optimization_level(GraphOptimizationLevel::All)
+            .map_err(|error| fail(&error))?
+            .with_intra_threads(self.threads)
+            .map_err(|error| fail(&error))?;
+        let model = optimize(model);
+        if model.opsets.contains_key(INTERNAL_DOMAIN) {
+            session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
+            // A plan of the memory would be a block of its own, beside what the first run has taken.
+            session = session.with_memory_pattern(false).map_err(|error| fail(&error))?;
+        }
+        // A gradient that fades out would take many times as long.
+        session = session.with_config_entry("session.set_denormal_as_zero", "1").map_err(|error| fail(&error))?;
+        let encoded = encode(&model, DATA_FILE, self.largest);
+        let (session, files) = if encoded.pieces.is_empty() {
+            (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
+        } else {
+            let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
+            (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
+        };
+        let graph = &model.graph;
+        let scalars =
+            graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
+        let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
+        Ok(Prepared { session, name, scalars, _files: files })
+    }
+}
+
+impl Loader for Source {
+    fn load(&self, model: &Model) -> Result<Loaded, EngineError> {
+        self.session(model).map(|session| Loaded(Box::new(session)))
+    }
 }
 
 struct Bound {
     session: usize,
     binding: IoBinding,
-    host: Vec<String>,
+    host: Vec<HostOutput>,
+    /// Whether every output has a buffer.
+    fixed: bool,
+}
+
+/// An output that goes to the caller.
+enum HostOutput {
+    /// A scalar, with the buffer it is written to.
+    Scalar(DynTensor),
+    /// Any other: its name.
+    Made(String),
 }
 
 impl OnnxRuntime {
@@ -80,7 +152,9 @@ impl OnnxRuntime {
             library: library.display().to_string(),
             reason: error.to_string(),
         })?;
-        let operators = Arc::new(operators);
+        let operators = Operators(Arc::new(operators));
+        let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
+            .map_err(|error| buffer_error("outputs".into(), error))?;
         Ok(OnnxRuntime {
             info: EngineInfo {
                 name: NAME.into(),
@@ -91,10 +165,9 @@ impl OnnxRuntime {
                 recomputes: true,
                 form: Form::Native,
             },
-            environment,
-            operators,
-            largest: LARGEST,
+            sessions_of: Source { environment, operators, threads, largest: LARGEST },
             allocator: Allocator::default(),
+            cpu,
             sessions: Slab::default(),
             buffers: Slab::default(),
             bindings: Slab::default(),
@@ -106,7 +179,7 @@ impl OnnxRuntime {
 impl OnnxRuntime {
     /// Returns this engine with another limit of weights inside an encoded graph.
     fn with_largest(self, largest: usize) -> OnnxRuntime {
-        OnnxRuntime { largest, ..self }
+        OnnxRuntime { sessions_of: Source { largest, ..self.sessions_of }, ..self }
     }
 }
 
@@ -220,14 +293,20 @@ fn download(value: &DynTensor) -> Result<Tensor, EngineError> {
     let shape: Vec<usize> = value.shape().iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).collect();
     let dtype = dtype(*value.data_type())
         .ok_or_else(|| buffer_error(format!("{:?}", value.data_type()), "this dtype cannot be read back"))?;
-    let size = shape.iter().product::<usize>() * dtype.size();
-    let data = if size == 0 {
-        Bytes::new()
-    } else {
-        // SAFETY: the value is a CPU tensor of this dtype and shape, so `size` bytes are readable.
-        Bytes::copy_from_slice(unsafe { std::slice::from_raw_parts(value.data_ptr().cast::<u8>(), size) })
-    };
+    let data = Bytes::copy_from_slice(view(value, dtype));
     Tensor::new(dtype, shape, data).map_err(|error| buffer_error(dtype.to_string(), error))
+}
+
+/// Returns the bytes of a value of this dtype.
+fn view(value: &DynTensor, dtype: DType) -> &[u8] {
+    let sizes = value.shape().iter().map(|dim| usize::try_from(*dim).unwrap_or(0));
+    let size = sizes.product::<usize>() * dtype.size();
+    if size == 0 {
+        return &[];
+    }
+    // SAFETY: the value is a CPU tensor of this dtype and shape, so `size` bytes are readable as long as it lives, and a
+    // run, which may write them, takes the engine that holds it mutably.
+    unsafe { std::slice::from_raw_parts(value.data_ptr().cast::<u8>(), size) }
 }
 
 impl Engine for OnnxRuntime {
@@ -236,32 +315,17 @@ impl Engine for OnnxRuntime {
     }
 
     fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
-        let name = model.graph.name().to_string();
-        let fail = |error: &dyn std::fmt::Display| EngineError::Load {
-            engine: NAME,
-            graph: name.clone(),
-            reason: error.to_string(),
-        };
-        let mut session = Session::builder(self.environment)
-            .map_err(|error| fail(&error))?
-            .with_optimization_level(GraphOptimizationLevel::All)
-            .map_err(|error| fail(&error))?
-            .with_intra_threads(self.info.threads)
-            .map_err(|error| fail(&error))?;
-        let model = optimize(model);
-        if model.opsets.contains_key(INTERNAL_DOMAIN) {
-            session = session.with_operators(self.operators.clone()).map_err(|error| fail(&error))?;
-            // A plan of the memory would be a block of its own, beside what the first run has taken.
-            session = session.with_memory_pattern(false).map_err(|error| fail(&error))?;
-        }
-        let encoded = encode(&model, DATA_FILE, self.largest);
-        let (session, files) = if encoded.pieces.is_empty() {
-            (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
-        } else {
-            let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
-            (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
-        };
-        Ok(SessionId(self.sessions.insert(Loaded { session, name, _files: files })))
+        let session = self.sessions_of.session(model)?;
+        Ok(SessionId(self.sessions.insert(session)))
+    }
+
+    fn loader(&self) -> Option<Box<dyn Loader>> {
+        Some(Box::new(self.sessions_of.clone()))
+    }
+
+    fn adopt(&mut self, loaded: Loaded) -> SessionId {
+        let session = loaded.0.downcast().expect("invariant: a session comes from a loader of this engine");
+        SessionId(self.sessions.insert(*session))
     }
 
     fn unload(&mut self, session: SessionId) {
@@ -301,6 +365,12 @@ impl Engine for OnnxRuntime {
         download(self.buffers.get(buffer.0))
     }
 
+    fn is_finite(&self, buffer: BufferId) -> Result<bool, EngineError> {
+        let value = self.buffers.get(buffer.0);
+        let known = dtype(*value.data_type());
+        Ok(known.is_none_or(|dtype| is_finite(dtype, view(value, dtype))))
+    }
+
     fn free(&mut self, buffer: BufferId) {
         self.buffers.remove(buffer.0);
     }
@@ -322,16 +392,32 @@ impl Engine for OnnxRuntime {
         for (name, buffer) in inputs.iter().filter(|(name, _)| wanted.contains(name)) {
             binding.bind_input(*name, self.buffers.get(buffer.0)).map_err(|error| fail(&error))?;
         }
+        let scalar = |name: &str| {
+            // A shape that ONNX Runtime does not know looks like that of a scalar there.
+            let scalar = loaded.scalars.contains(name);
+            let output = loaded.session.outputs().iter().find(|output| scalar && output.name() == name)?;
+            match output.dtype() {
+                ValueType::Tensor { ty, .. } => DynTensor::new(&self.allocator, *ty, Vec::<usize>::new()).ok(),
+                _ => None,
+            }
+        };
         let mut host = Vec::new();
         for (name, target) in outputs {
             match target {
                 Target::Buffer(id) => {
                     binding.bind_output(*name, self.buffers.get_mut(id.0)).map_err(|error| fail(&error))?;
                 }
-                Target::Host => host.push((*name).to_string()),
+                Target::Host => match scalar(name) {
+                    Some(mut buffer) => {
+                        binding.bind_output(*name, &mut buffer).map_err(|error| fail(&error))?;
+                        host.push(HostOutput::Scalar(buffer));
+                    }
+                    None => host.push(HostOutput::Made((*name).to_string())),
+                },
             }
         }
-        Ok(BindingId(self.bindings.insert(Bound { session: session.0, binding, host })))
+        let fixed = host.iter().all(|output| matches!(output, HostOutput::Scalar(_)));
+        Ok(BindingId(self.bindings.insert(Bound { session: session.0, binding, host, fixed })))
     }
 
     fn unbind(&mut self, binding: BindingId) {
@@ -339,28 +425,51 @@ impl Engine for OnnxRuntime {
     }
 
     fn run(&mut self, binding: BindingId) -> Result<Vec<Tensor>, EngineError> {
-        let bound = self.bindings.get_mut(binding.0);
-        let loaded = self.sessions.get_mut(bound.session);
-        let name = loaded.name.clone();
+        let Bound { session, binding, host, fixed } = self.bindings.get_mut(binding.0);
+        let Prepared { session, name, .. } = self.sessions.get_mut(*session);
         let fail = |error: &dyn std::fmt::Display| EngineError::Run {
             engine: NAME,
             graph: name.clone(),
             reason: error.to_string(),
         };
-        for output in &bound.host {
-            let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
-                .map_err(|error| fail(&error))?;
-            bound.binding.bind_output_to_device(output, &cpu).map_err(|error| fail(&error))?;
+        if *fixed {
+            run_bound(session, binding).map_err(|error| fail(&error))?;
+            let scalar = |output: &HostOutput| match output {
+                HostOutput::Scalar(buffer) => download(buffer),
+                HostOutput::Made(name) => Err(fail(&format!("output \"{name}\" has no buffer"))),
+            };
+            return host.iter().map(scalar).collect();
         }
-        let mut outputs = loaded.session.run_binding(&bound.binding).map_err(|error| fail(&error))?;
-        let mut results = Vec::with_capacity(bound.host.len());
-        for output in &bound.host {
-            let value: DynValue =
-                outputs.remove(output).ok_or_else(|| fail(&format!("output \"{output}\" is missing")))?;
-            let value: DynTensor = value.downcast().map_err(|error| fail(&error))?;
-            results.push(download(&value)?);
+        for output in host.iter() {
+            if let HostOutput::Made(output) = output {
+                // Else it would be written to where it was in the run before.
+                binding.bind_output_to_device(output, &self.cpu).map_err(|error| fail(&error))?;
+            }
+        }
+        let mut outputs = session.run_binding(binding).map_err(|error| fail(&error))?;
+        let mut results = Vec::with_capacity(host.len());
+        for output in host.iter() {
+            results.push(match output {
+                HostOutput::Scalar(buffer) => download(buffer)?,
+                HostOutput::Made(output) => {
+                    let value: DynValue =
+                        outputs.remove(output).ok_or_else(|| fail(&format!("output \"{output}\" is missing")))?;
+                    let value: DynTensor = value.downcast().map_err(|error| fail(&error))?;
+                    download(&value)?
+                }
+            });
         }
         Ok(results)
+    }
+}
+
+/// Runs a binding of which every output has a buffer, without a value made for each of them.
+fn run_bound(session: &mut Session, binding: &IoBinding) -> ort::Result<()> {
+    // SAFETY: both pointers are of live objects, the binding is one of this session, both are borrowed for the whole
+    // run, and what is bound lives in the binding. ONNX Runtime takes no options as its defaults.
+    unsafe {
+        let status = (ort::api().RunWithBinding)(session.ptr_mut(), std::ptr::null(), binding.ptr());
+        ort::Error::result_from_status(status)
     }
 }
 
