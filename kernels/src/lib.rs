@@ -5,7 +5,22 @@
 //!
 //! What this crate does not do: allocate results, choose layouts, know ONNX.
 
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod exec;
+pub mod gelu;
+pub(crate) mod lanes;
+pub mod layer_norm;
+pub mod math;
+pub mod optimizer;
 pub mod pool;
+pub mod rms_norm;
 pub mod simd;
+pub mod softmax;
+pub mod sum_rows;
+#[cfg(test)]
+pub(crate) mod testing;
 
+pub use exec::Exec;
 pub use pool::{Pool, Serial, Threads};

@@ -96,6 +96,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn scale2(a: Self::V, n: Self::V) -> Self::V {
+        _mm512_scalef_ps(a, n)
+    }
+
+    #[inline(always)]
     unsafe fn sum(a: Self::V) -> f32 {
         _mm512_reduce_add_ps(a)
     }
