@@ -5,14 +5,19 @@
 //!
 //! What this crate does not do: allocate results, choose layouts, know ONNX.
 
+pub mod activation;
+pub mod conv;
 pub mod cross_entropy;
+pub mod depthwise;
 pub mod dropout;
 pub mod embedding;
 pub mod exec;
+pub mod gate;
 pub mod gelu;
 pub(crate) mod lanes;
 pub mod layer_norm;
 pub mod math;
+pub mod norm;
 pub mod optimizer;
 pub mod pool;
 pub mod rms_norm;
@@ -20,7 +25,10 @@ pub mod simd;
 pub mod softmax;
 pub mod sum_rows;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
+pub mod window;
 
+pub use activation::Activation;
 pub use exec::Exec;
 pub use pool::{Pool, Serial, Threads};
+pub use window::Window;

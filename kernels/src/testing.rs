@@ -1,19 +1,43 @@
-//! What the tests of kernels share.
+//! Values and comparisons for tests.
 
 use crate::exec::Exec;
 use crate::pool::{Serial, Threads};
 use crate::simd::Level;
 
-/// Numbers that look random, in `-scale..scale`.
+/// A generator of pseudorandom numbers (xorshift).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Returns values between -1 and 1.
+    pub fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+}
+
+/// Fails where values differ by more than `tolerance` times the larger of 1 and what is expected.
+pub(crate) fn close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let allowed = tolerance * expected.abs().max(1.0);
+        let error = (f64::from(*found) - expected).abs();
+        assert!(error <= allowed, "{what}[{index}]: found {found}, expected {expected}, error {error:e}");
+    }
+}
+
+/// Numbers in `-scale..scale`.
 pub(crate) fn numbers(count: usize, seed: u64, scale: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next() * scale).collect()
+    Random::new(seed).floats(count).into_iter().map(|number| number * scale).collect()
 }
 
 /// Runs a kernel at every level, on one thread and on three, which must give the same bits, and

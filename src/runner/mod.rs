@@ -15,9 +15,9 @@ mod initial;
 pub mod job;
 pub mod locate;
 mod memory;
+mod native;
 mod nonfinite;
 mod observe;
-#[path = "ort.rs"]
 mod onnxruntime;
 mod pace;
 mod phase;

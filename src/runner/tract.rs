@@ -44,6 +44,7 @@ impl Tract {
             library: String::new(),
             device: "cpu".into(),
             threads: 1,
+            form: Form::Portable,
             recomputes: false,
         };
         Tract { info, sessions: Slab::default(), buffers: Slab::default(), bindings: Slab::default() }

@@ -21,9 +21,21 @@ fn mask(count: usize) -> __mmask16 {
     ((1_u32 << count.min(16)) - 1) as __mmask16
 }
 
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
+#[inline(never)]
+unsafe fn outline<T: Task>(task: T) -> T::Output {
+    task.run::<Avx512>()
+}
+
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    unsafe fn outline<T: Task>(task: T) -> T::Output {
+        outline(task)
+    }
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self::V {

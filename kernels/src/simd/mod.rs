@@ -32,6 +32,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type V: Copy;
     /// Elements of a vector.
     const LANES: usize;
+    /// Vectors that the processor holds in registers.
+    const REGISTERS: usize;
+    /// Runs a task in a function of its own: a loop that needs all the registers.
+    unsafe fn outline<T: Task>(task: T) -> T::Output;
     /// Returns a vector of one value.
     unsafe fn splat(value: f32) -> Self::V;
     /// Returns the elements at `from`, which need not be aligned.

@@ -23,6 +23,7 @@ pub use swish::{swish_node, swish_op};
 use steps_first::{is_batch_first, steps_first};
 use summed_slices::{reduces, summed};
 
+use super::native::{Form, stays};
 use crate::graph::{Builder, Graph, INTERNAL_DOMAIN, Node, Replaced, ValueId, prune, rebuild};
 
 /// An internal operator.
@@ -46,7 +47,13 @@ pub static INTERNALS: &[&Internal] = &[
 /// Returns the graph with every internal operator replaced, and with what engines cannot do or do
 /// wrong in a form that they do right.
 pub fn lower(graph: &Graph) -> Graph {
-    let concerned = |node: &Node| node.op.domain == INTERNAL_DOMAIN || is_batch_first(node) || reduces(node);
+    lower_to(Form::Portable, graph)
+}
+
+/// As [`lower`], without the operators that engines of this form have.
+pub fn lower_to(form: Form, graph: &Graph) -> Graph {
+    let own = |node: &Node| node.op.domain == INTERNAL_DOMAIN && !stays(graph, node, form);
+    let concerned = |node: &Node| own(node) || is_batch_first(node) || reduces(node);
     if !graph.nodes().iter().any(concerned) {
         return graph.clone();
     }
@@ -57,8 +64,7 @@ pub fn lower(graph: &Graph) -> Graph {
         if reduces(node) {
             return summed(b, graph, node, inputs);
         }
-        let internal =
-            INTERNALS.iter().find(|internal| node.op.domain == INTERNAL_DOMAIN && internal.op == node.op.name)?;
+        let internal = INTERNALS.iter().find(|internal| own(node) && internal.op == node.op.name)?;
         b.enter(node.origin.clone(), &node.name);
         let outputs = (internal.lower)(b, node, inputs);
         Some(in_place_of(b, graph, node, &outputs))

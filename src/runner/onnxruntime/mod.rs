@@ -3,11 +3,14 @@
 //! A buffer is one `OrtValue`, bound as input and output by reference, so a step moves no state.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
-use crate::graph::{DType, Model, Tensor};
+use crate::autodiff::Form;
+use crate::graph::{DType, INTERNAL_DOMAIN, Model, Tensor};
 use crate::onnx::{Encoded, LARGEST, encode};
+use crate::runner::native::optimize;
 use bytes::Bytes;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::operator::OperatorDomain;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session};
 
@@ -16,8 +19,10 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
+
+mod operators;
 
 const NAME: &str = "onnxruntime";
 /// Files of a graph of many weights, in a folder of its own.
@@ -34,6 +39,8 @@ pub struct OnnxRuntime {
     /// Most bytes of weights inside an encoded graph.
     largest: usize,
     allocator: Allocator,
+    /// Operators of our own.
+    operators: Arc<OperatorDomain>,
     sessions: Slab<Loaded>,
     buffers: Slab<DynTensor>,
     bindings: Slab<Bound>,
@@ -68,6 +75,12 @@ impl OnnxRuntime {
             },
         })?;
         let (library, environment) = environment(library)?;
+        let operators = operators::domain(threads).map_err(|error| EngineError::Library {
+            engine: NAME,
+            library: library.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        let operators = Arc::new(operators);
         Ok(OnnxRuntime {
             info: EngineInfo {
                 name: NAME.into(),
@@ -76,8 +89,10 @@ impl OnnxRuntime {
                 device: "cpu".into(),
                 threads,
                 recomputes: true,
+                form: Form::Native,
             },
             environment,
+            operators,
             largest: LARGEST,
             allocator: Allocator::default(),
             sessions: Slab::default(),
@@ -233,7 +248,11 @@ impl Engine for OnnxRuntime {
             .map_err(|error| fail(&error))?
             .with_intra_threads(self.info.threads)
             .map_err(|error| fail(&error))?;
-        let encoded = encode(model, DATA_FILE, self.largest);
+        let model = optimize(model);
+        if model.opsets.contains_key(INTERNAL_DOMAIN) {
+            session = session.with_operators(self.operators.clone()).map_err(|error| fail(&error))?;
+        }
+        let encoded = encode(&model, DATA_FILE, self.largest);
         let (session, files) = if encoded.pieces.is_empty() {
             (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
         } else {
