@@ -18,13 +18,37 @@ use crate::pool::Shared;
 use crate::simd::{Simd, Task, dispatch_at};
 use std::ops::Range;
 
+/// A running average.
+#[derive(Clone, Copy, Debug)]
+pub struct Average {
+    /// beta
+    pub keep: f32,
+    /// `1 - beta`
+    pub add: f32,
+    /// `-ln(beta) / 2`, infinite for beta 0.
+    pub exponent: f32,
+}
+
+impl Average {
+    /// Returns that of a beta in [0, 1).
+    pub fn of(beta: f64) -> Average {
+        Average { keep: beta as f32, add: (1.0 - beta) as f32, exponent: (-0.5 * beta.ln()) as f32 }
+    }
+
+    /// Returns `1 - beta^step`, as the graphs compute it: `2 u / (u + 1)`, `u = tanh(step exponent)`.
+    pub fn correction(&self, step: f32) -> f32 {
+        let u = (step * self.exponent).tanh();
+        (u + u) / (u + 1.0)
+    }
+}
+
 /// What all tensors share.
 #[derive(Clone, Copy, Debug)]
 pub struct Adam {
-    /// Factors of the averages.
-    pub betas: [f64; 2],
+    /// Those of the gradient and of its square.
+    pub averages: [Average; 2],
     /// Added to the root.
-    pub eps: f64,
+    pub eps: f32,
     /// Weight decay acts on the parameter, not on the gradient: AdamW.
     pub decoupled: bool,
 }
@@ -50,15 +74,6 @@ pub struct AdamTensor<'a> {
     pub weight_decay: f32,
 }
 
-/// Returns `1 - beta^step`, as the graphs compute it; `None` where it is 1.
-pub fn correction(step: f32, beta: f64) -> Option<f32> {
-    if beta == 0.0 {
-        return None;
-    }
-    let u = (step * (-0.5 * beta.ln()) as f32).tanh();
-    Some((u + u) / (u + 1.0))
-}
-
 struct Held<'a> {
     value: Shared<f32>,
     grad: &'a [f32],
@@ -66,7 +81,7 @@ struct Held<'a> {
     squares: Shared<f32>,
     largest: Option<Shared<f32>>,
     rate: f32,
-    root: Option<f32>,
+    root: f32,
     pull: f32,
     kept: Option<f32>,
 }
@@ -84,16 +99,17 @@ impl Task for Part<'_> {
     fn run<S: Simd>(self) {
         let Part { adam, held, range } = self;
         let (start, len) = (range.start, range.len());
-        let [beta1, beta2] = adam.betas;
+        let [first, second] = adam.averages;
         // SAFETY: the lengths were checked; tasks have ranges of their own.
         unsafe {
             let grad = held.grad[range].as_ptr();
             let part = |shared: Shared<f32>| shared.part(start, len).as_mut_ptr();
             let (p, m, v) = (part(held.value), part(held.average), part(held.squares));
             let largest = held.largest.map(part);
-            let [keep1, add1] = [beta1, 1.0 - beta1].map(|number| S::splat(number as f32));
-            let [keep2, add2] = [beta2, 1.0 - beta2].map(|number| S::splat(number as f32));
-            let (rate, eps, pull) = (S::splat(held.rate), S::splat(adam.eps as f32), S::splat(held.pull));
+            let (keep1, add1) = (S::splat(first.keep), S::splat(first.add));
+            let (keep2, add2) = (S::splat(second.keep), S::splat(second.add));
+            let (rate, eps, pull) = (S::splat(held.rate), S::splat(adam.eps), S::splat(held.pull));
+            let correction = S::splat(held.root);
             each!(S, len, |at, count| {
                 let mut value = get::<S>(p, at, count);
                 let mut g = get::<S>(grad, at, count);
@@ -112,10 +128,7 @@ impl Task for Part<'_> {
                     most = S::max(get::<S>(largest, at, count), squares);
                     put::<S>(largest, at, count, most);
                 }
-                let mut root = S::sqrt(most);
-                if let Some(correction) = held.root {
-                    root = S::div(root, S::splat(correction));
-                }
+                let root = S::div(S::sqrt(most), correction);
                 let change = S::div(S::mul(average, rate), S::add(root, eps));
                 put::<S>(p, at, count, S::sub(value, change));
             });
@@ -129,7 +142,7 @@ impl Adam {
     /// # Panics
     /// When slices of a tensor have different lengths.
     pub fn step(self, exec: Exec<'_>, tensors: &mut [AdamTensor<'_>]) {
-        let [beta1, beta2] = self.betas;
+        let [first, second] = self.averages;
         let held: Vec<Held<'_>> = tensors
             .iter_mut()
             .map(|tensor| {
@@ -144,8 +157,8 @@ impl Adam {
                     average: Shared::of(tensor.average),
                     squares: Shared::of(tensor.squares),
                     largest: largest.map(Shared::of),
-                    rate: correction(tensor.step, beta1).map_or(tensor.lr, |correction| tensor.lr / correction),
-                    root: correction(tensor.step, beta2).map(f32::sqrt),
+                    rate: tensor.lr / first.correction(tensor.step),
+                    root: second.correction(tensor.step).sqrt(),
                     pull: if self.decoupled { 0.0 } else { decay },
                     kept: (self.decoupled && decay != 0.0).then(|| tensor.lr * -decay + 1.0),
                 }
@@ -226,7 +239,7 @@ mod tests {
                         weight_decay: case.weight_decay,
                     })
                     .collect();
-                Adam { betas: case.betas, eps: 1e-8, decoupled: case.decoupled }.step(exec, &mut tensors);
+                Adam { averages: case.betas.map(Average::of), eps: 1e-8, decoupled: case.decoupled }.step(exec, &mut tensors);
                 made.into_iter().flatten().flatten().collect()
             }) {
                 let mut rest = found.as_slice();
@@ -257,10 +270,10 @@ mod tests {
         for step in [1.0, 2.0, 100.0, 20000.0] {
             for beta in [0.9, 0.999, 0.99999] {
                 let expected = 1.0 - f64::powf(beta, f64::from(step));
-                let found = f64::from(correction(step, beta).unwrap());
+                let found = f64::from(Average::of(beta).correction(step));
                 assert!((found / expected - 1.0).abs() < 5e-7, "{step}, {beta}");
             }
         }
-        assert_eq!(correction(3.0, 0.0), None);
+        assert_eq!(Average::of(0.0).correction(3.0), 1.0);
     }
 }

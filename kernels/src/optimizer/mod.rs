@@ -6,7 +6,7 @@
 mod adam;
 mod sgd;
 
-pub use adam::{Adam, AdamTensor, correction};
+pub use adam::{Adam, AdamTensor, Average};
 pub use sgd::{Sgd, SgdTensor};
 
 use crate::pool::Pool;

@@ -3,25 +3,29 @@
 //! [`optimize`] takes a graph whose gradients are written in operators of our own
 //! ([`Form::Native`](crate::autodiff::Form)) and returns one that computes the same: normalization, residual
 //! and activation are one operator ([`fuse`]), and images are channels-last from end to end ([`layout`]). The
-//! names of inputs and outputs stay.
+//! names of inputs and outputs stay. Operators on rows, and dropout, are ours too ([`rows`]).
 //!
 //! What this module does not do: numerics (`kernels`), or the binding to ONNX Runtime (`runner/ort`).
 
 mod fuse;
 mod layout;
+mod rows;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transformer_tests;
 
 use crate::autodiff::{batch_norm_op, is_image};
 use crate::graph::{DType, Graph, INTERNAL_DOMAIN, Model, Node};
+use fuse::rebuilt;
 use std::borrow::Cow;
 
 /// Returns the model as ONNX Runtime runs it with operators of our own.
 pub(super) fn optimize(model: &Model) -> Cow<'_, Model> {
-    if !model.graph.nodes().iter().any(|node| profits(&model.graph, node)) {
+    if !model.graph.nodes().iter().any(|node| profits(&model.graph, node)) && !rows::concerned(&model.graph) {
         return Cow::Borrowed(model);
     }
-    let graph = layout::channels_last(&fuse::fuse(&model.graph));
+    let graph = layout::channels_last(&fuse::fuse(&rows::rows(&model.graph)));
     let mut model = model.with_graph(graph);
     model.opsets.insert(INTERNAL_DOMAIN.into(), 1);
     Cow::Owned(model)

@@ -9,6 +9,8 @@ mod call;
 mod convolution;
 mod elementwise;
 mod normalization;
+mod optimizer;
+mod rows;
 
 use crate::graph::INTERNAL_DOMAIN;
 use call::{Call, Reader};
@@ -45,7 +47,20 @@ static DEFINITIONS: &[&Definition] = &[
     &normalization::BATCH_NORMALIZATION_GRAD,
     &normalization::FIXED_NORMALIZATION,
     &normalization::FIXED_NORMALIZATION_GRAD,
+    &optimizer::ADAM_STEP,
+    &optimizer::SGD_STEP,
+    &rows::DROPOUT,
+    &rows::EMBEDDING_GRAD,
+    &rows::GELU,
+    &rows::GELU_GRAD,
+    &rows::LAYER_NORMALIZATION,
+    &rows::LAYER_NORMALIZATION_GRAD,
+    &rows::SOFTMAX,
+    &rows::SOFTMAX_GRAD,
 ];
+
+/// Inputs that are int64, by operator and position; all others are float32.
+const INTEGERS: &[(&str, usize)] = &[("Dropout", 1), ("Dropout", 2), ("EmbeddingGrad", 0)];
 
 /// Returns the domain of our operators, for sessions with `threads` threads within an operator.
 ///
@@ -69,10 +84,12 @@ impl Operator for Own {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let float = TensorElementType::Float32;
-        let input =
-            |required: &bool| if *required { OperatorInput::required(float) } else { OperatorInput::optional(float) };
-        self.definition.inputs.iter().map(input).collect::<Vec<_>>()
+        let input = |(index, required): (usize, &bool)| {
+            let integers = INTEGERS.contains(&(self.definition.name, index));
+            let element = if integers { TensorElementType::Int64 } else { TensorElementType::Float32 };
+            if *required { OperatorInput::required(element) } else { OperatorInput::optional(element) }
+        };
+        self.definition.inputs.iter().enumerate().map(input).collect::<Vec<_>>()
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
