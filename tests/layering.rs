@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "runner",
         &[
+            "autodiff",
             "graph",
             "onnx",
             "facts",

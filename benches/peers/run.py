@@ -2,9 +2,12 @@
 
 Two processes take turns of a few steps each, so that what slows the machine down slows both, and neither the start nor
 the first steps count. A ratio is this program's time over PyTorch's: the median over the rounds of the ratio of the
-turns; that of the least times stands beside it, and what other processes took of the processors meanwhile. Before
-that, three steps on the same batches must give the same losses. The table goes to stdout as Markdown; `--json` also
-keeps the numbers, and replaces only the rows that were run.
+turns. That of the least times stands beside it, and what other processes took of the processors meanwhile: rounds in
+which that is much are repeated while patience lasts. Where others never rest, the ratio of processor times is the one
+to look at, with `--threads 1`, where no thread waits busily for another. Before that, three steps on the same batches
+must give the same losses.
+
+The table goes to stdout as Markdown; `--json` also keeps the numbers, and replaces only the rows that were run.
 
 PyTorch is installed into an environment in the cache folder, or `--python` names one that has requirements.txt.
 """
@@ -22,132 +25,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from rows import MODELS, rows
+from sides import Failed, Side, busy
+from table import table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "freeze-plan-peers"
-SGD = {"kind": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
-ADAMW = {"kind": "adamw", "lr": 1e-4}
 # How far losses may differ, relative to PyTorch's.
 TOLERANCE = 1e-3
 # Of a whole run.
 EPOCHS = 10
-
-
-@dataclass(frozen=True)
-class Model:
-    about: str
-    batch: int
-    optimizer: dict
-    convolutions: bool
-    batches: int = 16
-
-
-MODELS = {
-    "resnet56": Model("ResNet-56, 32x32, batch 64, SGD", 64, SGD, True),
-    "resnet8": Model("ResNet-8, 32x32, batch 16, SGD", 16, SGD, True),
-    "bert-mini": Model("BERT-mini, 4 layers, 256 wide, sequence 128, batch 16, AdamW", 16, ADAMW, False, 64),
-    "vit-tiny": Model("ViT-tiny, 12 layers, 192 wide, 64x64, patch 8, batch 32, AdamW", 32, ADAMW, False),
-    "mobilenet": Model("MobileNetV2, 64x64, batch 32, SGD", 32, SGD, True),
-    "resnet18": Model("ResNet-18, 112x112, batch 16, SGD", 16, SGD, True),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    model: str
-    about: str
-    goal: float
-    kind: str = "step"
-    frozen: float = 0.0
-    batch_norm: str = "train"
-    cached: bool = False
-
-
-def rows():
-    found = [Row("resnet56", "resnet56", "nothing frozen", 0.85)]
-    for percent in (25, 50, 75, 90):
-        about = f"first {percent} % of leaves frozen"
-        found.append(Row(f"resnet56-{percent}", "resnet56", about, 0.8, frozen=percent / 100))
-    for percent in (25, 50, 75, 90):
-        about = f"first {percent} % frozen, BatchNorm too"
-        row = Row(f"resnet56-{percent}-frozen", "resnet56", about, 0.65, frozen=percent / 100, batch_norm="frozen")
-        found.append(row)
-    found += [
-        Row("resnet56-75-cached", "resnet56", "first 75 % frozen, BatchNorm too, prefix cached", 0.4,
-            frozen=0.75, batch_norm="frozen", cached=True),
-        Row("resnet56-run", "resnet56", "10 epochs, Composer's defaults", 0.8, "run"),
-        Row("resnet56-run-cached", "resnet56", "10 epochs, Composer's defaults, BatchNorm frozen, prefix cached", 0.6,
-            "run", batch_norm="frozen", cached=True),
-        Row("bert-mini", "bert-mini", "nothing frozen", 0.85),
-        Row("vit-tiny", "vit-tiny", "nothing frozen", 0.85),
-        Row("mobilenet", "mobilenet", "nothing frozen", 0.9),
-        Row("resnet18", "resnet18", "nothing frozen", 0.9),
-    ]
-    for percent in (25, 50, 75, 90):
-        about = f"share of the predicted saving, first {percent} % of leaves frozen"
-        found.append(Row(f"saving-{percent}", "resnet56", about, 0.95, "saving", frozen=percent / 100))
-    found += [
-        Row("memory-resnet56", "resnet56", "peak resident memory", 0.8, "memory"),
-        Row("memory-bert-mini", "bert-mini", "peak resident memory", 0.8, "memory"),
-        Row("overhead", "resnet56", "step over its bare sessions", 1.02, "overhead"),
-        # To try the harness: a row takes seconds.
-        Row("try", "resnet8", "nothing frozen", 1.0),
-        Row("try-50", "resnet8", "first 50 % of leaves frozen", 1.0, frozen=0.5),
-        Row("try-50-frozen", "resnet8", "first 50 % frozen, BatchNorm too", 1.0, frozen=0.5, batch_norm="frozen"),
-        Row("try-run", "resnet8", "10 epochs, Composer's defaults", 1.0, "run"),
-        Row("try-saving", "resnet8", "share of the predicted saving, first 50 % of leaves frozen", 1.0, "saving",
-            frozen=0.5),
-        Row("try-memory", "resnet8", "peak resident memory", 1.0, "memory"),
-        Row("try-overhead", "resnet8", "step over its bare sessions", 1.0, "overhead"),
-    ]
-    return found
-
-
-class Failed(Exception):
-    """A row that has no result, with the reason."""
-
-
-class Side:
-    """A process that trains as it is told."""
-
-    def __init__(self, command, environment=None):
-        self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
-            env={**os.environ, **(environment or {})},
-        )
-        self.about = self.answer()
-
-    def answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            self.log.seek(0)
-            raise Failed(f"{Path(self.process.args[0]).name} ended: {self.log.read().strip()[-600:]}")
-        return json.loads(line)
-
-    def ask(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def peak_bytes(self):
-        with open(f"/proc/{self.process.pid}/status") as file:
-            line = next(line for line in file if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
 
 
 class Bench:
@@ -227,15 +117,40 @@ class Bench:
         threads = {"OMP_NUM_THREADS": str(self.args.threads)}
         return Side([str(self.python), str(HERE / "torch_side.py"), json.dumps(options)], threads)
 
+    def rounds(self, count, once):
+        """Calls `once` until the machine was quiet for `count` of the calls, or patience is over: then what there is."""
+        start, found = time.perf_counter(), []
+        while True:
+            clock, before = time.perf_counter(), busy()
+            walls, spent = once(len(found))
+            after, seconds = busy(), time.perf_counter() - clock
+            others = (after[0] - before[0] - after[1] + before[1]) / (seconds * os.cpu_count())
+            found.append((max(others, 0.0), walls, spent))
+            quiet = [entry for entry in found if entry[0] <= self.args.others]
+            late = len(found) >= count and time.perf_counter() - start > self.args.patience
+            if len(quiet) >= count or late:
+                break
+        # Of a machine that is never quiet the quietest rounds.
+        used = sorted(found, key=lambda entry: entry[0])[: max(count, len(quiet))]
+        ours, theirs = zip(*(walls for _, walls, _ in used))
+        result = compared(ours, theirs)
+        if all(theirs for _, _, (_, theirs) in found):
+            result["processor"] = statistics.median(ours / theirs for _, _, (ours, theirs) in found)
+        return result | {"others": statistics.median(entry[0] for entry in used), "of": len(found)}
+
     def turns(self, sides, commands):
-        """Seconds of the steps of each side by round."""
-        taken = [[] for _ in sides]
-        for turn in range(self.args.rounds):
-            order = list(range(len(sides)))
-            for index in order if turn % 2 == 0 else reversed(order):
+        """Compares the steps of two sides."""
+
+        def once(number):
+            walls, spent = [None, None], [0.0, 0.0]
+            for index in (0, 1) if number % 2 == 0 else (1, 0):
                 time.sleep(self.args.pause)
-                taken[index].append(sides[index].ask(commands[index])["walls"])
-        return taken
+                before = sides[index].seconds()
+                walls[index] = sides[index].ask(commands[index])["walls"]
+                spent[index] = sides[index].seconds() - before
+            return walls, spent
+
+        return self.rounds(self.args.rounds, once)
 
     def measure(self, row):
         if row.cached and not self.args.cached:
@@ -253,22 +168,27 @@ class Bench:
             ours.ask(f"steps {warm}")
             theirs.ask(f"steps {self.args.warm}")
             command = f"steps {self.args.steps}"
-            result |= compared(*self.turns([ours, theirs], [command, command]))
+            result |= self.turns([ours, theirs], [command, command])
         if self.args.compile:
             with self.theirs(row, True) as compiled, self.theirs(row) as theirs:
                 compiled.ask("steps 5")
                 theirs.ask("steps 5")
-                found = compared(*self.turns([compiled, theirs], [command, command]))
+                found = self.turns([compiled, theirs], [command, command])
                 result["compiled"] = found["ratio"]
         return result
 
     def measure_run(self, row):
-        taken = [[], []]
-        for _ in range(self.args.runs):
-            for index, side in enumerate((self.ours, self.theirs)):
+        def once(_):
+            walls, spent = [], []
+            for side in (self.ours, self.theirs):
                 with side(row) as process:
-                    taken[index].append([process.ask("run")["seconds"]])
-        return compared(*taken)
+                    self.about["ours" if side == self.ours else "theirs"] = process.about["engine"]
+                    before = process.seconds()
+                    walls.append([process.ask("run")["seconds"]])
+                    spent.append(process.seconds() - before)
+            return walls, spent
+
+        return self.rounds(self.args.runs, once)
 
     def measure_saving(self, row):
         with self.ours(row) as frozen, self.ours(row, 0.0) as whole:
@@ -277,7 +197,7 @@ class Bench:
             command = f"steps {self.args.steps}"
             for side in (frozen, whole):
                 side.ask(f"steps {3 + self.args.warm}")
-            result = compared(*self.turns([frozen, whole], [command, command]))
+            result = self.turns([frozen, whole], [command, command])
         measured = result["ratio"]
         return result | {"predicted": predicted, "measured": measured, "ratio": (1 - measured) / (1 - predicted)}
 
@@ -297,7 +217,7 @@ class Bench:
         with self.ours(row, bare=True) as ours:
             self.note(ours, None)
             ours.ask(f"steps {3 + self.args.warm}")
-            return compared(*self.turns([ours, ours], [f"steps {self.args.steps}", f"bare {self.args.steps}"]))
+            return self.turns([ours, ours], [f"steps {self.args.steps}", f"bare {self.args.steps}"])
 
     def note(self, ours, theirs):
         self.about["ours"] = ours.about["engine"]
@@ -320,7 +240,7 @@ def compared(ours, theirs):
 def agree(ours, theirs):
     worst = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
     if not worst <= TOLERANCE:
-        raise Failed(f"the losses differ by {worst:.2g}: {ours} and {theirs}")
+        raise Failed(f"the losses differ by {worst:.2g} of PyTorch's")
     return worst
 
 
@@ -345,18 +265,6 @@ def driver():
     return target / "release" / "examples" / ("steps.exe" if os.name == "nt" else "steps")
 
 
-def busy():
-    """Seconds of processor time that the machine has spent, and this program with what it ran and waited for."""
-    own = os.times()
-    try:
-        spent = [int(word) for word in open("/proc/stat").readline().split()[1:9]]
-    except OSError:
-        return 0.0, 0.0
-    # User, nice, system, then idle and waiting, then interrupts and what the host took.
-    total = (sum(spent) - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
-    return total, own.user + own.system + own.children_user + own.children_system
-
-
 def machine():
     """The processor, as far as it is told."""
     found = {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()}
@@ -368,56 +276,13 @@ def machine():
         found["vectors"] = [name for name in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile") if name in flags]
     except OSError:
         pass
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    return found | {"commit": commit.stdout.strip(), "date": datetime.date.today().isoformat()}
+    return found | {"date": datetime.date.today().isoformat()}
 
 
-def amount(row, value):
-    if row.kind == "memory":
-        return f"{value / 1e6:.0f} MB"
-    return f"{value:.1f} s" if row.kind == "run" else f"{value * 1e3:.1f} ms"
-
-
-PEERS = {"saving": "nothing frozen", "overhead": "bare sessions"}
-
-
-def table(results):
-    """The results as Markdown."""
-    lines = [
-        "| model | what | ours | beside | its time | ratio (quartiles) | of least | goal | | others |",
-        "|---|---|--:|---|--:|--:|--:|--:|---|--:|",
-    ]
-    for row in rows():
-        result = results["rows"].get(row.name)
-        if result is None:
-            continue
-        layout = "PyTorch channels-last" if MODELS[row.model].convolutions else "PyTorch eager"
-        peer = PEERS.get(row.kind, layout)
-        sign = "≥" if row.kind == "saving" else "≤"
-        goal = f"{sign} {row.goal}"
-        start = f"| {MODELS[row.model].about} | {row.about} |"
-        if "failed" in result:
-            lines.append(f"{start} | {peer} | | {result['failed']} | | {goal} | | |")
-            continue
-        ratio = f"{result['ratio']:.3f}"
-        if row.kind == "saving":
-            ratio += f" ({result['measured']:.3f}, predicted {result['predicted']:.3f})"
-        elif "low" in result:
-            ratio += f" ({result['low']:.3f}–{result['high']:.3f})"
-        if "beyond" in result:
-            ratio += f" ({result['beyond']:.3f} of what it has beyond importing itself)"
-        if "compiled" in result:
-            ratio += f", torch.compile {result['compiled']:.2f}"
-        met = result["ratio"] >= row.goal if row.kind == "saving" else result["ratio"] <= row.goal
-        ours, theirs = amount(row, result["ours"]), amount(row, result["theirs"])
-        least = f"{result['least']:.3f}" if "least" in result else ""
-        verdict = f"{'met' if met else 'not met'} | {100 * result['others']:.0f} %"
-        lines.append(f"{start} {ours} | {peer} | {theirs} | {ratio} | {least} | {goal} | {verdict} |")
-    made = results["made"]
-    vectors = ", ".join(made.get("vectors", []))
-    processor = f"{made.get('processor', '')} ({made['cores']} cores, {vectors})"
-    sides = "; ".join(made[side] for side in ("ours", "theirs") if side in made)
-    return "\n".join(lines + ["", f"{processor}; {sides}; commit {made['commit']}, {made['date']}.", ""])
+def commit():
+    """The commit, with a plus where files differ from it."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, cwd=ROOT)
+    return found.stdout.strip()
 
 
 def arguments():
@@ -432,6 +297,8 @@ def arguments():
     option("--epoch-steps", type=int, default=12, help="steps in an epoch of a whole run")
     option("--quick", action="store_true", help="3 rounds of 2 steps, 1 run")
     option("--pause", type=float, default=0.03, help="seconds between turns")
+    option("--others", type=float, default=0.1, help="share of the processors that others may take in a round")
+    option("--patience", type=float, default=45, help="seconds to wait for rounds in which they take less")
     option("--threads", type=int, default=2, help="threads of each side")
     option("--compile", action="store_true", help="time torch.compile against PyTorch too")
     option("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of every job of ours")
@@ -461,14 +328,12 @@ def main():
             if not any(fnmatch.fnmatch(row.name, pattern) for pattern in args.rows):
                 continue
             bench.folder(row)
-            start, before = time.perf_counter(), busy()
+            start = time.perf_counter()
             try:
                 result = bench.measure(row)
             except Failed as failed:
                 result = {"failed": str(failed)}
-            seconds, after = time.perf_counter() - start, busy()
-            others = (after[0] - before[0] - after[1] + before[1]) / (seconds * os.cpu_count())
-            result |= {"threads": args.threads, "others": round(max(others, 0.0), 3), "seconds": round(seconds, 1)}
+            result |= {"threads": args.threads, "commit": commit(), "seconds": round(time.perf_counter() - start, 1)}
             print(f"{row.name}: {json.dumps(result)}", file=sys.stderr, flush=True)
             results["rows"][row.name] = result
             results["made"] = results.get("made", {}) | machine() | bench.about

@@ -2,8 +2,10 @@
 //!
 //! Run with `cargo bench --bench norm -- [filter]`; microseconds, minimum and median.
 
+use freeze_plan_kernels::depthwise::{self, Depthwise};
 use freeze_plan_kernels::norm::{Backward, Gradients, Normalization, Statistics, backward, forward};
-use freeze_plan_kernels::{Activation, Exec, Serial};
+use freeze_plan_kernels::pool2d::{self, Pooling};
+use freeze_plan_kernels::{Activation, Exec, Serial, Window};
 use std::time::{Duration, Instant};
 
 fn measure(name: &str, mut work: impl FnMut()) {
@@ -58,8 +60,52 @@ fn normalization([n, h, w, channels]: [usize; 4]) {
     }
 }
 
+fn convolution([n, h, w, channels, stride]: [usize; 5]) {
+    let output = [h.div_ceil(stride), w.div_ceil(stride)];
+    let window = Window::new([h, w], output, [3, 3], [stride; 2], [1, 1], [1, 1]);
+    let Some(conv) = window.and_then(|window| Depthwise::new(n, channels, 1, window)) else { return };
+    let (x, weight) = (values(n * h * w * channels), values(9 * channels));
+    let dy = values(n * output[0] * output[1] * channels);
+    let (mut y, mut dx, mut dweight) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; weight.len()]);
+    let shape = format!("{n}x{h}x{w}x{channels} s{stride}");
+    let exec = Exec::on(&Serial);
+    measure(&format!("depthwise forward {shape}"), || {
+        depthwise::forward(exec, &conv, &x, &weight, None, Activation::None, &mut y);
+    });
+    measure(&format!("depthwise input gradient {shape}"), || {
+        depthwise::input_gradient(exec, &conv, &dy, &weight, &mut dx);
+    });
+    measure(&format!("depthwise weight gradient {shape}"), || {
+        depthwise::weight_gradient(exec, &conv, &x, &dy, &mut dweight);
+    });
+}
+
+fn pooling([n, h, w, channels, kernel, stride, begin]: [usize; 7]) {
+    let output = [h, w].map(|size| (size + 2 * begin - kernel) / stride + 1);
+    let window = Window::new([h, w], output, [kernel; 2], [stride; 2], [1, 1], [begin; 2]);
+    let Some(pooling) = window.and_then(|window| Pooling::new(n, channels, window)) else { return };
+    let x = values(n * h * w * channels);
+    let dy = values(n * output[0] * output[1] * channels);
+    let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
+    let shape = format!("{n}x{h}x{w}x{channels} k{kernel} s{stride}");
+    let exec = Exec::on(&Serial);
+    pool2d::max(exec, &pooling, &x, &mut y);
+    measure(&format!("max pool forward {shape}"), || pool2d::max(exec, &pooling, &x, &mut y));
+    pool2d::max(exec, &pooling, &x, &mut y);
+    measure(&format!("max pool gradient {shape}"), || {
+        pool2d::max_gradient(exec, &pooling, &x, &y, &dy, &mut dx);
+    });
+}
+
 fn main() {
     for shape in [[64, 32, 32, 16], [64, 16, 16, 32], [64, 8, 8, 64], [16, 56, 56, 64], [32, 16, 16, 144]] {
         normalization(shape);
+    }
+    for shape in [[32, 32, 32, 96, 2], [32, 16, 16, 144, 1], [32, 8, 8, 192, 1], [32, 4, 4, 384, 1], [32, 2, 2, 960, 1]]
+    {
+        convolution(shape);
+    }
+    for shape in [[64, 32, 32, 64, 2, 2, 0], [16, 56, 56, 64, 3, 2, 1]] {
+        pooling(shape);
     }
 }

@@ -1,10 +1,14 @@
 //! Loops over the elements of a row, a vector at a time.
 
-use crate::pool::{Pool, split};
+use crate::exec::Exec;
+use crate::pool::{Pool, Shared, split};
 use crate::simd::Simd;
+use std::ops::Range;
 
 /// Elements that a task has at least, where there are so many.
 const TASK: usize = 1 << 14;
+/// Partial sums that a kernel makes at most.
+const PARTS: usize = 32;
 
 /// Loads `count` elements at `from + at`.
 #[inline(always)]
@@ -56,13 +60,34 @@ pub(crate) fn tasks(rows: usize, width: usize, most: usize) -> usize {
 }
 
 /// Runs a task for each of about equal ranges of `rows` rows of `width` elements.
-pub(crate) fn by_rows(pool: &dyn Pool, rows: usize, width: usize, task: &(dyn Fn(std::ops::Range<usize>) + Sync)) {
+pub(crate) fn by_rows(pool: &dyn Pool, rows: usize, width: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
     let count = tasks(rows, width, 256);
     pool.run(count, &|index| task(split(rows, 1, count, index)));
 }
 
 /// Runs a task for each of about equal ranges of `len` elements, in multiples of 64.
-pub(crate) fn by_elements(pool: &dyn Pool, len: usize, task: &(dyn Fn(std::ops::Range<usize>) + Sync)) {
+pub(crate) fn by_elements(pool: &dyn Pool, len: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
     let count = (len / TASK).clamp(1, 256);
     pool.run(count, &|index| task(split(len, 64, count, index)));
+}
+
+/// Calls `task` with ranges of rows and zeros of `len` each, and writes the sum of what they leave.
+pub(crate) fn partial(
+    exec: Exec<'_>,
+    rows: usize,
+    width: usize,
+    len: usize,
+    sums: &mut [f32],
+    task: &(dyn Fn(Range<usize>, &mut [f32]) + Sync),
+) {
+    let count = tasks(rows, width, PARTS);
+    let mut parts = vec![0.0_f32; count * len];
+    let shared = Shared::of(&mut parts);
+    // SAFETY: every task has a part of its own.
+    exec.pool.run(count, &|index| task(split(rows, 1, count, index), unsafe { shared.part(index * len, len) }));
+    let (first, rest) = parts.split_at(len);
+    sums.copy_from_slice(first);
+    for part in rest.chunks_exact(len.max(1)) {
+        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
 }

@@ -7,10 +7,9 @@
 //! Shapes:   x, y `[rows, width]`, scale, bias `[width]`, mean, inv_std `[rows]`.
 
 use crate::exec::Exec;
-use crate::lanes::{by_rows, each, get, put};
+use crate::lanes::{by_rows, each, get, partial, put};
 use crate::pool::Shared;
 use crate::simd::{Simd, Task, dispatch_at};
-use crate::sum_rows::partial;
 use std::ops::Range;
 
 struct Forward<'a> {

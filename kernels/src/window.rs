@@ -37,8 +37,14 @@ impl Window {
             (reach <= isize::MAX as usize).then_some(())
         };
         let counts = [input, output, kernel].into_iter().all(|[a, b]| a.checked_mul(b).is_some());
-        (positive && counts && fits(0).is_some() && fits(1).is_some())
-            .then_some(Window { input, output, kernel, stride, dilation, begin })
+        (positive && counts && fits(0).is_some() && fits(1).is_some()).then_some(Window {
+            input,
+            output,
+            kernel,
+            stride,
+            dilation,
+            begin,
+        })
     }
 
     /// The sizes of the input.
@@ -77,9 +83,7 @@ impl Window {
             let at = (output * self.stride[axis] + k * self.dilation[axis]).checked_sub(self.begin[axis])?;
             (at < self.input[axis]).then_some((k, at))
         };
-        (0..self.output[axis])
-            .map(|output| (0..self.kernel[axis]).filter_map(|k| tap(output, k)).collect())
-            .collect()
+        (0..self.output[axis]).map(|output| (0..self.kernel[axis]).filter_map(|k| tap(output, k)).collect()).collect()
     }
 
     /// Returns, for each element of the input of an axis, the outputs whose windows have it, ascending.
@@ -108,44 +112,6 @@ impl Window {
     }
 }
 
-/// Outputs at equal distances that meet the same elements of the kernel, at equal distances.
-#[derive(Clone, Debug)]
-pub(crate) struct Run {
-    pub first: usize,
-    pub step: usize,
-    pub count: usize,
-    /// What the first one meets.
-    pub taps: Vec<Tap>,
-    pub source_step: usize,
-    /// Whether the taps meet neighbours.
-    pub consecutive: bool,
-}
-
-/// Returns all outputs in runs; `step` is the distance after which taps repeat, `source_step` by what
-/// they have moved then.
-pub(crate) fn runs(taps: &[Vec<Tap>], step: usize, source_step: usize) -> Vec<Run> {
-    let mut all: Vec<Run> = Vec::new();
-    for class in 0..step.min(taps.len()) {
-        let mut open: Option<Run> = None;
-        for at in (class..taps.len()).step_by(step) {
-            if let Some(run) = &mut open {
-                let moved = run.count * source_step;
-                let same = run.taps.len() == taps[at].len()
-                    && run.taps.iter().zip(&taps[at]).all(|(a, b)| (a.0, a.1 + moved) == *b);
-                if same {
-                    run.count += 1;
-                    continue;
-                }
-            }
-            all.extend(open.take());
-            let consecutive = taps[at].windows(2).all(|pair| pair[0].1 + 1 == pair[1].1);
-            open = Some(Run { first: at, step, count: 1, taps: taps[at].clone(), source_step, consecutive });
-        }
-        all.extend(open);
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,23 +123,22 @@ mod tests {
         {
             let both = |size: usize| [size; 2];
             let window =
-                Window::new(both(input), both(output), both(kernel), both(stride), both(dilation), both(begin)).unwrap();
+                Window::new(both(input), both(output), both(kernel), both(stride), both(dilation), both(begin))
+                    .unwrap();
             let taps = window.taps(0);
             for k in 0..kernel {
                 let expected: Vec<usize> =
                     (0..output).filter(|output| taps[*output].iter().any(|tap| tap.0 == k)).collect();
                 assert_eq!(window.outputs_of(0, k).collect::<Vec<_>>(), expected);
             }
-            for (taps, step, source_step) in [(taps, 1, stride), (window.outputs(0), stride, 1)] {
-                let mut seen = vec![None; taps.len()];
-                for run in runs(&taps, step, source_step) {
-                    for index in 0..run.count {
-                        let moved = |tap: &Tap| (tap.0, tap.1 + index * source_step);
-                        let found: Vec<Tap> = run.taps.iter().map(moved).collect();
-                        assert!(seen[run.first + index * run.step].replace(found).is_none());
-                    }
-                }
-                assert!(seen.iter().zip(&taps).all(|(seen, taps)| seen.as_ref() == Some(taps)));
+            let outputs = window.outputs(0);
+            for (at, outputs) in outputs.iter().enumerate() {
+                let expected: Vec<Tap> = (0..output)
+                    .flat_map(|output| taps[output].iter().map(move |tap| (tap.0, output, tap.1)))
+                    .filter(|(_, _, met)| *met == at)
+                    .map(|(k, output, _)| (k, output))
+                    .collect();
+                assert_eq!(*outputs, expected);
             }
         }
     }

@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
             return Err(RunError::Steps { planned: plan.assumed.steps_per_epoch, found: steps });
         }
         let (mut prepared, initial) = initialized(engine, setup)?;
-        prepared.form = engine.info().form;
+        prepared.form = setup.operators.form(engine.info().form);
         let eval = setup.objective.eval(&prepared)?;
         let info = engine.info().clone();
         report(RunEvent::Start {

@@ -141,7 +141,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let slots = updated.iter().flat_map(|own| slots(options.optimizer, own)).collect::<Vec<Slot>>();
     let passed = updated.iter().map(|own| (names::grad(&own.name), own.fact.clone())).collect();
     let updated = trained.iter().cloned().chain(slots.iter().map(|slot| slot.name.clone())).collect();
-    let model = |graph: Graph| as_model(&prepared.model, graph);
+    let model = |graph: Graph| as_model(prepared, graph);
     Ok(TrainStep {
         train: model(train),
         optimizer: optimizer.map(model),
@@ -192,7 +192,7 @@ pub fn eval(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Resul
     let mut f = forward(graph, "eval", &Mode::Eval, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, loss, output)?;
     finish_outputs(&mut f, graph, loss);
-    Ok(as_model(&prepared.model, finish(f.b.finish(), "eval", prepared.form)?))
+    Ok(as_model(prepared, finish(f.b.finish(), "eval", prepared.form)?))
 }
 
 /// Returns the fact that the target without a name must have; nothing is known of one that is not there.
@@ -239,14 +239,16 @@ fn pairs(state: &[String]) -> Vec<(String, String)> {
     state.iter().map(|name| (name.clone(), names::next(name))).collect()
 }
 
-pub(super) fn as_model(source: &Model, graph: Graph) -> Model {
+pub(super) fn as_model(prepared: &Prepared, graph: Graph) -> Model {
+    let source = &prepared.model;
     let mut opsets = BTreeMap::from([(String::new(), source.opset())]);
     for node in graph.nodes().iter().filter(|node| !node.op.domain.is_empty()) {
-        if node.op.domain == INTERNAL_DOMAIN {
-            opsets.insert(node.op.domain.clone(), 1);
-        } else if let Some(version) = source.opsets.get(&node.op.domain) {
+        if let Some(version) = source.opsets.get(&node.op.domain) {
             opsets.insert(node.op.domain.clone(), *version);
         }
+    }
+    if prepared.form == Form::Native {
+        opsets.insert(INTERNAL_DOMAIN.into(), 1);
     }
     Model {
         graph,

@@ -5,6 +5,7 @@ use super::fill::{Input, Pixels, fill};
 use super::pack::{Weights, block, blocks, pack, padded};
 use super::stripes::Stripes;
 use super::tile::{Operands, shape, tile};
+use super::winograd;
 use crate::pool::{Pool, Shared, split};
 use crate::simd::{Simd, Task};
 
@@ -84,6 +85,12 @@ impl Task for Correlate<'_> {
         let [channels, outputs] = plan.channels;
         if plan.batch == 0 {
             return;
+        }
+        if let [part] = &plan.parts[..]
+            && plan.groups == 1
+            && winograd::suits(&part.axes, plan.batch, plan.channels)
+        {
+            return winograd::Fast(self).run::<S>();
         }
         let lanes = padded::<S>(outputs);
         let taps: usize = plan.parts.iter().map(|part| part.taps.len()).sum();

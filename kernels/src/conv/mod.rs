@@ -19,6 +19,7 @@ mod patch;
 mod stripes;
 mod tile;
 mod weight_grad;
+mod winograd;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::geometry::Conv2d;
 use super::pack::{Block, VECTORS, Weights, block, blocks, padded, unpack};
 use super::patch::{Operands, elements, patch};
 use super::stripes::Stripes;
+use super::winograd::{self, FastWeightGrad};
 use crate::pool::{Pool, Shared, split};
 use crate::simd::{Level, Simd, Task, dispatch_at};
 use std::ops::Range;
@@ -95,6 +96,10 @@ impl Task for WeightGrad<'_> {
             self.dw.fill(0.0);
             return;
         }
+        if conv.groups == 1 && winograd::suits(&self.plan.axes, conv.batch, [channels, outputs]) {
+            let WeightGrad { plan: Plan { axes }, pool, x, dy, dw, work, .. } = self;
+            return FastWeightGrad { conv, axes, pool, x, dy, dw, work }.run::<S>();
+        }
         let [h, w] = self.plan.axes;
         let lanes = padded::<S>(outputs);
         let depth = h.taps * w.taps * channels;
@@ -132,13 +137,19 @@ impl Task for WeightGrad<'_> {
         };
         // SAFETY: this runs where `S` does; every task has its own scratch and its own sums.
         self.pool.run(tasks, &|task| unsafe { S::outline(Job { task, ..job }) });
-        let dw = Shared::of(self.dw);
-        self.pool.run(conv.groups * count, &|index| {
-            let add = AddShares { conv, sums, share, dw, index };
-            // SAFETY: this runs where `S` does; every task has its own weights.
-            unsafe { S::outline(add) };
-        });
+        add_shares::<S>(self.pool, conv, sums, share, self.dw);
     }
+}
+
+/// Adds sums, packed as weights are and `share` elements apart, in order.
+#[inline(always)]
+pub(super) fn add_shares<S: Simd>(pool: &dyn Pool, conv: &Conv2d, sums: &[f32], share: usize, dw: &mut [f32]) {
+    let dw = Shared::of(dw);
+    pool.run(conv.groups * blocks::<S>(conv.group_outputs()), &|index| {
+        let add = AddShares { conv, sums, share, dw, index };
+        // SAFETY: this runs where `S` does; every task has its own weights.
+        unsafe { S::outline(add) };
+    });
 }
 
 /// Adds the sums of all shares of one block.

@@ -1,11 +1,13 @@
 //! Forward and the gradient of the input: sums over what each element of the result meets.
 
 use super::Depthwise;
+use super::strips::{Piece, Strip, of_input, of_output, rows_ahead};
 use crate::activation::Activation;
 use crate::exec::Exec;
 use crate::pool::{Shared, split};
+use crate::prefetch::Ahead;
 use crate::simd::{Simd, Task, dispatch_at};
-use crate::window::{Run, Tap, runs};
+use crate::window::Tap;
 
 const PART: usize = 16384;
 const PARTS: usize = 256;
@@ -32,7 +34,7 @@ pub fn forward(
     let window = &conv.window;
     let gather = Gather {
         rows: window.taps(0),
-        columns: runs(&window.taps(1), 1, window.stride()[1]),
+        columns: of_output(window),
         source: window.input(),
         target: window.output(),
         kernel_width: window.kernel()[1],
@@ -60,7 +62,7 @@ pub fn input_gradient(exec: Exec<'_>, conv: &Depthwise, dy: &[f32], weight: &[f3
     let window = &conv.window;
     let gather = Gather {
         rows: window.outputs(0),
-        columns: runs(&window.outputs(1), window.stride()[1], 1),
+        columns: of_input(window),
         source: window.output(),
         target: window.input(),
         kernel_width: window.kernel()[1],
@@ -85,7 +87,7 @@ pub fn input_gradient(exec: Exec<'_>, conv: &Depthwise, dy: &[f32], weight: &[f3
 /// `target[h, w] = bias + sum of weight * source` over the taps of row h and column w.
 struct Gather {
     rows: Vec<Vec<Tap>>,
-    columns: Vec<Run>,
+    columns: Vec<Piece>,
     source: [usize; 2],
     target: [usize; 2],
     kernel_width: usize,
@@ -120,66 +122,63 @@ struct Rows<'a> {
     first: usize,
 }
 
-/// What a sum meets: an element of the source and a row of the weight.
-#[derive(Clone, Copy)]
-struct Meeting {
-    source: *const f32,
-    weight: *const f32,
-}
-
 impl Task for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Rows { gather, source, target, first } = self;
-        let row_of_target = gather.target[1] * gather.channels;
-        let row_of_source = gather.source[1] * gather.channels;
+        let (channels, [height, width]) = (gather.channels, gather.source);
         let mut meetings = Vec::new();
-        for (index, target) in target.chunks_exact_mut(row_of_target).enumerate() {
+        for (index, target) in target.chunks_exact_mut(gather.target[1] * channels).enumerate() {
             let (image, row) = ((first + index) / gather.target[0], (first + index) % gather.target[0]);
-            let plane = &source[image * gather.source[0] * row_of_source..];
-            for run in &gather.columns {
-                meetings.clear();
-                for (k_row, source_row) in &gather.rows[row] {
-                    for (k_column, source_column) in &run.taps {
-                        let weight = (k_row * gather.kernel_width + k_column) * gather.channels;
-                        let source = source_row * row_of_source + source_column * gather.channels;
-                        let (source, weight) = (&plane[source..], &gather.weight[weight..]);
-                        meetings.push(Meeting { source: source.as_ptr(), weight: weight.as_ptr() });
-                    }
-                }
-                let line = Line { gather, run, meetings: &meetings, target: target.as_mut_ptr() };
-                // SAFETY: the taps lie in the source, the run in the row of the target.
-                unsafe { line.work::<S>(gather.rows[row].len()) };
+            let plane = &source[image * height * width * channels..];
+            let taps = &gather.rows[row];
+            meetings.clear();
+            for (k_row, source_row) in taps {
+                let weight = &gather.weight[k_row * gather.kernel_width * channels..];
+                meetings
+                    .push(Meeting { source: plane[source_row * width * channels..].as_ptr(), weight: weight.as_ptr() });
             }
+            let ahead = rows_ahead(&gather.rows, row, height);
+            let ahead = ahead.start * width * channels..ahead.end * width * channels;
+            let ahead = Ahead::of(plane, ahead, gather.columns.len());
+            let row = Row { gather, meetings: &meetings, target };
+            // SAFETY: the taps lie in the source, the pieces in the row of the target.
+            unsafe { row.work::<S>(ahead) };
         }
     }
 }
 
-/// A run of one row.
-struct Line<'a> {
-    gather: &'a Gather,
-    run: &'a Run,
-    meetings: &'a [Meeting],
-    target: *mut f32,
+/// A row of the source and the row of the weight that it meets.
+#[derive(Clone, Copy)]
+struct Meeting {
+    source: *const f32,
+    weight: *const f32,
 }
 
-impl Line<'_> {
+struct Row<'a> {
+    gather: &'a Gather,
+    meetings: &'a [Meeting],
+    target: &'a mut [f32],
+}
+
+impl Row<'_> {
     #[inline(always)]
-    unsafe fn work<S: Simd>(&self, rows: usize) {
-        let shape = if self.run.consecutive && self.run.count > 2 { (rows, self.run.taps.len()) } else { (0, 0) };
-        match (shape, self.run.source_step == 1) {
-            ((3, 3), true) => self.held::<S, 3, 3, true>(),
-            ((2, 3), true) => self.held::<S, 2, 3, true>(),
-            ((3, 2), true) => self.held::<S, 3, 2, true>(),
-            ((2, 2), true) => self.held::<S, 2, 2, true>(),
-            ((1, 2), true) => self.held::<S, 1, 2, true>(),
-            ((2, 1), true) => self.held::<S, 2, 1, true>(),
-            ((1, 1), true) => self.held::<S, 1, 1, true>(),
-            ((3, 3), false) => self.held::<S, 3, 3, false>(),
-            ((2, 3), false) => self.held::<S, 2, 3, false>(),
-            _ => self.any::<S>(),
+    unsafe fn work<S: Simd>(mut self, ahead: Ahead) {
+        for (index, piece) in self.gather.columns.iter().enumerate() {
+            ahead.share(index);
+            match piece {
+                Piece::Single(column, taps) => self.single::<S>(*column, taps, 0),
+                Piece::Strip(strip) => match (strip.moves, strip.ks.len()) {
+                    (1, 1) => self.strip::<S, 1, 1>(strip),
+                    (1, 2) => self.strip::<S, 1, 2>(strip),
+                    (1, 3) => self.strip::<S, 1, 3>(strip),
+                    (2, 3) => self.strip::<S, 2, 3>(strip),
+                    (1, 5) => self.strip::<S, 1, 5>(strip),
+                    _ => self.strip::<S, 2, 5>(strip),
+                },
+            }
         }
     }
 
@@ -191,114 +190,101 @@ impl Line<'_> {
         }
     }
 
-    /// Any taps: some channels of one pixel after the other.
+    /// The channels of one pixel from `at` on.
     #[inline(always)]
-    unsafe fn any<S: Simd>(&self) {
+    unsafe fn single<S: Simd>(&mut self, column: usize, taps: &[Tap], mut at: usize) {
         let channels = self.gather.channels;
-        for index in 0..self.run.count {
-            let target = self.target.add((self.run.first + index * self.run.step) * channels);
-            let moved = index * self.run.source_step * channels;
-            let mut at = 0;
-            while at + 4 * S::LANES <= channels {
-                let mut sums = [S::splat(0.0); 4];
-                for (group, sum) in sums.iter_mut().enumerate() {
-                    *sum = S::load(self.gather.bias.as_ptr().add(at + group * S::LANES));
+        let target = self.target[column * channels..].as_mut_ptr();
+        while at < channels {
+            let count = (channels - at).min(S::LANES);
+            let mut sum = S::load_first(self.gather.bias.as_ptr().add(at), count);
+            for meeting in self.meetings {
+                for (k_column, source_column) in taps {
+                    let source = S::load_first(meeting.source.add(source_column * channels + at), count);
+                    let weight = S::load_first(meeting.weight.add(k_column * channels + at), count);
+                    sum = S::fma(source, weight, sum);
                 }
-                for meeting in self.meetings {
-                    let (source, weight) = (meeting.source.add(moved + at), meeting.weight.add(at));
-                    for (group, sum) in sums.iter_mut().enumerate() {
-                        let lanes = group * S::LANES;
-                        *sum = S::fma(S::load(source.add(lanes)), S::load(weight.add(lanes)), *sum);
-                    }
-                }
-                for (group, sum) in sums.into_iter().enumerate() {
-                    S::store(target.add(at + group * S::LANES), self.limited::<S>(sum));
-                }
-                at += 4 * S::LANES;
             }
-            while at < channels {
-                let count = (channels - at).min(S::LANES);
-                let mut sum = S::load_first(self.gather.bias.as_ptr().add(at), count);
-                for meeting in self.meetings {
-                    let source = S::load_first(meeting.source.add(moved + at), count);
-                    sum = S::fma(source, S::load_first(meeting.weight.add(at), count), sum);
-                }
-                S::store_first(target.add(at), count, self.limited::<S>(sum));
-                at += S::LANES;
-            }
+            S::store_first(target.add(at), count, self.limited::<S>(sum));
+            at += S::LANES;
         }
     }
 
-    /// `R` rows of `J` neighbours: their weights stay in registers for all pixels of the run.
     #[inline(always)]
-    unsafe fn held<S: Simd, const R: usize, const J: usize, const NEXT: bool>(&self) {
+    unsafe fn strip<S: Simd, const MOVES: usize, const J: usize>(&mut self, strip: &Strip) {
+        match strip.count {
+            4 => self.strip_of::<S, MOVES, J, 4>(strip),
+            2 => self.strip_of::<S, MOVES, J, 2>(strip),
+            _ => self.strip_of::<S, MOVES, J, 1>(strip),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn strip_of<S: Simd, const MOVES: usize, const J: usize, const P: usize>(&mut self, strip: &Strip) {
         let channels = self.gather.channels;
         let mut at = 0;
-        while at + S::LANES <= channels {
-            self.held_at::<S, R, J, NEXT, true>(at, S::LANES);
+        while at + 2 * S::LANES <= channels {
+            self.block::<S, MOVES, J, P, 2>(strip, at);
+            at += 2 * S::LANES;
+        }
+        if at + S::LANES <= channels {
+            self.block::<S, MOVES, J, P, 1>(strip, at);
             at += S::LANES;
         }
         if at < channels {
-            self.held_at::<S, R, J, NEXT, false>(at, channels - at);
+            for pixel in 0..P {
+                let taps = strip.taps(pixel, self.gather.source[1]);
+                self.single::<S>(strip.first + pixel * strip.step, &taps, at);
+            }
         }
     }
 
+    /// `P` pixels of `G` vectors at a time, so that weights and what windows share are loaded once.
     #[inline(always)]
-    unsafe fn held_at<S: Simd, const R: usize, const J: usize, const NEXT: bool, const FULL: bool>(
-        &self,
+    unsafe fn block<S: Simd, const MOVES: usize, const J: usize, const P: usize, const G: usize>(
+        &mut self,
+        strip: &Strip,
         at: usize,
-        count: usize,
     ) {
         let channels = self.gather.channels;
-        let load = |from: *const f32| if FULL { S::load(from) } else { S::load_first(from, count) };
-        let store = |to: *mut f32, v: S::V| if FULL { S::store(to, v) } else { S::store_first(to, count, v) };
-        let weight: [[S::V; J]; R] = std::array::from_fn(|row| {
-            std::array::from_fn(|column| load(self.meetings[row * J + column].weight.add(at)))
-        });
-        let mut source: [*const f32; R] = std::array::from_fn(|row| self.meetings[row * J].source.add(at));
-        let bias = load(self.gather.bias.as_ptr().add(at));
-        let step = self.run.source_step * channels;
-        let mut target = self.target.add(self.run.first * channels + at);
-        let mut left = self.run.count;
-        while left >= 4 {
-            let mut sums = [bias; 4];
-            for row in 0..R {
-                if NEXT {
-                    let mut seen = [S::splat(0.0); 6];
-                    for (column, seen) in seen.iter_mut().enumerate().take(J + 3) {
-                        *seen = load(source[row].add(column * channels));
-                    }
-                    for (pixel, sum) in sums.iter_mut().enumerate() {
-                        for column in 0..J {
-                            *sum = S::fma(seen[pixel + column], weight[row][column], *sum);
-                        }
-                    }
-                } else {
-                    for (pixel, sum) in sums.iter_mut().enumerate() {
-                        for column in 0..J {
-                            let seen = load(source[row].add(pixel * step + column * channels));
-                            *sum = S::fma(seen, weight[row][column], *sum);
+        let met = (P - 1) * MOVES + J;
+        let (before, after) = (strip.start < 0, strip.ends_in_padding);
+        let k_step = strip.k_step() * channels as isize;
+        let bias = self.gather.bias.as_ptr().add(at);
+        let bias: [S::V; G] = std::array::from_fn(|group| S::load(bias.add(group * S::LANES)));
+        let mut sums = [bias; P];
+        for meeting in self.meetings {
+            let mut source = meeting.source.wrapping_offset(strip.start * channels as isize).wrapping_add(at);
+            let mut weight = meeting.weight.wrapping_add(strip.ks[0] * channels + at);
+            let mut weights = [[S::splat(0.0); G]; J];
+            for weights in &mut weights {
+                for (group, lanes) in weights.iter_mut().enumerate() {
+                    *lanes = S::load(weight.add(group * S::LANES));
+                }
+                weight = weight.wrapping_offset(k_step);
+            }
+            for column in 0..met {
+                let padding = (column == 0 && before) || (column + 1 == met && after);
+                if !padding {
+                    let seen: [S::V; G] = std::array::from_fn(|group| S::load(source.add(group * S::LANES)));
+                    for (pixel, sums) in sums.iter_mut().enumerate() {
+                        if column >= pixel * MOVES && column - pixel * MOVES < J {
+                            let weights = &weights[column - pixel * MOVES];
+                            for group in 0..G {
+                                sums[group] = S::fma(seen[group], weights[group], sums[group]);
+                            }
                         }
                     }
                 }
-                source[row] = source[row].add(4 * step);
+                source = source.wrapping_add(channels);
             }
-            for sum in sums {
-                store(target, self.limited::<S>(sum));
-                target = target.wrapping_add(self.run.step * channels);
-            }
-            left -= 4;
         }
-        for _ in 0..left {
-            let mut sum = bias;
-            for row in 0..R {
-                for column in 0..J {
-                    sum = S::fma(load(source[row].add(column * channels)), weight[row][column], sum);
-                }
-                source[row] = source[row].wrapping_add(step);
+        let mut target = self.target[strip.first * channels + at..].as_mut_ptr();
+        for sums in sums {
+            for (group, sum) in sums.into_iter().enumerate() {
+                S::store(target.add(group * S::LANES), self.limited::<S>(sum));
             }
-            store(target, self.limited::<S>(sum));
-            target = target.wrapping_add(self.run.step * channels);
+            target = target.wrapping_add(strip.step * channels);
         }
     }
 }

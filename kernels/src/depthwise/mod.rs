@@ -4,6 +4,7 @@
 //! sees input channel `m / (M / C)`. Results do not depend on the number of threads.
 
 mod gather;
+mod strips;
 #[cfg(test)]
 mod tests;
 mod weight;

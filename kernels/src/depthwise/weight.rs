@@ -1,16 +1,18 @@
 //! The gradient of the weight.
 
+use super::strips::{Piece, Strip, of_output, rows_ahead};
 use super::{Depthwise, transposed};
 use crate::exec::Exec;
 use crate::pool::{Shared, split};
+use crate::prefetch::Ahead;
 use crate::simd::{Simd, Task, dispatch_at};
-use crate::window::{Run, Tap, runs};
+use crate::window::Tap;
 use std::ops::Range;
 
 const PART: usize = 32768;
 const PARTS: usize = 32;
 /// Up to so many columns of the output, taps are summed one after the other.
-const NARROW: usize = 6;
+const NARROW: usize = 3;
 
 /// Computes the gradient of the weight from that of the convolution.
 ///
@@ -26,13 +28,13 @@ pub fn weight_gradient(exec: Exec<'_>, conv: &Depthwise, x: &[f32], dy: &[f32], 
     }
     let wide = (conv.multiplier > 1).then(|| conv.widen(x));
     let window = &conv.window;
-    let columns = runs(&window.taps(1), 1, window.stride()[1]);
-    let fits = columns.iter().all(|run| run.taps.len() <= 3 && run.consecutive) && window.kernel()[0] <= 3;
+    let columns = of_output(window);
+    let strips = columns.iter().any(|piece| matches!(piece, Piece::Strip(_)));
     let scatter = Scatter {
         conv,
         rows: window.taps(0),
         columns,
-        by_tap: !fits || window.output()[1] <= NARROW,
+        by_tap: !strips || window.output()[1] <= NARROW,
         x: wide.as_deref().unwrap_or(x),
         dy,
     };
@@ -59,7 +61,7 @@ pub fn weight_gradient(exec: Exec<'_>, conv: &Depthwise, x: &[f32], dy: &[f32], 
 struct Scatter<'a> {
     conv: &'a Depthwise,
     rows: Vec<Vec<Tap>>,
-    columns: Vec<Run>,
+    columns: Vec<Piece>,
     by_tap: bool,
     x: &'a [f32],
     dy: &'a [f32],
@@ -132,26 +134,31 @@ impl Scatter<'_> {
         let window = &self.conv.window;
         let channels = self.conv.outputs();
         let (image, row) = (unit / window.output()[0], unit % window.output()[0]);
-        let width = window.input()[1] * channels;
-        let plane = &self.x[image * window.input()[0] * width..];
-        let dy = &self.dy[unit * window.output()[1] * channels..];
-        let mut meetings = Vec::with_capacity(9);
-        for run in &self.columns {
-            meetings.clear();
-            for (k_row, x_row) in &self.rows[row] {
-                for (k_column, x_column) in &run.taps {
-                    let k = k_row * window.kernel()[1] + k_column;
-                    let x = &plane[x_row * width + x_column * channels..];
-                    meetings.push((x.as_ptr(), sums[k * channels..].as_mut_ptr()));
-                }
-            }
-            let line = Line { run, channels, meetings: &meetings, dy: dy[run.first * channels..].as_ptr() };
-            match (self.rows[row].len(), run.taps.len()) {
-                (3, 3) => line.add::<S, 3, 3>(),
-                (2, 3) => line.add::<S, 2, 3>(),
-                (3, 2) => line.add::<S, 3, 2>(),
-                (2, 2) => line.add::<S, 2, 2>(),
-                _ => line.each::<S>(),
+        let [height, width] = window.input();
+        let plane = &self.x[image * height * width * channels..];
+        let dy = self.dy[unit * window.output()[1] * channels..].as_ptr();
+        let sums = sums.as_mut_ptr();
+        let ahead = rows_ahead(&self.rows, row, height);
+        let ahead = ahead.start * width * channels..ahead.end * width * channels;
+        let ahead = Ahead::of(plane, ahead, self.columns.len());
+        let meeting = |tap: &Tap| Meeting {
+            x: plane[tap.1 * width * channels..].as_ptr(),
+            sums: sums.wrapping_add(tap.0 * window.kernel()[1] * channels),
+        };
+        let meetings: Vec<Meeting> = self.rows[row].iter().map(meeting).collect();
+        let row = Row { conv: self.conv, channels, meetings: &meetings, dy };
+        for (index, piece) in self.columns.iter().enumerate() {
+            ahead.share(index);
+            match piece {
+                Piece::Single(column, taps) => row.single::<S>(*column, taps, 0),
+                Piece::Strip(strip) => match (strip.moves, strip.ks.len()) {
+                    (1, 1) => row.strip::<S, 1, 1>(strip),
+                    (1, 2) => row.strip::<S, 1, 2>(strip),
+                    (1, 3) => row.strip::<S, 1, 3>(strip),
+                    (2, 3) => row.strip::<S, 2, 3>(strip),
+                    (1, 5) => row.strip::<S, 1, 5>(strip),
+                    _ => row.strip::<S, 2, 5>(strip),
+                },
             }
         }
     }
@@ -196,69 +203,110 @@ impl TapSums<'_> {
     }
 }
 
-/// A run of one row.
-struct Line<'a> {
-    run: &'a Run,
+/// A row of x and the row of sums that its products belong to.
+#[derive(Clone, Copy)]
+struct Meeting {
+    x: *const f32,
+    sums: *mut f32,
+}
+
+struct Row<'a> {
+    conv: &'a Depthwise,
     channels: usize,
-    /// An element of x and where its products are summed, for each tap.
-    meetings: &'a [(*const f32, *mut f32)],
+    meetings: &'a [Meeting],
+    /// The row of dy.
     dy: *const f32,
 }
 
-impl Line<'_> {
+impl Row<'_> {
+    /// The channels of one pixel from `at` on.
     #[inline(always)]
-    unsafe fn add<S: Simd, const R: usize, const J: usize>(&self) {
+    unsafe fn single<S: Simd>(&self, column: usize, taps: &[Tap], mut at: usize) {
+        while at < self.channels {
+            let count = (self.channels - at).min(S::LANES);
+            let dy = S::load_first(self.dy.add(column * self.channels + at), count);
+            for meeting in self.meetings {
+                for (k_column, x_column) in taps {
+                    let sum = meeting.sums.add(k_column * self.channels + at);
+                    let x = S::load_first(meeting.x.add(x_column * self.channels + at), count);
+                    S::store_first(sum, count, S::fma(x, dy, S::load_first(sum, count)));
+                }
+            }
+            at += S::LANES;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn strip<S: Simd, const MOVES: usize, const J: usize>(&self, strip: &Strip) {
+        match strip.count {
+            4 => self.strip_of::<S, MOVES, J, 4>(strip),
+            2 => self.strip_of::<S, MOVES, J, 2>(strip),
+            _ => self.strip_of::<S, MOVES, J, 1>(strip),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn strip_of<S: Simd, const MOVES: usize, const J: usize, const P: usize>(&self, strip: &Strip) {
         let mut at = 0;
-        while at + S::LANES <= self.channels {
-            self.add_at::<S, R, J, true>(0, at, S::LANES);
+        while at + 2 * S::LANES <= self.channels {
+            self.block::<S, MOVES, J, P, 2>(strip, at);
+            at += 2 * S::LANES;
+        }
+        if at + S::LANES <= self.channels {
+            self.block::<S, MOVES, J, P, 1>(strip, at);
             at += S::LANES;
         }
         if at < self.channels {
-            self.add_at::<S, R, J, false>(0, at, self.channels - at);
-        }
-    }
-
-    /// As `add`, for any number of taps, each alone.
-    #[inline(always)]
-    unsafe fn each<S: Simd>(&self) {
-        for tap in 0..self.meetings.len() {
-            let mut at = 0;
-            while at < self.channels {
-                self.add_at::<S, 1, 1, false>(tap, at, (self.channels - at).min(S::LANES));
-                at += S::LANES;
+            for pixel in 0..P {
+                let taps = strip.taps(pixel, self.conv.window.input()[1]);
+                self.single::<S>(strip.first + pixel, &taps, at);
             }
         }
     }
 
+    /// `P` pixels of `G` vectors at a time, so that what windows share is loaded once.
     #[inline(always)]
-    unsafe fn add_at<S: Simd, const R: usize, const J: usize, const FULL: bool>(
+    unsafe fn block<S: Simd, const MOVES: usize, const J: usize, const P: usize, const G: usize>(
         &self,
-        first: usize,
+        strip: &Strip,
         at: usize,
-        count: usize,
     ) {
-        let load = |from: *const f32| if FULL { S::load(from) } else { S::load_first(from, count) };
-        let step = self.run.source_step * self.channels;
-        let mut sums = [[S::splat(0.0); J]; R];
-        let from: [*const f32; R] = std::array::from_fn(|row| self.meetings[first + row * J].0.add(at));
-        let mut dy = self.dy.add(at);
-        let mut moved = 0;
-        for _ in 0..self.run.count {
-            let d = load(dy);
-            for row in 0..R {
-                for column in 0..J {
-                    let x = load(from[row].add(moved + column * self.channels));
-                    sums[row][column] = S::fma(x, d, sums[row][column]);
-                }
+        let channels = self.channels;
+        let met = (P - 1) * MOVES + J;
+        let (before, after) = (strip.start < 0, strip.ends_in_padding);
+        let mut from = self.dy.wrapping_add(strip.first * channels + at);
+        let mut dy = [[S::splat(0.0); G]; P];
+        for dy in &mut dy {
+            for (group, lanes) in dy.iter_mut().enumerate() {
+                *lanes = S::load(from.add(group * S::LANES));
             }
-            moved += step;
-            dy = dy.wrapping_add(self.channels);
+            from = from.wrapping_add(channels);
         }
-        for row in 0..R {
-            for column in 0..J {
-                let to = self.meetings[first + row * J + column].1.add(at);
-                let sum = S::add(load(to), sums[row][column]);
-                if FULL { S::store(to, sum) } else { S::store_first(to, count, sum) }
+        for meeting in self.meetings {
+            let mut x = meeting.x.wrapping_offset(strip.start * channels as isize).wrapping_add(at);
+            let mut sums = [[S::splat(0.0); G]; J];
+            for column in 0..met {
+                let padding = (column == 0 && before) || (column + 1 == met && after);
+                if !padding {
+                    let seen: [S::V; G] = std::array::from_fn(|group| S::load(x.add(group * S::LANES)));
+                    for (pixel, dy) in dy.iter().enumerate() {
+                        if column >= pixel * MOVES && column - pixel * MOVES < J {
+                            let sums = &mut sums[column - pixel * MOVES];
+                            for group in 0..G {
+                                sums[group] = S::fma(seen[group], dy[group], sums[group]);
+                            }
+                        }
+                    }
+                }
+                x = x.wrapping_add(channels);
+            }
+            let mut to = meeting.sums.wrapping_add(strip.ks[0] * channels + at);
+            for sums in sums {
+                for (group, sum) in sums.into_iter().enumerate() {
+                    let to = to.add(group * S::LANES);
+                    S::store(to, S::add(S::load(to), sum));
+                }
+                to = to.wrapping_add(channels);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Gradients of a normalization.
 
 use super::Normalization;
-use super::fold::{Block, Columns, Fold, columns, load, store};
 use crate::activation::{Activate, Activation, with_activation};
 use crate::exec::Exec;
+use crate::fold::{Block, Columns, Fold, columns, load, store};
 use crate::pool::Shared;
 use crate::simd::{Simd, Task, dispatch_at};
 

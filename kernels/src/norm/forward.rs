@@ -1,9 +1,9 @@
 //! Statistics, and what is normalized with them.
 
-use super::fold::{Columns, Fold, columns, load, store};
 use super::{Moments, Normalization, Statistics};
 use crate::activation::{Activate, with_activation};
 use crate::exec::Exec;
+use crate::fold::{Columns, Fold, columns, load, store};
 use crate::pool::Shared;
 use crate::simd::{Simd, Task, dispatch_at};
 

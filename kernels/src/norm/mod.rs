@@ -7,7 +7,6 @@
 //! Results do not depend on the number of threads. Running averages are the caller's.
 
 mod backward;
-mod fold;
 mod forward;
 mod moments;
 #[cfg(test)]

@@ -239,7 +239,8 @@ mod tests {
                         weight_decay: case.weight_decay,
                     })
                     .collect();
-                Adam { averages: case.betas.map(Average::of), eps: 1e-8, decoupled: case.decoupled }.step(exec, &mut tensors);
+                Adam { averages: case.betas.map(Average::of), eps: 1e-8, decoupled: case.decoupled }
+                    .step(exec, &mut tensors);
                 made.into_iter().flatten().flatten().collect()
             }) {
                 let mut rest = found.as_slice();

@@ -121,6 +121,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+
+    #[inline(always)]
     unsafe fn sum(a: Self::V) -> f32 {
         let half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
         let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));

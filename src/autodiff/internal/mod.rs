@@ -26,6 +26,9 @@ use summed_slices::{reduces, summed};
 use super::native::{Form, stays};
 use crate::graph::{Builder, Graph, INTERNAL_DOMAIN, Node, Replaced, ValueId, prune, rebuild};
 
+/// The output of batch normalization that only its portable form needs.
+const CENTERED: usize = 3;
+
 /// An internal operator.
 pub struct Internal {
     /// Operator type in the domain `ai.freeze-plan`.
@@ -53,11 +56,19 @@ pub fn lower(graph: &Graph) -> Graph {
 /// As [`lower`], without the operators that engines of this form have.
 pub fn lower_to(form: Form, graph: &Graph) -> Graph {
     let own = |node: &Node| node.op.domain == INTERNAL_DOMAIN && !stays(graph, node, form);
-    let concerned = |node: &Node| own(node) || is_batch_first(node) || reduces(node);
+    let consumers = graph.consumers();
+    let unread = |id: ValueId| consumers[id.0].is_empty() && !graph.outputs().contains(&id);
+    let spare = |node: &Node| node.output(CENTERED).is_some_and(|id| stays(graph, node, form) && unread(id));
+    let concerned = |node: &Node| own(node) || is_batch_first(node) || reduces(node) || spare(node);
     if !graph.nodes().iter().any(concerned) {
         return graph.clone();
     }
     prune(&rebuild(graph, |b, node, inputs| {
+        if spare(node) {
+            let mut outputs = node.outputs.clone();
+            outputs[CENTERED] = None;
+            return Some(b.copy_node(graph, &Node { outputs, ..node.clone() }, inputs));
+        }
         if is_batch_first(node) {
             return Some(steps_first(b, graph, node, inputs));
         }

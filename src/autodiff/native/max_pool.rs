@@ -1,6 +1,6 @@
 //! MaxPool of images.
 //!
-//! `ai.freeze-plan.MaxPoolGrad(dy, x) -> dx`: attributes `kernel_shape`, `strides`, `dilations`, `pads`; the first
+//! `ai.freeze-plan.MaxPoolGrad(dy, x, y) -> dx`: attributes `kernel_shape`, `strides`, `dilations`, `pads`; the first
 //! maximum of a window takes all.
 
 use super::{NativeRule, is_image, own};
@@ -16,8 +16,8 @@ fn applies(ctx: &Ctx<'_>) -> bool {
 }
 
 fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
-    let (dy, x, window) = (ctx.dy()?, ctx.x(0)?, pool_window(ctx)?);
-    let dx = ctx.b.ops(&own("MaxPoolGrad"), &[Some(dy), Some(x)], window.attributes(), 1)[0];
+    let (dy, x, y, window) = (ctx.dy()?, ctx.x(0)?, ctx.y(0)?, pool_window(ctx)?);
+    let dx = ctx.b.ops(&own("MaxPoolGrad"), &[Some(dy), Some(x), Some(y)], window.attributes(), 1)[0];
     let like = ctx.b.fact(x).clone();
     ctx.b.refine(dx, &like);
     Ok(dx)

@@ -49,7 +49,7 @@ pub struct NativeRule {
 
 /// Every rule.
 pub static NATIVE_RULES: &[&NativeRule] = &[
-    // &average_pool::RULE,
+    &average_pool::RULE,
     &batch_normalization::RULE,
     &clip::RULE,
     &conv::RULE,
@@ -57,9 +57,9 @@ pub static NATIVE_RULES: &[&NativeRule] = &[
     &gather::RULE,
     &gelu::RULE,
     &gelu::INTERNAL,
-    // &global_average_pool::RULE,
+    &global_average_pool::RULE,
     &layer_normalization::RULE,
-    // &max_pool::RULE,
+    &max_pool::RULE,
     &relu::RULE,
     &softmax::RULE,
 ];

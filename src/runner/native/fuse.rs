@@ -7,27 +7,29 @@
 //! `min` and `max`. With given statistics they are `FixedNormalization(x, scale, bias, mean, var, residual?) -> y` and
 //! `FixedNormalizationGrad(dy, dy2?, y?, x, scale, bias, mean, var) -> dx, dscale, dbias, dresidual?`.
 
-use super::{applies_statistics, in_order, is_own, normalizes};
+use super::absorb::absorb;
+use super::{applies_statistics, convolution, in_order, is_own, normalizes};
 use crate::autodiff::own;
 use crate::graph::{Attributes, Builder, Graph, Node, NodeId, Origin, ValueId};
 use std::collections::{HashMap, HashSet};
 
-/// Returns the graph with chains fused, and without outputs of our operators that nobody reads.
+/// Returns the graph with chains fused, convolutions of images in our operator, and without outputs of our operators that nobody reads.
 pub(super) fn fuse(graph: &Graph) -> Graph {
     let view = View::of(graph);
     let mut nodes: Vec<Option<Node>> = graph.nodes().iter().cloned().map(Some).collect();
+    let mut taken: HashSet<NodeId> = HashSet::new();
     for (id, node) in graph.node_ids() {
         if normalizes(node) || applies_statistics(graph, node) {
-            forward(graph, &view, id, &mut nodes);
+            forward(graph, &view, id, &mut nodes, &mut taken);
         }
     }
-    let mut taken: HashSet<NodeId> = HashSet::new();
     for (id, node) in graph.node_ids() {
         if is_own(node, "BatchNormalizationGrad") || is_own(node, "FixedNormalizationGrad") {
             backward(graph, &view, id, &mut nodes, &mut taken);
         }
     }
-    let mut nodes: Vec<Node> = nodes.into_iter().flatten().collect();
+    let ours = |node: Node| convolution(graph, &node).unwrap_or(node);
+    let mut nodes = absorb(graph, nodes.into_iter().flatten().map(ours).collect());
     let read: HashSet<ValueId> = nodes.iter().flat_map(|node| node.inputs.iter().flatten().copied()).collect();
     for node in nodes.iter_mut().filter(|node| node.op.domain == crate::graph::INTERNAL_DOMAIN) {
         for output in &mut node.outputs {
@@ -78,7 +80,7 @@ fn activation(graph: &Graph, node: &Node) -> Option<Attributes> {
     Some(Attributes::none().with("activation", "clip").with("min", min).with("max", max))
 }
 
-fn forward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>]) {
+fn forward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>], taken: &mut HashSet<NodeId>) {
     let node = graph.node(id);
     let Some(mut y) = node.output(0) else { return };
     let (mut at, mut residual, mut attributes) = (id, None, Attributes::none().with("activation", "none"));
@@ -86,8 +88,10 @@ fn forward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>]) {
         let add = graph.node(next);
         let fact = graph.fact(y);
         let other = add.inputs.iter().flatten().find(|input| **input != y);
-        if let Some(other) = other.filter(|other| add.op.is("Add") && same(graph, y, **other)) {
+        if let Some(other) = other.filter(|other| add.op.is("Add") && same(graph, y, **other) && !taken.contains(&next))
+        {
             if add.output(0).is_some_and(|sum| graph.fact(sum).rank() == fact.rank()) {
+                taken.insert(next);
                 residual = Some(*other);
                 y = add.output(0).unwrap_or(y);
                 at = next;

@@ -4,8 +4,8 @@
 //! operators and reductions take what there is; everything else reads the plain one. A Transpose stands where a layout
 //! is read that nobody wrote.
 
-use super::is_own;
-use crate::autodiff::{Window, is_image, own};
+use super::{is_own, window};
+use crate::autodiff::{is_image, own};
 use crate::graph::{Attribute, Attributes, Builder, Dim, Fact, Graph, Node, OpId, Origin, ValueId};
 use std::collections::{HashMap, HashSet};
 
@@ -61,12 +61,13 @@ const IMAGES: &[(&str, &[usize], &[usize])] = &[
     ("BatchNormalization", &[0, 3], &[0]),
     ("BatchNormalizationGrad", &[0, 1, 2, 3], &[0, 3]),
     ("ClipGrad", &[0, 1], &[0]),
+    ("Conv", &[0], &[0]),
     ("ConvInputGrad", &[0], &[0]),
     ("ConvWeightGrad", &[0, 1], &[]),
     ("FixedNormalization", &[0, 5], &[0]),
     ("FixedNormalizationGrad", &[0, 1, 2, 3], &[0, 3]),
     ("GlobalAveragePoolGrad", &[0], &[0]),
-    ("MaxPoolGrad", &[0, 1], &[0]),
+    ("MaxPoolGrad", &[0, 1, 2], &[0]),
     ("ReluGrad", &[0, 1], &[0]),
 ];
 
@@ -142,9 +143,7 @@ impl Pass<'_> {
         if let Some((_, inputs, outputs)) = IMAGES.iter().find(|(name, ..)| is_own(node, name)) {
             return self.image(node, node.op.clone(), node.attributes.clone(), inputs, outputs);
         }
-        if let Some(attributes) = self.convolution(node)
-        /*.or_else(|| self.pool(node))*/
-        {
+        if let Some(attributes) = self.pool(node) {
             return self.image(node, own(&node.op.name), attributes, &[0], &[0]);
         }
         if self.passes(node) {
@@ -156,7 +155,7 @@ impl Pass<'_> {
             let outputs: Vec<usize> = (0..node.outputs.len()).collect();
             return self.image(node, node.op.clone(), attributes, &all, &outputs);
         }
-        if self.reduction(node) {
+        if self.reduction(node) || self.size(node) {
             return;
         }
         let inputs: Vec<Option<ValueId>> = node.inputs.iter().map(|input| input.map(|id| self.plain(id))).collect();
@@ -201,21 +200,6 @@ impl Pass<'_> {
         }
     }
 
-    /// Returns the attributes of a convolution of images.
-    fn convolution(&self, node: &Node) -> Option<Attributes> {
-        let (x, w) = (node.input(0)?, node.input(1)?);
-        let fits = node.op.is("Conv") && is_image(self.graph.fact(x)) && is_image(self.graph.fact(node.output(0)?));
-        let weight = self.graph.fact(w).sizes().filter(|_| fits)?;
-        let kernel: Vec<i64> = weight.iter().skip(2).filter_map(|size| i64::try_from(*size).ok()).collect();
-        let window = self.window(node, x, kernel)?;
-        Some(window.attributes().with("group", node.attributes.int("group", 1).ok()?))
-    }
-
-    fn window(&self, node: &Node, x: ValueId, kernel: Vec<i64>) -> Option<Window> {
-        let space: Vec<usize> = self.graph.fact(x).shape.as_ref()?.iter().skip(2).filter_map(Dim::known).collect();
-        Window::read(&node.attributes, kernel, &space).ok()
-    }
-
     /// Returns the attributes of a pooling of images that are channels-last already.
     fn pool(&self, node: &Node) -> Option<Attributes> {
         let x = node.input(0)?;
@@ -228,7 +212,7 @@ impl Pass<'_> {
         }
         let shape = self.graph.fact(node.output(0)?).shape.as_ref()?;
         let output: Vec<i64> = shape.iter().skip(2).map(|dim| Some(dim.known()? as i64)).collect::<Option<_>>()?;
-        let window = self.window(node, x, node.attributes.ints("kernel_shape").ok()??)?;
+        let window = window(self.graph, node, x, node.attributes.ints("kernel_shape").ok()??)?;
         let ceil = node.attributes.int("ceil_mode", 0).ok()?;
         let include = node.attributes.int("count_include_pad", 0).ok()?;
         let fits = ceil == 0 || node.op.is("MaxPool");
@@ -265,6 +249,30 @@ impl Pass<'_> {
         let mut attributes = node.attributes.clone();
         attributes.set("axis", Attribute::Int(to as i64));
         Some(attributes)
+    }
+
+    /// Appends the sizes of images that are channels-last alone.
+    fn size(&mut self, node: &Node) -> bool {
+        let Some((x, output)) = node.input(0).zip(node.output(0)) else { return false };
+        let fresh = self.last.contains_key(&x) && !self.plain.contains_key(&x);
+        if !fresh || !(node.op.is("Size") || node.op.is("Shape")) {
+            return false;
+        }
+        let x = self.last(x);
+        let mut value = self.b.unary(&node.op.name, x);
+        if node.op.is("Shape") {
+            let end = |name: &str, default: i64| {
+                node.attributes.int(name, default).map_or(default, |at| {
+                    usize::try_from(if at < 0 { at + 4 } else { at }.clamp(0, 4)).unwrap_or(0) as i64
+                })
+            };
+            let kept: Vec<i64> = (end("start", 0)..end("end", 4)).map(|axis| TO_PLAIN[axis as usize]).collect();
+            let kept = self.b.ints("axes", &kept);
+            value = self.b.op("Gather", &[value, kept], Attributes::none().with("axis", 0));
+        }
+        self.b.refine(value, &self.graph.fact(output).clone());
+        self.plain.insert(output, value);
+        true
     }
 
     /// Appends a reduction of images that are channels-last already, along fixed axes.

@@ -1,12 +1,13 @@
 //! A train graph in the form that ONNX Runtime with operators of our own runs fastest.
 //!
-//! [`optimize`] takes a graph whose gradients are written in operators of our own
-//! ([`Form::Native`](crate::autodiff::Form)) and returns one that computes the same: normalization, residual
-//! and activation are one operator ([`fuse`]), and images are channels-last from end to end ([`layout`]). The
+//! [`optimize`] takes a graph that was built for operators of our own ([`Form::Native`](crate::autodiff::Form), which
+//! the model says by importing their domain) and returns one that computes the same: normalization, residual
+//! and activation are one operator ([`fuse`]), convolutions normalize what they read ([`absorb`]), and images are channels-last from end to end ([`layout`]). The
 //! names of inputs and outputs stay. Operators on rows, and dropout, are ours too ([`rows`]).
 //!
 //! What this module does not do: numerics (`kernels`), or the binding to ONNX Runtime (`runner/ort`).
 
+mod absorb;
 mod fuse;
 mod layout;
 mod rows;
@@ -15,20 +16,20 @@ mod tests;
 #[cfg(test)]
 mod transformer_tests;
 
-use crate::autodiff::{batch_norm_op, is_image};
-use crate::graph::{DType, Graph, INTERNAL_DOMAIN, Model, Node};
+use crate::autodiff::{Window, batch_norm_op, is_image, own};
+use crate::graph::{DType, Dim, Graph, INTERNAL_DOMAIN, Model, Node, ValueId};
 use fuse::rebuilt;
 use std::borrow::Cow;
 
 /// Returns the model as ONNX Runtime runs it with operators of our own.
 pub(super) fn optimize(model: &Model) -> Cow<'_, Model> {
-    if !model.graph.nodes().iter().any(|node| profits(&model.graph, node)) && !rows::concerned(&model.graph) {
+    let imports = model.opsets.contains_key(INTERNAL_DOMAIN);
+    if !imports
+        || !(rows::concerned(&model.graph) || model.graph.nodes().iter().any(|node| profits(&model.graph, node)))
+    {
         return Cow::Borrowed(model);
     }
-    let graph = layout::channels_last(&fuse::fuse(&rows::rows(&model.graph)));
-    let mut model = model.with_graph(graph);
-    model.opsets.insert(INTERNAL_DOMAIN.into(), 1);
-    Cow::Owned(model)
+    Cow::Owned(model.with_graph(layout::channels_last(&fuse::fuse(&rows::rows(&model.graph)))))
 }
 
 /// Returns true for an operator of our own, and for a convolution whose weights ONNX Runtime cannot prepare.
@@ -53,6 +54,23 @@ fn applies_statistics(graph: &Graph, node: &Node) -> bool {
     let five = (0..5).all(|index| node.input(index).is_some_and(|id| graph.fact(id).dtype == Some(DType::F32)));
     let inference = node.op.is("BatchNormalization") && node.attributes.int("training_mode", 0) == Ok(0);
     inference && five && node.input(0).is_some_and(|x| is_image(graph.fact(x)))
+}
+
+/// Returns a convolution of images in our operator, with every attribute given; `None` for other nodes.
+fn convolution(graph: &Graph, node: &Node) -> Option<Node> {
+    let (x, w) = (node.input(0)?, node.input(1)?);
+    let fits = node.op.is("Conv") && is_image(graph.fact(x)) && is_image(graph.fact(node.output(0)?));
+    let weight = graph.fact(w).sizes().filter(|_| fits)?;
+    let kernel: Vec<i64> = weight.iter().skip(2).filter_map(|size| i64::try_from(*size).ok()).collect();
+    let group = node.attributes.int("group", 1).ok()?;
+    let attributes = window(graph, node, x, kernel)?.attributes().with("group", group);
+    Some(Node { op: own("Conv"), attributes, ..node.clone() })
+}
+
+/// Returns the window of a node on images.
+fn window(graph: &Graph, node: &Node, x: ValueId, kernel: Vec<i64>) -> Option<Window> {
+    let space: Vec<usize> = graph.fact(x).shape.as_ref()?.iter().skip(2).filter_map(Dim::known).collect();
+    Window::read(&node.attributes, kernel, &space).ok()
 }
 
 /// Returns the graph's nodes in an order in which they can run, each as late as its place says.

@@ -28,7 +28,7 @@ pub(super) fn rows(graph: &Graph) -> Graph {
 
 /// Returns true for a graph in which [`rows`] has something to do.
 pub(super) fn concerned(graph: &Graph) -> bool {
-    graph.nodes().iter().any(|node| dropped(graph, node).is_some())
+    graph.nodes().iter().any(|node| on_rows(graph, node) || dropped(graph, node).is_some())
 }
 
 /// Returns true for a standard operator along the last axis that ours replaces.

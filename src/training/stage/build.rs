@@ -117,7 +117,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
     };
     let slots = stage.slots.iter().filter(|slot| slot.owner.as_ref().is_none_or(|owner| trained.contains(owner)));
     let slots = slots.map(|slot| Slot { name: slot.name.clone(), initial: slot.initial.clone() }).collect();
-    let model = |graph: Graph| as_model(&prepared.model, graph);
+    let model = |graph: Graph| as_model(prepared, graph);
     Ok(TrainStep {
         train: model(train),
         updated: if optimizer.is_some() { updated.iter().map(name).collect() } else { Vec::new() },
@@ -152,7 +152,7 @@ pub fn eval(prepared: &Prepared, stage: &Stage) -> Result<Model, TrainingError> 
         let value = at(&f, id);
         f.b.output(value, graph.value_name(id));
     }
-    Ok(as_model(&prepared.model, finish(f.b.finish(), "eval", prepared.form)?))
+    Ok(as_model(prepared, finish(f.b.finish(), "eval", prepared.form)?))
 }
 
 /// Returns the bindings of a phase: without frozen parameters, their slots, and statistics that

@@ -1,28 +1,30 @@
 //! Convolution of images and its gradients.
 
-use super::call::{Call, Reader};
+use super::call::{Call, Input, Reader};
 use super::{Compute, Definition};
-use freeze_plan_kernels::conv::Conv2d;
+use freeze_plan_kernels::conv::{self, Conv2d};
+use freeze_plan_kernels::depthwise::{self, Depthwise};
+use freeze_plan_kernels::{Activation, Exec, Window};
 
 pub(super) static CONV: Definition = Definition {
     name: "Conv",
-    inputs: &[true, true, false],
+    inputs: &[true, true, false, false, false, false, false],
     outputs: &[true],
-    make: |node| Window::make(node, Part::Forward),
+    make: |node| Convolution::make(node, Part::Forward),
 };
 
 pub(super) static CONV_INPUT_GRAD: Definition = Definition {
     name: "ConvInputGrad",
     inputs: &[true, true],
     outputs: &[true],
-    make: |node| Window::make(node, Part::Input(node.sizes("space")?)),
+    make: |node| Convolution::make(node, Part::Input(node.sizes("space")?)),
 };
 
 pub(super) static CONV_WEIGHT_GRAD: Definition = Definition {
     name: "ConvWeightGrad",
-    inputs: &[true, true],
+    inputs: &[true, true, false, false, false, false],
     outputs: &[true],
-    make: |node| Window::make(node, Part::Weight),
+    make: |node| Convolution::make(node, Part::Weight),
 };
 
 enum Part {
@@ -32,25 +34,28 @@ enum Part {
     Weight,
 }
 
-struct Window {
+struct Convolution {
     part: Part,
     kernel: [usize; 2],
     strides: [usize; 2],
     dilations: [usize; 2],
     pads: [usize; 4],
     groups: usize,
+    /// Whether what is normalized is also what a Relu passes.
+    relu: bool,
     work: Vec<f32>,
 }
 
-impl Window {
+impl Convolution {
     fn make(node: &Reader<'_, '_>, part: Part) -> Result<Box<dyn Compute>, String> {
-        Ok(Box::new(Window {
+        Ok(Box::new(Convolution {
             part,
             kernel: node.sizes("kernel_shape")?,
             strides: node.sizes("strides")?,
             dilations: node.sizes("dilations")?,
             pads: node.sizes("pads")?,
             groups: usize::try_from(node.int("group", 1)).map_err(|_| "group is negative")?,
+            relu: node.text("activation") == "relu",
             work: Vec::new(),
         }))
     }
@@ -73,6 +78,33 @@ impl Window {
         Ok(geometry)
     }
 
+    /// Returns factor and summand of each channel that normalize the input, where inputs from `at` on say so.
+    fn affine(&self, call: &Call<'_>, at: usize) -> Result<Option<[Vec<f32>; 2]>, String> {
+        let Some(scale) = call.optional(at)? else { return Ok(None) };
+        let [bias, mean, inv_std] = [call.input(at + 1)?, call.input(at + 2)?, call.input(at + 3)?];
+        let factor: Vec<f32> = scale.elements.iter().zip(inv_std.elements).map(|(scale, std)| scale * std).collect();
+        let parts = bias.elements.iter().zip(mean.elements).zip(&factor);
+        let summand = parts.map(|((bias, mean), factor)| bias - mean * factor).collect();
+        Ok(Some([factor, summand]))
+    }
+
+    fn image<'a>(&self, x: &Input<'a>, affine: &'a Option<[Vec<f32>; 2]>) -> conv::Input<'a> {
+        let affine = affine.as_ref().map(|[factor, summand]| (factor.as_slice(), summand.as_slice()));
+        conv::Input { values: x.elements, affine, relu: self.relu }
+    }
+
+    /// Returns a convolution in which every channel of the input has its own kernels; `None` where channels mix.
+    fn depthwise(&self, geometry: &Conv2d) -> Option<Depthwise> {
+        let Conv2d { batch, in_channels, out_channels, groups, .. } = *geometry;
+        if groups != in_channels || groups == 1 {
+            return None;
+        }
+        let begin = [self.pads[0], self.pads[1]];
+        let (input, output) = (geometry.input, geometry.output);
+        let window = Window::new(input, output, self.kernel, self.strides, self.dilations, begin)?;
+        Depthwise::new(batch, in_channels, out_channels / in_channels, window)
+    }
+
     /// Returns the shape of the output for an input.
     fn output(&self, [batch, height, width, _]: [usize; 4], channels: usize) -> [usize; 4] {
         let size = |axis: usize, size: usize| {
@@ -83,7 +115,7 @@ impl Window {
     }
 }
 
-impl Compute for Window {
+impl Compute for Convolution {
     fn compute(&mut self, call: &Call<'_>) -> Result<(), String> {
         let (first, second) = (call.input(0)?, call.input(1)?);
         let from = first.image()?;
@@ -93,20 +125,41 @@ impl Compute for Window {
                 let geometry = self.geometry(from, shape)?;
                 let bias = call.optional(2)?;
                 let y = call.output(0, &shape)?;
-                geometry.forward(call, first.elements, second.elements, bias.map(|b| b.elements), y, &mut self.work);
+                let affine = self.affine(call, 3)?;
+                let (x, w, bias) = (self.image(&first, &affine), second.elements, bias.map(|bias| bias.elements));
+                match self.depthwise(&geometry) {
+                    Some(conv) => {
+                        depthwise::forward(Exec::on(call), &conv, first.elements, w, bias, Activation::None, y);
+                    }
+                    None => geometry.forward(call, x, w, bias, y, &mut self.work),
+                }
             }
             Part::Input([height, width]) => {
                 let shape = [from[0], height, width, second.image()?[1] * self.groups];
                 let geometry = self.geometry(shape, from)?;
                 let dx = call.output(0, &shape)?;
-                geometry.input_grad(call, first.elements, second.elements, dx, &mut self.work);
+                match self.depthwise(&geometry) {
+                    Some(conv) => {
+                        depthwise::input_gradient(Exec::on(call), &conv, first.elements, second.elements, dx);
+                    }
+                    None => geometry.input_grad(call, first.elements, second.elements, dx, &mut self.work),
+                }
             }
             Part::Weight => {
                 let to = second.image()?;
                 let geometry = self.geometry(from, to)?;
                 let shape = [to[3], from[3] / self.groups, self.kernel[0], self.kernel[1]];
                 let dw = call.output(0, &shape)?;
-                geometry.weight_grad(call, first.elements, second.elements, dw, &mut self.work);
+                match self.depthwise(&geometry) {
+                    Some(conv) => {
+                        depthwise::weight_gradient(Exec::on(call), &conv, first.elements, second.elements, dw);
+                    }
+                    None => {
+                        let affine = self.affine(call, 2)?;
+                        let x = self.image(&first, &affine);
+                        geometry.weight_grad(call, x, second.elements, dw, &mut self.work);
+                    }
+                }
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ mod convolution;
 mod elementwise;
 mod normalization;
 mod optimizer;
+mod pooling;
 mod rows;
 
 use crate::graph::INTERNAL_DOMAIN;
@@ -57,6 +58,12 @@ static DEFINITIONS: &[&Definition] = &[
     &rows::LAYER_NORMALIZATION_GRAD,
     &rows::SOFTMAX,
     &rows::SOFTMAX_GRAD,
+    &pooling::AVERAGE_POOL,
+    &pooling::AVERAGE_POOL_GRAD,
+    &pooling::GLOBAL_AVERAGE_POOL,
+    &pooling::GLOBAL_AVERAGE_POOL_GRAD,
+    &pooling::MAX_POOL,
+    &pooling::MAX_POOL_GRAD,
 ];
 
 /// Inputs that are int64, by operator and position; all others are float32.

@@ -28,9 +28,7 @@ struct AdamStep {
 }
 
 fn adam(node: &Reader<'_, '_>) -> Result<Box<dyn Compute>, String> {
-    let average = |name: &str| {
-        node.floats::<3>(name).map(|[keep, add, exponent]| Average { keep, add, exponent })
-    };
+    let average = |name: &str| node.floats::<3>(name).map(|[keep, add, exponent]| Average { keep, add, exponent });
     let averages = [average("average")?, average("squares")?];
     let adam = Adam { averages, eps: node.float("eps", 1e-8), decoupled: node.int("decoupled", 0) != 0 };
     Ok(Box::new(AdamStep { adam, weight_decay: node.float("weight_decay", 0.0) }))

@@ -14,7 +14,7 @@ const PARTS: usize = 64;
 ///
 /// All of it follows from the sizes alone, so that results do not depend on the threads.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fold {
+pub(crate) struct Fold {
     pub channels: usize,
     /// Elements of a wide row, a multiple of `channels`.
     pub width: usize,
@@ -24,7 +24,7 @@ pub(super) struct Fold {
 
 /// Wide rows that are worked on together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     /// The first element.
     pub start: usize,
     pub rows: usize,
@@ -86,7 +86,7 @@ impl Fold {
 }
 
 /// What is done to some columns of a block.
-pub(super) trait Columns {
+pub(crate) trait Columns {
     /// Works on `G` vectors from column `at` on; where `!FULL`, `G` is 1 and the vector has `count`
     /// elements.
     unsafe fn run<S: Simd, const G: usize, const FULL: bool>(&mut self, at: usize, count: usize);
@@ -97,7 +97,7 @@ pub(super) trait Columns {
 /// # Safety
 /// As `work` asks for columns below `width`.
 #[inline(always)]
-pub(super) unsafe fn columns<S: Simd>(width: usize, work: &mut impl Columns) {
+pub(crate) unsafe fn columns<S: Simd>(width: usize, work: &mut impl Columns) {
     let mut at = 0;
     while at + 4 * S::LANES <= width {
         work.run::<S, 4, true>(at, S::LANES);
@@ -112,13 +112,13 @@ pub(super) unsafe fn columns<S: Simd>(width: usize, work: &mut impl Columns) {
 /// # Safety
 /// The elements can be read: all lanes where `FULL`, else the first `count`.
 #[inline(always)]
-pub(super) unsafe fn load<S: Simd, const FULL: bool>(from: *const f32, count: usize) -> S::V {
+pub(crate) unsafe fn load<S: Simd, const FULL: bool>(from: *const f32, count: usize) -> S::V {
     if FULL { S::load(from) } else { S::load_first(from, count) }
 }
 
 /// # Safety
 /// The elements can be written: all lanes where `FULL`, else the first `count`.
 #[inline(always)]
-pub(super) unsafe fn store<S: Simd, const FULL: bool>(to: *mut f32, count: usize, v: S::V) {
+pub(crate) unsafe fn store<S: Simd, const FULL: bool>(to: *mut f32, count: usize, v: S::V) {
     if FULL { S::store(to, v) } else { S::store_first(to, count, v) }
 }
