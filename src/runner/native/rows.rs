@@ -117,14 +117,16 @@ fn drop(graph: &Graph, readers: &[Vec<NodeId>], id: NodeId, dropped: &Dropped, n
         let by = |value, factor| scalar(graph, factor).map(|factor| (value, factor));
         by(a, b).or_else(|| by(b, a)).filter(|_| node.op.is("Mul"))
     };
+    let free = |id: &NodeId, nodes: &[Option<Node>]| nodes[id.0].as_ref().is_some_and(|node| node.op.is("Mul"));
     let (mut x, mut y, mut at, mut factor) = (dropped.kept, output, id, 1.0);
-    let before = graph.producer(x).filter(|_| alone(x).is_some());
-    let after = alone(output);
-    if let Some((value, by)) = before.and_then(scaled) {
+    let before = graph.producer(x).filter(|id| alone(x).is_some() && free(id, nodes));
+    let after = alone(output).filter(|id| free(id, nodes));
+    if let Some((mul, (value, by))) = before.and_then(|mul| Some((mul, scaled(mul)?))) {
+        nodes[mul.0] = None;
         (x, factor) = (value, by);
-    } else if let Some((next, by)) = after.and_then(|next| Some((next, scaled(next)?.1))) {
-        if let Some(output) = graph.node(next).output(0) {
-            (y, at, factor) = (output, next, by);
+    } else if let Some((mul, (_, by))) = after.and_then(|mul| Some((mul, scaled(mul)?))) {
+        if let Some(output) = graph.node(mul).output(0) {
+            (y, at, factor) = (output, mul, by);
         }
     }
     let attributes = Attributes::none().with("least", dropped.least).with("factor", factor);

@@ -69,7 +69,8 @@ impl Net {
         let weights = self.b.op("Softmax", &[scores], Attributes::none().with("axis", axis));
         let weights = self.dropped(weights);
         let y = self.b.op("MatMul", &[weights, v], Attributes::none());
-        self.linear(y, width, width)
+        let y = self.linear(y, width, width);
+        self.dropped(y)
     }
 
     /// Gelu as exporters write it below opset 20.
