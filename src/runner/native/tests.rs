@@ -14,18 +14,18 @@ use std::collections::{BTreeMap, HashSet};
 const BATCH: usize = 3;
 
 /// Draws models.
-struct Draw(ChaCha8Rng);
+pub(super) struct Draw(pub ChaCha8Rng);
 
 impl Draw {
-    fn below(&mut self, count: usize) -> usize {
+    pub fn below(&mut self, count: usize) -> usize {
         self.0.next_u32() as usize % count
     }
 
-    fn among<T: Copy>(&mut self, list: &[T]) -> T {
+    pub fn among<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len())]
     }
 
-    fn tensor(&mut self, shape: &[usize]) -> Tensor {
+    pub fn tensor(&mut self, shape: &[usize]) -> Tensor {
         let count = shape.iter().product();
         let values = (0..count).map(|_| (self.0.next_u32() % 2001) as f32 / 1000.0 - 1.0).collect();
         Tensor::from_vec(shape, values)
@@ -185,7 +185,7 @@ fn model(seed: u64) -> Model {
     Model { graph: net.b.finish(), opsets: [(String::new(), 18)].into(), ir_version: 8, ..Model::default() }
 }
 
-fn step(model: &Model, form: Form, frozen: &[&str]) -> TrainStep {
+pub(super) fn step(model: &Model, form: Form, frozen: &[&str]) -> TrainStep {
     let mut prepared = prepare(&Analysis::of(model)).unwrap();
     prepared.form = form;
     let options = PhaseOptions {
