@@ -36,8 +36,7 @@ impl<const A: usize, const V: usize> Task for Patch<'_, A, V> {
         // SAFETY: the caller of `patch` vouches for the operands.
         unsafe {
             let place = |a: usize, v: usize| at.dw.add((a * V + v) * S::LANES);
-            let mut sums: [[S::V; V]; A] =
-                std::array::from_fn(|a| std::array::from_fn(|v| S::load(place(a, v))));
+            let mut sums: [[S::V; V]; A] = std::array::from_fn(|a| std::array::from_fn(|v| S::load(place(a, v))));
             for image in 0..at.images {
                 for row in 0..at.rows {
                     let mut x = at.x.add(image * at.x_image + row * at.x_row);

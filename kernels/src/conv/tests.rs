@@ -118,7 +118,8 @@ fn every_direction_is_the_plain_sum() {
         let conv = if index < 200 { random.geometry() } else { fast(&mut random) };
         let (x, w) = (random.values(conv.input_len()), random.values(conv.weight_len()));
         let (dy, bias) = (random.values(conv.output_len()), random.values(conv.out_channels));
-        let mut y: Vec<f64> = bias.iter().map(|bias| f64::from(*bias)).collect::<Vec<_>>().repeat(dy.len() / bias.len());
+        let mut y: Vec<f64> =
+            bias.iter().map(|bias| f64::from(*bias)).collect::<Vec<_>>().repeat(dy.len() / bias.len());
         let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
         each(&conv, |i, j, k| {
             y[j] += f64::from(x[i]) * f64::from(w[k]);

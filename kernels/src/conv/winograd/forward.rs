@@ -43,7 +43,8 @@ impl Task for Fast<'_> {
         let tasks = chunks.min(if moments.is_some() { SHARES } else { most });
 
         // Lengths of the maps: of the tiles of a chunk, of a block's weights, and of a block's products.
-        let distances = [spread(size * channels), spread(channels * VECTORS * S::LANES), spread(size * VECTORS * S::LANES)];
+        let distances =
+            [spread(size * channels), spread(channels * VECTORS * S::LANES), spread(size * VECTORS * S::LANES)];
         let [input, weight, product] = distances.map(|distance| POSITIONS * distance);
         let packed = 9 * channels * VECTORS * S::LANES;
         let patch = (POSITIONS * channels).next_multiple_of(LINE);
