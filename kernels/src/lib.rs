@@ -13,6 +13,7 @@ pub mod elementwise;
 pub mod exec;
 mod fold;
 pub mod gate;
+mod input;
 pub mod norm;
 pub mod pool;
 pub mod pool2d;
@@ -24,5 +25,6 @@ pub mod window;
 
 pub use activation::Activation;
 pub use exec::Exec;
+pub use input::Input;
 pub use pool::{Pool, Serial, Threads};
 pub use window::Window;

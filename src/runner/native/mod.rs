@@ -2,8 +2,8 @@
 //!
 //! [`optimize`] takes a graph that was built for operators of our own ([`Form::Native`](crate::autodiff::Form), which
 //! the model says by importing their domain) and returns one that computes the same: normalization, residual
-//! and activation are one operator ([`fuse`]), convolutions normalize what they read ([`absorb`]), and images are channels-last from end to end ([`layout`]). The
-//! names of inputs and outputs stay.
+//! and activation are one operator ([`fuse`]), convolutions normalize what they read ([`absorb`]), and images are
+//! channels-last from end to end ([`layout`]). The names of inputs and outputs stay.
 //!
 //! What this module does not do: numerics (`kernels`), or the binding to ONNX Runtime (`runner/ort`).
 
