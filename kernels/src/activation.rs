@@ -18,6 +18,19 @@ pub enum Activation {
     },
 }
 
+impl Activation {
+    /// The activation of one element; NaN stays.
+    pub(crate) fn of_one(self, x: f32) -> f32 {
+        match self {
+            Activation::None => x,
+            Activation::Relu if x < 0.0 => 0.0,
+            Activation::Clip { min, .. } if x < min => min,
+            Activation::Clip { max, .. } if x > max => max,
+            Activation::Relu | Activation::Clip { .. } => x,
+        }
+    }
+}
+
 /// An activation as a type, so that loops are compiled for each.
 pub(crate) trait Activate: Copy + Send + Sync {
     /// Whether `gate` looks at its first argument.

@@ -17,6 +17,7 @@ pub mod exec;
 mod fold;
 pub mod gate;
 pub mod gelu;
+mod input;
 pub(crate) mod lanes;
 pub mod layer_norm;
 pub mod math;
@@ -34,5 +35,6 @@ pub mod window;
 
 pub use activation::Activation;
 pub use exec::Exec;
+pub use input::Input;
 pub use pool::{Pool, Serial, Threads};
 pub use window::Window;

@@ -1,12 +1,13 @@
 //! Sums over windows: the forward pass, and the gradient of the input.
 
 use super::axis::Axis;
-use super::fill::{Input, Pixels, fill};
+use super::fill::{Pixels, fill};
 use super::moments::{Moments, Partial, SHARES, SharedMoments};
 use super::pack::{Weights, block, blocks, pack, padded};
 use super::stripes::Stripes;
 use super::tile::{Operands, shape, tile};
 use super::winograd;
+use crate::input::Input;
 use crate::pool::{Pool, Shared, split};
 use crate::simd::{Simd, Task};
 

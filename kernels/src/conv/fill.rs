@@ -1,34 +1,9 @@
 //! The inputs of some output rows, copied with the zeros around them.
 
 use super::axis::Axis;
+use crate::input::Input;
 use crate::simd::Simd;
 use std::ops::Range;
-
-/// An image batch, with what is applied to each value before it is used.
-///
-/// `relu(values * scale + shift)` per channel; the zeros around an image stay 0.
-#[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
-    /// `[N, H, W, C]`
-    pub values: &'a [f32],
-    /// Scale and shift of each channel.
-    pub affine: Option<(&'a [f32], &'a [f32])>,
-    /// Whether negative values become 0, after scale and shift.
-    pub relu: bool,
-}
-
-impl<'a> From<&'a [f32]> for Input<'a> {
-    fn from(values: &'a [f32]) -> Input<'a> {
-        Input { values, affine: None, relu: false }
-    }
-}
-
-impl Input<'_> {
-    /// Whether the values are used as they are.
-    pub(super) fn is_plain(&self) -> bool {
-        self.affine.is_none() && !self.relu
-    }
-}
 
 /// Where the pixels of an image lie.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +58,7 @@ pub(super) unsafe fn fill<S: Simd>(
         to[until * at.channels..].fill(0.0);
         let to = &mut to[from * at.channels..until * at.channels];
         if !input.is_plain() {
-            apply::<S>(to, input, source, column_step * at.pixel, at);
+            input.apply::<S>(to, at.channel, at.channels, source, column_step * at.pixel);
         } else if at.pixel == at.channels && column_step == 1 {
             to.copy_from_slice(&input.values[source..source + to.len()]);
         } else {
@@ -91,28 +66,6 @@ pub(super) unsafe fn fill<S: Simd>(
                 let source = source + pixel * column_step * at.pixel;
                 to.copy_from_slice(&input.values[source..source + at.channels]);
             }
-        }
-    }
-}
-
-/// Copies pixels, with scale, shift and relu.
-#[inline(always)]
-unsafe fn apply<S: Simd>(to: &mut [f32], input: &Input<'_>, source: usize, pixel: usize, at: &Pixels) {
-    let zero = S::splat(0.0);
-    for start in (0..at.channels).step_by(S::LANES) {
-        let count = (at.channels - start).min(S::LANES);
-        let (scale, shift) = match input.affine {
-            Some((scale, shift)) => (
-                S::load_first(scale[at.channel + start..].as_ptr(), count),
-                S::load_first(shift[at.channel + start..].as_ptr(), count),
-            ),
-            None => (S::splat(1.0), zero),
-        };
-        for (index, to) in to.chunks_exact_mut(at.channels).enumerate() {
-            let value = S::load_first(input.values[source + index * pixel + start..].as_ptr(), count);
-            let value = S::fma(value, scale, shift);
-            let value = if input.relu { S::max(zero, value) } else { value };
-            S::store_first(to[start..].as_mut_ptr(), count, value);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::axis::Axis;
 use super::correlate::{Correlate, Correlation, Part};
-use super::fill::Input;
 use super::geometry::Conv2d;
 use super::moments::Moments;
+use crate::input::Input;
 use crate::pool::Pool;
 use crate::simd::{Level, dispatch_at};
 
@@ -72,9 +72,7 @@ impl Conv2d {
 
     /// Panics where a slice of a value per channel has another length.
     pub(super) fn require_channels(&self, x: &Input<'_>, bias: Option<&[f32]>) {
-        if let Some((scale, shift)) = x.affine {
-            assert_eq!([scale.len(), shift.len()], [self.in_channels; 2], "elements of a scale and a shift");
-        }
+        x.require_channels(self.in_channels);
         if let Some(bias) = bias {
             assert_eq!(bias.len(), self.out_channels, "elements of a bias");
         }

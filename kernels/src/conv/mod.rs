@@ -30,6 +30,6 @@ mod winograd;
 #[cfg(test)]
 mod tests;
 
-pub use fill::Input;
+pub use crate::input::Input;
 pub use geometry::{Conv2d, GeometryError};
 pub use moments::Moments;

@@ -1,6 +1,7 @@
 //! Every direction against a plain sum in `f64`, on random geometries.
 
 use super::{Conv2d, Input, Moments};
+use crate::activation::Activation;
 use crate::pool::{Pool, Serial, Threads};
 use crate::simd::Level;
 
@@ -144,7 +145,7 @@ fn every_direction_is_the_plain_sum() {
 }
 
 #[test]
-fn inputs_are_scaled_shifted_and_rectified() {
+fn inputs_are_scaled_shifted_and_activated() {
     let mut random = Random(8);
     let mut work = Vec::new();
     for index in 0..40 {
@@ -152,7 +153,8 @@ fn inputs_are_scaled_shifted_and_rectified() {
         let (x, w, dy) =
             (random.values(conv.input_len()), random.values(conv.weight_len()), random.values(conv.output_len()));
         let (scale, shift) = (random.values(conv.in_channels), random.values(conv.in_channels));
-        let relu = random.below(2) == 0;
+        let activations = [Activation::None, Activation::Relu, Activation::Clip { min: -0.25, max: 0.5 }];
+        let activation = activations[random.below(3)];
         let affine = (random.below(3) != 0).then_some((&scale[..], &shift[..]));
         let seen: Vec<f64> = x
             .iter()
@@ -161,7 +163,11 @@ fn inputs_are_scaled_shifted_and_rectified() {
                 let channel = index % conv.in_channels;
                 let (scale, shift) = affine.map_or((1.0, 0.0), |(scale, shift)| (scale[channel], shift[channel]));
                 let value = f64::from(*x) * f64::from(scale) + f64::from(shift);
-                if relu { value.max(0.0) } else { value }
+                match activation {
+                    Activation::None => value,
+                    Activation::Relu => value.max(0.0),
+                    Activation::Clip { min, max } => value.clamp(min.into(), max.into()),
+                }
             })
             .collect();
         let (mut y, mut dw) = (vec![0.0; dy.len()], vec![0.0; w.len()]);
@@ -169,7 +175,7 @@ fn inputs_are_scaled_shifted_and_rectified() {
             y[j] += seen[i] * f64::from(w[k]);
             dw[k] += seen[i] * f64::from(dy[j]);
         });
-        let input = Input { values: &x, affine, relu };
+        let input = Input { values: &x, affine, activation };
         for level in Level::available() {
             let (mut found_y, mut found_dw) = (vec![7.0; y.len()], vec![7.0; dw.len()]);
             conv.forward_at(*level, &Serial, input, &w, None, &mut found_y, None, &mut work);

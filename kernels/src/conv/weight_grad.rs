@@ -5,12 +5,13 @@
 
 use super::axis::Axis;
 use super::correlate::{LINE, aligned};
-use super::fill::{Input, Pixels, fill};
+use super::fill::{Pixels, fill};
 use super::geometry::Conv2d;
 use super::pack::{Block, VECTORS, Weights, block, blocks, padded, unpack};
 use super::patch::{Operands, elements, patch};
 use super::stripes::Stripes;
 use super::winograd::{self, FastWeightGrad};
+use crate::input::Input;
 use crate::pool::{Pool, Shared, split};
 use crate::simd::{Level, Simd, Task, dispatch_at};
 use std::ops::Range;

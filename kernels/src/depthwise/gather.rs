@@ -1,10 +1,12 @@
 //! Forward and the gradient of the input: sums over what each element of the result meets.
 
 use super::Depthwise;
+use super::rows::Rows as Ready;
 use super::strips::{Piece, Strip, of_input, of_output, rows_ahead};
 use crate::activation::Activation;
 use crate::aligned::Aligned;
 use crate::exec::Exec;
+use crate::input::Input;
 use crate::pool::{Shared, split};
 use crate::prefetch::Ahead;
 use crate::simd::{Simd, Task, dispatch_at};
@@ -17,21 +19,21 @@ const PARTS: usize = 256;
 ///
 /// # Panics
 /// When a slice has the wrong length.
-pub fn forward(
+pub fn forward<'a>(
     exec: Exec<'_>,
     conv: &Depthwise,
-    x: &[f32],
+    x: impl Into<Input<'a>>,
     weight: &[f32],
     bias: Option<&[f32]>,
     activation: Activation,
     y: &mut [f32],
 ) {
-    let outputs = conv.outputs();
-    assert!(x.len() == conv.input_pixels() * conv.channels, "x has the elements of the input");
+    let (x, outputs) = (x.into(), conv.outputs());
+    conv.require_input(&x);
     assert!(weight.len() == outputs * conv.taps(), "the weight has a kernel for each output channel");
     assert!(y.len() == conv.output_pixels() * outputs, "y has the elements of the output");
     assert!(bias.is_none_or(|bias| bias.len() == outputs), "the bias has a value for each output channel");
-    let wide = (conv.multiplier > 1).then(|| conv.widen(x));
+    let wide = (conv.multiplier > 1).then(|| conv.widen(&x));
     let window = &conv.window;
     let gather = Gather {
         rows: window.taps(0),
@@ -48,7 +50,7 @@ pub fn forward(
             Activation::Clip { min, max } => Some((min, max)),
         },
     };
-    gather.run(exec, wide.as_deref().unwrap_or(x), y);
+    gather.run(exec, wide.as_deref().map_or(x, Input::from), y);
 }
 
 /// Computes the gradient of x from that of the convolution.
@@ -73,10 +75,10 @@ pub fn input_gradient(exec: Exec<'_>, conv: &Depthwise, dy: &[f32], weight: &[f3
         limits: None,
     };
     if conv.multiplier == 1 {
-        return gather.run(exec, dy, dx);
+        return gather.run(exec, dy.into(), dx);
     }
     let mut wide = vec![0.0; dx.len() * conv.multiplier];
-    gather.run(exec, dy, &mut wide);
+    gather.run(exec, dy.into(), &mut wide);
     if conv.multiplier == 0 {
         return dx.fill(0.0);
     }
@@ -99,7 +101,7 @@ struct Gather {
 }
 
 impl Gather {
-    fn run(&self, exec: Exec<'_>, source: &[f32], target: &mut [f32]) {
+    fn run(&self, exec: Exec<'_>, source: Input<'_>, target: &mut [f32]) {
         let row = self.target[1] * self.channels;
         if target.is_empty() {
             return;
@@ -111,14 +113,14 @@ impl Gather {
             let range = split(rows, 1, parts, part);
             // SAFETY: every part has its own rows.
             let target = unsafe { target.part(range.start * row, range.len() * row) };
-            dispatch_at(exec.level, Rows { gather: self, source, target, first: range.start });
+            dispatch_at(exec.level, Rows { gather: self, source: &source, target, first: range.start });
         });
     }
 }
 
 struct Rows<'a> {
     gather: &'a Gather,
-    source: &'a [f32],
+    source: &'a Input<'a>,
     target: &'a mut [f32],
     first: usize,
 }
@@ -131,15 +133,17 @@ impl Task for Rows<'_> {
         let Rows { gather, source, target, first } = self;
         let (channels, [height, width]) = (gather.channels, gather.source);
         let mut meetings = Vec::new();
+        let mut ready = Ready::new(source, width, channels, &gather.rows);
         for (index, target) in target.chunks_exact_mut(gather.target[1] * channels).enumerate() {
             let (image, row) = ((first + index) / gather.target[0], (first + index) % gather.target[0]);
-            let plane = &source[image * height * width * channels..];
+            let plane = &source.values[image * height * width * channels..];
             let taps = &gather.rows[row];
             meetings.clear();
             for (k_row, source_row) in taps {
                 let weight = &gather.weight[k_row * gather.kernel_width * channels..];
-                meetings
-                    .push(Meeting { source: plane[source_row * width * channels..].as_ptr(), weight: weight.as_ptr() });
+                // SAFETY: this runs where `S` does.
+                let source = unsafe { ready.get::<S>(image * height + source_row) };
+                meetings.push(Meeting { source, weight: weight.as_ptr() });
             }
             let ahead = rows_ahead(&gather.rows, row, height);
             let ahead = ahead.start * width * channels..ahead.end * width * channels;

@@ -4,6 +4,7 @@
 //! sees input channel `m / (M / C)`. Results do not depend on the number of threads.
 
 mod gather;
+mod rows;
 mod strips;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ pub use gather::{forward, input_gradient};
 pub use weight::weight_gradient;
 
 use crate::aligned::Aligned;
+use crate::input::Input;
 use crate::window::Window;
 
 /// Sizes of a depthwise convolution.
@@ -59,11 +61,19 @@ impl Depthwise {
         packed
     }
 
-    /// Returns x with each channel as often as it has kernels.
-    fn widen(&self, x: &[f32]) -> Vec<f32> {
-        let mut wide = Vec::with_capacity(x.len() * self.multiplier);
-        for value in x {
-            wide.extend(std::iter::repeat_n(*value, self.multiplier));
+    /// Panics where x has another number of elements, or a value per channel another length.
+    fn require_input(&self, x: &Input<'_>) {
+        assert!(x.values.len() == self.input_pixels() * self.channels, "x has the elements of the input");
+        x.require_channels(self.channels);
+    }
+
+    /// Returns x, with what is applied to it, with each channel as often as it has kernels.
+    fn widen(&self, x: &Input<'_>) -> Vec<f32> {
+        let mut wide = Vec::with_capacity(x.values.len() * self.multiplier);
+        for (index, value) in x.values.iter().enumerate() {
+            let channel = index % self.channels;
+            let value = x.affine.map_or(*value, |(scale, shift)| value.mul_add(scale[channel], shift[channel]));
+            wide.extend(std::iter::repeat_n(x.activation.of_one(value), self.multiplier));
         }
         wide
     }

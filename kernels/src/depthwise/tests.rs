@@ -95,9 +95,15 @@ impl Window {
     }
 }
 
-fn results(exec: Exec<'_>, conv: &Depthwise, values: [&[f32]; 4], activation: Activation) -> [Vec<f32>; 3] {
-    let [x, weight, bias, dy] = values;
-    let (mut y, mut dx, mut dweight) = (vec![9.0; dy.len()], vec![9.0; x.len()], vec![9.0; weight.len()]);
+fn results(
+    exec: Exec<'_>,
+    conv: &Depthwise,
+    x: Input<'_>,
+    values: [&[f32]; 3],
+    activation: Activation,
+) -> [Vec<f32>; 3] {
+    let [weight, bias, dy] = values;
+    let (mut y, mut dx, mut dweight) = (vec![9.0; dy.len()], vec![9.0; x.values.len()], vec![9.0; weight.len()]);
     forward(exec, conv, x, weight, Some(bias), activation, &mut y);
     input_gradient(exec, conv, dy, weight, &mut dx);
     weight_gradient(exec, conv, x, dy, &mut dweight);
@@ -113,33 +119,54 @@ fn agrees_with_plain_loops() {
         let weight = random.floats(conv.outputs() * conv.taps());
         let bias = random.floats(conv.outputs());
         let dy = random.floats(conv.output_pixels() * conv.outputs());
-        let mut y: Vec<f64> = (0..dy.len()).map(|index| f64::from(bias[index % bias.len()])).collect();
-        let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
-        products(&conv, |at_x, at_weight, at_y| {
-            y[at_y] += f64::from(x[at_x]) * f64::from(weight[at_weight]);
-            dx[at_x] += f64::from(dy[at_y]) * f64::from(weight[at_weight]);
-            dweight[at_weight] += f64::from(dy[at_y]) * f64::from(x[at_x]);
-        });
+        let [scale, shift] = [0, 1].map(|_| random.floats(case.channels));
+        let (scale, shift) = (&scale[..], &shift[..]);
+        let inputs = [
+            Input { values: &x, affine: Some((scale, shift)), activation: Activation::Clip { min: -0.2, max: 0.3 } },
+            Input { values: &x, affine: Some((scale, shift)), activation: Activation::Relu },
+            x[..].into(),
+        ];
         let activations = [Activation::None, Activation::Relu, Activation::Clip { min: -0.5, max: 0.5 }];
         let activation = activations[number % 3];
-        let y: Vec<f64> = match activation {
-            Activation::None => y,
-            Activation::Relu => y.into_iter().map(|y| y.max(0.0)).collect(),
-            Activation::Clip { .. } => y.into_iter().map(|y| y.clamp(-0.5, 0.5)).collect(),
-        };
-        for level in Level::available().iter().copied() {
-            let values = [x.as_slice(), &weight, &bias, &dy];
-            let found = results(Exec { pool: &Serial, level }, &conv, values, activation);
-            let threads = results(Exec { pool: &Threads(3), level }, &conv, values, activation);
-            assert!(found == threads, "case {number}: threads");
-            for (name, found, expected) in
-                [("y", &found[0], &y), ("dx", &found[1], &dx), ("dweight", &found[2], &dweight)]
-            {
-                // Rounding errors of a sum in f32 grow with the root of its length.
-                let terms = if name == "dweight" { conv.output_pixels() } else { conv.taps() * case.multiplier };
-                let tolerance = 1e-6 * (terms as f64).sqrt();
-                close(&format!("case {number}, {}: {name}", level.name()), found, expected, tolerance);
+        for input in inputs {
+            let seen: Vec<f64> = (0..x.len())
+                .map(|index| {
+                    let channel = index % case.channels;
+                    let (scale, shift) =
+                        input.affine.map_or((1.0, 0.0), |(scale, shift)| (scale[channel], shift[channel]));
+                    activated(input.activation, f64::from(x[index]) * f64::from(scale) + f64::from(shift))
+                })
+                .collect();
+            let mut y: Vec<f64> = (0..dy.len()).map(|index| f64::from(bias[index % bias.len()])).collect();
+            let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
+            products(&conv, |at_x, at_weight, at_y| {
+                y[at_y] += seen[at_x] * f64::from(weight[at_weight]);
+                dx[at_x] += f64::from(dy[at_y]) * f64::from(weight[at_weight]);
+                dweight[at_weight] += f64::from(dy[at_y]) * seen[at_x];
+            });
+            let y: Vec<f64> = y.into_iter().map(|y| activated(activation, y)).collect();
+            for level in Level::available().iter().copied() {
+                let values = [weight.as_slice(), &bias, &dy];
+                let found = results(Exec { pool: &Serial, level }, &conv, input, values, activation);
+                let threads = results(Exec { pool: &Threads(3), level }, &conv, input, values, activation);
+                assert!(found == threads, "case {number}: threads");
+                for (name, found, expected) in
+                    [("y", &found[0], &y), ("dx", &found[1], &dx), ("dweight", &found[2], &dweight)]
+                {
+                    // Rounding errors of a sum in f32 grow with the root of its length.
+                    let terms = if name == "dweight" { conv.output_pixels() } else { conv.taps() * case.multiplier };
+                    let tolerance = 1e-6 * (terms as f64).sqrt();
+                    close(&format!("case {number}, {}: {name}", level.name()), found, expected, tolerance);
+                }
             }
         }
+    }
+}
+
+fn activated(activation: Activation, value: f64) -> f64 {
+    match activation {
+        Activation::None => value,
+        Activation::Relu => value.max(0.0),
+        Activation::Clip { min, max } => value.clamp(min.into(), max.into()),
     }
 }

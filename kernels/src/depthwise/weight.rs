@@ -1,9 +1,11 @@
 //! The gradient of the weight.
 
+use super::rows::Rows;
 use super::strips::{Piece, Strip, of_output, rows_ahead};
 use super::{Depthwise, transpose};
 use crate::aligned::Aligned;
 use crate::exec::Exec;
+use crate::input::Input;
 use crate::pool::{Shared, split};
 use crate::prefetch::Ahead;
 use crate::simd::{Simd, Task, dispatch_at};
@@ -19,15 +21,15 @@ const NARROW: usize = 3;
 ///
 /// # Panics
 /// When a slice has the wrong length.
-pub fn weight_gradient(exec: Exec<'_>, conv: &Depthwise, x: &[f32], dy: &[f32], dweight: &mut [f32]) {
-    let outputs = conv.outputs();
-    assert!(x.len() == conv.input_pixels() * conv.channels, "x has the elements of the input");
+pub fn weight_gradient<'a>(exec: Exec<'_>, conv: &Depthwise, x: impl Into<Input<'a>>, dy: &[f32], dweight: &mut [f32]) {
+    let (x, outputs) = (x.into(), conv.outputs());
+    conv.require_input(&x);
     assert!(dweight.len() == outputs * conv.taps(), "the weight has a kernel for each output channel");
     assert!(dy.len() == conv.output_pixels() * outputs, "dy has the elements of the output");
     if dweight.is_empty() {
         return;
     }
-    let wide = (conv.multiplier > 1).then(|| conv.widen(x));
+    let wide = (conv.multiplier > 1).then(|| conv.widen(&x));
     let window = &conv.window;
     let columns = of_output(window);
     let strips = columns.iter().any(|piece| matches!(piece, Piece::Strip(_)));
@@ -36,7 +38,7 @@ pub fn weight_gradient(exec: Exec<'_>, conv: &Depthwise, x: &[f32], dy: &[f32], 
         rows: window.taps(0),
         columns,
         by_tap: !strips || window.output()[1] <= NARROW,
-        x: wide.as_deref().unwrap_or(x),
+        x: wide.as_deref().map_or(x, Input::from),
         dy,
     };
     let units = if scatter.by_tap { conv.batch } else { conv.batch * window.output()[0] };
@@ -64,7 +66,7 @@ struct Scatter<'a> {
     rows: Vec<Vec<Tap>>,
     columns: Vec<Piece>,
     by_tap: bool,
-    x: &'a [f32],
+    x: Input<'a>,
     dy: &'a [f32],
 }
 
@@ -86,8 +88,10 @@ impl Task for Part<'_> {
             if scatter.by_tap {
                 scatter.by_tap::<S>(units, sums);
             } else {
+                let (width, channels) = (scatter.conv.window.input()[1], scatter.conv.outputs());
+                let mut rows = Rows::new(&scatter.x, width, channels, &scatter.rows);
                 for unit in units {
-                    scatter.row::<S>(unit, sums);
+                    scatter.row::<S>(unit, &mut rows, sums);
                 }
             }
         }
@@ -105,15 +109,20 @@ impl Scatter<'_> {
         let channels = conv.outputs();
         let planes = [window.input(), window.output()].map(|[height, width]| height * width);
         let near = (NEAR / ((planes[0] + planes[1]).max(1) * 4 * S::LANES)).max(1);
+        let (plane, plain) = (planes[0] * channels, self.x.is_plain());
+        let mut ready = Aligned::zeros(if plain { 0 } else { near.min(images.len()) * plane });
         for start in images.clone().step_by(near) {
             let images = start..(start + near).min(images.end);
+            let ready = &mut ready[..if plain { 0 } else { images.len() * plane }];
+            self.x.apply::<S>(ready, 0, channels, start * plane, channels);
+            let x = if plain { &self.x.values[start * plane..] } else { &*ready };
             for k_row in 0..window.kernel()[0] {
                 for k_column in 0..window.kernel()[1] {
                     let outputs = [window.outputs_of(0, k_row), window.outputs_of(1, k_column)];
                     if outputs.iter().any(Range::is_empty) {
                         continue;
                     }
-                    let tap = TapSums { scatter: self, images: images.clone(), k: [k_row, k_column], outputs };
+                    let tap = TapSums { conv, x, dy: self.dy, images: images.clone(), k: [k_row, k_column], outputs };
                     let to = &mut sums[(k_row * window.kernel()[1] + k_column) * channels..][..channels];
                     let mut at = 0;
                     while at + 4 * S::LANES <= channels {
@@ -131,22 +140,22 @@ impl Scatter<'_> {
 
     /// All elements of the kernel for one row of an image.
     #[inline(always)]
-    unsafe fn row<S: Simd>(&self, unit: usize, sums: &mut [f32]) {
+    unsafe fn row<S: Simd>(&self, unit: usize, rows: &mut Rows<'_>, sums: &mut [f32]) {
         let window = &self.conv.window;
         let channels = self.conv.outputs();
         let (image, row) = (unit / window.output()[0], unit % window.output()[0]);
         let [height, width] = window.input();
-        let plane = &self.x[image * height * width * channels..];
+        let plane = &self.x.values[image * height * width * channels..];
         let dy = self.dy[unit * window.output()[1] * channels..].as_ptr();
         let sums = sums.as_mut_ptr();
         let ahead = rows_ahead(&self.rows, row, height);
         let ahead = ahead.start * width * channels..ahead.end * width * channels;
         let ahead = Ahead::of(plane, ahead, self.columns.len());
-        let meeting = |tap: &Tap| Meeting {
-            x: plane[tap.1 * width * channels..].as_ptr(),
+        let mut meeting = |tap: &Tap| Meeting {
+            x: rows.get::<S>(image * height + tap.1),
             sums: sums.wrapping_add(tap.0 * window.kernel()[1] * channels),
         };
-        let meetings: Vec<Meeting> = self.rows[row].iter().map(meeting).collect();
+        let meetings: Vec<Meeting> = self.rows[row].iter().map(&mut meeting).collect();
         let row = Row { conv: self.conv, channels, meetings: &meetings, dy };
         for (index, piece) in self.columns.iter().enumerate() {
             ahead.share(index);
@@ -174,7 +183,10 @@ impl Scatter<'_> {
 
 /// Pixels that meet one element of the kernel.
 struct TapSums<'a> {
-    scatter: &'a Scatter<'a>,
+    conv: &'a Depthwise,
+    /// From the first of the images on.
+    x: &'a [f32],
+    dy: &'a [f32],
     images: Range<usize>,
     k: [usize; 2],
     outputs: [Range<usize>; 2],
@@ -184,7 +196,7 @@ impl TapSums<'_> {
     #[inline(always)]
     unsafe fn add<S: Simd, const G: usize, const FULL: bool>(&self, at: usize, count: usize, to: *mut f32) {
         let load = |from: *const f32| if FULL { S::load(from) } else { S::load_first(from, count) };
-        let (conv, window) = (self.scatter.conv, &self.scatter.conv.window);
+        let (conv, window) = (self.conv, &self.conv.window);
         let channels = conv.outputs();
         let [[x_height, x_width], [y_height, y_width]] = [window.input(), window.output()];
         let column = self.outputs[1].start;
@@ -192,10 +204,10 @@ impl TapSums<'_> {
         let mut sums: [S::V; G] = std::array::from_fn(|group| load(to.add(at + group * S::LANES)));
         for image in self.images.clone() {
             for row in self.outputs[0].clone() {
-                let met = image * x_height + window.met(0, self.k[0], row);
+                let met = (image - self.images.start) * x_height + window.met(0, self.k[0], row);
                 let x = (met * x_width + window.met(1, self.k[1], column)) * channels + at;
                 let dy = ((image * y_height + row) * y_width + column) * channels + at;
-                let (x, dy) = (self.scatter.x[x..].as_ptr(), self.scatter.dy[dy..].as_ptr());
+                let (x, dy) = (self.x[x..].as_ptr(), self.dy[dy..].as_ptr());
                 for pixel in 0..self.outputs[1].len() {
                     for (group, sum) in sums.iter_mut().enumerate() {
                         let dy = load(dy.add(pixel * channels + group * S::LANES));

@@ -4,12 +4,13 @@
 //! are kept, and the others made for a block of outputs, or some tiles, at a time.
 
 use super::super::correlate::{Correlate, Correlation, LINE, aligned};
-use super::super::fill::{Input, Pixels};
+use super::super::fill::Pixels;
 use super::super::moments::{Partial, SHARES, SharedMoments};
 use super::super::pack::{VECTORS, Weights, block, blocks, pack, padded};
 use super::super::tile::{Operands, shape, tile};
 use super::transform::{Sums, Target, outputs, weights};
 use super::{POSITIONS, TILE, Tiles, spread};
+use crate::input::Input;
 use crate::pool::{Shared, split};
 use crate::simd::{Simd, Task};
 

@@ -20,7 +20,8 @@ pub(super) use weight_grad::FastWeightGrad;
 
 use super::axis::Axis;
 use super::correlate::LINE;
-use super::fill::{Input, Pixels, fill};
+use super::fill::{Pixels, fill};
+use crate::input::Input;
 use crate::simd::Simd;
 use transform::{POINTS, inputs};
 

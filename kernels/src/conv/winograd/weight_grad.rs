@@ -6,7 +6,7 @@
 
 use super::super::axis::Axis;
 use super::super::correlate::{LINE, aligned};
-use super::super::fill::{Input, Pixels};
+use super::super::fill::Pixels;
 use super::super::geometry::Conv2d;
 use super::super::pack::{Block, VECTORS, block, blocks, padded};
 use super::super::patch::{Operands, elements, patch};
@@ -14,6 +14,7 @@ use super::super::weight_grad::add_shares;
 use super::forward::chunk;
 use super::transform::{gradients, weight_gradients};
 use super::{POSITIONS, Tiles, spread};
+use crate::input::Input;
 use crate::pool::{Pool, Shared, split};
 use crate::simd::{Simd, Task};
 

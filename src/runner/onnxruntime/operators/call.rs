@@ -30,7 +30,12 @@ impl Reader<'_, '_> {
 
     /// Returns a number, `default` where it is not given.
     pub(super) fn float(&self, name: &str, default: f32) -> f32 {
-        self.0.get(name).unwrap_or(default)
+        self.optional_float(name).unwrap_or(default)
+    }
+
+    /// Returns a number where it is given.
+    pub(super) fn optional_float(&self, name: &str) -> Option<f32> {
+        self.0.get(name)
     }
 
     /// Returns a list of numbers.

@@ -1,10 +1,11 @@
 //! Convolution of images and its gradients.
 
 use super::call::{Call, Input, Reader};
+use super::normalization::activation;
 use super::{Compute, Definition};
-use freeze_plan_kernels::conv::{self, Conv2d};
+use freeze_plan_kernels::conv::Conv2d;
 use freeze_plan_kernels::depthwise::{self, Depthwise};
-use freeze_plan_kernels::{Activation, Exec, Window};
+use freeze_plan_kernels::{Activation, Exec, Window, norm};
 
 pub(super) static CONV: Definition = Definition {
     name: "Conv",
@@ -41,8 +42,10 @@ struct Convolution {
     dilations: [usize; 2],
     pads: [usize; 4],
     groups: usize,
-    /// Whether what is normalized is also what a Relu passes.
-    relu: bool,
+    /// What follows the normalization of the input.
+    activation: Activation,
+    /// Where the statistics are given: what is added to the variance.
+    epsilon: Option<f32>,
 }
 
 impl Convolution {
@@ -54,7 +57,8 @@ impl Convolution {
             dilations: node.sizes("dilations")?,
             pads: node.sizes("pads")?,
             groups: usize::try_from(node.int("group", 1)).map_err(|_| "group is negative")?,
-            relu: node.text("activation") == "relu",
+            activation: activation(node)?,
+            epsilon: node.optional_float("epsilon"),
         }))
     }
 
@@ -79,16 +83,20 @@ impl Convolution {
     /// Returns factor and summand of each channel that normalize the input, where inputs from `at` on say so.
     fn affine(&self, call: &Call<'_>, at: usize) -> Result<Option<[Vec<f32>; 2]>, String> {
         let Some(scale) = call.optional(at)? else { return Ok(None) };
-        let [bias, mean, inv_std] = [call.input(at + 1)?, call.input(at + 2)?, call.input(at + 3)?];
-        let factor: Vec<f32> = scale.elements.iter().zip(inv_std.elements).map(|(scale, std)| scale * std).collect();
+        let [bias, mean, spread] = [call.input(at + 1)?, call.input(at + 2)?, call.input(at + 3)?];
+        let mut inv_std = spread.elements.to_vec();
+        if let Some(epsilon) = self.epsilon {
+            norm::inverse_std(spread.elements, epsilon, &mut inv_std);
+        }
+        let factor: Vec<f32> = scale.elements.iter().zip(inv_std).map(|(scale, std)| scale * std).collect();
         let parts = bias.elements.iter().zip(mean.elements).zip(&factor);
         let summand = parts.map(|((bias, mean), factor)| bias - mean * factor).collect();
         Ok(Some([factor, summand]))
     }
 
-    fn image<'a>(&self, x: &Input<'a>, affine: &'a Option<[Vec<f32>; 2]>) -> conv::Input<'a> {
+    fn image<'a>(&self, x: &Input<'a>, affine: &'a Option<[Vec<f32>; 2]>) -> freeze_plan_kernels::Input<'a> {
         let affine = affine.as_ref().map(|[factor, summand]| (factor.as_slice(), summand.as_slice()));
-        conv::Input { values: x.elements, affine, relu: self.relu }
+        freeze_plan_kernels::Input { values: x.elements, affine, activation: self.activation }
     }
 
     /// Returns a convolution in which every channel of the input has its own kernels; `None` where channels mix.
@@ -127,7 +135,7 @@ impl Compute for Convolution {
                 let (x, w, bias) = (self.image(&first, &affine), second.elements, bias.map(|bias| bias.elements));
                 match self.depthwise(&geometry) {
                     Some(conv) => {
-                        depthwise::forward(Exec::on(call), &conv, first.elements, w, bias, Activation::None, y);
+                        depthwise::forward(Exec::on(call), &conv, x, w, bias, Activation::None, y);
                     }
                     None => geometry.forward(call, x, w, bias, y, work),
                 }
@@ -148,15 +156,11 @@ impl Compute for Convolution {
                 let geometry = self.geometry(from, to)?;
                 let shape = [to[3], from[3] / self.groups, self.kernel[0], self.kernel[1]];
                 let dw = call.output(0, &shape)?;
+                let affine = self.affine(call, 2)?;
+                let x = self.image(&first, &affine);
                 match self.depthwise(&geometry) {
-                    Some(conv) => {
-                        depthwise::weight_gradient(Exec::on(call), &conv, first.elements, second.elements, dw);
-                    }
-                    None => {
-                        let affine = self.affine(call, 2)?;
-                        let x = self.image(&first, &affine);
-                        geometry.weight_grad(call, x, second.elements, dw, work);
-                    }
+                    Some(conv) => depthwise::weight_gradient(Exec::on(call), &conv, x, second.elements, dw),
+                    None => geometry.weight_grad(call, x, second.elements, dw, work),
                 }
             }
         }

@@ -36,9 +36,10 @@ pub(super) static FIXED_NORMALIZATION_GRAD: Definition = Definition {
     },
 };
 
-fn activation(node: &Reader<'_, '_>) -> Result<Activation, String> {
+/// Returns the activation that a node's attributes name, none where they do not.
+pub(super) fn activation(node: &Reader<'_, '_>) -> Result<Activation, String> {
     match node.text("activation").as_str() {
-        "none" => Ok(Activation::None),
+        "none" | "" => Ok(Activation::None),
         "relu" => Ok(Activation::Relu),
         "clip" => {
             let (min, max) = (node.float("min", f32::NEG_INFINITY), node.float("max", f32::INFINITY));
