@@ -152,6 +152,7 @@ impl OnnxRuntime {
             library: library.display().to_string(),
             reason: error.to_string(),
         })?;
+        #[allow(clippy::arc_with_non_send_sync)]
         let operators = Operators(Arc::new(operators));
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;
