@@ -6,6 +6,7 @@
 Per layer and direction: GFLOP/s of PyTorch and of ours (of the least times), and our time over PyTorch's.
 """
 
+import pathlib
 import subprocess
 import sys
 import time
@@ -14,54 +15,11 @@ import torch
 
 torch.set_num_threads(1)
 
-# batch, height, width, in, out, kernel, stride, pad, how often in the network
-NETWORKS = {
-    "resnet56": [
-        (64, 32, 32, 3, 16, 3, 1, 1, 1),
-        (64, 32, 32, 16, 16, 3, 1, 1, 18),
-        (64, 32, 32, 16, 32, 3, 2, 1, 1),
-        (64, 32, 32, 16, 32, 1, 2, 0, 1),
-        (64, 16, 16, 32, 32, 3, 1, 1, 17),
-        (64, 16, 16, 32, 64, 3, 2, 1, 1),
-        (64, 16, 16, 32, 64, 1, 2, 0, 1),
-        (64, 8, 8, 64, 64, 3, 1, 1, 17),
-    ],
-    "resnet18": [
-        (16, 112, 112, 3, 64, 7, 2, 3, 1),
-        (16, 28, 28, 64, 64, 3, 1, 1, 4),
-        (16, 28, 28, 64, 128, 3, 2, 1, 1),
-        (16, 28, 28, 64, 128, 1, 2, 0, 1),
-        (16, 14, 14, 128, 128, 3, 1, 1, 3),
-        (16, 14, 14, 128, 256, 3, 2, 1, 1),
-        (16, 14, 14, 128, 256, 1, 2, 0, 1),
-        (16, 7, 7, 256, 256, 3, 1, 1, 3),
-        (16, 7, 7, 256, 512, 3, 2, 1, 1),
-        (16, 7, 7, 256, 512, 1, 2, 0, 1),
-        (16, 4, 4, 512, 512, 3, 1, 1, 3),
-    ],
-    "mobilenet": [
-        (16, 112, 112, 3, 32, 3, 2, 1, 1),
-        (16, 56, 56, 32, 16, 1, 1, 0, 1),
-        (16, 56, 56, 16, 96, 1, 1, 0, 1),
-        (16, 28, 28, 96, 24, 1, 1, 0, 1),
-        (16, 28, 28, 24, 144, 1, 1, 0, 2),
-        (16, 28, 28, 144, 24, 1, 1, 0, 1),
-        (16, 14, 14, 144, 32, 1, 1, 0, 1),
-        (16, 14, 14, 32, 192, 1, 1, 0, 3),
-        (16, 14, 14, 192, 32, 1, 1, 0, 2),
-        (16, 7, 7, 192, 64, 1, 1, 0, 1),
-        (16, 7, 7, 64, 384, 1, 1, 0, 4),
-        (16, 7, 7, 384, 64, 1, 1, 0, 3),
-        (16, 7, 7, 384, 96, 1, 1, 0, 1),
-        (16, 7, 7, 96, 576, 1, 1, 0, 3),
-        (16, 7, 7, 576, 96, 1, 1, 0, 2),
-        (16, 4, 4, 576, 160, 1, 1, 0, 1),
-        (16, 4, 4, 160, 960, 1, 1, 0, 3),
-        (16, 4, 4, 960, 160, 1, 1, 0, 2),
-        (16, 4, 4, 960, 320, 1, 1, 0, 1),
-        (16, 4, 4, 320, 1280, 1, 1, 0, 1),
-    ],
-}
+NETWORKS = {}
+for line in (pathlib.Path(__file__).parent / "conv.txt").read_text().splitlines():
+    if not line.startswith("#"):
+        network, *sizes = line.split()
+        NETWORKS.setdefault(network, []).append(tuple(map(int, sizes)))
 DIRECTIONS = ["forward", "input", "weight"]
 
 
@@ -78,7 +36,7 @@ def torch_call(layer, direction):
 
 
 def main():
-    program = subprocess.Popen([sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen([sys.argv[1], "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     wanted = sys.argv[2] if len(sys.argv) > 2 else ""
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     for name, layers in NETWORKS.items():

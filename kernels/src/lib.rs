@@ -8,17 +8,27 @@
 pub mod activation;
 mod aligned;
 pub mod conv;
+pub mod cross_entropy;
 pub mod depthwise;
+pub mod dropout;
 pub mod elementwise;
+pub mod embedding;
 pub mod exec;
 mod fold;
 pub mod gate;
+pub mod gelu;
 mod input;
+pub(crate) mod lanes;
+pub mod layer_norm;
+pub mod math;
 pub mod norm;
+pub mod optimizer;
 pub mod pool;
 pub mod pool2d;
 mod prefetch;
+pub mod rms_norm;
 pub mod simd;
+pub mod softmax;
 #[cfg(test)]
 mod testing;
 pub mod window;

@@ -33,8 +33,8 @@ pub use internal::{
     INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, lower_to, rms_norm_node,
     rms_norm_op, safe_softmax_op, swish_node, swish_op,
 };
-pub(crate) use native::is_image;
 pub use native::{Form, NATIVE_RULES, NativeRule, own};
+pub(crate) use native::{is_image, is_rows};
 pub use recognise::{Group, patterns, recognise};
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
 pub(crate) use rules::Window;

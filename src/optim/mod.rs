@@ -17,6 +17,7 @@ mod adagrad;
 mod adam;
 mod adamw;
 mod clip;
+mod fused;
 mod kind;
 mod lion;
 mod muon;
@@ -167,6 +168,15 @@ impl OptimizerSpec {
     /// # Errors
     /// See [`graph`](Self::graph).
     pub fn graph_with_scales(&self, parameters: &[Parameter], length: usize) -> Result<Graph, OptimError> {
+        self.graph_of(parameters, length, false)
+    }
+
+    /// As [`graph_with_scales`](Self::graph_with_scales); with `fused`, the update of a float32 parameter is one
+    /// operator of our own where there is one.
+    ///
+    /// # Errors
+    /// See [`graph`](Self::graph).
+    pub fn graph_of(&self, parameters: &[Parameter], length: usize, fused: bool) -> Result<Graph, OptimError> {
         self.validate()?;
         let needed = rates::length(parameters);
         self.check_parameters(parameters, needed > 0)?;
@@ -204,7 +214,8 @@ impl OptimizerSpec {
             if scale != 1.0 {
                 lr = b.scale(lr, scale);
             }
-            let next = spec.step(&mut b, lr, state);
+            let own = if fused { fused::step(&spec, &mut b, lr, state) } else { None };
+            let next = own.unwrap_or_else(|| spec.step(&mut b, lr, state));
             b.refine(next.value, &parameter.fact);
             b.output(next.value, &format!("{name}.next"));
             for (slot, value) in spec.slots().iter().zip(next.slots) {

@@ -6,13 +6,15 @@
 //! the output on every schedule: when it is an ancestor of the writer, or the writer itself and
 //! that works element by element.
 
-use crate::graph::{Graph, NodeId, ValueId};
+use crate::graph::{Graph, INTERNAL_DOMAIN, NodeId, ValueId};
 use std::collections::HashSet;
 
 /// Operators whose output may be the memory of their first input.
 const VIEWS: [&str; 7] = ["Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
 /// Operators that read each element before writing the one at the same place.
 const ELEMENTWISE: [&str; 8] = ["Add", "Sub", "Mul", "Div", "Where", "Sum", "Max", "Min"];
+/// Operators of our own that do so with all state that they write.
+const STEPS: [&str; 2] = ["AdamStep", "SgdStep"];
 
 /// A pair that must not share a buffer.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -69,7 +71,8 @@ fn check_pair(
             let node = graph.node(*reader);
             let is_view = node.op.domain.is_empty() && VIEWS.contains(&node.op.name.as_str());
             if *reader == writer {
-                let elementwise = node.op.domain.is_empty() && ELEMENTWISE.contains(&node.op.name.as_str());
+                let own = node.op.domain == INTERNAL_DOMAIN && STEPS.contains(&node.op.name.as_str());
+                let elementwise = own || node.op.domain.is_empty() && ELEMENTWISE.contains(&node.op.name.as_str());
                 let same_shape = graph.fact(view).shape == graph.fact(target).shape;
                 if !(elementwise && same_shape || is_view) {
                     return Err(InPlaceError::NotElementwise {

@@ -124,7 +124,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let train = finish(f.b.finish(), "train", prepared.form)?;
     check_in_place(&train, &pairs(&moving))?;
     let updated: Vec<Parameter> = updated.into_iter().filter(|own| trained.contains(&own.name)).collect();
-    let optimizer = optimizer(&updated, options)?;
+    let optimizer = optimizer(&updated, options, prepared.form)?;
     let eval = eval(prepared, options.loss, options.output)?;
     let given = terms::reserved(graph, options.loss, options.output);
     let given: HashSet<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
@@ -219,12 +219,12 @@ pub(super) fn finish(graph: Graph, name: &'static str, form: Form) -> Result<Gra
     Ok(graph)
 }
 
-fn optimizer(updated: &[Parameter], options: &PhaseOptions<'_>) -> Result<Option<Graph>, TrainingError> {
+fn optimizer(updated: &[Parameter], options: &PhaseOptions<'_>, form: Form) -> Result<Option<Graph>, TrainingError> {
     if updated.is_empty() {
         return Ok(None);
     }
     let spec = options.optimizer;
-    let graph = spec.graph_with_scales(updated, groups::scales(&options.rates))?;
+    let graph = spec.graph_of(updated, groups::scales(&options.rates), form == Form::Native)?;
     check(&graph).map_err(|source| TrainingError::Check { graph: "optimizer", source })?;
     let mut state = Vec::new();
     for own in updated {

@@ -67,6 +67,9 @@ pub(super) struct Correlate<'a> {
     pub(super) work: &'a mut Vec<f32>,
 }
 
+/// Elements of a stripe beside large weights: part of a second-level cache.
+const FAR: usize = 40 << 10;
+
 /// Elements of a cache line.
 pub(super) const LINE: usize = 16;
 
@@ -106,7 +109,7 @@ impl Task for Correlate<'_> {
         let row = plan.parts.iter().map(|part| part.copied(rows, channels)).max().unwrap_or(0).div_ceil(rows.max(1));
         let shares = self.moments.as_ref().map(|_| SHARES);
         let most = shares.unwrap_or(if threads == 1 { 1 } else { 4 * threads });
-        let stripes = Stripes::new(plan.batch, rows, row, group, plan.batch.div_ceil(most));
+        let stripes = Stripes::new(plan.batch, rows, row, group, plan.batch.div_ceil(most), FAR);
         let tasks = stripes.count().min(most);
         let slot = plan.parts.iter().filter(|part| !part.is_direct(&self.x));
         let slot = slot.map(|part| part.copied(part.axes[0].output.div_ceil(stripes.blocks), channels)).max();

@@ -4,8 +4,6 @@ use std::ops::Range;
 
 /// Elements of a stripe where the weights are small: half of a first-level cache.
 const NEAR: usize = 5 << 10;
-/// Elements of a stripe where they are not: part of a second-level cache.
-const FAR: usize = 40 << 10;
 
 /// Stripes of rows of several images, or of one.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +18,10 @@ pub(super) struct Stripes {
 impl Stripes {
     /// Returns stripes that fit a cache beside the weights.
     ///
-    /// `row` are the elements read for an output row, `rows` an image's output rows, and `most` the most
-    /// images that a stripe may have.
-    pub(super) fn new(batch: usize, rows: usize, row: usize, weights: usize, most: usize) -> Stripes {
-        let budget = if weights <= NEAR { NEAR } else { FAR };
+    /// `row` are the elements read for an output row, `rows` an image's output rows, `most` the most images
+    /// that a stripe may have, and `far` the elements of a stripe beside large weights.
+    pub(super) fn new(batch: usize, rows: usize, row: usize, weights: usize, most: usize, far: usize) -> Stripes {
+        let budget = if weights <= NEAR { NEAR } else { far };
         let fit = (budget / row.max(1)).max(1);
         if fit >= rows {
             Stripes { batch, images: (fit / rows.max(1)).clamp(1, most.max(1)), blocks: 1 }

@@ -18,8 +18,10 @@ use std::ops::Range;
 
 /// Tasks to aim at.
 const TASKS: usize = 16;
+/// Elements of a stripe beside large weights: part of a second-level cache.
+const FAR: usize = 80 << 10;
 /// The most elements of all sums.
-const SUMS: usize = 1 << 20;
+const SUMS: usize = 1 << 18;
 
 impl Conv2d {
     /// Computes `dw` `[M, C / groups, kH, kW]` from `x` `[N, H, W, C]` and `dy` `[N, OH, OW, M]`.
@@ -107,7 +109,7 @@ impl Task for WeightGrad<'_> {
         let sums = conv.groups * depth * lanes;
         let columns = w.span(w.output).0;
         let row = (h.span(h.output).0 * columns * channels).div_ceil(h.output);
-        let stripes = Stripes::new(conv.batch, h.output, row, depth * lanes, conv.batch);
+        let stripes = Stripes::new(conv.batch, h.output, row, depth * lanes, conv.batch, FAR);
         let shares = (SUMS / sums).clamp(1, TASKS).min(stripes.count());
         let count = blocks::<S>(outputs);
         let columns_of_blocks = TASKS.div_ceil(shares).min(count);

@@ -108,6 +108,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn scale2(a: Self::V, n: Self::V) -> Self::V {
+        _mm512_scalef_ps(a, n)
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
         _mm_prefetch::<_MM_HINT_T0>(at.cast());
     }

@@ -64,6 +64,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn sqrt(a: Self::V) -> Self::V;
     /// `value` where `condition > 0`, else 0.
     unsafe fn where_positive(condition: Self::V, value: Self::V) -> Self::V;
+    /// `a 2^n` of integral `n` in -252..=254, rounded where it is not a normal number.
+    unsafe fn scale2(a: Self::V, n: Self::V) -> Self::V;
     /// The sum of all elements.
     unsafe fn sum(a: Self::V) -> f32;
     /// Asks for the cache line of an address, which need not be one of memory.

@@ -108,6 +108,14 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn scale2(a: Self::V, n: Self::V) -> Self::V {
+        let n = vcvtnq_s32_f32(n);
+        let half = vshrq_n_s32::<1>(n);
+        let power = |n: int32x4_t| vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(n, vdupq_n_s32(127))));
+        vmulq_f32(vmulq_f32(a, power(half)), power(vsubq_s32(n, half)))
+    }
+
+    #[inline(always)]
     unsafe fn sum(a: Self::V) -> f32 {
         vaddvq_f32(a)
     }

@@ -101,6 +101,15 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn scale2(a: Self::V, n: Self::V) -> Self::V {
+        let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
+        each(a, n, |a, n| {
+            let n = n as i32;
+            a * power(n >> 1) * power(n - (n >> 1))
+        })
+    }
+
+    #[inline(always)]
     unsafe fn sum(a: Self::V) -> f32 {
         a.iter().sum()
     }

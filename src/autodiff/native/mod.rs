@@ -14,9 +14,13 @@ mod batch_normalization;
 mod clip;
 mod conv;
 mod fixed_normalization;
+mod gather;
+mod gelu;
 mod global_average_pool;
+mod layer_normalization;
 mod max_pool;
 mod relu;
+mod softmax;
 
 use super::rule::{Ctx, InputRule};
 use crate::graph::{DType, Fact, INTERNAL_DOMAIN, Node, OpId};
@@ -50,9 +54,14 @@ pub static NATIVE_RULES: &[&NativeRule] = &[
     &clip::RULE,
     &conv::RULE,
     &fixed_normalization::RULE,
+    &gather::RULE,
+    &gelu::RULE,
+    &gelu::INTERNAL,
     &global_average_pool::RULE,
+    &layer_normalization::RULE,
     &max_pool::RULE,
     &relu::RULE,
+    &softmax::RULE,
 ];
 
 /// Returns the rule for a node in this form, where there is one that holds for it.
@@ -73,9 +82,16 @@ pub(crate) fn is_image(fact: &Fact) -> bool {
     fact.dtype == Some(DType::F32) && fact.shape.as_ref().is_some_and(fixed)
 }
 
+/// Returns true for rows of float32: the last size is fixed.
+pub(crate) fn is_rows(fact: &Fact) -> bool {
+    fact.dtype == Some(DType::F32) && fact.dim(-1).is_some_and(|dim| dim.known().is_some())
+}
+
 /// Returns true for a node whose operator is one of our own also where it has a portable form: batch normalization of
-/// images.
+/// images, and Gelu.
 pub(crate) fn stays(graph: &crate::graph::Graph, node: &Node, form: Form) -> bool {
-    let image = |index: usize| node.input(index).is_some_and(|id| is_image(graph.fact(id)));
-    form == Form::Native && node.op == super::batch_norm_op() && image(0)
+    let fact = |index: usize| node.input(index).map(|id| graph.fact(id));
+    let image = || node.op == super::batch_norm_op() && fact(0).is_some_and(is_image);
+    let single = || node.op == super::gelu_op() && fact(0).is_some_and(|fact| fact.dtype == Some(DType::F32));
+    form == Form::Native && (image() || single())
 }

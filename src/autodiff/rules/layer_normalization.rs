@@ -37,7 +37,10 @@ fn layout(ctx: &Ctx<'_>) -> Result<(Vec<i64>, DType), RuleError> {
 
 /// The mean (1) or the inverse deviation (2) that the node gives, or can give: kernels of ONNX
 /// Runtime give it in the input's dtype or in float32, which is one for float32 alone.
-fn statistic(ctx: &mut Ctx<'_>, index: usize) -> Result<Option<ValueId>, RuleError> {
+///
+/// # Errors
+/// The rank of the input is not known, or an attribute is wrong.
+pub fn statistic(ctx: &mut Ctx<'_>, index: usize) -> Result<Option<ValueId>, RuleError> {
     if let Some(given) = ctx.node().output(index) {
         return Ok(Some(given));
     }

@@ -138,6 +138,7 @@ mod unsqueeze;
 mod r#where;
 
 pub use conv::{bias as conv_bias, window as conv_window};
+pub use layer_normalization::statistic as layer_statistic;
 pub use max_pool::window as pool_window;
 pub(crate) use shared::Window;
 

@@ -25,7 +25,8 @@ pub(super) fn absorb(graph: &Graph, mut nodes: Vec<Node>) -> Vec<Node> {
         let Some(y) = node.output(0).filter(|y| is_plain(node) && !graph.outputs().contains(y)) else { continue };
         let fits = |readers: &&Vec<usize>| readers.iter().all(|at| takes(graph, &nodes[*at], y));
         let Some(readers) = readers.get(&y).filter(fits) else { continue };
-        let statistics = if normalizes(node) { [node.output(1), node.output(3)] } else { [node.input(3), node.input(4)] };
+        let statistics =
+            if normalizes(node) { [node.output(1), node.output(3)] } else { [node.input(3), node.input(4)] };
         let from = [node.input(0), node.input(1), node.input(2), statistics[0], statistics[1]];
         let given = (!normalizes(node)).then(|| node.attributes.float("epsilon", 1e-5).unwrap_or(1e-5));
         let kept = ["activation", "min", "max"].map(|name| (name, node.attributes.get(name).cloned()));

@@ -183,7 +183,7 @@ fn follows(graph: &Graph, normal: &Node, value: ValueId) -> bool {
 }
 
 /// Returns a graph of these nodes.
-fn rebuilt(graph: &Graph, nodes: Vec<Node>) -> Graph {
+pub(super) fn rebuilt(graph: &Graph, nodes: Vec<Node>) -> Graph {
     let mut b = Builder::new(graph.name());
     b.reserve(graph.values().map(|(_, value)| value.name.clone()));
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();

@@ -3,7 +3,8 @@
 //! [`optimize`] takes a graph that was built for operators of our own ([`Form::Native`](crate::autodiff::Form), which
 //! the model says by importing their domain) and returns one that computes the same: normalization, residual
 //! and activation are one operator ([`fuse`]), convolutions normalize what they read ([`absorb`]), and images are
-//! channels-last from end to end ([`layout`]). The names of inputs and outputs stay.
+//! channels-last from end to end ([`layout`]). The names of inputs and outputs stay. Operators on rows, and dropout, are
+//! ours too ([`rows`]).
 //!
 //! What this module does not do: numerics (`kernels`), or the binding to ONNX Runtime (`runner/ort`).
 
@@ -11,20 +12,26 @@ mod absorb;
 mod fuse;
 mod layout;
 mod order;
+mod rows;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transformer_tests;
 
 use crate::autodiff::{Window, batch_norm_op, is_image, own};
 use crate::graph::{DType, Dim, Graph, INTERNAL_DOMAIN, Model, Node, ValueId};
+use fuse::rebuilt;
 use std::borrow::Cow;
 
 /// Returns the model as ONNX Runtime runs it with operators of our own.
 pub(super) fn optimize(model: &Model) -> Cow<'_, Model> {
     let imports = model.opsets.contains_key(INTERNAL_DOMAIN);
-    if !imports || !model.graph.nodes().iter().any(|node| profits(&model.graph, node)) {
+    if !imports
+        || !(rows::concerned(&model.graph) || model.graph.nodes().iter().any(|node| profits(&model.graph, node)))
+    {
         return Cow::Borrowed(model);
     }
-    Cow::Owned(model.with_graph(layout::channels_last(&fuse::fuse(&model.graph))))
+    Cow::Owned(model.with_graph(layout::channels_last(&fuse::fuse(&rows::rows(&model.graph)))))
 }
 
 /// Returns true for an operator of our own, and for a convolution whose weights ONNX Runtime cannot prepare.

@@ -10,6 +10,8 @@
 //! plain sum.
 
 mod forward;
+// Squares are indexed by column in one step and by row in the next.
+#[allow(clippy::needless_range_loop)]
 mod transform;
 mod weight_grad;
 

@@ -3,6 +3,7 @@
 use super::Definition;
 use freeze_plan_kernels::Pool;
 use ort::operator::{ComputeContext, KernelContext};
+use ort::value::PrimitiveTensorElementType;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -37,6 +38,15 @@ impl Reader<'_, '_> {
         self.0.get(name)
     }
 
+    /// Returns a list of numbers.
+    ///
+    /// # Errors
+    /// The attribute is missing or has another length.
+    pub(super) fn floats<const N: usize>(&self, name: &str) -> Result<[f32; N], String> {
+        let list = self.0.get::<Vec<f32>>(name).ok_or_else(|| format!("attribute \"{name}\" is missing"))?;
+        list.try_into().map_err(|list| format!("attribute \"{name}\" is {list:?}, expected {N} entries"))
+    }
+
     /// Returns a text, empty where it is not given.
     pub(super) fn text(&self, name: &str) -> String {
         self.0.get(name).unwrap_or_default()
@@ -53,12 +63,21 @@ pub(super) struct Call<'c> {
 }
 
 /// Elements and shape of an input.
-pub(super) struct Input<'c> {
-    pub elements: &'c [f32],
+pub(super) struct Input<'c, T = f32> {
+    pub elements: &'c [T],
     pub shape: Vec<usize>,
 }
 
-impl Input<'_> {
+impl<T> Input<'_, T> {
+    /// Returns the number of rows and the size of the last axis.
+    ///
+    /// # Errors
+    /// It is a scalar.
+    pub fn rows(&self) -> Result<(usize, usize), String> {
+        let (width, rest) = self.shape.split_last().ok_or("a scalar has no rows")?;
+        Ok((rest.iter().product(), *width))
+    }
+
     /// Returns the shape as four sizes.
     ///
     /// # Errors
@@ -81,17 +100,56 @@ impl<'c> Call<'c> {
         self.optional(index)?.ok_or_else(|| format!("input {index} is missing"))
     }
 
+    /// Returns an input of integers.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(super) fn integers(&self, index: usize) -> Result<Input<'c, i64>, String> {
+        self.extract(index)?.ok_or_else(|| format!("input {index} is missing"))
+    }
+
+    /// Returns the only element of an input.
+    ///
+    /// # Errors
+    /// It is not there or has not one element.
+    pub(super) fn scalar(&self, index: usize) -> Result<f32, String> {
+        let input = self.input(index)?;
+        let [element] = input.elements else { return Err(format!("input {index} has shape {:?}", input.shape)) };
+        Ok(*element)
+    }
+
+    /// Returns an output that starts with the elements of an input, whose memory it may be; `None` where the input is
+    /// not there.
+    ///
+    /// # Errors
+    /// Nobody reads the output, or ONNX Runtime refuses the shape.
+    pub(super) fn moved(&self, from: usize, to: usize) -> Result<Option<&'c mut [f32]>, String> {
+        let Some((source, shape)) = self.optional(from)?.map(|input| (input.elements.as_ptr(), input.shape)) else {
+            return Ok(None);
+        };
+        let output = self.output(to, &shape)?;
+        if source != output.as_ptr() {
+            // SAFETY: the input has as many elements, and ONNX Runtime gives an output all of an input's memory or none.
+            unsafe { std::ptr::copy_nonoverlapping(source, output.as_mut_ptr(), output.len()) };
+        }
+        Ok(Some(output))
+    }
+
     /// Returns an input where it is there.
     ///
     /// # Errors
     /// ONNX Runtime refuses it.
     pub(super) fn optional(&self, index: usize) -> Result<Option<Input<'c>>, String> {
+        self.extract(index)
+    }
+
+    fn extract<T: PrimitiveTensorElementType>(&self, index: usize) -> Result<Option<Input<'c, T>>, String> {
         let count = self.context.num_inputs().map_err(|error| error.to_string())?;
         if index >= count.min(self.definition.inputs.len()) {
             return Ok(None);
         }
         let Some(value) = self.context.input(index).map_err(|error| error.to_string())? else { return Ok(None) };
-        let (shape, elements) = value.try_extract_tensor::<f32>().map_err(|error| error.to_string())?;
+        let (shape, elements) = value.try_extract_tensor::<T>().map_err(|error| error.to_string())?;
         let shape = shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
         // SAFETY: the elements belong to the run, which outlives the call.
         let elements = unsafe { std::slice::from_raw_parts(elements.as_ptr(), elements.len()) };

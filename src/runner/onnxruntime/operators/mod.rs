@@ -9,7 +9,9 @@ mod call;
 mod convolution;
 mod elementwise;
 mod normalization;
+mod optimizer;
 mod pooling;
+mod rows;
 
 use crate::graph::INTERNAL_DOMAIN;
 use call::{Call, Reader};
@@ -49,6 +51,16 @@ static DEFINITIONS: &[&Definition] = &[
     &normalization::BATCH_NORMALIZATION_GRAD,
     &normalization::FIXED_NORMALIZATION,
     &normalization::FIXED_NORMALIZATION_GRAD,
+    &optimizer::ADAM_STEP,
+    &optimizer::SGD_STEP,
+    &rows::DROPOUT,
+    &rows::EMBEDDING_GRAD,
+    &rows::GELU,
+    &rows::GELU_GRAD,
+    &rows::LAYER_NORMALIZATION,
+    &rows::LAYER_NORMALIZATION_GRAD,
+    &rows::SOFTMAX,
+    &rows::SOFTMAX_GRAD,
     &pooling::AVERAGE_POOL,
     &pooling::AVERAGE_POOL_GRAD,
     &pooling::GLOBAL_AVERAGE_POOL,
@@ -56,6 +68,9 @@ static DEFINITIONS: &[&Definition] = &[
     &pooling::MAX_POOL,
     &pooling::MAX_POOL_GRAD,
 ];
+
+/// Inputs that are int64, by operator and position; all others are float32.
+const INTEGERS: &[(&str, usize)] = &[("Dropout", 1), ("Dropout", 2), ("EmbeddingGrad", 0)];
 
 /// Returns the domain of our operators, for sessions with `threads` threads within an operator.
 ///
@@ -85,10 +100,12 @@ impl Operator for Own {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let float = TensorElementType::Float32;
-        let input =
-            |required: &bool| if *required { OperatorInput::required(float) } else { OperatorInput::optional(float) };
-        self.definition.inputs.iter().map(input).collect::<Vec<_>>()
+        let input = |(index, required): (usize, &bool)| {
+            let integers = INTEGERS.contains(&(self.definition.name, index));
+            let element = if integers { TensorElementType::Int64 } else { TensorElementType::Float32 };
+            if *required { OperatorInput::required(element) } else { OperatorInput::optional(element) }
+        };
+        self.definition.inputs.iter().enumerate().map(input).collect::<Vec<_>>()
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
