@@ -198,18 +198,21 @@ impl Pool for Call<'_> {
 
     fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
         let failed = &self.failed;
-        let guarded = |index: usize| {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index))) {
-                if let Ok(mut failed) = failed.lock() {
-                    failed.get_or_insert(message(&panic));
-                }
-            }
-        };
+        let guarded = |index: usize| guarded(failed, task, index);
         if count <= 1 || self.threads <= 1 {
             (0..count).for_each(guarded);
         } else if let Err(error) = self.context.par_for(count, count, guarded) {
             panic!("{error}");
         }
+    }
+}
+
+/// Runs a task; the first panic of any is kept.
+pub(super) fn guarded(failed: &Mutex<Option<String>>, task: &(dyn Fn(usize) + Sync), index: usize) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index)))
+        && let Ok(mut failed) = failed.lock()
+    {
+        failed.get_or_insert(message(&panic));
     }
 }
 

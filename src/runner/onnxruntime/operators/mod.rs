@@ -147,3 +147,41 @@ impl Kernel for Running {
         result.map_err(|reason| ort::Error::new(format!("{}: {reason}", self.definition.name)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::autodiff::own;
+    use crate::graph::{Attributes, Builder, DType, Fact, INTERNAL_DOMAIN, Model, Tensor};
+    use crate::runner::{evaluate, testing};
+
+    /// `ReluGrad` of values of these numbers of elements.
+    fn run(sizes: [usize; 2]) -> Result<Vec<Tensor>, String> {
+        let mut b = Builder::new("gradient");
+        let inputs = ["dy", "y"].map(|name| Some(b.input(name, Fact { dtype: Some(DType::F32), shape: None })));
+        let dx = b.ops(&own("ReluGrad"), &inputs, Attributes::none(), 1)[0];
+        b.refine(dx, &Fact { dtype: Some(DType::F32), shape: None });
+        b.output(dx, "dx");
+        let opsets = [(String::new(), 18), (INTERNAL_DOMAIN.to_string(), 1)].into();
+        let model = Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() };
+        let [dy, y] = sizes.map(|size| Tensor::float_full(DType::F32, &[size], 2.0));
+        evaluate(&mut testing::onnxruntime(), &model, &[("dy", &dy), ("y", &y)]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_kernel_that_panics_fails_its_run() {
+        let error = run([5, 4]).unwrap_err();
+        assert!(error.contains("ReluGrad: dy, y and dx have 5 elements"), "{error}");
+        assert_eq!(run([5, 5]).unwrap()[0].to_f64s().unwrap(), [2.0; 5]);
+    }
+
+    #[test]
+    fn a_task_that_panics_on_another_thread_fails_its_run() {
+        use super::call::guarded;
+        let failed = std::sync::Mutex::new(None);
+        std::thread::scope(|scope| {
+            scope.spawn(|| guarded(&failed, &|index| assert!(index != 7, "task {index}"), 7));
+            scope.spawn(|| guarded(&failed, &|_| {}, 8));
+        });
+        assert_eq!(failed.into_inner().unwrap().as_deref(), Some("task 7"));
+    }
+}
