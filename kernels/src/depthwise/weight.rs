@@ -22,7 +22,11 @@ const NARROW: usize = 3;
 /// # Panics
 /// When a slice has the wrong length.
 pub fn weight_gradient<'a>(exec: Exec<'_>, conv: &Depthwise, x: impl Into<Input<'a>>, dy: &[f32], dweight: &mut [f32]) {
-    let (x, outputs) = (x.into(), conv.outputs());
+    sum(exec, conv, x.into(), dy, dweight);
+}
+
+fn sum(exec: Exec<'_>, conv: &Depthwise, x: Input<'_>, dy: &[f32], dweight: &mut [f32]) {
+    let outputs = conv.outputs();
     conv.require_input(&x);
     assert!(dweight.len() == outputs * conv.taps(), "the weight has a kernel for each output channel");
     assert!(dy.len() == conv.output_pixels() * outputs, "dy has the elements of the output");

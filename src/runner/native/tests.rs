@@ -1,7 +1,7 @@
 //! Train graphs in operators of our own against their portable twins, on ONNX Runtime.
 
 use crate::autodiff::Form;
-use crate::graph::{Attributes, Builder, DType, Dim, Fact, INTERNAL_DOMAIN, Model, OpId, Tensor, ValueId};
+use crate::graph::{Attributes, Builder, DType, Dim, Fact, INTERNAL_DOMAIN, Model, Node, OpId, Tensor, ValueId};
 use crate::losses::{LossKind, LossSpec};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::planner::Analysis;
@@ -122,8 +122,16 @@ impl Net {
         y = self.activation(y);
         if self.draw.below(3) == 0 {
             let group = self.shape(y)[0];
-            let channels = group * self.draw.among(&[1, 2]);
-            y = self.convolution(y, channels, [1, 1], [1, 1], group);
+            let channels = group * self.draw.among(&[1, 1, 2]);
+            let [_, height, width] = self.shape(y);
+            let kernel = [height, width].map(|size| self.draw.among(&[1, 3]).min(size));
+            let strides = [1, self.draw.among(&[1, 2])];
+            y = self.convolution(y, channels, kernel, strides, group);
+            if self.draw.below(2) == 0 {
+                y = self.normalization(y);
+                y = self.activation(y);
+                y = self.convolution(y, 12, [1, 1], [1, 1], 1);
+            }
         }
         let group = self.draw.among(&[1, inputs]);
         let mut z = self.convolution(x, inputs, [1, 1], [1, 1], group);
@@ -171,6 +179,11 @@ fn model(seed: u64) -> Model {
         y = net.block(y);
         y = net.pool(y);
     }
+    finish(net, y)
+}
+
+/// Adds what turns images into classes.
+fn finish(mut net: Net, y: ValueId) -> Model {
     let pooled = match net.draw.below(3) {
         0 => net.b.op("GlobalAveragePool", &[y], Attributes::none()),
         1 => net.b.reduce("ReduceMean", y, &[2, 3], true),
@@ -229,22 +242,74 @@ fn both_forms_compute_the_same() {
         let frozen: Vec<&str> =
             frozen.iter().copied().filter(|name| seed % 2 == 0 || !name.contains("running")).collect();
         let steps = [Form::Portable, Form::Native].map(|form| step(&model, form, &frozen));
-        let own = |step: &TrainStep| step.train.graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN);
-        assert!(!own(&steps[0]) && own(&steps[1]), "model {seed}");
-        let [expected, found] = steps.map(|step| outputs(&model, &step, &mut Draw(ChaCha8Rng::seed_from_u64(99))));
-        assert!(expected.keys().eq(found.keys()), "model {seed}");
-        let largest = |values: &[f64]| values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
-        // What normalization follows has gradients that cancel.
-        let floor =
-            0.2 * expected.iter().filter(|(name, _)| name.ends_with("grad")).map(|g| largest(g.1)).fold(0.0, f64::max);
-        for (name, expected) in &expected {
-            let found = &found[name];
-            let size = largest(expected).max(floor);
-            let far = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            if far.is_nan() || far > 2e-4 * size || expected.len() != found.len() {
-                failures.push(format!("model {seed}: {name}: {far} of {size}"));
-            }
-        }
+        failures.extend(differences(&format!("model {seed}"), &model, steps));
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// Returns which outputs of the portable and the native form differ.
+fn differences(what: &str, model: &Model, steps: [TrainStep; 2]) -> Vec<String> {
+    let mut failures = Vec::new();
+    let own = |step: &TrainStep| step.train.graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN);
+    assert!(!own(&steps[0]) && own(&steps[1]), "{what}");
+    let [expected, found] = steps.map(|step| outputs(model, &step, &mut Draw(ChaCha8Rng::seed_from_u64(99))));
+    assert!(expected.keys().eq(found.keys()), "{what}");
+    let largest = |values: &[f64]| values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+    // What normalization follows has gradients that cancel.
+    let floor =
+        0.2 * expected.iter().filter(|(name, _)| name.ends_with("grad")).map(|g| largest(g.1)).fold(0.0, f64::max);
+    for (name, expected) in &expected {
+        let found = &found[name];
+        let size = largest(expected).max(floor);
+        let far = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        if far.is_nan() || far > 2e-4 * size || expected.len() != found.len() {
+            failures.push(format!("{what}: {name}: {far} of {size}"));
+        }
+    }
+    failures
+}
+
+/// Convolution, depthwise convolution and convolution, with a normalization and an activation between.
+fn chain(kinds: [&str; 2]) -> Model {
+    let mut net = Net { b: Builder::new("images"), draw: Draw(ChaCha8Rng::seed_from_u64(7)), count: 0 };
+    let shape = [Dim::Symbol("batch".into()), Dim::Known(3), Dim::Known(9), Dim::Known(6)].to_vec();
+    let mut y = net.b.input("x", Fact::new(DType::F32, shape));
+    y = net.convolution(y, 20, [3, 3], [1, 1], 1);
+    for (kind, channels, kernel, group) in [(kinds[0], 20, [3, 3], 20), (kinds[1], 8, [1, 1], 1)] {
+        y = net.normalization(y);
+        y = match kind {
+            "Clip" => {
+                let bounds = [-0.5_f32, 0.75].map(|bound| net.b.constant("bound", Tensor::scalar(bound)));
+                net.b.op("Clip", &[y, bounds[0], bounds[1]], Attributes::none())
+            }
+            "" => y,
+            kind => net.b.unary(kind, y),
+        };
+        y = net.convolution(y, channels, kernel, [1, 1], group);
+    }
+    finish(net, y)
+}
+
+#[test]
+fn convolutions_absorb_normalizations() {
+    for (kinds, given) in
+        [(["Clip", "Relu"], false), (["", "Clip"], false), (["Clip", "Clip"], true), (["Relu", ""], true)]
+    {
+        let model = chain(kinds);
+        let frozen: Vec<&str> = model.graph.initializers().map(|(_, value, _)| value.name.as_str()).collect();
+        let frozen: Vec<&str> = frozen.into_iter().filter(|name| given && name.contains(".bn.")).collect();
+        let steps = [Form::Portable, Form::Native].map(|form| step(&model, form, &frozen));
+        let optimized = super::optimize(&steps[1].train).into_owned();
+        let count = |name: &str, fits: fn(&Node) -> bool| {
+            optimized.graph.nodes().iter().filter(|node| super::is_own(node, name) && fits(node)).count()
+        };
+        let absorbs = |node: &Node| node.attributes.get("activation").is_some();
+        let dump = || crate::graph::dump(&optimized.graph);
+        assert_eq!([count("Conv", absorbs), count("ConvWeightGrad", absorbs)], [2, 2], "{}", dump());
+        assert_eq!(count("BatchNormalization", |_| true), if given { 0 } else { 2 }, "{}", dump());
+        assert_eq!(count("BatchNormalization", |node| node.output(0).is_some()), 0, "{}", dump());
+        assert_eq!(count("FixedNormalization", |_| true), 0, "{}", dump());
+        let failures = differences(&format!("{kinds:?}"), &model, steps);
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    }
 }

@@ -6,7 +6,7 @@ use super::engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, SessionId, Slab, Target, is_finite,
 };
 use crate::autodiff::Form;
-use crate::graph::{DType, INTERNAL_DOMAIN, Model, Tensor};
+use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, Tensor};
 use crate::onnx::{Encoded, LARGEST, encode};
 use crate::runner::native::optimize;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tempfile::TempDir;
 
 mod operators;
@@ -73,6 +73,23 @@ struct Operators(Arc<OperatorDomain>);
 unsafe impl Send for Operators {}
 
 impl Source {
+    /// Makes the first session of the process, if there was none.
+    ///
+    /// Beside its own threads, ONNX Runtime treats denormal numbers as zero on the thread that makes it: that has to be
+    /// the one that runs sessions, and not one that prepares them.
+    fn first(&self) -> Result<(), EngineError> {
+        static MADE: OnceLock<()> = OnceLock::new();
+        if MADE.set(()).is_ok() {
+            let mut b = Builder::new("first");
+            let x = b.input("x", Fact::fixed(DType::F32, &[]));
+            let y = b.unary("Identity", x);
+            b.output(y, "y");
+            let opsets = [(String::new(), 18)].into();
+            self.session(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() })?;
+        }
+        Ok(())
+    }
+
     fn session(&self, model: &Model) -> Result<Prepared, EngineError> {
         let name = model.graph.name().to_string();
         let fail = |error: &dyn std::fmt::Display| EngineError::Load {
@@ -156,6 +173,8 @@ impl OnnxRuntime {
         let operators = Operators(Arc::new(operators));
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;
+        let sessions_of = Source { environment, operators, threads, largest: LARGEST };
+        sessions_of.first()?;
         Ok(OnnxRuntime {
             info: EngineInfo {
                 name: NAME.into(),
@@ -166,7 +185,7 @@ impl OnnxRuntime {
                 recomputes: true,
                 form: Form::Native,
             },
-            sessions_of: Source { environment, operators, threads, largest: LARGEST },
+            sessions_of,
             allocator: Allocator::default(),
             cpu,
             sessions: Slab::default(),
@@ -478,7 +497,7 @@ fn run_bound(session: &mut Session, binding: &IoBinding) -> ort::Result<()> {
 mod tests {
     use super::super::engine::evaluate;
     use super::*;
-    use crate::graph::{Attributes, Builder, Fact};
+    use crate::graph::Attributes;
 
     #[test]
     fn weights_beside_the_graph_compute_the_same() {
