@@ -80,6 +80,7 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
         accumulate: job.accumulate,
         nonfinite: Default::default(),
         ema: None,
+        operators: freeze_plan::runner::Operators::Own,
     };
     let (mut events, mut losses) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

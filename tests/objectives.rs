@@ -227,6 +227,7 @@ fn run(
         accumulate,
         nonfinite: Default::default(),
         ema: None,
+        operators: freeze_plan::runner::Operators::Own,
     };
     let (mut losses, mut steps) = (Vec::new(), 0);
     let mut report = |event: RunEvent| match event {

@@ -122,6 +122,7 @@ impl Job {
             accumulate: self.accumulate,
             nonfinite: Default::default(),
             ema: None,
+            operators: freeze_plan::runner::Operators::Own,
         };
         train(engine, &setup, &mut |_| {}, &AtomicBool::new(false)).unwrap()
     }
@@ -483,6 +484,7 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
         accumulate: 1,
         nonfinite: Default::default(),
         ema: None,
+        operators: freeze_plan::runner::Operators::Own,
     };
     let outcome = train(&mut onnxruntime(), &setup, &mut |_| {}, &AtomicBool::new(false));
     outcome.map(|outcome| outcome.history).map_err(|error| error.to_string())

@@ -93,6 +93,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         accumulate: 1,
         nonfinite: Default::default(),
         ema: None,
+        operators: freeze_plan::runner::Operators::Own,
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {

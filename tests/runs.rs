@@ -178,6 +178,7 @@ impl Job {
             accumulate: self.accumulate,
             nonfinite: self.nonfinite,
             ema: self.ema,
+            operators: freeze_plan::runner::Operators::Own,
         };
         let stop = AtomicBool::new(false);
         let mut events = Vec::new();

@@ -97,6 +97,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         accumulate: 1,
         nonfinite: Default::default(),
         ema: None,
+        operators: freeze_plan::runner::Operators::Own,
     };
     let (mut losses, mut rates) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

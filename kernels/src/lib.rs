@@ -5,7 +5,23 @@
 //!
 //! What this crate does not do: allocate results, choose layouts, know ONNX.
 
+pub mod activation;
+pub mod conv;
+pub mod depthwise;
+pub mod elementwise;
+pub mod exec;
+mod fold;
+pub mod gate;
+pub mod norm;
 pub mod pool;
+pub mod pool2d;
+mod prefetch;
 pub mod simd;
+#[cfg(test)]
+mod testing;
+pub mod window;
 
+pub use activation::Activation;
+pub use exec::Exec;
 pub use pool::{Pool, Serial, Threads};
+pub use window::Window;

@@ -17,6 +17,7 @@ mod decompose;
 mod harness;
 mod inside;
 mod internal;
+mod native;
 mod recognise;
 mod recurrent;
 mod rule;
@@ -29,11 +30,14 @@ mod testing;
 
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
 pub use internal::{
-    INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, rms_norm_node, rms_norm_op,
-    safe_softmax_op, swish_node, swish_op,
+    INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, lower_to, rms_norm_node,
+    rms_norm_op, safe_softmax_op, swish_node, swish_op,
 };
+pub(crate) use native::is_image;
+pub use native::{Form, NATIVE_RULES, NativeRule, own};
 pub use recognise::{Group, patterns, recognise};
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
+pub(crate) use rules::Window;
 pub use rules::{RULES, find};
 pub use simplify::simplify;
 
@@ -116,6 +120,20 @@ pub fn gradients(
     loss: ValueId,
     wrt: &[ValueId],
 ) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    gradients_in(Form::Portable, builder, opset, loss, wrt)
+}
+
+/// As [`gradients`], in operators of our own where `form` asks for them.
+///
+/// # Errors
+/// As [`gradients`].
+pub fn gradients_in(
+    form: Form,
+    builder: &mut Builder,
+    opset: i64,
+    loss: ValueId,
+    wrt: &[ValueId],
+) -> Result<Vec<Option<ValueId>>, AutodiffError> {
     let fact = builder.fact(loss).clone();
     if fact.rank().is_some_and(|rank| rank != 0) || !fact.is_float() {
         let loss = builder.graph().value_name(loss).to_string();
@@ -128,7 +146,7 @@ pub fn gradients(
         builder.enter(Origin::Backward("loss".into()), "loss/grad");
         seeds.push((loss, builder.like(loss, 1.0)));
     }
-    walk_back(builder, opset, &active, &seeds, wrt, "grad")
+    walk_back(form, builder, opset, &active, &seeds, wrt, "grad")
 }
 
 /// As [`gradients`], from several values with the gradient that each has.
@@ -141,7 +159,7 @@ pub(crate) fn pull_back(
 ) -> Result<Vec<Option<ValueId>>, AutodiffError> {
     let active = active_values(builder, opset, wrt);
     check_path(builder, opset, &active, &seeds.iter().map(|(value, _)| *value).collect::<Vec<_>>())?;
-    walk_back(builder, opset, &active, seeds, wrt, scope)
+    walk_back(Form::Portable, builder, opset, &active, seeds, wrt, scope)
 }
 
 fn check_path(
@@ -157,6 +175,7 @@ fn check_path(
 }
 
 fn walk_back(
+    form: Form,
     builder: &mut Builder,
     opset: i64,
     active: &HashMap<ValueId, ValueId>,
@@ -183,7 +202,7 @@ fn walk_back(
         if grads.iter().all(Option::is_none) {
             continue;
         }
-        backward(builder, opset, (id, &node), grads, active, &mut pending)?;
+        backward(form, builder, opset, (id, &node), grads, active, &mut pending)?;
     }
     builder.enter(Origin::Backward("parameters".into()), scope);
     for value in wrt {
@@ -300,6 +319,7 @@ fn rule_of(
 }
 
 fn backward(
+    form: Form,
     builder: &mut Builder,
     opset: i64,
     (id, node): (NodeId, &Node),
@@ -311,9 +331,11 @@ fn backward(
     let op = || node.op.to_string();
     let rule = rule_of(builder, opset, node, active)?;
     let mut ctx = Ctx::new(builder, opset, (id, node), grads);
+    let native = native::find(form, &ctx);
     for (index, input) in node.inputs.iter().enumerate() {
         let Some(input) = input.filter(|input| active.contains_key(input)) else { continue };
-        let Some(rule) = rule.inputs.at(index) else { continue };
+        let native = native.and_then(|rule| rule.inputs.get(index).copied());
+        let Some(rule) = native.or_else(|| rule.inputs.at(index)) else { continue };
         let moves = MOVES.contains(&node.op.name.as_str());
         let gradient = match rule {
             InputRule::Constant => continue,

@@ -1,5 +1,6 @@
 //! The seam between training and whatever executes a graph.
 
+use crate::autodiff::Form;
 use crate::error::ErrorKind;
 use crate::graph::{DType, Model, Tensor};
 use std::any::Any;
@@ -39,6 +40,8 @@ pub struct EngineInfo {
     pub device: String,
     /// Threads within one operator.
     pub threads: usize,
+    /// In which operators it runs train graphs best.
+    pub form: Form,
     /// True where it can reshape to a shape that is computed, as recomputing modules needs.
     pub recomputes: bool,
 }

@@ -94,7 +94,8 @@ impl<'a> Run<'a> {
         if changes && plan.assumed.steps_per_epoch != steps {
             return Err(RunError::Steps { planned: plan.assumed.steps_per_epoch, found: steps });
         }
-        let (prepared, initial) = initialized(engine, setup)?;
+        let (mut prepared, initial) = initialized(engine, setup)?;
+        prepared.form = setup.operators.form(engine.info().form);
         let eval = setup.objective.eval(&prepared)?;
         let info = engine.info().clone();
         report(RunEvent::Start {

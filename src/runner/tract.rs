@@ -6,6 +6,7 @@
 use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
 use super::tract_refused::refused;
 use super::tract_stable::stable;
+use crate::autodiff::Form;
 use crate::graph::{Attribute, DType, Dim, Graph, Model, Node, Tensor};
 use crate::onnx::to_bytes;
 use crate::training::stage::expand;
@@ -44,6 +45,7 @@ impl Tract {
             library: String::new(),
             device: "cpu".into(),
             threads: 1,
+            form: Form::Portable,
             recomputes: false,
         };
         Tract { info, sessions: Slab::default(), buffers: Slab::default(), bindings: Slab::default() }

@@ -1,5 +1,6 @@
 //! A whole run: what it needs, what it gives, and how it fails.
 
+use super::Operators;
 use super::ceiling::Ceiling;
 use super::ema::{Ema, UPDATES};
 use super::engine::{Engine, EngineError};
@@ -96,6 +97,8 @@ pub struct Setup<'a> {
     pub nonfinite: Nonfinite,
     /// Averages of the parameters.
     pub ema: Option<Ema>,
+    /// Whose operators compute a step.
+    pub operators: Operators,
 }
 
 /// Where and how often a run is saved, beside after each epoch.
@@ -142,6 +145,7 @@ impl<'a> Setup<'a> {
             accumulate: 1,
             nonfinite: Nonfinite::default(),
             ema: None,
+            operators: Operators::Own,
         }
     }
 }

@@ -36,9 +36,10 @@ const FREE: [&str; 13] = [
 ];
 
 /// Keys whose change is accepted, by their beginnings, with what follows from it.
-const ACCEPTED: [(&str, &str); 7] = [
+const ACCEPTED: [(&str, &str); 8] = [
     ("run.threads", "the run need not end with the same bits as one that never stopped"),
     ("run.device", "the run need not end with the same bits as one that never stopped"),
+    ("run.operators", "the run need not end with the same bits as one that never stopped"),
     ("run.recompute", "the run need not end with the same bits as one that never stopped"),
     ("run.nonfinite", "it holds from here on"),
     ("data.train", "its rows must be those of the run so far; only their number is checked"),

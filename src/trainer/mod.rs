@@ -392,6 +392,7 @@ impl Trainer {
             accumulate: usize::try_from(job.run.accumulate).unwrap_or(usize::MAX),
             nonfinite: job.run.nonfinite(),
             ema: job.ema,
+            operators: job.run.operators,
             ..Setup::of(prepared, freezing, objective, &self.schedule, &self.train)
         };
         setup.check()?;

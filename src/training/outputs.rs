@@ -56,7 +56,7 @@ impl Objective<'_> {
         let place =
             |output: modules::UnitOutput| Some((*positions.get(whole.value_name(output.value))?, output.channels));
         let units = found.into_iter().map(|output| output.and_then(place)).collect();
-        Ok(UnitOutputs { model: as_model(&prepared.model, finish(f.b.finish(), "outputs")?), units })
+        Ok(UnitOutputs { model: as_model(prepared, finish(f.b.finish(), "outputs", prepared.form)?), units })
     }
 }
 

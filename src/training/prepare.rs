@@ -2,7 +2,7 @@
 //! statistics.
 
 use super::TrainingError;
-use crate::autodiff::{AutodiffError, decompose, is_newer};
+use crate::autodiff::{AutodiffError, Form, decompose, is_newer};
 use crate::facts;
 use crate::graph::{Model, upgrade};
 use crate::modules::{Param, Role, Unit, UnitKind, units};
@@ -20,6 +20,9 @@ pub struct Prepared {
     pub modules: HashMap<String, String>,
     /// Leaf units, which patterns of parameter groups name.
     pub units: Vec<Unit>,
+    /// In which operators the graphs of its phases are written: portable ones, unless an engine that has others runs
+    /// them.
+    pub form: Form,
 }
 
 impl Prepared {
@@ -62,7 +65,7 @@ pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
     let model = facts::fold(&upgrade(&analysis.model.with_graph(graph))?, &keep);
     let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
     let parameters = analysis.parameters.iter().filter_map(in_model).collect();
-    let prepared = Prepared { modules, parameters, model, units: units(tree, UnitKind::Leaf) };
+    let prepared = Prepared { modules, parameters, model, units: units(tree, UnitKind::Leaf), form: Form::Portable };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

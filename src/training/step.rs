@@ -4,8 +4,8 @@ use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
 use super::terms::{self, add_loss, targets};
 use super::{Prepared, Rate, Rates, TrainingError, check_in_place, groups, names};
-use crate::autodiff::{decompose, dependents, gradients, lower, reads, recognise, simplify};
-use crate::graph::{DType, Fact, Graph, Model, Node, Tensor, ValueId, check, prune};
+use crate::autodiff::{Form, decompose, dependents, gradients_in, lower_to, reads, recognise, simplify};
+use crate::graph::{DType, Fact, Graph, INTERNAL_DOMAIN, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::{OptimizerSpec, Parameter};
 use std::collections::{BTreeMap, HashSet};
@@ -104,7 +104,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
     let opset = prepared.model.opset();
-    let grads = gradients(&mut f.b, opset, loss, &wrt).map_err(|source| prepared.at(source))?;
+    let grads = gradients_in(prepared.form, &mut f.b, opset, loss, &wrt).map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
     let (mut trained, mut unused) = (Vec::new(), Vec::new());
     for (name, grad) in names.iter().zip(grads) {
@@ -121,7 +121,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         f.b.output(value, &names::next(&statistic));
         moving.push(statistic);
     }
-    let train = finish(f.b.finish(), "train")?;
+    let train = finish(f.b.finish(), "train", prepared.form)?;
     check_in_place(&train, &pairs(&moving))?;
     let updated: Vec<Parameter> = updated.into_iter().filter(|own| trained.contains(&own.name)).collect();
     let optimizer = optimizer(&updated, options)?;
@@ -141,7 +141,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let slots = updated.iter().flat_map(|own| slots(options.optimizer, own)).collect::<Vec<Slot>>();
     let passed = updated.iter().map(|own| (names::grad(&own.name), own.fact.clone())).collect();
     let updated = trained.iter().cloned().chain(slots.iter().map(|slot| slot.name.clone())).collect();
-    let model = |graph: Graph| as_model(&prepared.model, graph);
+    let model = |graph: Graph| as_model(prepared, graph);
     Ok(TrainStep {
         train: model(train),
         optimizer: optimizer.map(model),
@@ -192,7 +192,7 @@ pub fn eval(prepared: &Prepared, loss: &LossSpec, output: Option<&str>) -> Resul
     let mut f = forward(graph, "eval", &Mode::Eval, &statistics, &parameters)?;
     let loss = add_loss(&mut f, graph, loss, output)?;
     finish_outputs(&mut f, graph, loss);
-    Ok(as_model(&prepared.model, finish(f.b.finish(), "eval")?))
+    Ok(as_model(prepared, finish(f.b.finish(), "eval", prepared.form)?))
 }
 
 /// Returns the fact that the target without a name must have; nothing is known of one that is not there.
@@ -213,8 +213,8 @@ fn finish_outputs(f: &mut Forward, graph: &Graph, loss: ValueId) {
     }
 }
 
-pub(super) fn finish(graph: Graph, name: &'static str) -> Result<Graph, TrainingError> {
-    let graph = lower(&simplify(&prune(&graph)));
+pub(super) fn finish(graph: Graph, name: &'static str, form: Form) -> Result<Graph, TrainingError> {
+    let graph = lower_to(form, &simplify(&prune(&graph)));
     check(&graph).map_err(|source| TrainingError::Check { graph: name, source })?;
     Ok(graph)
 }
@@ -239,12 +239,16 @@ fn pairs(state: &[String]) -> Vec<(String, String)> {
     state.iter().map(|name| (name.clone(), names::next(name))).collect()
 }
 
-pub(super) fn as_model(source: &Model, graph: Graph) -> Model {
+pub(super) fn as_model(prepared: &Prepared, graph: Graph) -> Model {
+    let source = &prepared.model;
     let mut opsets = BTreeMap::from([(String::new(), source.opset())]);
     for node in graph.nodes().iter().filter(|node| !node.op.domain.is_empty()) {
         if let Some(version) = source.opsets.get(&node.op.domain) {
             opsets.insert(node.op.domain.clone(), *version);
         }
+    }
+    if prepared.form == Form::Native {
+        opsets.insert(INTERNAL_DOMAIN.into(), 1);
     }
     Model {
         graph,

@@ -23,9 +23,21 @@ unsafe fn mask(count: usize) -> __m256i {
     _mm256_loadu_si256(FIRST.as_ptr().add(8 - count.min(8)).cast())
 }
 
+#[target_feature(enable = "avx2,fma")]
+#[inline(never)]
+unsafe fn outline<T: Task>(task: T) -> T::Output {
+    task.run::<Avx2>()
+}
+
 impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn outline<T: Task>(task: T) -> T::Output {
+        outline(task)
+    }
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self::V {
@@ -95,6 +107,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn where_positive(condition: Self::V, value: Self::V) -> Self::V {
         _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(condition, _mm256_setzero_ps()), value)
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
     }
 
     #[inline(always)]

@@ -21,9 +21,21 @@ fn mask(count: usize) -> __mmask16 {
     ((1_u32 << count.min(16)) - 1) as __mmask16
 }
 
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
+#[inline(never)]
+unsafe fn outline<T: Task>(task: T) -> T::Output {
+    task.run::<Avx512>()
+}
+
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    unsafe fn outline<T: Task>(task: T) -> T::Output {
+        outline(task)
+    }
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self::V {
@@ -96,7 +108,43 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+
+    #[inline(always)]
     unsafe fn sum(a: Self::V) -> f32 {
         _mm512_reduce_add_ps(a)
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        let pair = |low: __m512, high: __m512| {
+            let (low, high) = (_mm512_castps_pd(low), _mm512_castps_pd(high));
+            [_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)), _mm512_castpd_ps(_mm512_unpackhi_pd(low, high))]
+        };
+        // Squares of 4 x 4: `quarters[r][c]` holds column `4 k + c` of rows `4 r..4 r + 4` in part `k`.
+        let mut quarters = [[_mm512_setzero_ps(); 4]; 4];
+        for (index, quarter) in quarters.iter_mut().enumerate() {
+            let row = |row: usize| _mm512_loadu_ps(from.add((4 * index + row) * from_row));
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let low = pair(_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+            let high = pair(_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+            *quarter = [low[0], low[1], high[0], high[1]];
+        }
+        for column in 0..4 {
+            let [a, b, c, d] = quarters.map(|quarter| quarter[column]);
+            let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+            let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+            let parts = [
+                _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even),
+                _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd),
+                _mm512_shuffle_f32x4::<0xdd>(ab_even, cd_even),
+                _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd),
+            ];
+            for (part, value) in parts.into_iter().enumerate() {
+                _mm512_storeu_ps(to.add((4 * part + column) * to_row), value);
+            }
+        }
     }
 }

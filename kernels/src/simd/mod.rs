@@ -32,6 +32,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type V: Copy;
     /// Elements of a vector.
     const LANES: usize;
+    /// Vectors that the processor holds in registers.
+    const REGISTERS: usize;
+    /// Runs a task in a function of its own: a loop that needs all the registers.
+    unsafe fn outline<T: Task>(task: T) -> T::Output;
     /// Returns a vector of one value.
     unsafe fn splat(value: f32) -> Self::V;
     /// Returns the elements at `from`, which need not be aligned.
@@ -62,6 +66,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn where_positive(condition: Self::V, value: Self::V) -> Self::V;
     /// The sum of all elements.
     unsafe fn sum(a: Self::V) -> f32;
+    /// Asks for the cache line of an address, which need not be one of memory.
+    unsafe fn prefetch(_at: *const f32) {}
+    /// Copies a square of [`Simd::LANES`] rows and columns and exchanges them; rows are `from_row` and
+    /// `to_row` elements apart.
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                *to.add(column * to_row + row) = *from.add(row * from_row + column);
+            }
+        }
+    }
 }
 
 /// Something to compute, for any instruction set.
@@ -206,6 +221,33 @@ mod tests {
                 }
             }
             found
+        }
+    }
+
+    struct Turn<'a>(&'a [f32], usize);
+
+    impl Task for Turn<'_> {
+        type Output = (usize, Vec<f32>);
+
+        #[inline(always)]
+        fn run<S: Simd>(self) -> (usize, Vec<f32>) {
+            let mut turned = vec![0.0; S::LANES * (S::LANES + 3)];
+            // SAFETY: `dispatch_at` checks the instruction set; both squares lie inside the slices.
+            unsafe { S::transpose(self.0.as_ptr(), self.1, turned.as_mut_ptr(), S::LANES + 3) };
+            (S::LANES, turned)
+        }
+    }
+
+    #[test]
+    fn squares_are_transposed() {
+        let from: Vec<f32> = (0..16 * 18).map(|index| index as f32).collect();
+        for level in Level::available() {
+            let (lanes, found) = dispatch_at(*level, Turn(&from, 18));
+            for (index, found) in found.iter().enumerate() {
+                let (row, column) = (index / (lanes + 3), index % (lanes + 3));
+                let expected = if column < lanes { (column * 18 + row) as f32 } else { 0.0 };
+                assert_eq!(*found, expected, "{} {row} {column}", level.name());
+            }
         }
     }
 

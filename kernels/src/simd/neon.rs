@@ -16,9 +16,21 @@ pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
     task.run::<Neon>()
 }
 
+#[target_feature(enable = "neon")]
+#[inline(never)]
+unsafe fn outline<T: Task>(task: T) -> T::Output {
+    task.run::<Neon>()
+}
+
 impl Simd for Neon {
     type V = float32x4_t;
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    unsafe fn outline<T: Task>(task: T) -> T::Output {
+        outline(task)
+    }
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self::V {

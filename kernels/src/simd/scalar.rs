@@ -1,6 +1,6 @@
 //! No instruction set: one element after the other, in blocks that the compiler may vectorize.
 
-use super::Simd;
+use super::{Simd, Task};
 
 /// Eight elements in an array.
 #[derive(Clone, Copy, Debug)]
@@ -13,9 +13,20 @@ fn each(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; 
     std::array::from_fn(|lane| f(a[lane], b[lane]))
 }
 
+#[inline(never)]
+unsafe fn outline<T: Task>(task: T) -> T::Output {
+    task.run::<Scalar>()
+}
+
 impl Simd for Scalar {
     type V = [f32; LANES];
     const LANES: usize = LANES;
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn outline<T: Task>(task: T) -> T::Output {
+        outline(task)
+    }
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self::V {

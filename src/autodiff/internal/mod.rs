@@ -23,7 +23,11 @@ pub use swish::{swish_node, swish_op};
 use steps_first::{is_batch_first, steps_first};
 use summed_slices::{reduces, summed};
 
+use super::native::{Form, stays};
 use crate::graph::{Builder, Graph, INTERNAL_DOMAIN, Node, Replaced, ValueId, prune, rebuild};
+
+/// The output of batch normalization that only its portable form needs.
+const CENTERED: usize = 3;
 
 /// An internal operator.
 pub struct Internal {
@@ -46,19 +50,32 @@ pub static INTERNALS: &[&Internal] = &[
 /// Returns the graph with every internal operator replaced, and with what engines cannot do or do
 /// wrong in a form that they do right.
 pub fn lower(graph: &Graph) -> Graph {
-    let concerned = |node: &Node| node.op.domain == INTERNAL_DOMAIN || is_batch_first(node) || reduces(node);
+    lower_to(Form::Portable, graph)
+}
+
+/// As [`lower`], without the operators that engines of this form have.
+pub fn lower_to(form: Form, graph: &Graph) -> Graph {
+    let own = |node: &Node| node.op.domain == INTERNAL_DOMAIN && !stays(graph, node, form);
+    let consumers = graph.consumers();
+    let unread = |id: ValueId| consumers[id.0].is_empty() && !graph.outputs().contains(&id);
+    let spare = |node: &Node| node.output(CENTERED).is_some_and(|id| stays(graph, node, form) && unread(id));
+    let concerned = |node: &Node| own(node) || is_batch_first(node) || reduces(node) || spare(node);
     if !graph.nodes().iter().any(concerned) {
         return graph.clone();
     }
     prune(&rebuild(graph, |b, node, inputs| {
+        if spare(node) {
+            let mut outputs = node.outputs.clone();
+            outputs[CENTERED] = None;
+            return Some(b.copy_node(graph, &Node { outputs, ..node.clone() }, inputs));
+        }
         if is_batch_first(node) {
             return Some(steps_first(b, graph, node, inputs));
         }
         if reduces(node) {
             return summed(b, graph, node, inputs);
         }
-        let internal =
-            INTERNALS.iter().find(|internal| node.op.domain == INTERNAL_DOMAIN && internal.op == node.op.name)?;
+        let internal = INTERNALS.iter().find(|internal| own(node) && internal.op == node.op.name)?;
         b.enter(node.origin.clone(), &node.name);
         let outputs = (internal.lower)(b, node, inputs);
         Some(in_place_of(b, graph, node, &outputs))

@@ -20,12 +20,7 @@ fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let (dy, x, y) = (ctx.dy()?, ctx.x(0)?, ctx.y(0)?);
     let plane = ctx.sizes_from(x, 2)?;
     let pooled: Vec<i64> = ctx.sizes_from(y, 2)?.iter().map(|size| *size as i64).collect();
-    let kernel = ctx.attributes().ints("kernel_shape")?.unwrap_or_default();
-    if kernel.len() != plane.len() {
-        let reason = format!("kernel_shape has {} entries for {} spatial axes", kernel.len(), plane.len());
-        return Err(RuleError::Unsupported(reason));
-    }
-    let window = Window::read(ctx.attributes(), kernel, &plane)?;
+    let window = super::max_pool::window(ctx)?;
     let padded = ctx.attributes().int("count_include_pad", 0)? == 1;
     let counts = counts(&window, &plane, &pooled, padded);
     let even = counts.iter().all(|count| *count == counts[0]);

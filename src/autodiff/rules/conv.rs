@@ -32,6 +32,15 @@ pub(super) struct Geometry {
     pub weight: Vec<i64>,
 }
 
+/// Returns the window of a convolution, its groups, and the spatial sizes of its input.
+///
+/// # Errors
+/// A size or an attribute is not known.
+pub fn window(ctx: &Ctx<'_>) -> Result<(Window, i64, Vec<i64>), RuleError> {
+    let geometry = geometry(ctx)?;
+    Ok((geometry.window, geometry.group, geometry.space))
+}
+
 fn geometry(ctx: &Ctx<'_>) -> Result<Geometry, RuleError> {
     let (x, w) = (ctx.x(0)?, ctx.x(1)?);
     let space = ctx.sizes_from(x, 2)?;
@@ -113,7 +122,7 @@ pub(super) fn weight_gradient(ctx: &mut Ctx<'_>, g: &Geometry, x: ValueId, dy: V
 }
 
 /// The sum of dy over batch and space.
-pub(super) fn bias(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
+pub fn bias(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
     let dy = ctx.dy()?;
     let rank = ctx.rank(dy)? as i64;
     let axes: Vec<i64> = (0..rank).filter(|axis| *axis != 1).collect();

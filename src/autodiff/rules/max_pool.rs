@@ -15,15 +15,24 @@ use crate::graph::{Attributes, DType, Dim, Fact, OpId, ValueId};
 pub static RULE: Rule =
     Rule { domain: "", op: "MaxPool", opsets: 7..=24, inputs: Inputs::Fixed(&[InputRule::Gradient(input)]) };
 
-fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
-    let (dy, x, y) = (ctx.dy()?, ctx.x(0)?, ctx.y(0)?);
-    let plane = ctx.sizes_from(x, 2)?;
+/// Returns the window of a pooling.
+///
+/// # Errors
+/// A size or an attribute is not known.
+pub fn window(ctx: &Ctx<'_>) -> Result<Window, RuleError> {
+    let plane = ctx.sizes_from(ctx.x(0)?, 2)?;
     let kernel = ctx.attributes().ints("kernel_shape")?.unwrap_or_default();
     if kernel.len() != plane.len() {
         let reason = format!("kernel_shape has {} entries for {} spatial axes", kernel.len(), plane.len());
         return Err(RuleError::Unsupported(reason));
     }
-    let window = Window::read(ctx.attributes(), kernel, &plane)?;
+    Window::read(ctx.attributes(), kernel, &plane)
+}
+
+fn input(ctx: &mut Ctx<'_>) -> Result<ValueId, RuleError> {
+    let (dy, x, y) = (ctx.dy()?, ctx.x(0)?, ctx.y(0)?);
+    let plane = ctx.sizes_from(x, 2)?;
+    let window = window(ctx)?;
     let found = match ctx.attributes().int("storage_order", 0)? {
         0 => ctx.exposed(1, Fact { dtype: Some(DType::I64), shape: ctx.b.fact(y).shape.clone() }),
         _ => by_row(ctx, x)?,

@@ -137,6 +137,10 @@ mod unique;
 mod unsqueeze;
 mod r#where;
 
+pub use conv::{bias as conv_bias, window as conv_window};
+pub use max_pool::window as pool_window;
+pub(crate) use shared::Window;
+
 use super::Rule;
 use crate::graph::OpId;
 pub(super) use gather_nd::flattened;

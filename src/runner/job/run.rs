@@ -1,6 +1,6 @@
 //! `[run]`: how long, where, and on what.
 
-use crate::runner::{Nonfinite, OnNonfinite};
+use crate::runner::{Nonfinite, OnNonfinite, Operators};
 use crate::training::Recompute;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -19,6 +19,9 @@ pub struct RunSection {
     /// Threads within one operator; all cores by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Whose operators compute a step: `"own"` (default) or `"standard"`.
+    #[serde(default)]
+    pub operators: Operators,
     /// Modules whose activations are computed again in the backward pass: `"none"` (default), `"auto"`
     /// or a list of patterns.
     #[serde(default)]
@@ -55,6 +58,7 @@ impl RunSection {
             device: cpu(),
             dir: dir.into(),
             threads: None,
+            operators: Operators::Own,
             recompute: Recompute::None,
             accumulate: one(),
             log_every: ten(),

@@ -3,7 +3,7 @@
 use super::prepare::ancestors;
 use super::update::{Demand, Ports, update_graph};
 use super::{Binding, Holder, Stage, StageError};
-use crate::autodiff::gradients;
+use crate::autodiff::gradients_in;
 use crate::graph::{DType, Fact, Graph, Model, Origin, ValueId, prune};
 use crate::training::contract::{Contract, FORMAT, Role, ports};
 use crate::training::forward::{Forward, Mode, fixed_statistics, forward};
@@ -93,10 +93,12 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
         let value = at(&f, binding.value);
         f.b.output(value, &names::next(graph.value_name(binding.key)));
     }
-    let train = finish(f.b.finish(), "train")?;
+    let train = finish(f.b.finish(), "train", prepared.form)?;
     let optimizer = match trained.is_empty() {
         true => None,
-        false => Some(finish(update_graph(graph, stage, options, &demand, &given, &updated)?, "optimizer")?),
+        false => {
+            Some(finish(update_graph(graph, stage, options, &demand, &given, &updated)?, "optimizer", prepared.form)?)
+        }
     };
     let name = |binding: &&Binding| graph.value_name(binding.key).to_string();
     let mut copied = late(&train, &moving.iter().map(name).collect::<Vec<_>>());
@@ -115,7 +117,7 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
     };
     let slots = stage.slots.iter().filter(|slot| slot.owner.as_ref().is_none_or(|owner| trained.contains(owner)));
     let slots = slots.map(|slot| Slot { name: slot.name.clone(), initial: slot.initial.clone() }).collect();
-    let model = |graph: Graph| as_model(&prepared.model, graph);
+    let model = |graph: Graph| as_model(prepared, graph);
     Ok(TrainStep {
         train: model(train),
         updated: if optimizer.is_some() { updated.iter().map(name).collect() } else { Vec::new() },
@@ -150,7 +152,7 @@ pub fn eval(prepared: &Prepared, stage: &Stage) -> Result<Model, TrainingError> 
         let value = at(&f, id);
         f.b.output(value, graph.value_name(id));
     }
-    Ok(as_model(&prepared.model, finish(f.b.finish(), "eval")?))
+    Ok(as_model(prepared, finish(f.b.finish(), "eval", prepared.form)?))
 }
 
 /// Returns the bindings of a phase: without frozen parameters, their slots, and statistics that
@@ -270,7 +272,7 @@ fn differentiate(
         let wrt: Vec<ValueId> = positions.iter().map(|position| at(f, of(position))).collect();
         let value = if y == stage.loss() { loss } else { at(f, y) };
         let value = scalar(f, value);
-        let grads = gradients(&mut f.b, prepared.model.opset(), value, &wrt);
+        let grads = gradients_in(prepared.form, &mut f.b, prepared.model.opset(), value, &wrt);
         let grads = grads.map_err(|source| prepared.at(source))?;
         for ((position, grad), x) in positions.into_iter().zip(grads).zip(wrt) {
             let grad = grad.unwrap_or_else(|| {

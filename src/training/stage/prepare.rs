@@ -3,6 +3,7 @@
 use super::arrange::{Arranged, arrange};
 use super::dependence::{Dependence, owners};
 use super::{Binding, Gradient, Holder, PREVIEW, Stage, StageError, StageSlot, losses, rule::Rule};
+use crate::autodiff::Form;
 use crate::facts;
 use crate::graph::{Attribute, Builder, Fact, Graph, Model, NodeId, ValueId, prune, upgrade};
 use crate::losses::{LossKind, LossSpec};
@@ -49,7 +50,7 @@ pub fn prepare(file: &OnnxFile, analysis: &Analysis, number: usize) -> Result<(P
     let nodes = analysis.model.graph.node_ids();
     let modules = nodes.map(|(id, node)| (node.name.clone(), tree.module(tree.module_of_node(id)).path.clone()));
     let units = units(tree, UnitKind::Leaf);
-    let prepared = Prepared { modules: modules.collect(), parameters, model, units };
+    let prepared = Prepared { modules: modules.collect(), parameters, model, units, form: Form::Portable };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

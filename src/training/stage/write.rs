@@ -11,6 +11,7 @@
 //! count to their first values.
 
 use super::PREVIEW;
+use crate::autodiff::Form;
 use crate::graph::{Attribute, Attributes, Builder, DType, Fact, Graph, Model, Node, OpId, Origin, Tensor, ValueId};
 use crate::onnx::NewTrainingInfo;
 use crate::optim::OptimizerKind;
@@ -101,7 +102,7 @@ fn forward_part(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<Graph
     for (statistic, value) in std::mem::take(&mut f.moved) {
         f.b.output(value, &names::next(&statistic));
     }
-    finish(f.b.finish(), "algorithm")
+    finish(f.b.finish(), "algorithm", Form::Portable)
 }
 
 /// Appends a starting value of one number throughout and returns its name.

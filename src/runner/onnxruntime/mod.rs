@@ -5,12 +5,15 @@
 use super::engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, SessionId, Slab, Target, is_finite,
 };
-use crate::graph::{DType, Model, Tensor};
+use crate::autodiff::Form;
+use crate::graph::{DType, INTERNAL_DOMAIN, Model, Tensor};
 use crate::onnx::{Encoded, LARGEST, encode};
+use crate::runner::native::optimize;
 use bytes::Bytes;
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::operator::OperatorDomain;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, DynValue, TensorElementType, ValueType};
@@ -18,8 +21,10 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
+
+mod operators;
 
 const NAME: &str = "onnxruntime";
 /// Files of a graph of many weights, in a folder of its own.
@@ -50,10 +55,21 @@ struct Prepared {
     _files: Option<TempDir>,
 }
 
+/// Operators of our own.
+#[derive(Clone)]
+struct Operators(Arc<OperatorDomain>);
+
+// SAFETY: a domain does not change once it is made. ONNX Runtime reads it while it makes a session, on any thread, and
+// its operators are `Send` and `Sync` by the bounds of their trait.
+unsafe impl Send for Operators {}
+// SAFETY: see above.
+unsafe impl Sync for Operators {}
+
 /// What sessions are made with.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Source {
     environment: &'static Environment,
+    operators: Operators,
     threads: usize,
     /// Most bytes of weights inside an encoded graph.
     largest: usize,
@@ -73,7 +89,13 @@ impl Source {
             .map_err(|error| fail(&error))?
             .with_intra_threads(self.threads)
             .map_err(|error| fail(&error))?;
-        let encoded = encode(model, DATA_FILE, self.largest);
+        let optimized = optimize(model);
+        if optimized.opsets.contains_key(INTERNAL_DOMAIN) {
+            session = session.with_operators(self.operators.0.clone()).map_err(|error| fail(&error))?;
+            // A plan of the memory would be a block of its own, beside what the first run has taken.
+            session = session.with_memory_pattern(false).map_err(|error| fail(&error))?;
+        }
+        let encoded = encode(&optimized, DATA_FILE, self.largest);
         let (session, files) = if encoded.pieces.is_empty() {
             (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
         } else {
@@ -128,6 +150,12 @@ impl OnnxRuntime {
         let (library, environment) = environment(library)?;
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;
+        let operators = operators::domain(threads).map_err(|error| EngineError::Library {
+            engine: NAME,
+            library: library.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        let operators = Operators(Arc::new(operators));
         Ok(OnnxRuntime {
             info: EngineInfo {
                 name: NAME.into(),
@@ -136,8 +164,9 @@ impl OnnxRuntime {
                 device: "cpu".into(),
                 threads,
                 recomputes: true,
+                form: Form::Native,
             },
-            sessions_of: Source { environment, threads, largest: LARGEST },
+            sessions_of: Source { environment, operators, threads, largest: LARGEST },
             allocator: Allocator::default(),
             cpu,
             sessions: Slab::default(),
@@ -292,7 +321,7 @@ impl Engine for OnnxRuntime {
     }
 
     fn loader(&self) -> Option<Box<dyn Loader>> {
-        Some(Box::new(self.sessions_of))
+        Some(Box::new(self.sessions_of.clone()))
     }
 
     fn adopt(&mut self, loaded: Loaded) -> SessionId {

@@ -1,0 +1,19 @@
+//! Gradients of weights as early as they can be computed.
+//!
+//! ONNX Runtime runs a node when a later one needs it, and nothing needs the gradient of a weight: left alone, all of
+//! them come last, and every gradient of an activation lives until then. An input that `ConvInputGrad(dy, w, dw)` does
+//! not read makes it wait for the gradient of its own weight.
+
+use super::is_own;
+use crate::graph::{Node, ValueId};
+use std::collections::HashMap;
+
+/// Adds the inputs that order gradients.
+pub(super) fn weights_first(nodes: &mut [Node]) {
+    let gradient = |node: &Node| Some((node.input(1)?, node.output(0)?)).filter(|_| is_own(node, "ConvWeightGrad"));
+    let gradients: HashMap<ValueId, ValueId> = nodes.iter().filter_map(gradient).collect();
+    for node in nodes.iter_mut().filter(|node| is_own(node, "ConvInputGrad") && node.inputs.len() == 2) {
+        let weight = node.input(0).and_then(|dy| gradients.get(&dy));
+        node.inputs.extend(weight.map(|weight| Some(*weight)));
+    }
+}

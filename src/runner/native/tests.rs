@@ -1,0 +1,250 @@
+//! Train graphs in operators of our own against their portable twins, on ONNX Runtime.
+
+use crate::autodiff::Form;
+use crate::graph::{Attributes, Builder, DType, Dim, Fact, INTERNAL_DOMAIN, Model, OpId, Tensor, ValueId};
+use crate::losses::{LossKind, LossSpec};
+use crate::optim::{OptimizerKind, OptimizerSpec};
+use crate::planner::Analysis;
+use crate::runner::{evaluate, testing};
+use crate::training::{PhaseOptions, Rates, TrainStep, build, prepare};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::collections::{BTreeMap, HashSet};
+
+const BATCH: usize = 3;
+
+/// Draws models.
+struct Draw(ChaCha8Rng);
+
+impl Draw {
+    fn below(&mut self, count: usize) -> usize {
+        self.0.next_u32() as usize % count
+    }
+
+    fn among<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+
+    fn tensor(&mut self, shape: &[usize]) -> Tensor {
+        let count = shape.iter().product();
+        let values = (0..count).map(|_| (self.0.next_u32() % 2001) as f32 / 1000.0 - 1.0).collect();
+        Tensor::from_vec(shape, values)
+    }
+}
+
+/// A network of images under construction.
+struct Net {
+    b: Builder,
+    draw: Draw,
+    count: usize,
+}
+
+impl Net {
+    fn name(&mut self, part: &str) -> String {
+        self.count += 1;
+        format!("layer{}.{part}", self.count)
+    }
+
+    fn shape(&self, value: ValueId) -> [usize; 3] {
+        let shape = self.b.fact(value).shape.clone().unwrap();
+        [1, 2, 3].map(|axis| shape[axis].known().unwrap())
+    }
+
+    fn convolution(
+        &mut self,
+        x: ValueId,
+        channels: usize,
+        kernel: [usize; 2],
+        strides: [usize; 2],
+        group: usize,
+    ) -> ValueId {
+        let [inputs, height, width] = self.shape(x);
+        let pads: Vec<i64> = (0..4).map(|side| self.draw.below(kernel[side % 2]) as i64).collect();
+        let dilation = [height, width].map(|size| if size > 6 { self.draw.among(&[1, 2]) } else { 1 });
+        let name = self.name("conv.weight");
+        let weight = self.draw.tensor(&[channels, inputs / group, kernel[0], kernel[1]]);
+        let w = self.b.initializer(&name, weight);
+        let mut all = vec![x, w];
+        if self.draw.below(2) == 0 {
+            let bias = self.draw.tensor(&[channels]);
+            all.push(self.b.initializer(&name.replace("weight", "bias"), bias));
+        }
+        let ints = |pair: [usize; 2]| pair.map(|size| size as i64).to_vec();
+        let attributes = Attributes::none()
+            .with("kernel_shape", ints(kernel))
+            .with("strides", ints(strides))
+            .with("dilations", dilation.to_vec())
+            .with("pads", pads)
+            .with("group", group as i64);
+        self.b.op("Conv", &all, attributes)
+    }
+
+    fn normalization(&mut self, x: ValueId) -> ValueId {
+        let channels = self.shape(x)[0];
+        let name = self.name("bn");
+        let mut inputs = vec![Some(x)];
+        for part in ["weight", "bias", "running_mean"] {
+            let values = self.draw.tensor(&[channels]);
+            inputs.push(Some(self.b.initializer(&format!("{name}.{part}"), values)));
+        }
+        let ones = Tensor::float_full(DType::F32, &[channels], 1.0);
+        inputs.push(Some(self.b.initializer(&format!("{name}.running_var"), ones)));
+        let like = self.b.fact(x).clone();
+        let attributes = Attributes::none().with("epsilon", 1e-3_f32);
+        let y = self.b.ops(&OpId::standard("BatchNormalization"), &inputs, attributes, 1)[0];
+        self.b.refine(y, &like);
+        y
+    }
+
+    fn activation(&mut self, x: ValueId) -> ValueId {
+        match self.draw.below(4) {
+            0 => x,
+            1 => {
+                let bounds = [-0.5_f32, 0.75].map(|bound| Tensor::scalar(bound));
+                let bounds = bounds.map(|bound| self.b.constant("bound", bound));
+                self.b.op("Clip", &[x, bounds[0], bounds[1]], Attributes::none())
+            }
+            2 => self.b.unary("Sigmoid", x),
+            _ => self.b.unary("Relu", x),
+        }
+    }
+
+    /// Two convolutions, normalized, and perhaps what went in added.
+    fn block(&mut self, x: ValueId) -> ValueId {
+        let [inputs, height, width] = self.shape(x);
+        let channels = self.draw.among(&[3, 8, 16, 20]);
+        let kernel = [height, width].map(|size| self.draw.among(&[1, 2, 3]).min(size));
+        let strides = [self.draw.among(&[1, 1, 2]), self.draw.among(&[1, 1, 2, 3])];
+        let mut y = self.convolution(x, channels, kernel, strides, 1);
+        if self.draw.below(4) > 0 {
+            y = self.normalization(y);
+        }
+        y = self.activation(y);
+        if self.draw.below(3) == 0 {
+            let group = self.shape(y)[0];
+            let channels = group * self.draw.among(&[1, 2]);
+            y = self.convolution(y, channels, [1, 1], [1, 1], group);
+        }
+        let group = self.draw.among(&[1, inputs]);
+        let mut z = self.convolution(x, inputs, [1, 1], [1, 1], group);
+        if self.shape(z) == [inputs, height, width] {
+            z = self.normalization(z);
+            z = if self.draw.below(2) == 0 { self.b.add(z, x) } else { self.b.add(x, z) };
+            z = self.activation(z);
+            z = self.convolution(z, channels, kernel, strides, 1);
+            z = if self.draw.below(2) == 0 { self.normalization(z) } else { z };
+            if self.shape(z) == self.shape(y) {
+                y = self.b.add(y, z);
+                y = self.activation(y);
+            }
+        }
+        y
+    }
+
+    fn pool(&mut self, x: ValueId) -> ValueId {
+        let [_, height, width] = self.shape(x);
+        if height < 3 || width < 3 {
+            return x;
+        }
+        let op = self.draw.among(&["MaxPool", "AveragePool", ""]);
+        let kernel = [self.draw.among(&[2, 3]), self.draw.among(&[2, 3])];
+        let pads: Vec<i64> = (0..4).map(|side| self.draw.below(kernel[side % 2] as usize) as i64).collect();
+        let strides = vec![self.draw.among(&[1, 2]), self.draw.among(&[1, 2])];
+        let mut attributes =
+            Attributes::none().with("kernel_shape", kernel.to_vec()).with("strides", strides).with("pads", pads);
+        match op {
+            "" => return x,
+            "AveragePool" => attributes.set("count_include_pad", self.draw.below(2) as i64),
+            _ => {}
+        }
+        self.b.op(op, &[x], attributes)
+    }
+}
+
+fn model(seed: u64) -> Model {
+    let mut net = Net { b: Builder::new("images"), draw: Draw(ChaCha8Rng::seed_from_u64(seed)), count: 0 };
+    let channels = net.draw.among(&[1, 3, 4, 16]);
+    let mut shape = vec![Dim::Symbol("batch".into()), Dim::Known(channels)];
+    shape.extend([net.draw.among(&[5, 8, 11]), net.draw.among(&[4, 9, 12])].map(Dim::Known));
+    let mut y = net.b.input("x", Fact::new(DType::F32, shape));
+    for _ in 0..2 {
+        y = net.block(y);
+        y = net.pool(y);
+    }
+    let pooled = match net.draw.below(3) {
+        0 => net.b.op("GlobalAveragePool", &[y], Attributes::none()),
+        1 => net.b.reduce("ReduceMean", y, &[2, 3], true),
+        _ => net.b.op("GlobalMaxPool", &[y], Attributes::none()),
+    };
+    let features = net.shape(pooled)[0];
+    let flat = net.b.op("Flatten", &[pooled], Attributes::none());
+    let weight = net.draw.tensor(&[5, features]);
+    let w = net.b.initializer("head.weight", weight);
+    let logits = net.b.op("Gemm", &[flat, w], Attributes::none().with("transB", 1));
+    net.b.output(logits, "logits");
+    Model { graph: net.b.finish(), opsets: [(String::new(), 18)].into(), ir_version: 8, ..Model::default() }
+}
+
+fn step(model: &Model, form: Form, frozen: &[&str]) -> TrainStep {
+    let mut prepared = prepare(&Analysis::of(model)).unwrap();
+    prepared.form = form;
+    let options = PhaseOptions {
+        frozen: frozen.iter().copied().collect::<HashSet<_>>(),
+        frozen_inputs: false,
+        rates: Rates::new(),
+        loss: &LossSpec::new(LossKind::CrossEntropy),
+        optimizer: &OptimizerSpec::new(OptimizerKind::Sgd),
+        output: None,
+        seed: 0,
+    };
+    build(&prepared, &options).unwrap()
+}
+
+fn outputs(model: &Model, step: &TrainStep, draw: &mut Draw) -> BTreeMap<String, Vec<f64>> {
+    let x = model.graph.fact(model.graph.inputs()[0]).shape.clone().unwrap();
+    let x: Vec<usize> = x.iter().map(|dim| dim.known().unwrap_or(BATCH)).collect();
+    let x = draw.tensor(&x);
+    let target = Tensor::from_vec(&[BATCH], (0..BATCH as i64).map(|row| row * 2 % 5).collect::<Vec<_>>());
+    let graph = &step.train.graph;
+    let mut feeds: Vec<(&str, Tensor)> = vec![("x", x), ("target", target)];
+    for (_, value, tensor) in model.graph.initializers() {
+        if graph.find(&value.name).is_some_and(|id| graph.inputs().contains(&id)) {
+            feeds.push((&value.name, tensor.clone()));
+        }
+    }
+    let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let found = evaluate(&mut testing::onnxruntime(), &step.train, &feeds);
+    let found = found.unwrap_or_else(|error| panic!("{error}\n{}", crate::graph::dump(graph)));
+    let names = graph.outputs().iter().map(|id| graph.value_name(*id).to_string());
+    names.zip(found.iter().map(|tensor| tensor.to_f64s().unwrap())).collect()
+}
+
+#[test]
+fn both_forms_compute_the_same() {
+    let mut failures = Vec::new();
+    for seed in 0..60 {
+        let model = model(seed);
+        let parameters: Vec<&str> = model.graph.initializers().map(|(_, value, _)| value.name.as_str()).collect();
+        let frozen = if seed % 3 == 0 { &parameters[..parameters.len() / 3] } else { &[] };
+        let frozen: Vec<&str> =
+            frozen.iter().copied().filter(|name| seed % 2 == 0 || !name.contains("running")).collect();
+        let steps = [Form::Portable, Form::Native].map(|form| step(&model, form, &frozen));
+        let own = |step: &TrainStep| step.train.graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN);
+        assert!(!own(&steps[0]) && own(&steps[1]), "model {seed}");
+        let [expected, found] = steps.map(|step| outputs(&model, &step, &mut Draw(ChaCha8Rng::seed_from_u64(99))));
+        assert!(expected.keys().eq(found.keys()), "model {seed}");
+        let largest = |values: &[f64]| values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+        // What normalization follows has gradients that cancel.
+        let floor =
+            0.2 * expected.iter().filter(|(name, _)| name.ends_with("grad")).map(|g| largest(g.1)).fold(0.0, f64::max);
+        for (name, expected) in &expected {
+            let found = &found[name];
+            let size = largest(expected).max(floor);
+            let far = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            if far.is_nan() || far > 2e-4 * size || expected.len() != found.len() {
+                failures.push(format!("model {seed}: {name}: {far} of {size}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
