@@ -9,12 +9,15 @@ use freeze_plan::onnx::read;
 use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{FreezePlan, segments};
 use freeze_plan::planner::Analysis;
-use freeze_plan::runner::{Engine, Run, RunEvent, Schedule, Setup};
+use freeze_plan::runner::{Engine, Operators, Run, RunEvent, Schedule, Setup};
 use freeze_plan::training::{Objective, Own, Prepared, names, prepare, target_fact};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 const TOLERANCE: f64 = 1e-4;
+/// Of where parameters end, where Adam trains with our operators: its first steps follow the sign of a gradient, also of
+/// one that is rounding and nothing else.
+const SIGNS: f64 = 5e-3;
 
 fn plan(prepared: &Prepared, golden: &serde_json::Value) -> FreezePlan {
     let tree = freeze_plan::modules::recover(&prepared.model);
@@ -52,7 +55,7 @@ fn values(run: &Run<'_>, engine: &dyn Engine) -> BTreeMap<String, Tensor> {
     all
 }
 
-fn check(name: &str, engine: &mut dyn Engine) {
+fn check(name: &str, engine: &mut dyn Engine, operators: Operators, ends: f64) {
     let golden = golden(&format!("parity/{name}.json"));
     let file = read(&fixture("parity").join(golden["model"].as_str().unwrap())).unwrap();
     let prepared = prepare(&Analysis::of(&file.model)).unwrap();
@@ -93,7 +96,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         accumulate: 1,
         nonfinite: Default::default(),
         ema: None,
-        operators: freeze_plan::runner::Operators::Own,
+        operators,
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {
@@ -126,7 +129,7 @@ fn check(name: &str, engine: &mut dyn Engine) {
         total += sum_abs(&end[parameter]);
         let expected = expected.as_f64().unwrap();
         let off = (sum_abs(&end[parameter]) - expected).abs() / (expected + 0.1);
-        assert!(off < TOLERANCE, "{name}: sum|{parameter}| is off by {off:.1e}");
+        assert!(off < ends, "{name}: sum|{parameter}| is off by {off:.1e}");
     }
     let expected = golden["total_sum_abs"].as_f64().unwrap();
     eprintln!("{name}: sum|P| within {:.1e}", (total - expected).abs() / expected);
@@ -144,16 +147,22 @@ fn check(name: &str, engine: &mut dyn Engine) {
 #[test]
 fn digits_on_every_engine() {
     for mut engine in engines() {
-        check("digits", engine.as_mut());
+        for operators in [Operators::Own, Operators::Standard] {
+            check("digits", engine.as_mut(), operators, TOLERANCE);
+        }
     }
 }
 
 #[test]
 fn resnet8_with_sgd() {
-    check("resnet8", &mut crate::engines::onnxruntime());
+    for operators in [Operators::Own, Operators::Standard] {
+        check("resnet8", &mut crate::engines::onnxruntime(), operators, TOLERANCE);
+    }
 }
 
 #[test]
 fn resnet8_with_adamw() {
-    check("resnet8_adamw", &mut crate::engines::onnxruntime());
+    for (operators, ends) in [(Operators::Own, SIGNS), (Operators::Standard, TOLERANCE)] {
+        check("resnet8_adamw", &mut crate::engines::onnxruntime(), operators, ends);
+    }
 }

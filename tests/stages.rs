@@ -324,7 +324,7 @@ fn a_written_step_trains_as_the_job_it_came_from() {
     let job = |model: &Path, more: &str| {
         format!(
             "model = \"{}\"\n[data]\ntrain = \"{}\"\ninputs = {{ x = \"images\" }}\ntarget = \"labels\"\nbatch = 64\n\
-             shuffle = false\n[freeze]\npolicy = \"none\"\nfreeze = [{}]\n[run]\nepochs = 1\ndir = \"run\"\nlog_every = 1\n{more}",
+             shuffle = false\n[freeze]\npolicy = \"none\"\nfreeze = [{}]\n[run]\noperators = \"standard\"\nepochs = 1\ndir = \"run\"\nlog_every = 1\n{more}",
             path(model),
             path(&fixture("digits/train.npz")),
             if more.is_empty() { "" } else { "\"conv1\", \"block1.*\"" },

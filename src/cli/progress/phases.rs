@@ -186,7 +186,7 @@ mod tests {
             (phase(1, 0, 0, 1.0), "epoch 1: nothing frozen, ready in 0.25 s"),
             (
                 phase(5, 3, 2, 0.75),
-                "epoch 5 after 3 steps: 2 units frozen, predicted step cost 75 %, ready in 0.25 s, stall 2.1 ms",
+                "epoch 5 after 3 steps: 2 units frozen, predicted step cost 75 %, ready in 0.25 s, stall 2.10 ms",
             ),
         ];
         for (event, expected) in lines {

@@ -139,8 +139,8 @@ fn a_whole_run_is_shown() {
         ["by the steps|30.0 %|35.0 %|", "less the phase changes|25.0 %|27.5 %|"]
     );
     let phases = [
-        "1|0 units, 0 tensors|2|200 ms|200 ms|250 ms|0 s|0 s|100 %|-|",
-        "4|1 unit, 1 tensor|1|100 ms|100 ms|125 ms|750 ms|500 ms|50 %|2 tensors, 1 statistic (b0123456789a)|",
+        "1|0 units, 0 tensors|2|200 ms|200 ms|250 ms|0 s|0 s|0 s|100 %|-|",
+        "4|1 unit, 1 tensor|1|100 ms|100 ms|125 ms|750 ms|500 ms|0 s|50 %|2 tensors, 1 statistic (b0123456789a)|",
     ];
     assert_eq!(rows(&page, "Phases"), phases);
     assert_eq!(rows(&page, "Classes")[..2], ["0|0.9000|0.8000|", "1|-|0.7500|"]);
