@@ -1,5 +1,6 @@
 //! The phases of a run: the one that trains, and those that come back and are kept ready.
 
+use super::cache::Cache;
 use super::engine::Engine;
 use super::event::RunEvent;
 use super::phase::Phase;
@@ -123,7 +124,15 @@ impl Run<'_> {
         let held: BTreeSet<String> = segment.held().map(String::from).collect();
         if self.phases.open.as_ref().is_some_and(|open| open.held == held) {
             if let Some(pace) = self.pace.as_mut().filter(|pace| !pace.is_open()) {
-                pace.enter(segment, self.plan.epochs[segment.first_epoch - 1].at(segment.after), 0.0, false, report);
+                let cached = self.cache.as_ref().is_some_and(Cache::is_used);
+                pace.enter(
+                    segment,
+                    self.plan.epochs[segment.first_epoch - 1].at(segment.after),
+                    0.0,
+                    false,
+                    cached,
+                    report,
+                );
             }
             return Ok(());
         }
@@ -133,19 +142,22 @@ impl Run<'_> {
         let clock = Instant::now();
         let parked = self.phases.parked.iter().position(|open| open.held == held);
         let keep = self.setup.freezing.on_return == OnReturn::Keep;
-        let mut recomputed = Vec::new();
+        let (mut recomputed, mut kept) = (Vec::new(), Vec::new());
         let mut open = match parked {
             Some(position) => {
                 let mut open = self.phases.parked.remove(position);
+                self.forget_kept();
                 self.state.set_slots(engine, &open.step.slots, keep)?;
                 open.phase.rebind(engine, &open.step, &self.state)?;
                 open
             }
             None => {
-                let (step, names) = self.build(engine, segment, self.phases.recurring.contains(&held))?;
+                let recurs = self.phases.recurring.contains(&held);
+                let (step, names) = self.build(engine, segment, recurs)?;
                 recomputed = names;
                 self.state.set_slots(engine, &step.slots, keep)?;
-                let phase = Phase::new(engine, &step, &self.state)?;
+                let front = self.front(engine, &step, segment, recurs, &mut |event| kept.push(event));
+                let phase = Phase::with_front(engine, &step, &self.state, front)?;
                 Open { held, phase, step, proof: Proof::default(), from_epoch: segment.first_epoch }
             }
         };
@@ -158,16 +170,19 @@ impl Run<'_> {
         self.rates.trains(&open.step.trained, self.place.started);
         let epoch = &self.plan.epochs[segment.first_epoch - 1];
         let entry = epoch.at(segment.after);
+        let cached = self.cache.as_ref().is_some_and(Cache::is_used);
         report(RunEvent::Phase {
             epoch: segment.first_epoch,
             after: segment.after,
             frozen: segment.frozen.len(),
             frozen_units: entry.frozen_units,
             seconds: clock.elapsed().as_secs_f64(),
-            predicted_step_cost: entry.predicted.step_cost,
+            predicted_step_cost: if cached { entry.predicted.cached_step_cost } else { entry.predicted.step_cost },
             nodes: open.step.train.graph.nodes().len(),
             recomputed,
+            prefix_nodes: open.phase.prefix_nodes(),
         });
+        kept.into_iter().for_each(&mut *report);
         if parked.is_none() {
             warn(&open.step, segment, report);
             if self.phases.recurring.contains(&open.held) {
@@ -177,7 +192,7 @@ impl Run<'_> {
         }
         self.phases.open = Some(open);
         if let Some(pace) = self.pace.as_mut().filter(|pace| !(goes_on && pace.is_open())) {
-            pace.enter(segment, entry, change.elapsed().as_secs_f64(), parked.is_none(), report);
+            pace.enter(segment, entry, change.elapsed().as_secs_f64(), parked.is_none(), cached, report);
         }
         Ok(())
     }
