@@ -30,8 +30,6 @@ pub struct Prices {
     pub written: f64,
     /// Seconds of a byte that is read back.
     pub read: f64,
-    /// Seconds of a byte of the samples as they come from the data.
-    pub data: f64,
 }
 
 /// What a sample has of a value that is kept.
@@ -129,7 +127,15 @@ impl<'a> Prefix<'a> {
 
     /// Returns the cut of values that are kept for each sample which costs least in a step; `None` where computing costs
     /// less than reading any.
+    ///
+    /// What samples come in by is not read where all that follows from it can be kept: then the next phase can grow from it,
+    /// too.
     pub fn cheapest(&self, prices: &Prices) -> Option<Vec<ValueId>> {
+        self.cut_at(prices, NEVER).or_else(|| self.cut_at(prices, 1))
+    }
+
+    /// Returns the cheapest cut where reading what samples come in by has a price.
+    fn cut_at(&self, prices: &Prices, data: u64) -> Option<Vec<ValueId>> {
         let graph = &self.model.graph;
         let by_sample = |id: ValueId| matches!(self.on(id), Depends::Sample(_) | Depends::Count);
         let inside = |node: &Node| node.outputs.iter().flatten().all(|id| by_sample(*id)) && !self.is_fixed(node);
@@ -143,13 +149,17 @@ impl<'a> Prefix<'a> {
         let (source, sink) = (0, 1);
         let mut network = Network::new(2 + nodes.len() + values.len());
         let one = self.of_one_sample();
-        for (id, node) in &nodes {
-            network.edge(source, place[id], price(self.seconds(&one, *id, node, prices)));
+        let seconds: Vec<u64> = nodes.iter().map(|(id, node)| price(self.seconds(&one, *id, node, prices))).collect();
+        for ((id, _), seconds) in nodes.iter().zip(&seconds) {
+            network.edge(source, place[id], *seconds);
         }
         for (value, vertex) in values.iter().zip(2 + nodes.len()..) {
             match graph.producer(*value) {
                 Some(node) => network.edge(place[&node], vertex, self.price(*value, prices.read)),
-                None => network.edge(source, vertex, self.price(*value, prices.data)),
+                None => {
+                    let elsewhere = self.readers_by_id(*value).any(|reader| !place.contains_key(&reader));
+                    network.edge(source, vertex, if elsewhere { 1 } else { data });
+                }
             }
             for reader in self.readers_by_id(*value) {
                 network.edge(vertex, place.get(&reader).copied().unwrap_or(sink), NEVER);
@@ -161,7 +171,16 @@ impl<'a> Prefix<'a> {
             by.is_some_and(|by| side[*by]) && !side[*vertex]
         });
         let cut: Vec<ValueId> = kept.map(|(value, _)| *value).collect();
-        cut.iter().any(|id| matches!(self.on(*id), Depends::Sample(_))).then_some(cut)
+        let unread = |(value, vertex): (&ValueId, usize)| {
+            let inside = || self.readers_by_id(*value).all(|reader| place.contains_key(&reader));
+            data < NEVER || side[vertex] || !self.is_data(*value) || !inside()
+        };
+        let possible = values.iter().zip(2 + nodes.len()..).all(unread);
+        let again = nodes.iter().zip(&seconds).filter(|((id, _), _)| !side[place[id]]).map(|(_, seconds)| *seconds);
+        let cost = cut.iter().map(|id| self.price(*id, prices.read)).chain(again).fold(0u64, u64::saturating_add);
+        let all = seconds.iter().copied().fold(0u64, u64::saturating_add);
+        let of_samples = cut.iter().any(|id| matches!(self.on(*id), Depends::Sample(_)));
+        (possible && of_samples && cost < all).then_some(cut)
     }
 
     /// Returns the values that can be kept for each sample.
@@ -294,13 +313,10 @@ impl<'a> Prefix<'a> {
         whole.then(|| Part { group: elements / inner, shape, dtype: fact.dtype.unwrap_or(DType::F32) })
     }
 
-    /// Returns the price of keeping a value, or of reading it from the data.
+    /// Returns the price of keeping a value.
     fn price(&self, value: ValueId, byte: f64) -> u64 {
         match self.on(value) {
             Depends::Count => 1,
-            Depends::Sample(_) if self.is_data(value) => {
-                self.bytes(value).map_or(NEVER, |bytes| price(bytes as f64 * byte))
-            }
             Depends::Sample(_) => self.part(value).map_or(NEVER, |part| price(part.bytes() as f64 * byte)),
             _ => NEVER,
         }

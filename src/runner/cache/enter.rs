@@ -19,11 +19,9 @@ use std::path::Path;
 
 /// What computing and reading take about, on one core of a common machine. Which cut is taken follows from it; whether it
 /// pays is measured.
-const PRICES: Prices = Prices { flop: 1e-11, written: 2e-10, read: 4e-10, data: 4e-10 };
+const PRICES: Prices = Prices { flop: 1e-11, written: 2e-10, read: 4e-10 };
 /// Times by which a byte of a file costs more than one of memory.
 const FILE: f64 = 2.0;
-/// Times by which a byte of data costs more that must be decoded.
-const DECODED: f64 = 20.0;
 /// Flops of a batch below which a prefix stays in the train graph.
 const FEWEST: u64 = 20_000_000;
 /// What the price of reading is multiplied with, in turn, until the cut fits into the limit.
@@ -134,10 +132,8 @@ impl Run<'_> {
         if cache.kept.is_none() && left <= 1.0 {
             return Err(No("no later epoch would read it".into()));
         }
-        let cheap = if train.is_cheap() { 1.0 } else { DECODED };
         let (cut, row) = fitting(prefix, rows, cache.caching.limit, |raise| Prices {
             read: PRICES.read * raise * if mode == CacheMode::Disk { FILE } else { 1.0 },
-            data: PRICES.data * cheap,
             ..PRICES
         })?;
         let split = prefix.split(&cut);
