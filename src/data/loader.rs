@@ -289,6 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn inputs_are_left_out_where_all_rows_of_a_batch_are_elsewhere() {
+        for workers in [0, 2] {
+            let (batches, _) = slow(100);
+            let loader = Loader::new(&batches, Loading { workers, prefetch: 2 });
+            let elsewhere = Elsewhere::new(vec!["x".into()], 20);
+            (3..8).for_each(|row| elsewhere.set(row, true));
+            loader.leave_out(Some(elsewhere.clone()));
+            // Batches of three rows in order; evaluation leaves nothing out.
+            let lens = |epoch| (0..4).map(|index| loader.take(epoch, index).0.unwrap().len()).collect::<Vec<_>>();
+            assert_eq!((lens(1), lens(0)), (vec![1, 0, 1, 1], vec![1; 4]), "{workers} workers");
+            elsewhere.set(4, false);
+            assert_eq!(lens(2), [1; 4]);
+            loader.leave_out(None);
+            elsewhere.set(4, true);
+            assert_eq!(lens(4), [1; 4]);
+        }
+    }
+
+    #[test]
     fn a_batch_that_fails_says_so_and_the_others_come() {
         let (batches, _) = slow(7);
         let loader = Loader::new(&batches, Loading { workers: 2, prefetch: 4 });

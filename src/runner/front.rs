@@ -15,6 +15,9 @@ pub(super) struct Growth {
     pub(super) inputs: Vec<(String, Part)>,
 }
 
+/// The binding of a growth, and the buffers that it reads.
+pub(super) type Growing = (BindingId, Vec<(Part, BufferId)>);
+
 /// The prefix of a phase.
 pub(super) struct Front {
     session: SessionId,
@@ -130,11 +133,7 @@ impl Front {
     }
 
     /// Returns the buffers that the growth reads, and its binding.
-    pub(super) fn growing(
-        &mut self,
-        engine: &mut dyn Engine,
-        samples: usize,
-    ) -> Result<Option<(BindingId, Vec<(Part, BufferId)>)>, EngineError> {
+    pub(super) fn growing(&mut self, engine: &mut dyn Engine, samples: usize) -> Result<Option<Growing>, EngineError> {
         let Some((session, growth)) = &self.growth else { return Ok(None) };
         let Some(held) = self.held.get_mut(&samples) else { return Ok(None) };
         if held.growth.is_none() {

@@ -7,7 +7,7 @@
 //! value of `Sample(0)` is, in memory, one part after another, one for each sample.
 
 use super::random::is_random;
-use crate::graph::{Attribute, DType, Dim, Fact, Graph, Node, Size, ValueId};
+use crate::graph::{Attribute, DType, Dim, Fact, Graph, INTERNAL_DOMAIN, Node, Size, ValueId};
 use std::collections::{HashMap, HashSet};
 
 /// What a value depends on.
@@ -182,7 +182,9 @@ impl Of<'_> {
         let Of { graph, node, .. } = self;
         let all = |depends| vec![depends; node.outputs.len()];
         let inner = |value: &Attribute| matches!(value, Attribute::Graph(_) | Attribute::Opaque { .. });
-        let opaque = !node.op.domain.is_empty() || is_random(&node.op) || node.attributes.iter().any(|(_, a)| inner(a));
+        let own = node.op.domain == INTERNAL_DOMAIN;
+        let opaque =
+            !(node.op.domain.is_empty() || own) || is_random(&node.op) || node.attributes.iter().any(|(_, a)| inner(a));
         let tensor = |id: &ValueId| graph.fact(*id).dtype.is_some_and(|dtype| !matches!(dtype, DType::String));
         if opaque || seen.contains(&Depends::Step) || !node.outputs.iter().flatten().all(tensor) {
             return all(Depends::Step);
@@ -190,7 +192,8 @@ impl Of<'_> {
         if seen.iter().all(|depends| *depends == Depends::Nothing) {
             return all(Depends::Nothing);
         }
-        if seen.contains(&Depends::Batch) {
+        // What operators of our own do with a batch is not told here: most of them are gradients.
+        if own || seen.contains(&Depends::Batch) {
             return all(Depends::Batch);
         }
         if matches!(node.op.name.as_str(), "Shape" | "Size") {

@@ -19,7 +19,7 @@ use super::min_cut::{NEVER, Network};
 use crate::cost::node_flops;
 use crate::graph::{Attribute, Attributes, Builder, DType, Dim, Graph, Model, Node, NodeId, OpId, Tensor, ValueId};
 use sha2::{Digest, Sha256};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What computing and reading take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,6 +93,8 @@ impl Split {
 /// The frozen part of a train graph before everything that trains.
 pub struct Prefix<'a> {
     model: &'a Model,
+    /// The graph with all that is frozen as constants.
+    graph: Graph,
     data: HashSet<&'a str>,
     /// Outputs of the train graph that are read.
     outputs: Vec<ValueId>,
@@ -103,19 +105,25 @@ pub struct Prefix<'a> {
 }
 
 impl<'a> Prefix<'a> {
-    /// Looks at a train graph; `data` names the inputs that samples come in by, `outputs` what is read of it. `None` where
-    /// one of these does not depend on the step.
-    pub fn of(model: &'a Model, data: &[&'a str], outputs: &[&str]) -> Option<Prefix<'a>> {
-        let graph = &model.graph;
+    /// Looks at a train graph; `data` names the inputs that samples come in by, `outputs` what is read of it, and `frozen`
+    /// the inputs that stay as they are, with their elements: constants of the prefix, and inputs of the rest. `None` where
+    /// one of the outputs does not depend on the step.
+    pub fn of(
+        model: &'a Model,
+        data: &[&'a str],
+        outputs: &[&str],
+        frozen: &BTreeMap<String, Tensor>,
+    ) -> Option<Prefix<'a>> {
+        let graph = model.graph.with_inputs_fixed(frozen);
         let data: HashSet<&str> = data.iter().copied().collect();
         let outputs: Vec<ValueId> = outputs.iter().filter_map(|name| graph.find(name)).collect();
-        let depends = depends(graph, &data);
+        let depends = depends(&graph, &data);
         let of_step = |id: &ValueId| depends.get(id.0) == Some(&Depends::Step);
         if !outputs.iter().all(of_step) {
             return None;
         }
-        let (elements, consumers) = (elements(graph, &data), graph.consumers());
-        Some(Prefix { model, data, outputs, depends, elements, consumers })
+        let (elements, consumers) = (elements(&graph, &data), graph.consumers());
+        Some(Prefix { model, graph, data, outputs, depends, elements, consumers })
     }
 
     /// Returns the cut after all nodes of the prefix; `None` where there is none.
@@ -136,7 +144,7 @@ impl<'a> Prefix<'a> {
 
     /// Returns the cheapest cut where reading what samples come in by has a price.
     fn cut_at(&self, prices: &Prices, data: u64) -> Option<Vec<ValueId>> {
-        let graph = &self.model.graph;
+        let graph = &self.graph;
         let by_sample = |id: ValueId| matches!(self.on(id), Depends::Sample(_) | Depends::Count);
         let inside = |node: &Node| node.outputs.iter().flatten().all(|id| by_sample(*id)) && !self.is_fixed(node);
         let nodes: Vec<(NodeId, &Node)> = graph.node_ids().filter(|(_, node)| inside(node)).collect();
@@ -191,7 +199,7 @@ impl<'a> Prefix<'a> {
     /// Returns why what follows a cut of samples is not kept: the first node that brings samples together, or whose effect
     /// on them is not known.
     pub fn ends_at(&self) -> Option<&Node> {
-        let graph = &self.model.graph;
+        let graph = &self.graph;
         let first = |node: &&Node| {
             let reads = node.inputs.iter().flatten().any(|id| matches!(self.on(*id), Depends::Sample(_)));
             reads && node.outputs.iter().flatten().any(|id| self.on(*id) == Depends::Batch)
@@ -201,11 +209,11 @@ impl<'a> Prefix<'a> {
 
     /// Returns the two graphs of a cut.
     pub fn split(&self, cut: &[ValueId]) -> Split {
-        let graph = &self.model.graph;
+        let graph = &self.graph;
         let one = self.of_one_sample();
         let prefix = part(graph, "prefix", cut, &HashSet::new(), "");
         let given: HashSet<ValueId> = cut.iter().copied().collect();
-        let rest = part(graph, graph.name(), &self.outputs, &given, "");
+        let rest = part(&self.model.graph, graph.name(), &self.outputs, &given, "");
         let nodes = leading(graph, cut, &HashSet::new());
         let flops = nodes.iter().filter_map(|id| node_flops(&one, one.node(*id)).ok());
         let flops = flops.fold(0u64, |sum, flops| sum.saturating_add(flops.forward)) / self.fixed();
@@ -225,7 +233,7 @@ impl<'a> Prefix<'a> {
     /// `None` where these need more than them. The inputs have the names of the values in this graph, which are returned
     /// with it in the order of the fingerprints, and `/kept` after them.
     pub fn growth(&self, cut: &[ValueId], kept: &[[u8; 32]]) -> Option<(Model, Vec<String>)> {
-        let graph = &self.model.graph;
+        let graph = &self.graph;
         let mut prints = HashMap::new();
         let made: HashMap<[u8; 32], ValueId> = self
             .made()
@@ -256,7 +264,7 @@ impl<'a> Prefix<'a> {
     }
 
     fn is_data(&self, value: ValueId) -> bool {
-        let graph = &self.model.graph;
+        let graph = &self.graph;
         graph.inputs().contains(&value) && self.data.contains(graph.value_name(value))
     }
 
@@ -270,7 +278,7 @@ impl<'a> Prefix<'a> {
 
     /// Returns the values that nodes make, in order.
     fn made(&self) -> impl Iterator<Item = ValueId> {
-        self.model.graph.nodes().iter().flat_map(|node| node.outputs.iter().flatten().copied())
+        self.graph.nodes().iter().flat_map(|node| node.outputs.iter().flatten().copied())
     }
 
     fn readers_by_id(&self, value: ValueId) -> impl Iterator<Item = NodeId> {
@@ -278,12 +286,12 @@ impl<'a> Prefix<'a> {
     }
 
     fn readers(&self, value: ValueId) -> impl Iterator<Item = &Node> {
-        self.readers_by_id(value).map(|id| self.model.graph.node(id))
+        self.readers_by_id(value).map(|id| self.graph.node(id))
     }
 
     /// Returns the size of the batch of a model that has a fixed one; 1 where it is open.
     fn fixed(&self) -> u64 {
-        let graph = &self.model.graph;
+        let graph = &self.graph;
         let sizes =
             graph.inputs().iter().filter(|id| self.is_data(**id)).filter_map(|id| graph.fact(*id).dim(0)?.known());
         sizes.max().unwrap_or(1).max(1) as u64
@@ -291,21 +299,21 @@ impl<'a> Prefix<'a> {
 
     /// Returns the graph for a batch of one sample, where the batch is open.
     fn of_one_sample(&self) -> Graph {
-        let graph = &self.model.graph;
+        let graph = &self.graph;
         let dims = graph.inputs().iter().filter(|id| self.is_data(**id)).filter_map(|id| graph.fact(*id).dim(0));
         let names = dims.filter_map(|dim| if let Dim::Symbol(name) = dim { Some((name.clone(), 1)) } else { None });
         graph.with_sizes(&names.collect())
     }
 
     fn bytes(&self, value: ValueId) -> Option<usize> {
-        Some(self.elements.get(&value)? * self.model.graph.fact(value).dtype?.size())
+        Some(self.elements.get(&value)? * self.graph.fact(value).dtype?.size())
     }
 
     fn part(&self, value: ValueId) -> Option<Part> {
         if self.on(value) != Depends::Sample(0) {
             return None;
         }
-        let fact = self.model.graph.fact(value);
+        let fact = self.graph.fact(value);
         let shape = fact.shape.as_ref()?.get(1..)?.iter().map(Dim::known).collect::<Option<Vec<usize>>>()?;
         let inner = shape.iter().product::<usize>();
         let elements = *self.elements.get(&value)?;
@@ -329,7 +337,7 @@ impl<'a> Prefix<'a> {
     }
 
     fn print(&self, value: ValueId, known: &mut HashMap<ValueId, [u8; 32]>) -> [u8; 32] {
-        let graph = &self.model.graph;
+        let graph = &self.graph;
         let mut open = vec![value];
         while let Some(next) = open.last().copied() {
             if known.contains_key(&next) {

@@ -1,4 +1,5 @@
-//! What happened to a run on its way: freezes by what was measured, freezes taken back, steps that are not finite, and whether what is frozen is kept.
+//! What happened to a run on its way: freezes by what was measured, freezes taken back, steps that are not finite, and
+//! whether what is frozen is kept.
 
 use super::numbers::number;
 use crate::report::human::plural;

@@ -14,7 +14,7 @@ use crate::plan::{PrefixMode, Segment};
 use crate::training::prefix::{Part, Prefix, Prices, Split};
 use crate::training::{Objective, Role, TrainStep, names};
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 /// What computing and reading take about, on one core of a common machine. Which cut is taken follows from it; whether it
@@ -56,7 +56,8 @@ impl Run<'_> {
         let found = match (recurs, &self.setup.objective) {
             (true, _) => Err("its frozen set comes again later, so what is frozen is an input of its graphs"),
             (_, Objective::Stage { .. }) => Err("the training step of the file runs as it is written"),
-            _ => Prefix::of(&step.train, &data, &outputs).ok_or("nothing of the train graph is left beside it"),
+            _ => Prefix::of(&step.train, &data, &outputs, &BTreeMap::new())
+                .ok_or("nothing of the train graph is left beside it"),
         };
         let prefix = match found {
             Ok(prefix) => prefix,
@@ -150,7 +151,11 @@ impl Run<'_> {
         prints.iter().for_each(|print| hasher.update(print));
         let key: [u8; 32] = hasher.finalize().into();
         cache.last_epoch = last_epoch;
-        let own = own_inputs(&split);
+        let mut own = own_inputs(&split);
+        if own.len() >= train.width() {
+            // A batch tells the number of its rows by what is left of it.
+            own.clear();
+        }
         let all = row as u64 * rows as u64;
         if let Some(kept) = cache.kept.as_mut().filter(|kept| kept.key == key) {
             // The cut is where it was, and so is what was kept.
@@ -168,7 +173,7 @@ impl Run<'_> {
         // What the phase before kept; what one before that had kept and was not taken over yet is given up.
         let stays = cache.caching.stays;
         let before = cache.kept.take();
-        let older = std::mem::replace(&mut cache.before, None);
+        let older = cache.before.take();
         let (before, older) =
             if before.as_ref().is_some_and(|before| before.count > 0) { (before, older) } else { (older, before) };
         older.into_iter().filter(|_| !stays).for_each(|older| older.store.remove());

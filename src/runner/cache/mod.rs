@@ -90,8 +90,6 @@ pub(super) struct Cache {
     trial: Option<Trial>,
     /// The last epoch that reads what is kept now.
     last_epoch: usize,
-    /// Rows that were read back in this phase.
-    pub(super) read: usize,
 }
 
 /// Rows of the values of a cut.
@@ -117,7 +115,7 @@ enum Source {
 
 impl Cache {
     pub(super) fn new(caching: Caching) -> Cache {
-        Cache { caching, data: None, kept: None, before: None, trial: None, last_epoch: 0, read: 0 }
+        Cache { caching, data: None, kept: None, before: None, trial: None, last_epoch: 0 }
     }
 
     /// Returns true where the phase that trains keeps what its prefix makes.
@@ -159,7 +157,6 @@ impl Cache {
         let clock = Instant::now();
         match (source, phase.front()) {
             (Source::Kept, Some(front)) => {
-                self.read += rows.len();
                 if let Some(kept) = &mut self.kept {
                     fill(engine, kept, &front.parts(rows.len()), rows)?;
                 }
