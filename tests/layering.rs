@@ -18,7 +18,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signals", &["graph", "error"]),
     ("plan", &["modules", "cost", "signals", "onnx", "error"]),
     ("planner", &["graph", "onnx", "facts", "modules", "cost", "plan", "autodiff", "error"]),
-    ("training", &["graph", "modules", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"]),
+    (
+        "training",
+        &["graph", "modules", "cost", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"],
+    ),
     ("data", &["graph", "error"]),
     ("checkpoint", &["graph", "data", "error"]),
     ("initial", &["graph", "onnx", "modules", "plan", "training", "data", "checkpoint", "error"]),

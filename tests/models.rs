@@ -33,20 +33,20 @@ const UNSEEN: &[(&str, &str)] = &[
     ("whisper.dynamo_23", "model.model.decoder.embed_positions.weight"),
 ];
 
-struct Case {
-    prepared: Prepared,
-    units: Vec<Vec<String>>,
+pub struct Case {
+    pub prepared: Prepared,
+    pub units: Vec<Vec<String>>,
     loss: LossSpec,
-    data: BTreeMap<String, Tensor>,
+    pub data: BTreeMap<String, Tensor>,
     /// Name in PyTorch and whether the file holds the transpose, by name in the file.
     renamed: BTreeMap<String, (String, bool)>,
     absent: HashSet<String>,
 }
 
-type Failure = Box<dyn Error>;
+pub type Failure = Box<dyn Error>;
 
 /// Returns `(model, way, entry of the model, entry of the file)` of every file.
-fn files() -> Vec<(String, String, serde_json::Value, serde_json::Value)> {
+pub fn files() -> Vec<(String, String, serde_json::Value, serde_json::Value)> {
     let index = golden("models/index.json");
     let models = index.as_object().unwrap().iter();
     let files = models.flat_map(|(model, entry)| {
@@ -56,7 +56,7 @@ fn files() -> Vec<(String, String, serde_json::Value, serde_json::Value)> {
     files.collect()
 }
 
-fn case(model: &str, way: &str, entry: &serde_json::Value, file: &serde_json::Value) -> Result<Case, Failure> {
+pub fn case(model: &str, way: &str, entry: &serde_json::Value, file: &serde_json::Value) -> Result<Case, Failure> {
     let onnx = read(&fixture(&format!("models/{model}.{way}.onnx")))?;
     let analysis = Analysis::of(&onnx.model);
     let units = units(&analysis.tree, UnitKind::Leaf).into_iter().map(|unit| unit.parameters).collect();
@@ -77,7 +77,7 @@ fn case(model: &str, way: &str, entry: &serde_json::Value, file: &serde_json::Va
     })
 }
 
-fn step(case: &Case, frozen: HashSet<&str>) -> Result<TrainStep, Failure> {
+pub fn step(case: &Case, frozen: HashSet<&str>) -> Result<TrainStep, Failure> {
     let optimizer = OptimizerSpec::new(OptimizerKind::Sgd);
     let options = PhaseOptions {
         frozen,

@@ -33,6 +33,7 @@ mod objectives;
 mod observe;
 mod parity;
 mod plans;
+mod prefix;
 mod proto;
 mod rates;
 mod recompute;

@@ -10,8 +10,8 @@ use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback, Signal};
 use freeze_plan::planner::{Analysis, Basis, Request};
 use freeze_plan::runner::{
-    BindingId, BufferId, Checkpoints, Ema, Engine, EngineError, EngineInfo, Evaluation, Freezing, Nonfinite, Outcome,
-    RunError, RunEvent, Schedule, SessionId, Setup, Target, train,
+    BindingId, BufferId, Caching, Checkpoints, Ema, Engine, EngineError, EngineInfo, Evaluation, Freezing, Nonfinite,
+    Outcome, RunError, RunEvent, Schedule, SessionId, Setup, Target, train,
 };
 use freeze_plan::training::{Objective, Own, Prepared, Recompute, names, prepare, target_fact};
 use std::collections::{BTreeMap, HashMap};
@@ -32,6 +32,7 @@ pub struct Job {
     pub accumulate: usize,
     pub nonfinite: Nonfinite,
     pub ema: Option<Ema>,
+    pub cache: Option<Caching>,
     pub train: Batches,
     pub eval: bool,
     pub checkpoints: Option<Checkpoints>,
@@ -114,6 +115,7 @@ impl Job {
             accumulate: 1,
             nonfinite: Nonfinite::default(),
             ema: None,
+            cache: None,
             train,
             eval: true,
             checkpoints: None,
@@ -156,7 +158,7 @@ impl Job {
     ) -> Ran {
         let basis = self.basis(policy);
         let (plan, planner) = (basis.plan().unwrap(), basis.planner().unwrap());
-        self.follow(engine, Freezing::with(&plan, &planner, &self.options), look)
+        self.follow(engine, Freezing::with(&plan, &planner, &self.options).cached(self.cache.as_ref()), look)
     }
 
     /// Trains with what is frozen given.

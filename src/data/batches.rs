@@ -6,7 +6,10 @@ use super::source::{Draw, Sample};
 use super::{DataError, Mix};
 use crate::graph::{DType, Tensor};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 /// A batch: the names of what reads it, each with its rows.
 pub type Batch = Vec<(String, Tensor)>;
@@ -35,6 +38,36 @@ pub struct BatchOptions {
     pub sampler: Sampler,
     /// What becomes of the rest.
     pub last_batch: LastBatch,
+}
+
+/// Inputs that need not be read for some rows, because what follows from them is kept.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// The inputs.
+    pub inputs: Vec<String>,
+    /// The rows: a bit for each.
+    rows: Arc<[AtomicU64]>,
+}
+
+impl Elsewhere {
+    /// Returns it for these inputs, and none of so many rows.
+    pub fn new(inputs: Vec<String>, rows: usize) -> Elsewhere {
+        Elsewhere { inputs, rows: (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Returns true for a row that is kept.
+    pub fn has(&self, row: usize) -> bool {
+        self.rows.get(row / 64).is_some_and(|bits| bits.load(Ordering::Acquire) >> (row % 64) & 1 == 1)
+    }
+
+    /// Says whether a row is kept.
+    pub fn set(&self, row: usize, kept: bool) {
+        let Some(bits) = self.rows.get(row / 64) else { return };
+        match kept {
+            true => bits.fetch_or(1 << (row % 64), Ordering::AcqRel),
+            false => bits.fetch_and(!(1 << (row % 64)), Ordering::AcqRel),
+        };
+    }
 }
 
 /// The batches of a dataset. Clones are cheap and give the same batches.
@@ -130,6 +163,74 @@ impl Batches {
         order.iter().skip(start).take(self.rows_of(index)).copied().collect()
     }
 
+    /// Returns the rows that batch `index` (from 0) of an epoch is read from, also those that only fill it up; none where
+    /// there is no such batch.
+    pub fn rows_read(&self, epoch: u64, index: usize) -> Vec<usize> {
+        let mut rows: Vec<usize> = self.samples(epoch, index).iter().map(|sample| sample.row).collect();
+        if let (LastBatch::Pad, Some(last)) = (self.0.options.last_batch, rows.last().copied()) {
+            rows.resize(self.0.options.size, last);
+        }
+        rows
+    }
+
+    /// Returns the number of rows that there are to read.
+    pub fn all_rows(&self) -> usize {
+        self.0.rows
+    }
+
+    /// Returns the number of tensors of a batch.
+    pub fn width(&self) -> usize {
+        self.0.feeds.len()
+    }
+
+    /// Returns true where rows are drawn with replacement, so that an epoch does not read all of them.
+    pub fn draws_again(&self) -> bool {
+        matches!(self.0.options.sampler, Sampler::Weighted(_) | Sampler::Balanced(_))
+    }
+
+    /// Returns why a row of some inputs may differ from epoch to epoch; `None` where it is always the same.
+    pub fn varies(&self, inputs: &[&str]) -> Option<String> {
+        if self.0.mix.is_some() {
+            return Some("rows of a batch are mixed with each other (data.augment)".into());
+        }
+        let random = |feed: &&Feed| inputs.contains(&feed.input.as_str()) && feed.source.is_random(feed.column);
+        let random = self.0.feeds.iter().find(random)?;
+        Some(format!("the rows of \"{}\" differ from epoch to epoch (data.augment)", random.input))
+    }
+
+    /// Returns what tells the data of some inputs from others: where they come from, size and time of the files, and the
+    /// elements of a few rows as they are read.
+    ///
+    /// # Errors
+    /// A row cannot be read.
+    pub fn identity(&self, inputs: &[&str]) -> Result<[u8; 32], DataError> {
+        const ROWS: usize = 16;
+        let rows = self.0.rows;
+        let mut hasher = Sha256::new();
+        let samples: Vec<Sample> = (0..ROWS.min(rows)).map(|place| Sample::of(place * rows / ROWS.min(rows))).collect();
+        for feed in self.0.feeds.iter().filter(|feed| inputs.contains(&feed.input.as_str())) {
+            let (path, column) = (feed.source.path(), &feed.source.columns()[feed.column]);
+            hasher.update(format!(
+                "{} {} {column:?} {rows}
+",
+                feed.input,
+                path.display()
+            ));
+            if let Ok(found) = std::fs::metadata(path) {
+                let changed = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                hasher.update(format!(
+                    "{} {changed:?}
+",
+                    found.len()
+                ));
+            }
+            for tensor in feed.source.read(&[feed.column], &samples, Draw::Fixed)? {
+                hasher.update(tensor.bytes());
+            }
+        }
+        Ok(hasher.finalize().into())
+    }
+
     /// Returns the name of the column that an input is fed from.
     pub fn column(&self, input: &str) -> Option<&str> {
         let feed = self.0.feeds.iter().find(|feed| feed.input == input)?;
@@ -158,26 +259,49 @@ impl Batches {
     /// # Panics
     /// When there is no batch of that index.
     pub fn batch(&self, epoch: u64, index: usize) -> Result<Batch, DataError> {
+        self.without(epoch, index, None)
+    }
+
+    /// As [`Batches::batch`], without the inputs that are not read where all rows of the batch are kept elsewhere.
+    ///
+    /// # Errors
+    /// A row cannot be read.
+    ///
+    /// # Panics
+    /// When there is no batch of that index.
+    pub fn without(&self, epoch: u64, index: usize, elsewhere: Option<&Elsewhere>) -> Result<Batch, DataError> {
         assert!(index < self.len(), "batch {index} of {}", self.len());
         let start = index * self.0.options.size;
         let order = self.order(epoch);
         let samples = order[start..start + self.rows_of(index)].to_vec();
         let draw = if epoch == 0 { Draw::Fixed } else { Draw::Random { seed: self.0.options.seed, epoch } };
-        let mut batch = self.read(samples, draw)?;
+        let elsewhere =
+            elsewhere.filter(|elsewhere| epoch > 0 && samples.iter().all(|sample| elsewhere.has(sample.row)));
+        let left_out = |input: &str| elsewhere.is_some_and(|elsewhere| elsewhere.inputs.iter().any(|own| own == input));
+        let mut batch = self.read_without(samples, draw, &left_out)?;
         if let Some(mix) = &self.0.mix {
             mix.apply(&mut batch, self.rows_of(index), index, draw);
         }
         Ok(batch)
     }
 
-    fn read(&self, mut samples: Vec<Sample>, draw: Draw) -> Result<Batch, DataError> {
+    fn read(&self, samples: Vec<Sample>, draw: Draw) -> Result<Batch, DataError> {
+        self.read_without(samples, draw, &|_| false)
+    }
+
+    fn read_without(
+        &self,
+        mut samples: Vec<Sample>,
+        draw: Draw,
+        left_out: &dyn Fn(&str) -> bool,
+    ) -> Result<Batch, DataError> {
         let count = samples.len();
         if self.0.options.last_batch == LastBatch::Pad
             && let Some(last) = samples.last().copied()
         {
             samples.resize(self.0.options.size, last);
         }
-        let feeds = &self.0.feeds;
+        let feeds: Vec<&Feed> = self.0.feeds.iter().filter(|feed| !left_out(&feed.input)).collect();
         let mut tensors: Vec<Option<Tensor>> = vec![None; feeds.len()];
         for (position, feed) in feeds.iter().enumerate() {
             if tensors[position].is_some() {
@@ -191,7 +315,7 @@ impl Batches {
                 tensors[other] = Some(tensor);
             }
         }
-        let finish = |(feed, tensor): (&Feed, Option<Tensor>)| {
+        let finish = |(feed, tensor): (&&Feed, Option<Tensor>)| {
             let tensor = tensor.expect("invariant: a source gives every column");
             let tensor = if tensor.dtype() == feed.dtype { tensor } else { widened(&tensor, feed.dtype) };
             let tensor = feed.padded(tensor, count);

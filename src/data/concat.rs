@@ -178,6 +178,10 @@ impl Source for Concat {
         Ok(columns.iter().zip(data).map(tensor).collect())
     }
 
+    fn is_random(&self, column: usize) -> bool {
+        self.parts.iter().any(|part| part.dataset.source().is_random(part.columns[column]))
+    }
+
     fn classes(&self, column: usize) -> Option<&[String]> {
         let (source, column) = self.first(column);
         source.classes(column)

@@ -183,6 +183,10 @@ impl Source for Derived {
             .collect()
     }
 
+    fn is_random(&self, column: usize) -> bool {
+        self.parts.get(column).is_some_and(|parts| parts.iter().any(|part| self.source.is_random(part.column)))
+    }
+
     fn whole(&self, column: usize) -> Option<&Tensor> {
         self.source.whole(self.plain(column)?)
     }

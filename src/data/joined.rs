@@ -92,6 +92,10 @@ impl Source for Joined {
         Ok(tensors)
     }
 
+    fn is_random(&self, column: usize) -> bool {
+        self.places.get(column).is_some_and(|(dataset, position)| dataset.source().is_random(*position))
+    }
+
     fn whole(&self, column: usize) -> Option<&Tensor> {
         let (dataset, position) = self.places.get(column)?;
         dataset.source().whole(*position)

@@ -1,6 +1,6 @@
 //! Makes batches ahead of the step that reads them, on threads of its own.
 
-use super::{Batch, Batches, DataError};
+use super::{Batch, Batches, DataError, Elsewhere};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -50,6 +50,8 @@ struct Shared {
     /// Batches of an epoch.
     count: usize,
     prefetch: usize,
+    /// What need not be read.
+    elsewhere: Mutex<Option<Elsewhere>>,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +69,11 @@ struct State {
 }
 
 impl Shared {
+    /// Returns what need not be read of the next batch that is made.
+    fn elsewhere(&self) -> Option<Elsewhere> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,6 +97,7 @@ impl Loader {
             made: Condvar::new(),
             count: batches.len(),
             prefetch: loading.prefetch.max(loading.workers),
+            elsewhere: Mutex::default(),
         });
         let worker = |_| {
             let (shared, batches) = (Arc::clone(&shared), batches.clone());
@@ -104,6 +112,11 @@ impl Loader {
         &self.batches
     }
 
+    /// Says which inputs need not be read for which rows, of batches that are not being made yet.
+    pub fn leave_out(&self, elsewhere: Option<Elsewhere>) {
+        *self.shared.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = elsewhere;
+    }
+
     /// Returns batch `index` (from 0) of an epoch with the seconds that it was waited for. The one after it is made next;
     /// asking for another one starts from there.
     ///
@@ -114,7 +127,10 @@ impl Loader {
     /// When there is no batch of that index.
     pub fn take(&self, epoch: u64, index: usize) -> (Result<Batch, DataError>, f64) {
         let clock = Instant::now();
-        let batch = if self.workers.is_empty() { self.batches.batch(epoch, index) } else { self.wait((epoch, index)) };
+        let batch = match self.workers.is_empty() {
+            true => self.batches.without(epoch, index, self.shared.elsewhere().as_ref()),
+            false => self.wait((epoch, index)),
+        };
         (batch, clock.elapsed().as_secs_f64())
     }
 
@@ -162,7 +178,9 @@ fn work(shared: &Shared, batches: &Batches) {
         state.pending += 1;
         let generation = state.generation;
         drop(state);
-        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| batches.batch(place.0, place.1)));
+        let elsewhere = shared.elsewhere();
+        let make = || batches.without(place.0, place.1, elsewhere.as_ref());
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make));
         let batch = made.unwrap_or_else(|_| Err(DataError::Panicked { epoch: place.0, index: place.1 }));
         state = shared.lock();
         if state.generation == generation {
@@ -268,6 +286,25 @@ mod tests {
         std::thread::sleep(Duration::from_millis(100));
         // Each of them is made once, beside what is ahead and what this test reads to compare.
         assert_eq!(read.load(Ordering::SeqCst), 2 * 3 * batches.len() + 3);
+    }
+
+    #[test]
+    fn inputs_are_left_out_where_all_rows_of_a_batch_are_elsewhere() {
+        for workers in [0, 2] {
+            let (batches, _) = slow(100);
+            let loader = Loader::new(&batches, Loading { workers, prefetch: 2 });
+            let elsewhere = Elsewhere::new(vec!["x".into()], 20);
+            (3..8).for_each(|row| elsewhere.set(row, true));
+            loader.leave_out(Some(elsewhere.clone()));
+            // Batches of three rows in order; evaluation leaves nothing out.
+            let lens = |epoch| (0..4).map(|index| loader.take(epoch, index).0.unwrap().len()).collect::<Vec<_>>();
+            assert_eq!((lens(1), lens(0)), (vec![1, 0, 1, 1], vec![1; 4]), "{workers} workers");
+            elsewhere.set(4, false);
+            assert_eq!(lens(2), [1; 4]);
+            loader.leave_out(None);
+            elsewhere.set(4, true);
+            assert_eq!(lens(4), [1; 4]);
+        }
     }
 
     #[test]

@@ -85,6 +85,11 @@ pub trait Source: Debug + Send + Sync {
     /// When there is no such column or row.
     fn read(&self, columns: &[usize], samples: &[Sample], draw: Draw) -> Result<Vec<Tensor>, DataError>;
 
+    /// Returns true where the rows of a column may differ from epoch to epoch.
+    fn is_random(&self, _column: usize) -> bool {
+        false
+    }
+
     /// Returns a column as one tensor, where it lies in memory or is mapped; taking rows of it is cheap.
     fn whole(&self, _column: usize) -> Option<&Tensor> {
         None

@@ -315,6 +315,18 @@ impl Graph {
         self
     }
 
+    /// Returns this graph with inputs as initializers of these elements; positions of values stay.
+    pub fn with_inputs_fixed(&self, elements: &BTreeMap<String, Tensor>) -> Graph {
+        let mut graph = self.clone();
+        for (name, tensor) in elements {
+            if let Some(id) = graph.find(name).filter(|id| graph.inputs.contains(id)) {
+                graph.inputs.retain(|input| *input != id);
+                graph.values[id.0].initializer = Some(tensor.clone());
+            }
+        }
+        graph
+    }
+
     /// Returns the elements of a value that is fixed in the graph: an initializer, or the output
     /// of `Constant` or of `Identity` of one.
     pub fn constant(&self, value: ValueId) -> Option<Tensor> {

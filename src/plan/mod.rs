@@ -41,7 +41,7 @@ pub use freeze_plan::{
 };
 pub use history::{EpochRecord, History, Observation, Reading, Signal, Speeds};
 pub use knobs::{Knob, Knobs, Preset, Range};
-pub use options::{MAX_EPOCHS, OnReturn, PlanOptions, Rollback};
+pub use options::{MAX_EPOCHS, OnReturn, PlanOptions, PrefixMode, Rollback};
 pub use planner::{Planner, SHOWN_LATER};
 pub use policies::Arithmetic;
 pub use policy::{Decision, FrozenSet, Moment, Policy, Reference, Run};

@@ -22,6 +22,17 @@ pub enum OnReturn {
     WarmUp,
 }
 
+/// Whether the frozen prefix of a train graph runs as a session of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrefixMode {
+    /// Where that is worth a session.
+    #[default]
+    Auto,
+    /// Never, but for what a cache keeps.
+    Off,
+}
+
 /// Takes a freeze back that the metric does not stand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +81,8 @@ pub struct PlanOptions {
     pub rollback: Option<Rollback>,
     /// What Dropout does in frozen units. Default `train`.
     pub dropout: FrozenDropout,
+    /// Whether what is frozen before everything that trains runs as a session of its own. Default `auto`.
+    pub prefix: PrefixMode,
 }
 
 /// The options that are not settings of a policy.
@@ -85,6 +98,7 @@ pub(super) const COMMON: &[&str] = &[
     "on_return",
     "warm_up_steps",
     "rollback",
+    "prefix",
 ];
 
 impl Default for PlanOptions {
@@ -102,6 +116,7 @@ impl Default for PlanOptions {
             warm_up_steps: 100,
             rollback: None,
             dropout: FrozenDropout::default(),
+            prefix: PrefixMode::default(),
         }
     }
 }
@@ -161,6 +176,7 @@ impl<'de> Visitor<'de> for Table {
                 "parameter" => options.parameter = map.next_value()?,
                 "buffer" => options.buffer = map.next_value()?,
                 "batch_norm" => options.batch_norm = map.next_value()?,
+                "prefix" => options.prefix = map.next_value()?,
                 "dropout" => options.dropout = map.next_value()?,
                 "on_return" => options.on_return = map.next_value()?,
                 "warm_up_steps" => options.warm_up_steps = map.next_value()?,

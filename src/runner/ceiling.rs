@@ -44,7 +44,8 @@ impl StepSeconds {
 
     /// Returns the seconds of a step that costs something else than the measured one.
     pub fn of(&self, cost: Relative) -> f64 {
-        self.data + self.forward + self.rest + self.backward * cost.backward + self.update * cost.trained
+        let forward = self.forward * cost.forward;
+        self.data + forward + self.rest + self.backward * cost.backward + self.update * cost.trained
     }
 }
 
@@ -55,11 +56,18 @@ pub struct Relative {
     pub backward: f64,
     /// Elements that train.
     pub trained: f64,
+    /// Flops of the forward pass: less where what is frozen is read back.
+    #[serde(default = "all")]
+    pub forward: f64,
+}
+
+fn all() -> f64 {
+    1.0
 }
 
 impl Relative {
     /// The measured step.
-    pub const FIRST: Relative = Relative { backward: 1.0, trained: 1.0 };
+    pub const FIRST: Relative = Relative { backward: 1.0, trained: 1.0, forward: 1.0 };
 }
 
 /// Steps with one frozen set.

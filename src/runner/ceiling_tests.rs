@@ -6,7 +6,7 @@ const STEP: StepSeconds = StepSeconds { data: 0.001, forward: 0.003, backward: 0
 const MEASURED: Measured = Measured { step: STEP, first_phase: 0.3, frozen_phase: 0.1, ahead: (0.0, 0.0) };
 
 fn cost(backward: f64, trained: f64) -> Relative {
-    Relative { backward, trained }
+    Relative { backward, trained, forward: 1.0 }
 }
 
 fn stretch(steps: usize, backward: f64, trained: f64, builds: bool) -> Stretch {

@@ -135,6 +135,16 @@ pub trait Engine {
         Ok(is_finite(tensor.dtype(), tensor.bytes()))
     }
 
+    /// Returns the bytes of a buffer where they lie, little-endian; `None` where the engine does not give them out.
+    fn bytes(&self, _buffer: BufferId) -> Option<&[u8]> {
+        None
+    }
+
+    /// As [`Engine::bytes`], to change them.
+    fn bytes_mut(&mut self, _buffer: BufferId) -> Option<&mut [u8]> {
+        None
+    }
+
     /// Drops a buffer. Bindings that use it must be dropped with their session first.
     fn free(&mut self, buffer: BufferId);
 

@@ -72,6 +72,41 @@ pub enum RunEvent {
         /// Modules that compute their activations a second time.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         recomputed: Vec<String>,
+        /// Nodes of the frozen prefix that runs on its own before the train graph; 0 where none does.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        prefix_nodes: usize,
+    },
+    /// Whether what the frozen prefix of the phase makes of the samples is kept, and why not.
+    Cache {
+        /// First epoch of the phase, from 1.
+        epoch: usize,
+        /// Steps of that epoch that come before.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        after: usize,
+        /// Whether it is kept and read back.
+        used: bool,
+        /// Why it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// `memory` or `disk`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<String>,
+        /// The values of the train graph that are kept.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        values: Vec<String>,
+        /// Bytes for each row of the training data.
+        sample_bytes: u64,
+        /// Bytes for all rows.
+        bytes: u64,
+        /// What it is filled from at first: `data`, what the phase before `kept`, or a `file` of this run or an earlier one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// Seconds to compute a batch, where that was measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute_seconds: Option<f64>,
+        /// Seconds to read a batch back, where that was measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        read_seconds: Option<f64>,
     },
     /// Graphs with all that is frozen as constants take over from those that a phase began with, in which what froze with
     /// it are inputs.

@@ -3,6 +3,7 @@
 //! Paths are relative to the folder of the job file, also those given with `--set`. A key that is
 //! unknown, missing, of another type or out of its range is an error that names it and its line.
 
+mod cache;
 mod checkpoint;
 mod data;
 mod de;
@@ -11,12 +12,14 @@ mod run;
 mod targets;
 mod tree;
 
+pub use cache::{CACHE, CacheMode, CacheSection, Limit};
 pub use checkpoint::{CheckpointSection, Export};
 pub use data::{DataSection, SamplerKind};
 pub use init::{InitSection, Weights};
 pub use run::RunSection;
 pub use targets::Targets;
 
+use super::cache::Caching;
 use super::ema::Ema;
 use super::evaluation::{Evaluation, unwatchable};
 use super::schedule::Schedule;
@@ -29,8 +32,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 11] =
-    ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "init", "ema", "checkpoint", "run"];
+const SECTIONS: [&str; 12] =
+    ["data", "loss", "losses", "optimizer", "schedule", "eval", "freeze", "cache", "init", "ema", "checkpoint", "run"];
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +72,9 @@ pub struct Job {
     /// `[freeze]`; the defaults of the plan options where it is left out.
     #[serde(default)]
     pub freeze: PlanOptions,
+    /// `[cache]`: what the frozen prefix makes of the samples, kept; off by default.
+    #[serde(default)]
+    pub cache: CacheSection,
     /// `[init]`; the weights of the model where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<InitSection>,
@@ -241,11 +247,19 @@ impl Job {
             schedule: None,
             eval: Evaluation::default(),
             freeze: PlanOptions::default(),
+            cache: CacheSection::default(),
             init: None,
             ema: None,
             checkpoint: CheckpointSection::default(),
             run,
         }
+    }
+
+    /// Returns how the run keeps what its frozen prefix makes; `None` where it does not.
+    pub fn caching(&self) -> Option<Caching> {
+        let CacheSection { mode, limit: Limit(limit), ref dir } = self.cache;
+        let (stays, own) = (dir.is_some(), || self.run.dir.join(CACHE));
+        (mode != CacheMode::Off).then(|| Caching { mode, limit, dir: dir.clone().unwrap_or_else(own), stays })
     }
 
     /// Returns what is minimized: the loss, or the sum of the losses.
@@ -299,6 +313,7 @@ impl Job {
 
     fn resolve(&mut self, base: &Path) {
         self.init.iter_mut().for_each(|init| init.resolve(base));
+        self.cache.dir = self.cache.dir.take().map(|dir| base.join(dir).components().collect());
         self.data.resolve(base);
         for path in [&mut self.model, &mut self.run.dir] {
             // Collecting the components drops `.` and doubled separators.
@@ -341,6 +356,7 @@ impl Job {
                 Some((keys.into_iter().find(|full| full.ends_with(key)).unwrap_or("freeze"), reason))
             })
             .or_else(|| self.data.problem())
+            .or_else(|| self.cache.dir.as_ref().and_then(|dir| empty("cache.dir", dir)))
             .or_else(|| self.checkpoint.problem(self.eval.chooses().is_some()))
             .or(schedule)
             .or_else(|| self.eval.problem(evaluated))

@@ -1,4 +1,11 @@
-//! The memory of this process.
+//! The memory of this process and of the machine.
+
+/// Returns the bytes that processes can take before the machine swaps; `None` where the system does not tell.
+pub(super) fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
 
 /// Returns the peak resident memory of this process in bytes; 0 where the system does not tell.
 pub fn peak_bytes() -> u64 {

@@ -4,12 +4,14 @@
 //! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
 
 mod ahead;
+mod cache;
 mod ceiling;
 mod ema;
 mod engine;
 mod evaluation;
 mod evaluator;
 mod event;
+mod front;
 mod guard;
 mod improvement;
 mod initial;
@@ -53,6 +55,7 @@ mod tract_stable;
 mod tract_sweep;
 mod train;
 
+pub use cache::{Caching, what_is_kept};
 pub use ceiling::{Ceiling, StepSeconds};
 pub use ema::{Ema, UPDATES};
 pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, SessionId, Target, evaluate};

@@ -18,6 +18,9 @@ pub(super) struct Scale {
     /// Backward flops and elements that train, of the step that is measured and with nothing frozen.
     first: (f64, f64),
     nothing: (f64, f64),
+    /// Whether what the frozen prefix makes is kept.
+    #[serde(default)]
+    cached: bool,
 }
 
 impl Scale {
@@ -29,7 +32,7 @@ impl Scale {
         };
         let elements: HashMap<String, u64> = prepared.trainable().into_iter().map(of).collect();
         let all: u64 = elements.values().sum();
-        let mut scale = Scale { elements, first: (0.0, 0.0), nothing: (0.0, all as f64) };
+        let mut scale = Scale { elements, first: (0.0, 0.0), nothing: (0.0, all as f64), cached: false };
         if let Some(entry) = plan.epochs.get(first.first_epoch.saturating_sub(1)).map(|epoch| epoch.at(first.after)) {
             let predicted = &entry.predicted;
             scale.first = (predicted.backward_flops as f64, scale.trained(entry));
@@ -38,6 +41,11 @@ impl Scale {
             scale.nothing.0 = if nothing.is_finite() { nothing.max(scale.first.0) } else { scale.first.0 };
         }
         scale
+    }
+
+    /// Returns the scale of a run that keeps what its frozen prefix makes, where it can.
+    pub(super) fn cached(self, cached: bool) -> Scale {
+        Scale { cached, ..self }
     }
 
     fn trained(&self, entry: &EpochPlan) -> f64 {
@@ -72,8 +80,12 @@ impl Scale {
 
     /// Returns the cost of a step with what an entry of a plan freezes.
     pub(super) fn relative(&self, entry: &EpochPlan) -> Relative {
-        let backward = entry.predicted.backward_flops as f64;
-        Relative::to((backward, self.first.0), (self.trained(entry), self.first.1))
+        let predicted = &entry.predicted;
+        let (forward, backward) = (predicted.forward_flops as f64, predicted.backward_flops as f64);
+        let cost = Relative::to((backward, self.first.0), (self.trained(entry), self.first.1));
+        let saved = (predicted.step_cost - predicted.cached_step_cost) * ratio(forward + backward, predicted.step_cost);
+        let saved = if self.cached { ratio(saved, forward).clamp(0.0, 1.0) } else { 0.0 };
+        Relative { forward: 1.0 - saved, ..cost }
     }
 
     /// Returns the stretches of a plan.
@@ -140,9 +152,11 @@ impl Pace {
         entry: &EpochPlan,
         change: f64,
         builds: bool,
+        cached: bool,
         report: &mut dyn FnMut(RunEvent),
     ) {
         self.close(report);
+        self.scale.cached = cached;
         let first = self.done.is_empty();
         self.open = Some(Open {
             epoch: segment.first_epoch,

@@ -1,6 +1,7 @@
 //! One phase on an engine: its sessions, the buffers between them, and bindings.
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
+use super::front::Front;
 use super::sessions::{Sessions, is_summed};
 use super::state::State;
 use crate::graph::{DType, Graph, Model, Tensor};
@@ -10,6 +11,8 @@ use std::collections::{HashMap, HashSet};
 /// The sessions of one frozen set.
 pub struct Phase {
     train: SessionId,
+    /// The frozen prefix, where it runs on its own.
+    front: Option<Front>,
     optimizer: Option<Optimizer>,
     passed: Vec<(String, BufferId)>,
     /// Which of these are in the sum.
@@ -71,8 +74,14 @@ struct Optimizer {
 
 struct Batch {
     binding: BindingId,
+    /// That of the prefix, where the batch has what it reads.
+    front: Option<BindingId>,
     buffers: Vec<(String, BufferId)>,
 }
+
+/// A batch that a phase is bound to.
+#[derive(Clone, Debug)]
+pub(super) struct Bound(Vec<Vec<usize>>);
 
 impl Phase {
     /// Loads the graphs of a step. The state must already have the slots of the step.
@@ -94,7 +103,7 @@ impl Phase {
         step: &TrainStep,
         state: &State,
     ) -> Result<Phase, EngineError> {
-        let Sessions { train, sum, optimizer } = sessions;
+        let Sessions { train, sum, optimizer, front } = sessions;
         let mut passed = Vec::new();
         for (name, fact) in &step.passed {
             let zeros = Tensor::zeros(fact.dtype.unwrap_or(DType::F32), &fact.sizes().unwrap_or_default());
@@ -127,6 +136,7 @@ impl Phase {
         let (late, direct) = step.moving.iter().partition::<Vec<&String>, _>(|name| step.copied.contains(name));
         Ok(Phase {
             train,
+            front,
             optimizer,
             passed,
             summed: step.passed.iter().map(|(_, fact)| is_summed(fact)).collect(),
@@ -169,6 +179,11 @@ impl Phase {
         let rates = Rates { passed: &self.passed, lr: self.lr, scales: self.scales };
         *optimizer = Optimizer::bind(engine, optimizer.session, &model.graph, step, state, &rates)?;
         Ok(())
+    }
+
+    /// Returns the nodes of the prefix that runs on its own; 0 where none does.
+    pub fn prefix_nodes(&self) -> usize {
+        self.front.as_ref().map_or(0, |front| front.nodes)
     }
 
     /// Returns what the train graph passes to the update, gradients among it, with its buffers.
@@ -254,16 +269,52 @@ impl Phase {
         batch: &[(String, Tensor)],
         share: Share,
     ) -> Result<f64, EngineError> {
+        let bound = self.place(engine, at, batch, share, true)?;
+        self.run_front(engine, &bound)?;
+        self.finish(engine, &bound)
+    }
+
+    /// Binds and writes a batch, with `data` also what only the prefix reads.
+    pub(super) fn place(
+        &mut self,
+        engine: &mut dyn Engine,
+        at: usize,
+        batch: &[(String, Tensor)],
+        share: Share,
+        data: bool,
+    ) -> Result<Bound, EngineError> {
         let key: Vec<Vec<usize>> = batch.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect();
         if !self.batches.contains_key(&key) {
             let bound = self.bind(engine, batch)?;
             self.batches.insert(key.clone(), bound);
         }
-        let bound = &self.batches[&key];
-        for ((_, tensor), (_, buffer)) in batch.iter().zip(&bound.buffers) {
-            engine.write(*buffer, tensor)?;
+        let unread =
+            |name: &String| !data && self.front.as_ref().is_some_and(|front| front.own_inputs().any(|own| own == name));
+        for ((name, tensor), (_, buffer)) in batch.iter().zip(&self.batches[&key].buffers) {
+            if !unread(name) {
+                engine.write(*buffer, tensor)?;
+            }
         }
         self.count(engine, at, share)?;
+        Ok(Bound(key))
+    }
+
+    /// Runs the prefix on a batch, where there is one.
+    pub(super) fn run_front(&mut self, engine: &mut dyn Engine, bound: &Bound) -> Result<(), EngineError> {
+        match self.batches[&bound.0].front {
+            Some(binding) => engine.run(binding).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the prefix.
+    pub(super) fn front(&mut self) -> Option<&mut Front> {
+        self.front.as_mut()
+    }
+
+    /// Runs the train graph behind what its prefix made of a batch, and returns the loss.
+    pub(super) fn finish(&mut self, engine: &mut dyn Engine, bound: &Bound) -> Result<f64, EngineError> {
+        let bound = &self.batches[&bound.0];
         let outputs = engine.run(bound.binding)?;
         if let Some((_, sum)) = &mut self.sum {
             *sum = number(outputs.get(1 + self.moving_late.len())).unwrap_or(f64::NAN);
@@ -309,6 +360,7 @@ impl Phase {
         for (_, buffer) in self.passed.into_iter().chain(batches) {
             engine.free(buffer);
         }
+        self.front.into_iter().for_each(|front| front.close(engine));
         engine.free(self.lr);
         self.scales.into_iter().for_each(|buffer| engine.free(buffer));
         self.number.into_iter().for_each(|buffer| engine.free(buffer));
@@ -317,12 +369,21 @@ impl Phase {
         }
     }
 
-    fn bind(&self, engine: &mut dyn Engine, batch: &[(String, Tensor)]) -> Result<Batch, EngineError> {
+    fn bind(&mut self, engine: &mut dyn Engine, batch: &[(String, Tensor)]) -> Result<Batch, EngineError> {
         let mut buffers = Vec::new();
         for (name, tensor) in batch {
             buffers.push((name.clone(), engine.allocate(tensor)?));
         }
-        let more = self.beside();
+        let mut more = self.beside();
+        let mut front = None;
+        if let Some(own) = &mut self.front {
+            let samples = batch.first().and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or(0);
+            if own.is_fed_by(batch) {
+                let inputs: Vec<(&str, BufferId)> = buffers.iter().map(|(name, id)| (name.as_str(), *id)).collect();
+                front = Some(own.bind(engine, &inputs, samples)?);
+            }
+            more.extend(own.crossing(engine, samples)?);
+        }
         let inputs: Vec<(&str, BufferId)> =
             buffers.iter().chain(&self.inputs).chain(&more).map(|(name, id)| (name.as_str(), *id)).collect();
         let mut outputs = vec![(names::LOSS.to_string(), Target::Host)];
@@ -332,7 +393,7 @@ impl Phase {
         outputs.extend(self.moving.iter().map(|(name, id)| (names::next(name), Target::Buffer(*id))));
         let outputs: Vec<(&str, Target)> = outputs.iter().map(|(name, target)| (name.as_str(), *target)).collect();
         let binding = engine.bind(self.train, &inputs, &outputs)?;
-        Ok(Batch { binding, buffers })
+        Ok(Batch { binding, front, buffers })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The phases of a run: the one that trains, and those that come back and are kept ready.
 
 use super::ahead::{Ahead, Made, Next};
+use super::cache::Cache;
 use super::engine::Engine;
 use super::event::RunEvent;
 use super::phase::Phase;
@@ -171,7 +172,15 @@ impl Run<'_> {
         let held: BTreeSet<String> = segment.held().map(String::from).collect();
         if self.phases.open.as_ref().is_some_and(|open| open.held == held) {
             if let Some(pace) = self.pace.as_mut().filter(|pace| !pace.is_open()) {
-                pace.enter(segment, self.plan.epochs[segment.first_epoch - 1].at(segment.after), 0.0, false, report);
+                let cached = self.cache.as_ref().is_some_and(Cache::is_used);
+                pace.enter(
+                    segment,
+                    self.plan.epochs[segment.first_epoch - 1].at(segment.after),
+                    0.0,
+                    false,
+                    cached,
+                    report,
+                );
             }
             return Ok(());
         }
@@ -182,11 +191,12 @@ impl Run<'_> {
         let keep = self.setup.freezing.on_return == OnReturn::Keep;
         let epoch = &self.plan.epochs[segment.first_epoch - 1];
         let entry = epoch.at(segment.after).clone();
-        let mut recomputed = Vec::new();
+        let (mut recomputed, mut kept) = (Vec::new(), Vec::new());
         let mut open = match parked {
             Some(position) => {
                 let clock = Instant::now();
                 let mut open = self.phases.parked.remove(position);
+                self.forget_kept();
                 self.state.set_slots(engine, &open.step.slots, keep)?;
                 open.phase.rebind(engine, &open.step, &self.state)?;
                 open.seconds = clock.elapsed().as_secs_f64();
@@ -199,11 +209,22 @@ impl Run<'_> {
                     None => (self.newly_frozen(engine, &held), None),
                 };
                 let form = Form::of(recurs, fresh.unwrap_or_default());
-                let (mut open, modules) = self.open(engine, held, &form, segment.first_epoch)?;
+                let (mut open, modules) = self.open(
+                    engine,
+                    held,
+                    &form,
+                    segment.first_epoch,
+                    Some((segment, &mut |event| kept.push(event))),
+                )?;
                 recomputed = modules;
                 if let Form::Mixed(fresh) = form {
                     let nodes = open.step.train.graph.nodes().len();
-                    let from = if same.is_some() { from } else { self.constants_from(&entry, nodes, &open.held) };
+                    let from = match (open.phase.prefix_nodes(), &same) {
+                        (0, Some(_)) => from,
+                        (0, None) => self.constants_from(&entry, nodes, &open.held),
+                        // What is frozen is constant in the prefix.
+                        _ => None,
+                    };
                     (open.fresh, open.constants_from) = (fresh, from);
                 }
                 open
@@ -219,6 +240,7 @@ impl Run<'_> {
         self.rates.trains(&open.step.trained, self.place.started);
         open.next = self.upcoming(&open.held);
         let stall = std::mem::take(&mut self.phases.waited) + change.elapsed().as_secs_f64();
+        let cached = self.cache.as_ref().is_some_and(Cache::is_used);
         report(RunEvent::Phase {
             epoch: segment.first_epoch,
             after: segment.after,
@@ -226,10 +248,12 @@ impl Run<'_> {
             frozen_units: entry.frozen_units,
             seconds: open.seconds,
             stall_seconds: if self.place.started > 0 { stall } else { 0.0 },
-            predicted_step_cost: entry.predicted.step_cost,
+            predicted_step_cost: if cached { entry.predicted.cached_step_cost } else { entry.predicted.step_cost },
             nodes: open.step.train.graph.nodes().len(),
             recomputed,
+            prefix_nodes: open.phase.prefix_nodes(),
         });
+        kept.into_iter().for_each(&mut *report);
         if parked.is_none() {
             warn(&open.step, segment, report);
             if self.phases.recurring.contains(&open.held) {
@@ -243,30 +267,47 @@ impl Run<'_> {
             self.make_constants(engine)?;
         }
         if let Some(pace) = self.pace.as_mut().filter(|pace| !(goes_on && pace.is_open())) {
-            pace.enter(segment, &entry, stall, parked.is_none(), report);
+            pace.enter(segment, &entry, stall, parked.is_none(), cached, report);
         }
         Ok(())
     }
 
-    /// Makes the graphs of a phase ready, those that were made ahead where there are any. Returns with it the modules
-    /// that are recomputed.
+    /// Makes the graphs of a phase ready, those that were made ahead where there are any; where a segment is given, with
+    /// its frozen prefix on its own. Returns with it the modules that are recomputed.
     fn open(
         &mut self,
         engine: &mut dyn Engine,
         held: BTreeSet<String>,
         form: &Form,
         from_epoch: usize,
+        fronted: Option<(&Segment, &mut dyn FnMut(RunEvent))>,
     ) -> Result<(Open, Vec<String>), RunError> {
         let clock = Instant::now();
-        let made = self.made(&held, form)?;
+        let (Graphs { step, recomputed }, made, seconds) = match self.made(&held, form)? {
+            Some(Made { graphs, sessions, seconds }) => (graphs, Some(sessions), seconds),
+            None => (self.build(engine, &held, form)?, None, 0.0),
+        };
         let foreseen = made.is_some();
-        let (Graphs { step, recomputed }, sessions, seconds) = match made {
-            Some(Made { graphs, sessions, seconds }) => (graphs, sessions.adopt(engine), seconds),
-            None => {
-                let graphs = self.build(engine, &held, form)?;
-                let sessions = Sessions::load(engine, &graphs.step)?;
-                (graphs, sessions, 0.0)
+        let front = match fronted {
+            Some((segment, report)) => {
+                let mut fixed = BTreeMap::new();
+                if let Form::Mixed(fresh) = form {
+                    for name in fresh {
+                        fixed.insert(name.clone(), engine.read(self.state.value(name))?);
+                    }
+                }
+                self.front(engine, &step, segment, *form == Form::Inputs, &fixed, report)
             }
+            None => None,
+        };
+        let sessions = match (made, front) {
+            (Some(made), Some(front)) => {
+                let mut sessions = made.adopt(engine);
+                sessions.divide(engine, &step, front)?;
+                sessions
+            }
+            (Some(made), None) => made.adopt(engine),
+            (None, front) => Sessions::behind(engine, &step, front)?,
         };
         let keep = self.setup.freezing.on_return == OnReturn::Keep;
         self.state.set_slots(engine, &step.slots, keep)?;
@@ -309,7 +350,7 @@ impl Run<'_> {
         let clock = Instant::now();
         let Open { held, phase, proof, from_epoch, fresh, next, .. } = before;
         phase.close(engine);
-        let (open, _) = self.open(engine, held, &Form::Constants, from_epoch)?;
+        let (open, _) = self.open(engine, held, &Form::Constants, from_epoch, None)?;
         let stall = clock.elapsed().as_secs_f64();
         let (step, parameters, seconds) = (self.place.started, fresh.len(), open.seconds);
         self.phases.open = Some(Open { proof, next, ..open });

@@ -1,6 +1,7 @@
 //! A run in progress: epochs, steps, phases, and what each reports.
 
 use super::Operators;
+use super::cache::Cache;
 use super::ema::Averager;
 use super::engine::Engine;
 use super::evaluator::Evaluator;
@@ -61,6 +62,8 @@ pub struct Run<'a> {
     /// Whether the run stands within the steps of an epoch that one frozen set trains.
     pub(super) within: bool,
     pub(super) averager: Option<Averager>,
+    /// What the frozen prefix makes, kept.
+    pub(super) cache: Option<Cache>,
 }
 
 /// How far a run is, and sums since the start of the epoch and of the interval.
@@ -163,6 +166,7 @@ impl<'a> Run<'a> {
             watch: Watch::default(),
             within: false,
             averager,
+            cache: setup.freezing.cache.cloned().map(Cache::new),
         };
         if let Some(checkpoint) = setup.resume {
             run.restore(engine, checkpoint)?;

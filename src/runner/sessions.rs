@@ -1,6 +1,8 @@
 //! The sessions of a phase.
 
+use super::cache::Fronted;
 use super::engine::{Engine, EngineError, Loaded, Loader, SessionId};
+use super::front::Front;
 use crate::graph::{Fact, Model};
 use crate::training::{TrainStep, finite};
 
@@ -19,6 +21,8 @@ pub(super) struct Sessions {
     /// The output of the train graph that is the sum of all large gradients.
     pub sum: Option<String>,
     pub optimizer: Option<SessionId>,
+    /// The frozen prefix, where it runs on its own.
+    pub front: Option<Front>,
 }
 
 /// The sessions of a step that were made beside an engine.
@@ -34,9 +38,42 @@ impl Sessions {
     /// # Errors
     /// The engine refuses a graph.
     pub(super) fn load(engine: &mut dyn Engine, step: &TrainStep) -> Result<Sessions, EngineError> {
-        let (train, sum) = with_sum(step, |model| engine.load(model))?;
+        Sessions::behind(engine, step, None)
+    }
+
+    /// As [`Sessions::load`], where one is given with the frozen prefix of the train graph as a session of its own.
+    ///
+    /// # Errors
+    /// The engine refuses a graph.
+    pub(super) fn behind(
+        engine: &mut dyn Engine,
+        step: &TrainStep,
+        split: Option<Fronted>,
+    ) -> Result<Sessions, EngineError> {
+        let rest = split.as_ref().map_or(&step.train, |(split, _)| &split.rest);
+        let (train, sum) = with_sum(rest, step, |model| engine.load(model))?;
         let optimizer = step.optimizer.as_ref().map(|model| engine.load(model)).transpose()?;
-        Ok(Sessions { train, sum, optimizer })
+        let mut sessions = Sessions { train, sum, optimizer, front: None };
+        if let Some((split, growth)) = split {
+            sessions.front = Some(Front::new(engine, &split, growth)?);
+        }
+        Ok(sessions)
+    }
+
+    /// Puts the frozen prefix of the train graph and what is left of it in the place of the whole.
+    ///
+    /// # Errors
+    /// The engine refuses a graph.
+    pub(super) fn divide(
+        &mut self,
+        engine: &mut dyn Engine,
+        step: &TrainStep,
+        (split, growth): Fronted,
+    ) -> Result<(), EngineError> {
+        engine.unload(self.train);
+        (self.train, self.sum) = with_sum(&split.rest, step, |model| engine.load(model))?;
+        self.front = Some(Front::new(engine, &split, growth)?);
+        Ok(())
     }
 }
 
@@ -46,7 +83,7 @@ impl LoadedSessions {
     /// # Errors
     /// The engine refuses a graph.
     pub(super) fn load(loader: &dyn Loader, step: &TrainStep) -> Result<LoadedSessions, EngineError> {
-        let (train, sum) = with_sum(step, |model| loader.load(model))?;
+        let (train, sum) = with_sum(&step.train, step, |model| loader.load(model))?;
         let optimizer = step.optimizer.as_ref().map(|model| loader.load(model)).transpose()?;
         Ok(LoadedSessions { train, sum, optimizer })
     }
@@ -55,19 +92,20 @@ impl LoadedSessions {
     pub(super) fn adopt(self, engine: &mut dyn Engine) -> Sessions {
         let LoadedSessions { train, sum, optimizer } = self;
         let train = engine.adopt(train);
-        Sessions { train, sum, optimizer: optimizer.map(|optimizer| engine.adopt(optimizer)) }
+        Sessions { train, sum, optimizer: optimizer.map(|optimizer| engine.adopt(optimizer)), front: None }
     }
 }
 
-/// Loads the train graph of a step with one more output, the sum of all large gradients, and returns its name.
+/// Loads the train graph of a step, or what is left of it, with one more output, the sum of all large gradients, and returns its name.
 fn with_sum<T>(
+    train: &Model,
     step: &TrainStep,
     load: impl FnOnce(&Model) -> Result<T, EngineError>,
 ) -> Result<(T, Option<String>), EngineError> {
     let large = step.passed.iter().filter(|(_, fact)| is_summed(fact));
     let gradients: Vec<&str> = large.map(|(name, _)| name.as_str()).collect();
-    match finite::summed(&step.train, &gradients).expect("invariant: a sum of outputs fits any graph") {
+    match finite::summed(train, &gradients).expect("invariant: a sum of outputs fits any graph") {
         Some((model, name)) => Ok((load(&model)?, Some(name))),
-        None => Ok((load(&step.train)?, None)),
+        None => Ok((load(train)?, None)),
     }
 }

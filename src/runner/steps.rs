@@ -6,7 +6,7 @@ use super::guard::{Before, Verdict};
 use super::improvement::{Stall, best};
 use super::memory::peak_bytes;
 use super::nonfinite::{Bad, Kept, wrong};
-use super::phase::Share;
+use super::phase::{Feed, Share};
 use super::run::{Place, Run};
 use super::schedule::lr_at;
 use super::train::RunError;
@@ -54,6 +54,7 @@ impl Run<'_> {
                 return Err(error);
             }
             let seconds = clock.elapsed().as_secs_f64();
+            self.judge_cache(report);
             self.place.seconds += seconds;
             self.pace.iter_mut().for_each(|pace| pace.step(seconds));
             self.place.at = if number + 1 == count {
@@ -181,12 +182,20 @@ impl Run<'_> {
         self.place.started += 1;
         let rows: usize = indices.clone().map(|index| setup.train.rows_of(index)).sum();
         let last = self.observes();
-        let Run { phases, state, observer, rates, loader, averager, watch, .. } = self;
+        let Run { phases, state, observer, rates, loader, averager, watch, cache, .. } = self;
         let phase = phases.current();
         let kept = Kept::of(engine, phase)?;
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
-            let (batch, waited) = loader.take(epoch as u64, index);
+            let (mut batch, waited) = loader.take(epoch as u64, index);
+            let mut cache = cache.as_mut().filter(|cache| cache.is_used());
+            let read = cache.as_ref().map(|_| setup.train.rows_read(epoch as u64, index)).unwrap_or_default();
+            // What was left out of a batch that was made ahead may be wanted after all.
+            if batch.as_ref().is_ok_and(|batch| batch.len() < setup.train.width())
+                && !cache.as_mut().is_some_and(|cache| cache.has(phase, &read))
+            {
+                batch = setup.train.batch(epoch as u64, index);
+            }
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
@@ -199,7 +208,11 @@ impl Run<'_> {
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };
             let clock = Instant::now();
-            let own = phase.backward(engine, (epoch - 1) * batches + index + 1, &batch, share)?;
+            let feed = Feed { at: (epoch - 1) * batches + index + 1, batch: &batch, share };
+            let own = match cache {
+                Some(cache) => cache.backward(engine, phase, &feed, epoch, &read)?,
+                None => phase.backward(engine, feed.at, &batch, share)?,
+            };
             seconds += clock.elapsed().as_secs_f64();
             if let Some(gradient) = wrong(engine, phase, own)? {
                 let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };

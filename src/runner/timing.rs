@@ -67,7 +67,7 @@ impl Run<'_> {
         let forward = forward?;
         drop(step);
         let mut spent = clock.elapsed().as_secs_f64();
-        let mut scale = Scale::of(&self.plan, &self.prepared, &first);
+        let mut scale = Scale::of(&self.plan, &self.prepared, &first).cached(self.setup.freezing.cache.is_some());
         // What a small part of the backward pass takes tells little about the whole of it.
         let full = match scale.is_small() {
             true => {
@@ -327,6 +327,6 @@ impl Relative {
     /// Returns a cost relative to another; 1 where that is 0.
     pub(super) fn to(backward: (f64, f64), trained: (f64, f64)) -> Relative {
         let over = |(part, whole): (f64, f64)| if whole > 0.0 { part / whole } else { 1.0 };
-        Relative { backward: over(backward), trained: over(trained) }
+        Relative { backward: over(backward), trained: over(trained), forward: 1.0 }
     }
 }

@@ -1,6 +1,7 @@
 //! A whole run: what it needs, what it gives, and how it fails.
 
 use super::Operators;
+use super::cache::Caching;
 use super::ceiling::Ceiling;
 use super::ema::{Ema, UPDATES};
 use super::engine::{Engine, EngineError};
@@ -14,7 +15,7 @@ use crate::data::{Batches, DataError, Loading};
 use crate::error::ErrorKind;
 use crate::graph::Tensor;
 use crate::metrics::{Metric, MetricError, Metrics};
-use crate::plan::{FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Point, Rollback};
+use crate::plan::{FreezePlan, History, OnReturn, PlanError, PlanOptions, Planner, Point, PrefixMode, Rollback};
 use crate::training::{Objective, Prepared, Recompute, TrainingError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,12 +37,25 @@ pub struct Freezing<'a> {
     pub rollback: Option<&'a Rollback>,
     /// Steps that are measured before the first one, to tell what the freezing can save; 0 for no such check.
     pub ceiling_steps: usize,
+    /// Whether the frozen prefix runs as a session of its own.
+    pub prefix: PrefixMode,
+    /// How what the frozen prefix makes is kept; `None` keeps nothing.
+    pub cache: Option<&'a Caching>,
 }
 
 impl<'a> Freezing<'a> {
     /// Returns the freezing of a plan as it is written.
     pub fn of(plan: &'a FreezePlan) -> Freezing<'a> {
-        Freezing { plan, planner: None, on_return: OnReturn::Reset, warm_up_steps: 0, rollback: None, ceiling_steps: 0 }
+        Freezing {
+            plan,
+            planner: None,
+            on_return: OnReturn::Reset,
+            warm_up_steps: 0,
+            rollback: None,
+            ceiling_steps: 0,
+            prefix: PrefixMode::default(),
+            cache: None,
+        }
     }
 
     /// Returns the freezing of a plan that `planner` made with these options.
@@ -52,13 +66,19 @@ impl<'a> Freezing<'a> {
             on_return: options.on_return,
             warm_up_steps: options.warm_up_steps,
             rollback: options.rollback.as_ref(),
-            ceiling_steps: 0,
+            prefix: options.prefix,
+            ..Freezing::of(plan)
         }
     }
 
     /// Returns the freezing with the check of what it can save, on so many steps.
     pub fn checked_on(self, ceiling_steps: usize) -> Freezing<'a> {
         Freezing { ceiling_steps, ..self }
+    }
+
+    /// Returns the freezing with a cache of what the frozen prefix makes.
+    pub fn cached(self, cache: Option<&'a Caching>) -> Freezing<'a> {
+        Freezing { cache, ..self }
     }
 }
 
@@ -345,6 +365,9 @@ fn whole(
         }
     };
     run.finish(engine, report)?;
+    if !stopped {
+        run.forget_kept();
+    }
     let metrics = run.evaluate(engine)?;
     if let Some(loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
         return Err(RunError::EvalNotFinite { loss: *loss });

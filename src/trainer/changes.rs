@@ -19,12 +19,13 @@ enum Verdict {
 }
 
 /// Keys whose change is free, by their beginnings.
-const FREE: [&str; 13] = [
+const FREE: [&str; 14] = [
     "run.dir",
     "run.log_every",
     "run.tensorboard",
     "run.ceiling_steps",
     "checkpoint.",
+    "cache.limit",
     "data.workers",
     "data.prefetch",
     "data.cache_dir",
@@ -36,11 +37,13 @@ const FREE: [&str; 13] = [
 ];
 
 /// Keys whose change is accepted, by their beginnings, with what follows from it.
-const ACCEPTED: [(&str, &str); 8] = [
+const ACCEPTED: [(&str, &str); 10] = [
     ("run.threads", "the run need not end with the same bits as one that never stopped"),
     ("run.device", "the run need not end with the same bits as one that never stopped"),
     ("run.operators", "the run need not end with the same bits as one that never stopped"),
     ("run.recompute", "the run need not end with the same bits as one that never stopped"),
+    ("freeze.prefix", "the run need not end with the same bits as one that never stopped"),
+    ("cache.", "the run need not end with the same bits as one that never stopped"),
     ("run.nonfinite", "it holds from here on"),
     ("data.train", "its rows must be those of the run so far; only their number is checked"),
     ("data.eval", "metrics before and after are of different files"),

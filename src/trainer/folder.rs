@@ -3,6 +3,7 @@
 use super::TrainerError;
 use super::files::{make_folder, write_file};
 use crate::error::ErrorKind;
+use crate::runner::job::CACHE;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ impl RunFolder {
         let cannot = |path: &Path, error: std::io::Error| {
             TrainerError::new(ErrorKind::BadInput, format!("cannot remove {}: {error}", path.display()))
         };
-        for name in ["checkpoints", "tensorboard"] {
+        for name in ["checkpoints", "tensorboard", CACHE] {
             let path = self.path.join(name);
             if path.exists() {
                 fs::remove_dir_all(&path).map_err(|error| cannot(&path, error))?;

@@ -380,7 +380,8 @@ impl Trainer {
         let planner = self.basis.planner()?;
         let ceiling_steps = usize::try_from(job.run.ceiling_steps).unwrap_or(usize::MAX);
         let objective: Objective<'_> = job::objective(job, &self.loss, self.stage.as_ref())?;
-        let freezing = Freezing::with(plan, &planner, &job.freeze).checked_on(ceiling_steps);
+        let caching = job.caching();
+        let freezing = Freezing::with(plan, &planner, &job.freeze).checked_on(ceiling_steps).cached(caching.as_ref());
         let setup = Setup {
             eval: self.eval.as_ref(),
             evaluation: &job.eval,

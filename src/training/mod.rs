@@ -10,15 +10,18 @@
 mod accumulate;
 pub mod average;
 mod contract;
+mod depends;
 mod dropout;
 mod export;
 pub mod finite;
 mod forward;
 mod groups;
 mod in_place;
+mod min_cut;
 pub mod names;
 mod objective;
 mod outputs;
+pub mod prefix;
 mod prepare;
 mod random;
 mod recompute;

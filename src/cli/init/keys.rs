@@ -1,8 +1,8 @@
 //! What the keys of a job mean, for the comments of a job file.
 
 /// The order of the sections.
-pub const SECTIONS: [&str; 10] =
-    ["data", "loss", "optimizer", "schedule", "eval", "freeze", "init", "ema", "checkpoint", "run"];
+pub const SECTIONS: [&str; 11] =
+    ["data", "loss", "optimizer", "schedule", "eval", "freeze", "cache", "init", "ema", "checkpoint", "run"];
 
 /// What a key with a default means.
 pub const ABOUT: &[(&str, &str)] = &[
@@ -24,6 +24,9 @@ pub const ABOUT: &[(&str, &str)] = &[
     ("freeze.on_return", "slots of what trains again: \"reset\", \"keep\" or \"warm-up\""),
     ("freeze.warm_up_steps", "steps over which the rate rises with \"warm-up\""),
     ("freeze.dropout", "\"off\": Dropout in frozen units passes its input on"),
+    ("freeze.prefix", "\"off\": what is frozen first is not run as a session of its own"),
+    ("cache.mode", "\"memory\", \"disk\" or \"auto\": what the frozen prefix makes of a sample is computed once"),
+    ("cache.limit", "the most that is kept"),
     ("init.weights", "\"fresh\" draws them by module class; or the path of a checkpoint or another model"),
     ("checkpoint.keep", "the last so many stay, and that of the best epoch"),
     ("checkpoint.export", "the weights of the trained model; \"best\" needs eval.best"),
@@ -49,6 +52,7 @@ pub const OPTIONAL: &[(&str, &str, &str)] = &[
     ("eval.best", "\"loss\"", "the metric that says which epoch is the best"),
     ("eval.early_stopping", "{ metric = \"loss\", patience = 5 }", "ends the run when it does not get better"),
     ("freeze.rollback", "{ metric = \"loss\", drop = 0.01, delay = 1 }", "takes a bad freeze back"),
+    ("cache.dir", "\"kept\"", "the folder of files that stay for other runs"),
     ("ema.decay", "0.999", "averages of the weights: what one keeps of itself in a step"),
     ("checkpoint.every", "1000", "steps between two checkpoints within an epoch"),
     ("run.threads", "4", "threads within one operator; all cores by default"),

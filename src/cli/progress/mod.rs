@@ -11,7 +11,7 @@ pub use text::metric;
 use super::printable::{line, lines};
 use crate::plan::FreezePlan;
 use crate::report::{plan_brief, plan_table};
-use crate::runner::{RunEvent, Timed, what_is_not_finite};
+use crate::runner::{RunEvent, Timed, what_is_kept, what_is_not_finite};
 use crate::sinks::Sink;
 use console::Term;
 use live::Live;
@@ -247,6 +247,7 @@ fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
             fields.extend((waited >= 0.01).then(|| format!("waiting for data {}", percent(waited))));
             fields.join("  ")
         }
+        RunEvent::Cache { .. } => what_is_kept(event).unwrap_or_default(),
         RunEvent::Warning { message } => return vec![(Tone::Warning, format!("warning: {message}"))],
         RunEvent::Resume { epoch, step, .. } => format!("goes on in epoch {epoch}, after step {step}"),
         RunEvent::Rollback { epoch, to_epoch, metric, before, after, delay, .. } => {

@@ -157,6 +157,7 @@ mod tests {
             predicted_step_cost: cost,
             nodes: 1,
             recomputed: Vec::new(),
+            prefix_nodes: 0,
         }
     }
 

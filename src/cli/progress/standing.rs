@@ -143,6 +143,7 @@ mod tests {
             predicted_step_cost: 0.8,
             nodes: 9,
             recomputed: Vec::new(),
+            prefix_nodes: 0,
         };
         let epoch = RunEvent::Epoch {
             epoch: 11,

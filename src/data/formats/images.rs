@@ -108,6 +108,10 @@ impl Source for Images {
         columns.iter().map(one).collect()
     }
 
+    fn is_random(&self, column: usize) -> bool {
+        self.columns.get(column).is_some_and(|column| column.name != "labels") && self.transform.is_random()
+    }
+
     fn whole(&self, column: usize) -> Option<&Tensor> {
         (self.columns.get(column)?.name == "labels").then_some(&self.labels)
     }

@@ -151,6 +151,10 @@ impl Source for Pictured {
         Ok(read)
     }
 
+    fn is_random(&self, column: usize) -> bool {
+        if column == self.position { self.transform.is_random() } else { self.inner.is_random(column) }
+    }
+
     fn whole(&self, column: usize) -> Option<&Tensor> {
         if column == self.position { None } else { self.inner.whole(column) }
     }

@@ -72,6 +72,11 @@ impl Transform {
         })
     }
 
+    /// Returns true where the row of a picture may differ from epoch to epoch.
+    pub fn is_random(&self) -> bool {
+        self.augment.is_of_rows()
+    }
+
     /// Returns dtype and shape of a row.
     pub fn row(&self) -> (DType, Vec<usize>) {
         let dtype = match self.options.dtype {

@@ -1,9 +1,10 @@
-//! What happened to a run on its way: freezes by what was measured, freezes taken back, steps that are not finite.
+//! What happened to a run on its way: freezes by what was measured, freezes taken back, steps that are not finite, and
+//! whether what is frozen is kept.
 
 use super::numbers::number;
 use crate::report::human::plural;
 use crate::report::page::escape;
-use crate::runner::{RunEvent, what_is_not_finite};
+use crate::runner::{RunEvent, what_is_kept, what_is_not_finite};
 use std::fmt::Write;
 
 /// The most lines.
@@ -42,6 +43,7 @@ fn told(event: &RunEvent) -> Option<String> {
                 plural(*delay as u64, "epoch")
             ))
         }
+        RunEvent::Cache { epoch, .. } => Some(format!("From epoch {epoch} on: {}.", what_is_kept(event)?)),
         RunEvent::Nonfinite { epoch, step, .. } => {
             Some(format!("Step {step}, in epoch {epoch}: {}.", what_is_not_finite(event)?))
         }

@@ -312,6 +312,13 @@ fn buffer_error(what: String, reason: impl ToString) -> EngineError {
     EngineError::Buffer { engine: NAME, what, reason: reason.to_string() }
 }
 
+/// Returns the bytes that a tensor has; `None` of none, and of what is no plain number.
+fn size(value: &DynTensor) -> Option<usize> {
+    let elements: usize = value.shape().iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).product();
+    let size = elements * dtype(*value.data_type())?.size();
+    (size > 0).then_some(size)
+}
+
 fn download(value: &DynTensor) -> Result<Tensor, EngineError> {
     let shape: Vec<usize> = value.shape().iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).collect();
     let dtype = dtype(*value.data_type())
@@ -392,6 +399,23 @@ impl Engine for OnnxRuntime {
         let value = self.buffers.get(buffer.0);
         let known = dtype(*value.data_type());
         Ok(known.is_none_or(|dtype| is_finite(dtype, view(value, dtype))))
+    }
+
+    fn bytes(&self, buffer: BufferId) -> Option<&[u8]> {
+        let value = self.buffers.get(buffer.0);
+        let size = size(value)?;
+        // SAFETY: the value is a CPU tensor of `size` bytes, which lives as long as `self` is borrowed.
+        (cfg!(target_endian = "little"))
+            .then(|| unsafe { std::slice::from_raw_parts(value.data_ptr().cast::<u8>(), size) })
+    }
+
+    fn bytes_mut(&mut self, buffer: BufferId) -> Option<&mut [u8]> {
+        let value = self.buffers.get_mut(buffer.0);
+        let size = size(value)?;
+        // SAFETY: as above; `&mut self` keeps a run and other readers away, and every bit pattern that is written back is
+        // one that a tensor of this dtype had.
+        (cfg!(target_endian = "little"))
+            .then(|| unsafe { std::slice::from_raw_parts_mut(value.data_ptr_mut().cast::<u8>(), size) })
     }
 
     fn free(&mut self, buffer: BufferId) {

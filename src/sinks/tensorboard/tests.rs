@@ -29,6 +29,7 @@ fn phase(epoch: usize, after: usize, frozen_units: usize) -> RunEvent {
         predicted_step_cost: 1.0 - frozen_units as f64 / 8.0,
         nodes: 1,
         recomputed: Vec::new(),
+        prefix_nodes: 0,
     }
 }
 
