@@ -77,13 +77,13 @@ fn convolution([n, h, w, channels, stride]: [usize; 5]) {
     let shape = format!("{n}x{h}x{w}x{channels} s{stride}");
     let exec = Exec::on(&Serial);
     measure(&format!("depthwise forward {shape}"), || {
-        depthwise::forward(exec, &conv, x, weight, None, Activation::None, y);
+        depthwise::forward(exec, &conv, &*x, weight, None, Activation::None, y);
     });
     measure(&format!("depthwise input gradient {shape}"), || {
         depthwise::input_gradient(exec, &conv, dy, weight, dx);
     });
     measure(&format!("depthwise weight gradient {shape}"), || {
-        depthwise::weight_gradient(exec, &conv, x, dy, dweight);
+        depthwise::weight_gradient(exec, &conv, &*x, dy, dweight);
     });
 }
 

@@ -56,7 +56,7 @@ impl Task for Part<'_> {
 /// When the lengths do not fit.
 pub fn backward<I: Index>(exec: Exec<'_>, width: usize, indices: &[I], dy: &[f32], dw: &mut [f32]) {
     assert!(indices.len().checked_mul(width) == Some(dy.len()), "a line of each index");
-    assert!(width == 0 || dw.len() % width == 0, "whole rows");
+    assert!(width == 0 || dw.len().is_multiple_of(width), "whole rows");
     let rows = dw.len().checked_div(width).unwrap_or(0);
     let place = |(line, index): (usize, &I)| {
         let index = index.number();

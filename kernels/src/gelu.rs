@@ -108,7 +108,7 @@ impl Task for Part<'_> {
 fn run(exec: Exec<'_>, form: Form, bias: Option<&[f32]>, x: &[f32], dy: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.map_or(1, <[f32]>::len);
     assert!(x.len() == out.len() && dy.is_none_or(|dy| dy.len() == x.len()), "slices of one length");
-    assert!(width > 0 && x.len() % width == 0, "whole rows");
+    assert!(width > 0 && x.len().is_multiple_of(width), "whole rows");
     let len = x.len();
     let out = Shared::of(out);
     let part = |rows: Range<usize>| {

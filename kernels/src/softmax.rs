@@ -124,7 +124,7 @@ impl Task for Backward<'_> {
 }
 
 fn rows(width: usize, len: usize) -> usize {
-    assert!(width > 0 && len % width == 0 || len == 0, "whole rows");
+    assert!(width > 0 && len.is_multiple_of(width) || len == 0, "whole rows");
     len.checked_div(width).unwrap_or(0)
 }
 

@@ -253,9 +253,9 @@ mod tests {
                 });
                 let made = made.map(Vec::from);
                 for (tensor, len) in lengths.into_iter().enumerate() {
-                    for place in 0..len {
+                    for (place, grad) in grads[tensor].iter().enumerate().take(len) {
                         let [p, m, v, w] = at(&states, tensor, place);
-                        let expected = element(&case, lr, p, grads[tensor][place], [m, v, w]);
+                        let expected = element(&case, lr, p, *grad, [m, v, w]);
                         let found = at(&made, tensor, place);
                         assert_eq!(found[1..], expected[1..], "{level}");
                         let near = (found[0] - expected[0]).abs() <= 2e-6 * (p - found[0]).abs() + 1.8e-7 * p.abs();

@@ -90,24 +90,22 @@ fn forward(graph: &Graph, view: &View, id: NodeId, nodes: &mut [Option<Node>], t
         let add = graph.node(next);
         let fact = graph.fact(y);
         let other = add.inputs.iter().flatten().find(|input| **input != y);
-        if let Some(other) = other.filter(|other| add.op.is("Add") && same(graph, y, **other) && !taken.contains(&next))
-        {
-            if add.output(0).is_some_and(|sum| graph.fact(sum).rank() == fact.rank()) {
-                taken.insert(next);
-                residual = Some(*other);
-                y = add.output(0).unwrap_or(y);
-                at = next;
-            }
+        let other = other.filter(|other| add.op.is("Add") && same(graph, y, **other) && !taken.contains(&next));
+        let sum = add.output(0).filter(|sum| graph.fact(*sum).rank() == fact.rank());
+        if let (Some(other), Some(sum)) = (other, sum) {
+            taken.insert(next);
+            (residual, y, at) = (Some(*other), sum, next);
         }
     }
     if let Some(next) = view.only_reader(y) {
         let last = graph.node(next);
-        if let (Some(found), Some(output)) = (activation(graph, last), last.output(0)) {
-            if last.input(0) == Some(y) && last.op.domain.is_empty() {
-                (attributes, y, at) = (found, output, next);
-                if let Some(sum) = residual.and(last.input(0)).and_then(|sum| graph.producer(sum)) {
-                    nodes[sum.0] = None;
-                }
+        if let (Some(found), Some(output)) = (activation(graph, last), last.output(0))
+            && last.input(0) == Some(y)
+            && last.op.domain.is_empty()
+        {
+            (attributes, y, at) = (found, output, next);
+            if let Some(sum) = residual.and(last.input(0)).and_then(|sum| graph.producer(sum)) {
+                nodes[sum.0] = None;
             }
         }
     }

@@ -124,10 +124,10 @@ fn drop(graph: &Graph, readers: &[Vec<NodeId>], id: NodeId, dropped: &Dropped, n
     if let Some((mul, (value, by))) = before.and_then(|mul| Some((mul, scaled(mul)?))) {
         nodes[mul.0] = None;
         (x, factor) = (value, by);
-    } else if let Some((mul, (_, by))) = after.and_then(|mul| Some((mul, scaled(mul)?))) {
-        if let Some(output) = graph.node(mul).output(0) {
-            (y, at, factor) = (output, mul, by);
-        }
+    } else if let Some((mul, (_, by))) = after.and_then(|mul| Some((mul, scaled(mul)?)))
+        && let Some(output) = graph.node(mul).output(0)
+    {
+        (y, at, factor) = (output, mul, by);
     }
     let attributes = Attributes::none().with("least", dropped.least).with("factor", factor);
     let inputs = [x, dropped.r, dropped.c].map(Some).to_vec();

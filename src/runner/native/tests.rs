@@ -100,7 +100,7 @@ impl Net {
         match self.draw.below(4) {
             0 => x,
             1 => {
-                let bounds = [-0.5_f32, 0.75].map(|bound| Tensor::scalar(bound));
+                let bounds = [-0.5_f32, 0.75].map(Tensor::scalar);
                 let bounds = bounds.map(|bound| self.b.constant("bound", bound));
                 self.b.op("Clip", &[x, bounds[0], bounds[1]], Attributes::none())
             }

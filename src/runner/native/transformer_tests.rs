@@ -95,7 +95,7 @@ fn model(seed: u64) -> Model {
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
     let (width, tokens) = (draw.among(&[4, 16, 19, 40]), draw.among(&[1, 5, 17]));
     let mut net = Net { b: Builder::new("text"), draw, width, count: 0 };
-    let batch = if seed % 2 == 0 { Dim::Symbol("batch".into()) } else { Dim::Known(BATCH) };
+    let batch = if seed.is_multiple_of(2) { Dim::Symbol("batch".into()) } else { Dim::Known(BATCH) };
     let ids = net.b.input("x", Fact::new(DType::I64, vec![batch, Dim::Known(tokens)]));
     let table = net.weight("words", &[WORDS, width]);
     let mut x = net.b.op("Gather", &[table, ids], Attributes::none().with("axis", 0));

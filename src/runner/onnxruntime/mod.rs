@@ -55,6 +55,16 @@ struct Prepared {
     _files: Option<TempDir>,
 }
 
+/// Operators of our own.
+#[derive(Clone)]
+struct Operators(Arc<OperatorDomain>);
+
+// SAFETY: a domain does not change once it is made. ONNX Runtime reads it while it makes a session, on any thread, and
+// its operators are `Send` and `Sync` by the bounds of their trait.
+unsafe impl Send for Operators {}
+// SAFETY: see above.
+unsafe impl Sync for Operators {}
+
 /// What sessions are made with.
 #[derive(Clone)]
 struct Source {
@@ -64,13 +74,6 @@ struct Source {
     /// Most bytes of weights inside an encoded graph.
     largest: usize,
 }
-
-/// Operators of our own.
-#[derive(Clone)]
-struct Operators(Arc<OperatorDomain>);
-
-// SAFETY: a domain is only read once it is made, by whichever thread makes a session.
-unsafe impl Send for Operators {}
 
 impl Source {
     /// Makes the first session of the process, if there was none.
@@ -169,6 +172,7 @@ impl OnnxRuntime {
             library: library.display().to_string(),
             reason: error.to_string(),
         })?;
+        #[allow(clippy::arc_with_non_send_sync)]
         let operators = Operators(Arc::new(operators));
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;

@@ -163,7 +163,7 @@ mod tests {
         b.output(dx, "dx");
         let opsets = [(String::new(), 18), (INTERNAL_DOMAIN.to_string(), 1)].into();
         let model = Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() };
-        let [dy, y] = sizes.map(|size| Tensor::float_full(DType::F32, &[size], 2.0));
+        let [dy, y] = sizes.map(|size| Tensor::float_full(DType::F32, &[1, 1, 1, size], 2.0));
         evaluate(&mut testing::onnxruntime(), &model, &[("dy", &dy), ("y", &y)]).map_err(|error| error.to_string())
     }
 
