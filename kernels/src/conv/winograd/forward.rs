@@ -48,9 +48,8 @@ impl Task for Fast<'_> {
             [spread(size * channels), spread(channels * VECTORS * S::LANES), spread(size * VECTORS * S::LANES)];
         let [input, weight, product] = distances.map(|distance| POSITIONS * distance);
         let packed = 9 * channels * VECTORS * S::LANES;
-        let patch = (POSITIONS * channels).next_multiple_of(LINE);
         let workers = tasks.max(count);
-        let slot = patch.max(packed) + product + if all_tiles { weight } else { input };
+        let slot = packed + product + if all_tiles { weight } else { input };
         let kept = if all_tiles { chunks * input } else { count * weight };
         let memory = aligned(work, lanes.next_multiple_of(LINE) + kept + workers * slot);
         let (biases, memory) = memory.split_at_mut(lanes.next_multiple_of(LINE));
@@ -75,7 +74,7 @@ impl Task for Fast<'_> {
             kept,
             scratch,
             slot,
-            head: patch.max(packed),
+            packed,
             tasks: 0,
             task: 0,
             step: Step::Weights,
@@ -125,8 +124,8 @@ struct Job<'a> {
     kept: Shared<f32>,
     scratch: Shared<f32>,
     slot: usize,
-    /// Elements of a slot for a tile's inputs or a block's packed weights.
-    head: usize,
+    /// Elements of a slot for a block's packed weights.
+    packed: usize,
     tasks: usize,
     task: usize,
     step: Step,
@@ -144,17 +143,17 @@ impl Task for Job<'_> {
         // SAFETY: this runs where `S` does; every task has its own slot, and its own part of what is kept.
         unsafe {
             let scratch = self.scratch.part(self.task * self.slot, self.slot);
-            let (head, scratch) = scratch.split_at_mut(self.head);
+            let (packed, scratch) = scratch.split_at_mut(self.packed);
             match self.step {
                 Step::Weights => {
                     let to = self.kept.part(self.task * weight, weight);
-                    self.weights::<S>(self.task, head, to);
+                    self.weights::<S>(self.task, packed, to);
                 }
                 Step::Chunks => {
                     let (inputs, products) = scratch.split_at_mut(input);
                     let kept = self.kept.pointer();
                     for chunk in mine {
-                        self.inputs::<S>(chunk, head, inputs);
+                        self.inputs::<S>(chunk, inputs);
                         for block in 0..count {
                             self.outputs::<S>(chunk, block, inputs.as_ptr(), kept.add(block * weight), products);
                         }
@@ -162,12 +161,12 @@ impl Task for Job<'_> {
                 }
                 Step::Inputs => {
                     for chunk in mine {
-                        self.inputs::<S>(chunk, head, self.kept.part(chunk * input, input));
+                        self.inputs::<S>(chunk, self.kept.part(chunk * input, input));
                     }
                 }
                 Step::Blocks => {
                     let (weights, products) = scratch.split_at_mut(weight);
-                    self.weights::<S>(self.task, head, weights);
+                    self.weights::<S>(self.task, packed, weights);
                     let kept = self.kept.pointer();
                     for chunk in 0..chunks {
                         self.outputs::<S>(chunk, self.task, kept.add(chunk * input), weights.as_ptr(), products);
@@ -193,7 +192,7 @@ impl Job<'_> {
 
     /// Maps the inputs of a chunk of tiles.
     #[inline(always)]
-    unsafe fn inputs<S: Simd>(&self, chunk: usize, patch: &mut [f32], to: &mut [f32]) {
+    unsafe fn inputs<S: Simd>(&self, chunk: usize, to: &mut [f32]) {
         let channels = self.plan.channels[0];
         let at = Pixels {
             start: self.plan.parts[0].x,
@@ -205,7 +204,7 @@ impl Job<'_> {
         };
         for index in 0..self.size.min(self.total - chunk * self.size) {
             let to = to.as_mut_ptr().add(index * channels);
-            self.tiles.inputs::<S>(&self.x, &at, chunk * self.size + index, patch, to, self.distances[0]);
+            self.tiles.inputs::<S>(&self.x, &at, chunk * self.size + index, to, self.distances[0]);
         }
     }
 

@@ -20,10 +20,10 @@ pub(super) use weight_grad::FastWeightGrad;
 
 use super::axis::Axis;
 use super::correlate::LINE;
-use super::fill::{Pixels, fill};
+use super::fill::Pixels;
 use crate::input::Input;
 use crate::simd::Simd;
-use transform::{POINTS, inputs};
+use transform::{POINTS, Source, inputs};
 
 /// Positions of a tile.
 const POSITIONS: usize = POINTS * POINTS;
@@ -79,37 +79,33 @@ impl Tiles {
     /// Maps the inputs of one tile: position `p` of channel `c` goes to `to[p * distance + c]`.
     ///
     /// # Safety
-    /// The instruction set is there; the pixels lie inside the input, `patch` has room for the inputs of
-    /// a tile, and `to` for all positions.
+    /// The instruction set is there; the pixels lie inside the input, and `to` has room for all positions.
     #[inline(always)]
-    unsafe fn inputs<S: Simd>(
-        &self,
-        input: &Input<'_>,
-        at: &Pixels,
-        index: usize,
-        patch: &mut [f32],
-        to: *mut f32,
-        distance: usize,
-    ) {
+    unsafe fn inputs<S: Simd>(&self, input: &Input<'_>, at: &Pixels, index: usize, to: *mut f32, distance: usize) {
         let [image, row, column] = self.place(index);
         let [h, w] = &self.axes;
         let (top, left) = (row as isize + h.origin, column as isize + w.origin);
-        // The pixels that the second tile from here adds.
         let start = (at.start + image * at.image) as isize + top * at.row as isize + left * at.pixel as isize;
-        let ahead = input.values.as_ptr().wrapping_offset(start).wrapping_add(2 * TILE * at.pixel);
+        let from = input.values.as_ptr().wrapping_offset(start);
+        // The pixels that the second tile from here adds.
+        let ahead = from.wrapping_add(2 * TILE * at.pixel);
         for row in 0..POINTS {
             for element in (2 * at.pixel..POINTS * at.pixel).step_by(LINE) {
                 S::prefetch(ahead.wrapping_add(row * at.row + element));
             }
         }
-        let inside = |from: isize, size: usize| from >= 0 && from as usize + POINTS <= size;
-        if input.is_plain() && inside(top, h.input) && inside(left, w.input) {
-            let start = at.start + image * at.image + top as usize * at.row + left as usize * at.pixel;
-            inputs::<S>(input.values.as_ptr().add(start), [at.row, at.pixel], at.channels, to, distance);
-        } else {
-            let w = Axis { output: TILE, origin: left, ..*w };
-            fill::<S>(patch, input, at, image, [h, &w], row..row + TILE);
-            inputs::<S>(patch.as_ptr(), [POINTS * at.channels, at.channels], at.channels, to, distance);
-        }
+        let exist = |first: isize, size: usize| {
+            let [start, end] = [-first, size as isize - first].map(|at| at.clamp(0, POINTS as isize) as usize);
+            start..end
+        };
+        let source = Source {
+            from,
+            steps: [at.row, at.pixel],
+            exist: [exist(top, h.input), exist(left, w.input)],
+            channels: at.channels,
+            affine: input.affine.map(|(scale, shift)| (&scale[at.channel..], &shift[at.channel..])),
+            activation: input.activation,
+        };
+        inputs::<S>(&source, to, distance);
     }
 }

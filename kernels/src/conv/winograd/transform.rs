@@ -7,7 +7,9 @@
 //! - weights `g` (3): `sum g[i] p^i / N(p)`; gradients of outputs (4): the same without `N`
 //! - outputs (4): `y[i] = sum m(p) p^i`; gradients of weights (3): the same of `m(p) / N(p)`
 
-use crate::simd::Simd;
+use crate::activation::{Activate, Activation, Identity, with_activation};
+use crate::simd::{Simd, Task};
+use std::ops::Range;
 
 /// Points along an axis.
 pub(super) const POINTS: usize = 6;
@@ -96,42 +98,92 @@ unsafe fn write<S: Simd, const WHOLE: bool>(to: *mut f32, count: usize, value: S
     }
 }
 
-/// Maps 6 x 6 pixels of all channels; `steps` are the distances of rows and pixels.
+/// The 6 x 6 pixels that a tile reads, and what is applied to them.
+pub(super) struct Source<'a> {
+    /// The first pixel, which need not exist.
+    pub(super) from: *const f32,
+    /// Distances of rows and pixels.
+    pub(super) steps: [usize; 2],
+    /// Rows and columns that exist; the others are 0.
+    pub(super) exist: [Range<usize>; 2],
+    pub(super) channels: usize,
+    /// Scale and shift of each channel.
+    pub(super) affine: Option<(&'a [f32], &'a [f32])>,
+    pub(super) activation: Activation,
+}
+
+/// Maps the pixels of a tile, all channels: position `p` of channel `c` goes to `to[p * distance + c]`.
 #[inline(always)]
-pub(super) unsafe fn inputs<S: Simd>(
-    from: *const f32,
-    steps: [usize; 2],
-    channels: usize,
+pub(super) unsafe fn inputs<S: Simd>(source: &Source<'_>, to: *mut f32, distance: usize) {
+    if source.affine.is_none() && source.activation == Activation::None {
+        return S::outline(Inputs::<_, false> { source, activation: Identity, to, distance });
+    }
+    with_activation!(source.activation, activation => {
+        S::outline(Inputs::<_, true> { source, activation, to, distance });
+    });
+}
+
+struct Inputs<'a, A, const APPLIED: bool> {
+    source: &'a Source<'a>,
+    activation: A,
     to: *mut f32,
     distance: usize,
-) {
-    let whole = channels / S::LANES * S::LANES;
-    for start in (0..whole).step_by(S::LANES) {
-        inputs_vector::<S, true>(from.add(start), steps, S::LANES, to.add(start), distance);
-    }
-    if whole < channels {
-        inputs_vector::<S, false>(from.add(whole), steps, channels - whole, to.add(whole), distance);
+}
+
+impl<A: Activate, const APPLIED: bool> Task for Inputs<'_, A, APPLIED> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let channels = self.source.channels;
+        let inside = self.source.exist.iter().all(|range| *range == (0..POINTS));
+        for start in (0..channels).step_by(S::LANES) {
+            let count = (channels - start).min(S::LANES);
+            // SAFETY: the caller of `inputs` vouches for the pixels that exist and for `to`.
+            unsafe {
+                if inside && count == S::LANES {
+                    self.vector::<S, true>(start, count);
+                } else {
+                    self.vector::<S, false>(start, count);
+                }
+            }
+        }
     }
 }
 
-#[inline(always)]
-unsafe fn inputs_vector<S: Simd, const WHOLE: bool>(
-    from: *const f32,
-    steps: [usize; 2],
-    count: usize,
-    to: *mut f32,
-    distance: usize,
-) {
-    let mut half = [[S::splat(0.0); 6]; 6];
-    for column in 0..6 {
-        let d = std::array::from_fn(|row| read::<S, WHOLE>(from.add(row * steps[0] + column * steps[1]), count));
-        for (row, value) in input::<S>(d).into_iter().enumerate() {
-            half[row][column] = value;
+impl<A: Activate, const APPLIED: bool> Inputs<'_, A, APPLIED> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, start: usize, count: usize) {
+        let Source { from, steps, exist: [rows, columns], affine, .. } = self.source;
+        let (scale, shift) = match affine {
+            Some((scale, shift)) if APPLIED => (
+                S::load_first(scale[start..start + count].as_ptr(), count),
+                S::load_first(shift[start..start + count].as_ptr(), count),
+            ),
+            _ => (S::splat(1.0), S::splat(0.0)),
+        };
+        let mut half = [[S::splat(0.0); 6]; 6];
+        for column in 0..6 {
+            if !WHOLE && !columns.contains(&column) {
+                continue;
+            }
+            let from = from.wrapping_add(start + column * steps[1]);
+            let mut d = [S::splat(0.0); 6];
+            for (row, d) in d.iter_mut().enumerate() {
+                if WHOLE || rows.contains(&row) {
+                    let value = read::<S, WHOLE>(from.wrapping_add(row * steps[0]), count);
+                    *d = if APPLIED { self.activation.of::<S>(S::fma(value, scale, shift)) } else { value };
+                }
+            }
+            for (row, value) in input::<S>(d).into_iter().enumerate() {
+                half[row][column] = value;
+            }
         }
-    }
-    for (row, half) in half.into_iter().enumerate() {
-        for (column, value) in input::<S>(half).into_iter().enumerate() {
-            write::<S, WHOLE>(to.add((row * POINTS + column) * distance), count, value);
+        let to = self.to.add(start);
+        for (row, half) in half.into_iter().enumerate() {
+            for (column, value) in input::<S>(half).into_iter().enumerate() {
+                write::<S, WHOLE>(to.add((row * POINTS + column) * self.distance), count, value);
+            }
         }
     }
 }

@@ -57,12 +57,11 @@ impl Task for FastWeightGrad<'_> {
         let [input, gradient, sum] = distances.map(|distance| POSITIONS * distance);
 
         let share = (9 * channels * padded::<S>(outputs)).next_multiple_of(LINE);
-        let patch = (POSITIONS * channels).next_multiple_of(LINE);
         let mapping = if at_once { total.min(SHARES) } else { 0 };
         let (kept, slot, tasks) = if at_once {
-            (input + count * gradient, patch + sum, mapping.max(count))
+            (input + count * gradient, sum, mapping.max(count))
         } else {
-            (0, patch + input + gradient + count.div_ceil(parts) * sum, shares * parts)
+            (0, input + gradient + count.div_ceil(parts) * sum, shares * parts)
         };
         let memory = aligned(work, shares * share + kept + tasks * slot);
         let (sums, memory) = memory.split_at_mut(shares * share);
@@ -82,7 +81,6 @@ impl Task for FastWeightGrad<'_> {
             kept: Shared::of(kept),
             scratch: Shared::of(scratch),
             slot,
-            patch,
             mapping,
             task: 0,
             step: Step::Share,
@@ -131,7 +129,6 @@ struct Job<'a> {
     kept: Shared<f32>,
     scratch: Shared<f32>,
     slot: usize,
-    patch: usize,
     mapping: usize,
     task: usize,
     step: Step,
@@ -147,12 +144,11 @@ impl Task for Job<'_> {
         // SAFETY: this runs where `S` does; every task has its own slot, and its own part of the others.
         unsafe {
             let scratch = self.scratch.part(self.task * self.slot, self.slot);
-            let (patch, scratch) = scratch.split_at_mut(self.patch);
             match self.step {
                 Step::Map => {
                     let kept = self.kept.pointer();
                     for tile in split(self.total, 1, self.mapping, self.task) {
-                        self.input::<S>(tile, patch, kept.add(tile * self.conv.in_channels));
+                        self.input::<S>(tile, kept.add(tile * self.conv.in_channels));
                         for index in 0..blocks::<S>(outputs) {
                             let block = block::<S>(outputs, index);
                             let to = kept.add(input + index * gradient + tile * block.vectors * S::LANES);
@@ -172,7 +168,7 @@ impl Task for Job<'_> {
                         let tiles = start..all.end.min(start + self.size);
                         for (index, tile) in tiles.clone().enumerate() {
                             let to = inputs.as_mut_ptr().add(index * self.conv.in_channels);
-                            self.input::<S>(tile, patch, to);
+                            self.input::<S>(tile, to);
                         }
                         for (number, index) in mine.clone().enumerate() {
                             let block = block::<S>(outputs, index);
@@ -199,7 +195,7 @@ impl Task for Job<'_> {
 impl Job<'_> {
     /// Maps the inputs of a tile.
     #[inline(always)]
-    unsafe fn input<S: Simd>(&self, tile: usize, patch: &mut [f32], to: *mut f32) {
+    unsafe fn input<S: Simd>(&self, tile: usize, to: *mut f32) {
         let conv = self.conv;
         let row = conv.input[1] * conv.in_channels;
         let at = Pixels {
@@ -210,7 +206,7 @@ impl Job<'_> {
             channels: conv.in_channels,
             channel: 0,
         };
-        self.tiles.inputs::<S>(&self.x, &at, tile, patch, to, self.distances[0]);
+        self.tiles.inputs::<S>(&self.x, &at, tile, to, self.distances[0]);
     }
 
     /// Maps the gradients of a tile's outputs, of one block.
