@@ -6,7 +6,7 @@
 //! `inv_std = 1 / sqrt(var + epsilon)` as `[1, C, 1..]`.
 
 use super::Internal;
-use crate::graph::{Attributes, Builder, INTERNAL_DOMAIN, Node, OpId, ValueId};
+use crate::graph::{Attributes, Builder, Fact, INTERNAL_DOMAIN, Node, OpId, ValueId};
 
 pub static INTERNAL: Internal = Internal { op: "BatchNormalization", lower };
 
@@ -23,6 +23,7 @@ pub fn batch_norm_node(b: &mut Builder, x: ValueId, scale: ValueId, bias: ValueI
     for (index, fact) in [&like, &channel, &channel, &like].into_iter().enumerate() {
         b.refine(outputs[index], fact);
     }
+    b.refine(outputs[4], &Fact { dtype: like.dtype, shape: None });
     outputs.try_into().expect("invariant: five outputs were asked for")
 }
 
