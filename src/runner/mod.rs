@@ -3,6 +3,7 @@
 //!
 //! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
 
+mod calibrate;
 mod ceiling;
 mod ema;
 mod engine;
@@ -50,9 +51,10 @@ mod tract_stable;
 mod tract_sweep;
 mod train;
 
-pub use ceiling::{Ceiling, StepSeconds};
+pub use calibrate::{Timings, measure, timings};
+pub use ceiling::Ceiling;
 pub use ema::{Ema, UPDATES};
-pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Target, evaluate};
+pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, NodeTime, SessionId, Target, evaluate};
 pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
 pub use improvement::{EarlyStopping, Stall, best, stops};
@@ -68,4 +70,4 @@ pub use schedule::{Schedule, lr_at};
 pub use state::{Snapshot, State};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
-pub use train::{Checkpoints, Freezing, Outcome, RunError, Setup, check_ceiling, train};
+pub use train::{Checked, Checkpoints, Freezing, Outcome, RunError, Setup, check_ceiling, train};

@@ -1,9 +1,10 @@
 //! One phase on an engine: its sessions, the buffers between them, and bindings.
 
-use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
+use super::engine::{BindingId, BufferId, Engine, EngineError, NodeTime, SessionId, Target};
 use super::state::State;
 use crate::graph::{DType, Graph, Model, Tensor};
 use crate::training::{TrainStep, finite, names};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 /// The sessions of one frozen set.
@@ -77,12 +78,9 @@ impl Phase {
     /// # Errors
     /// The engine refuses a graph.
     pub fn new(engine: &mut dyn Engine, step: &TrainStep, state: &State) -> Result<Phase, EngineError> {
-        let gradients: Vec<&str> = step.passed.iter().map(|(name, _)| name.as_str()).collect();
-        let summed = finite::summed(&step.train, &gradients).expect("invariant: a sum of outputs fits any graph");
-        let (train, sum) = match &summed {
-            Some((model, name)) => (engine.load(model)?, Some((name.clone(), 0.0))),
-            None => (engine.load(&step.train)?, None),
-        };
+        let (model, sum) = train_graph(step);
+        let (train, sum) = (engine.load(&model)?, sum.map(|name| (name, 0.0)));
+        drop(model);
         let mut passed = Vec::new();
         for (name, fact) in &step.passed {
             let zeros = Tensor::zeros(fact.dtype.unwrap_or(DType::F32), &fact.sizes().unwrap_or_default());
@@ -288,6 +286,19 @@ impl Phase {
         Ok(if optimizer.rate { number(outputs.last()) } else { lr })
     }
 
+    /// Returns what the nodes of the train graph and of the update took since the phase is there, where the engine was
+    /// told to note it before, and ends that.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn node_times(&self, engine: &mut dyn Engine) -> Result<[Vec<NodeTime>; 2], EngineError> {
+        let update = match &self.optimizer {
+            Some(optimizer) => engine.node_times(optimizer.session)?,
+            None => Vec::new(),
+        };
+        Ok([engine.node_times(self.train)?, update])
+    }
+
     /// Drops the sessions and buffers of the phase; the state stays.
     pub fn close(self, engine: &mut dyn Engine) {
         engine.unload(self.train);
@@ -322,6 +333,15 @@ impl Phase {
         let outputs: Vec<(&str, Target)> = outputs.iter().map(|(name, target)| (name.as_str(), *target)).collect();
         let binding = engine.bind(self.train, &inputs, &outputs)?;
         Ok(Batch { binding, buffers })
+    }
+}
+
+/// Returns the train graph of a step as a phase runs it, and the name of the output that is the sum of all gradients.
+pub(super) fn train_graph(step: &TrainStep) -> (Cow<'_, Model>, Option<String>) {
+    let gradients: Vec<&str> = step.passed.iter().map(|(name, _)| name.as_str()).collect();
+    match finite::summed(&step.train, &gradients).expect("invariant: a sum of outputs fits any graph") {
+        Some((model, name)) => (Cow::Owned(model), Some(name)),
+        None => (Cow::Borrowed(&step.train), None),
     }
 }
 

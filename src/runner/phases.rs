@@ -131,6 +131,7 @@ impl Run<'_> {
         let same = self.phases.resumed.take_if(|_| self.phases.last.as_ref() == Some(&held));
         self.leave(engine, report)?;
         let clock = Instant::now();
+        let entry = self.plan.epochs[segment.first_epoch - 1].at(segment.after);
         let parked = self.phases.parked.iter().position(|open| open.held == held);
         let keep = self.setup.freezing.on_return == OnReturn::Keep;
         let mut recomputed = Vec::new();
@@ -149,6 +150,14 @@ impl Run<'_> {
                 Open { held, phase, step, proof: Proof::default(), from_epoch: segment.first_epoch }
             }
         };
+        if let Some(calibration) = self.calibration.take() {
+            // A policy that decides as it goes has phases that nobody foresaw.
+            if let Some(pace) = self.pace.as_mut().filter(|pace| !pace.knows(entry)) {
+                let seconds = calibration.predict(&calibration.load(&open.step, self.setup.train.rows_of(0), entry));
+                pace.learn(entry, &seconds);
+            }
+            self.calibration = Some(calibration);
+        }
         let goes_on = same.is_some();
         open.from_epoch = same.as_ref().map_or(segment.first_epoch, |resumed| resumed.from_epoch);
         open.proof = match same {
@@ -156,8 +165,6 @@ impl Run<'_> {
             None => Proof::of(engine, &self.state, segment)?,
         };
         self.rates.trains(&open.step.trained, self.place.started);
-        let epoch = &self.plan.epochs[segment.first_epoch - 1];
-        let entry = epoch.at(segment.after);
         report(RunEvent::Phase {
             epoch: segment.first_epoch,
             after: segment.after,
@@ -165,6 +172,7 @@ impl Run<'_> {
             frozen_units: entry.frozen_units,
             seconds: clock.elapsed().as_secs_f64(),
             predicted_step_cost: entry.predicted.step_cost,
+            predicted_step_seconds: self.pace.as_ref().map(|pace| pace.predicted(entry)),
             nodes: open.step.train.graph.nodes().len(),
             recomputed,
         });

@@ -35,8 +35,17 @@ impl Phases {
 
     /// Returns the line of an event `Phase`.
     pub fn begins(&mut self, event: &RunEvent) -> Option<String> {
-        let RunEvent::Phase { epoch, after, frozen, frozen_units, seconds, predicted_step_cost, recomputed, .. } =
-            event
+        let RunEvent::Phase {
+            epoch,
+            after,
+            frozen,
+            frozen_units,
+            seconds,
+            predicted_step_cost,
+            predicted_step_seconds,
+            recomputed,
+            ..
+        } = event
         else {
             return None;
         };
@@ -47,6 +56,11 @@ impl Phases {
         let cost = match frozen {
             0 => String::new(),
             _ => format!(", predicted step cost {}", percent(*predicted_step_cost)),
+        };
+        let cost = match predicted_step_seconds {
+            Some(step) if *frozen == 0 => format!(", {} a step predicted", step_seconds(*step)),
+            Some(step) => format!("{cost} ({})", step_seconds(*step)),
+            None => cost,
         };
         let again = match recomputed.len() {
             0 => String::new(),
@@ -141,6 +155,7 @@ mod tests {
             frozen_units,
             seconds: 0.25,
             predicted_step_cost: cost,
+            predicted_step_seconds: None,
             nodes: 1,
             recomputed: Vec::new(),
         }

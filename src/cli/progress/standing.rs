@@ -138,6 +138,7 @@ mod tests {
             frozen_units: 4,
             seconds: 1.0,
             predicted_step_cost: 0.8,
+            predicted_step_seconds: None,
             nodes: 9,
             recomputed: Vec::new(),
         };

@@ -2,7 +2,7 @@
 //!
 //! A buffer is one `OrtValue`, bound as input and output by reference, so a step moves no state.
 
-use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, SessionId, Slab, Target};
+use super::engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, NodeTime, SessionId, Slab, Target};
 use crate::autodiff::Form;
 use crate::graph::{DType, INTERNAL_DOMAIN, Model, Tensor};
 use crate::onnx::{Encoded, LARGEST, encode};
@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
 
 mod operators;
+mod profile;
 
 const NAME: &str = "onnxruntime";
 /// Files of a graph of many weights, in a folder of its own.
@@ -38,6 +39,8 @@ pub struct OnnxRuntime {
     environment: &'static Environment,
     /// Most bytes of weights inside an encoded graph.
     largest: usize,
+    /// Whether new sessions note what their nodes take.
+    notes: bool,
     allocator: Allocator,
     /// Operators of our own.
     operators: Arc<OperatorDomain>,
@@ -51,6 +54,8 @@ struct Loaded {
     name: String,
     /// What the session maps its weights from.
     _files: Option<TempDir>,
+    /// Where it writes what its nodes take.
+    profile: Option<TempDir>,
 }
 
 struct Bound {
@@ -94,6 +99,7 @@ impl OnnxRuntime {
             environment,
             operators,
             largest: LARGEST,
+            notes: false,
             allocator: Allocator::default(),
             sessions: Slab::default(),
             buffers: Slab::default(),
@@ -252,6 +258,12 @@ impl Engine for OnnxRuntime {
         if model.opsets.contains_key(INTERNAL_DOMAIN) {
             session = session.with_operators(self.operators.clone()).map_err(|error| fail(&error))?;
         }
+        let mut profile = None;
+        if self.notes {
+            let folder = tempfile::tempdir().map_err(|error| fail(&error))?;
+            session = session.with_profiling(folder.path().join("nodes")).map_err(|error| fail(&error))?;
+            profile = Some(folder);
+        }
         let encoded = encode(&model, DATA_FILE, self.largest);
         let (session, files) = if encoded.pieces.is_empty() {
             (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
@@ -259,7 +271,7 @@ impl Engine for OnnxRuntime {
             let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
             (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
         };
-        Ok(SessionId(self.sessions.insert(Loaded { session, name, _files: files })))
+        Ok(SessionId(self.sessions.insert(Loaded { session, name, _files: files, profile })))
     }
 
     fn unload(&mut self, session: SessionId) {
@@ -359,6 +371,22 @@ impl Engine for OnnxRuntime {
             results.push(download(&value)?);
         }
         Ok(results)
+    }
+
+    fn note_nodes(&mut self, on: bool) -> bool {
+        self.notes = on;
+        true
+    }
+
+    fn node_times(&mut self, session: SessionId) -> Result<Vec<NodeTime>, EngineError> {
+        let loaded = self.sessions.get_mut(session.0);
+        if loaded.profile.is_none() {
+            return Ok(Vec::new());
+        }
+        let path = loaded.session.end_profiling().map_err(|error| error.to_string());
+        path.and_then(|path| profile::read(Path::new(&path)).map_err(|error| error.to_string())).map_err(|reason| {
+            EngineError::Run { engine: NAME, graph: loaded.name.clone(), reason: format!("its profile: {reason}") }
+        })
     }
 }
 

@@ -24,6 +24,7 @@ fn phase(epoch: usize, after: usize, frozen_units: usize) -> RunEvent {
         frozen_units,
         seconds: 0.0,
         predicted_step_cost: 1.0 - frozen_units as f64 / 8.0,
+        predicted_step_seconds: None,
         nodes: 1,
         recomputed: Vec::new(),
     }
