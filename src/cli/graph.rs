@@ -76,16 +76,8 @@ const SUM: &str = "sum";
 
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
-    let kinds: Vec<&str> = LossKind::ALL.map(LossKind::name).into_iter().filter(|name| *name != SUM).collect();
-    let kind = |name: &str| LossKind::from_name(name).filter(|kind| kind.name() != SUM);
-    let loss = args.loss.as_deref().map(|loss| one_of("--loss", loss, &kinds, kind)).transpose()?;
-    let kinds = OptimizerKind::ALL.map(OptimizerKind::name);
-    let kind = one_of("--optimizer", args.optimizer.as_deref().unwrap_or("sgd"), &kinds, OptimizerKind::from_name)?;
-    let mut optimizer = OptimizerSpec::new(kind);
-    if optimizer.kind == OptimizerKind::Sgd {
-        optimizer.momentum = Some(0.9);
-    }
-    optimizer.lr = args.lr;
+    let loss = args.loss.as_deref().map(loss_kind).transpose()?;
+    let optimizer = OptimizerSpec { lr: args.lr, ..optimizer_of(args.optimizer.as_deref())? };
     let dropout: Dropout =
         args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
     let planned = args.plan_file.as_deref().map(plan::read).transpose()?;
@@ -303,6 +295,24 @@ fn of_this_model(plan: FreezePlan, path: &Path, loaded: &model::Loaded) -> Resul
         return Err(Failure::new(ErrorKind::BadInput, text));
     }
     Ok(plan)
+}
+
+/// Returns the loss of a name.
+pub(super) fn loss_kind(name: &str) -> Result<LossKind, Failure> {
+    let kinds: Vec<&str> = LossKind::ALL.map(LossKind::name).into_iter().filter(|name| *name != SUM).collect();
+    let kind = |name: &str| LossKind::from_name(name).filter(|kind| kind.name() != SUM);
+    one_of("--loss", name, &kinds, kind)
+}
+
+/// Returns the optimizer of a name; SGD with momentum by default.
+pub(super) fn optimizer_of(name: Option<&str>) -> Result<OptimizerSpec, Failure> {
+    let kinds = OptimizerKind::ALL.map(OptimizerKind::name);
+    let mut optimizer =
+        OptimizerSpec::new(one_of("--optimizer", name.unwrap_or("sgd"), &kinds, OptimizerKind::from_name)?);
+    if optimizer.kind == OptimizerKind::Sgd {
+        optimizer.momentum = Some(0.9);
+    }
+    Ok(optimizer)
 }
 
 fn one_of<T>(option: &str, value: &str, known: &[&str], find: impl Fn(&str) -> Option<T>) -> Result<T, Failure> {

@@ -12,6 +12,7 @@ mod frozen_units;
 mod graph;
 mod init;
 mod man;
+mod measure;
 mod model;
 mod operators;
 mod options;

@@ -2,6 +2,7 @@
 
 use super::failure::{CommandResult, Failure};
 use super::frozen_units::FrozenUnitArgs;
+use super::measure::MeasureArgs;
 use super::options::{Format, PlanArgs, ShapeArgs};
 use super::printable::lines;
 use super::{model, output};
@@ -23,6 +24,8 @@ pub struct Args {
     shape: ShapeArgs,
     #[command(flatten)]
     frozen_units: FrozenUnitArgs,
+    #[command(flatten)]
+    measure: MeasureArgs,
     /// How the plan is written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -41,6 +44,9 @@ pub fn run(args: &Args) -> CommandResult {
     let sizes = args.shape.sizes()?;
     let loaded = model::load_as(path, &sizes, None, (&options.parameter, &options.buffer))?;
     let mut plan = model::Ahead::of(&loaded)?.plan(&options, args.plan.length(), &sizes)?;
+    if args.measure.measure {
+        args.measure.run(path, &options, &sizes, &mut plan)?;
+    }
     let text = match args.format {
         Format::Table => lines(&report::plan_table(&plan)).into_owned(),
         Format::Json => {

@@ -5,6 +5,7 @@ use super::options::RuntimeArgs;
 use super::probe::ChildProbe;
 use super::progress::{Screen, ScreenArgs, metric};
 use super::{output, signals};
+use crate::report::steps_table;
 use crate::runner::{Engine, LocateOptions, RunEvent};
 use crate::sinks::{JsonLines, Sinks};
 use crate::trainer::{Parts, Start, Trained, Trainer, engine, load_job};
@@ -82,12 +83,13 @@ fn dry_run(trainer: &Trainer, engine: &mut dyn Engine, start: Start) -> CommandR
             eprintln!("warning: {message}");
         }
     })?;
-    let mut sentences = match (found, trainer.job().run.ceiling_steps) {
+    let mut sentences = match (found.ceiling, trainer.job().run.ceiling_steps) {
         (Some(ceiling), _) => ceiling.sentences(),
         (None, 0) => vec!["nothing is measured: ceiling_steps is 0".into()],
         (None, _) => vec!["nothing is frozen in any epoch: there is nothing to save".into()],
     };
     let eval = if trainer.evaluates() { " and a batch of the eval data" } else { "" };
+    sentences.extend(steps_table(&found.plan).map(|table| table.trim_end().to_string()));
     sentences.push(format!("a step{eval} ran without an error"));
     sentences.extend(trainer.prospects(start)?);
     output::emit(&format!("{}\n", sentences.join("\n")), None)?;

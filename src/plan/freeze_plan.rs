@@ -194,6 +194,43 @@ impl EpochPlan {
     }
 }
 
+/// Where the seconds of a step go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepSeconds {
+    /// Making the batches.
+    pub data: f64,
+    /// The train graph with everything frozen: forward pass and loss.
+    pub forward: f64,
+    /// What the train graph takes beyond that.
+    pub backward: f64,
+    /// The optimizer.
+    pub update: f64,
+    /// What is left of the whole step.
+    pub rest: f64,
+}
+
+impl StepSeconds {
+    /// Returns the seconds of a step.
+    pub fn total(&self) -> f64 {
+        self.data + self.forward + self.backward + self.update + self.rest
+    }
+}
+
+/// What the predicted seconds of a plan were measured on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Name and version of the engine.
+    pub engine: String,
+    /// Threads within one operator.
+    pub threads: usize,
+    /// Whether the predictions are sums over nodes that were timed one by one; otherwise they go by flops.
+    pub by_node: bool,
+    /// Predicted seconds of a step with nothing frozen.
+    pub nothing: StepSeconds,
+    /// Mean over the epochs of the predicted seconds of a step, relative to nothing frozen.
+    pub cost_ratio: f64,
+}
+
 /// What a step is predicted to cost.
 ///
 /// The fields after `state_bytes` are 0 when a file does not have them, `cached_step_cost` then is
@@ -232,6 +269,9 @@ pub struct Predicted {
     /// cache.
     #[serde(default)]
     pub cut_bytes: u64,
+    /// Seconds of a step, where they were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<StepSeconds>,
 }
 
 fn missing() -> f64 {
@@ -281,6 +321,9 @@ pub struct Summary {
     /// What `cost_ratio` would be with these frozen as well, where that is less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_alive: Option<f64>,
+    /// What the seconds of steps were measured on, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
     /// Sentences for a person.
     pub notes: Vec<String>,
 }

@@ -36,8 +36,8 @@ pub use companions::{Accompanied, Companion, CompanionKind, Companions, FrozenDr
 pub use error::PlanError;
 pub use file::{parse, read, write};
 pub use freeze_plan::{
-    Assumed, EpochPlan, FORMAT, FinalDecision, FreezePlan, ModelInfo, PlannedUnit, Point, PolicyRecord, Predicted,
-    Remaining, Segment, Summary, segments, sha256_hex,
+    Assumed, EpochPlan, FORMAT, FinalDecision, FreezePlan, Measured, ModelInfo, PlannedUnit, Point, PolicyRecord,
+    Predicted, Remaining, Segment, StepSeconds, Summary, segments, sha256_hex,
 };
 pub use history::{EpochRecord, History, Observation, Reading, Signal, Speeds};
 pub use knobs::{Knob, Knobs, Preset, Range};

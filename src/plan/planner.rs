@@ -326,6 +326,7 @@ impl<'a> Planner<'a> {
             activation_bytes: cost.activation_bytes,
             cached_step_cost: relative(cost.total().saturating_sub(filled)),
             cut_bytes: cost.cut_bytes,
+            seconds: None,
         }
     }
 

@@ -38,6 +38,7 @@ pub(super) fn summary(plan: &FreezePlan, step_costs: &dyn StepCosts) -> Summary 
         uncounted_nodes: nodes - counted,
         keeps_backward_alive: alive.iter().map(|alive| alive.name.clone()).collect(),
         without_alive: without.filter(|ratio| *ratio < cost_ratio),
+        measured: None,
         notes: notes(plan, &segments, &freezing, &alive, step_costs),
     };
     let most_missing = 2 * summary.uncounted_nodes > nodes;

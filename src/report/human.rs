@@ -1,6 +1,6 @@
 //! Numbers, names and runs of epochs as a person reads them.
 
-use crate::plan::{EpochPlan, FreezePlan, PlannedUnit, Predicted};
+use crate::plan::{EpochPlan, FreezePlan, Measured, PlannedUnit, Predicted, StepSeconds};
 use std::collections::HashSet;
 
 /// Returns `value` with three digits and a decimal prefix, such as `1.81 G`; below 1000 as it is.
@@ -265,6 +265,40 @@ pub(super) fn full(plan: &FreezePlan) -> Option<&Predicted> {
 /// Returns true when a cache of the frozen part saves something in an epoch.
 pub(super) fn caches(plan: &FreezePlan) -> bool {
     plan.epochs.iter().any(|epoch| epoch.predicted.cached_step_cost < epoch.predicted.step_cost)
+}
+
+/// Returns seconds with their unit, such as `12.3 ms`.
+pub(super) fn seconds(seconds: f64) -> String {
+    let (number, unit) = match seconds {
+        seconds if seconds < 0.999_5e-3 => (seconds * 1e6, "us"),
+        seconds if seconds < 0.999_5 => (seconds * 1e3, "ms"),
+        seconds => (seconds, "s"),
+    };
+    format!("{} {unit}", if number > 0.0 { three_digits(number) } else { "0".into() })
+}
+
+/// Returns the parts of a step that take time.
+pub(super) fn parts(step: &StepSeconds) -> String {
+    let StepSeconds { data, forward, backward, update, rest } = *step;
+    let parts = [("forward", forward), ("backward", backward), ("update", update), ("data", data), ("rest", rest)];
+    let shown = parts.into_iter().filter(|(name, part)| *name == "forward" || *part >= 0.01 * step.total());
+    let shown: Vec<String> = shown.map(|(name, part)| format!("{name} {}", seconds(part))).collect();
+    format!("{} a step: {}", seconds(step.total()), shown.join(", "))
+}
+
+/// Returns what seconds were measured on.
+pub(super) fn measured_on(measured: &Measured) -> String {
+    format!("{}, {}", clean(&measured.engine), plural(measured.threads as u64, "thread"))
+}
+
+/// Returns what a plan saves of the time of its steps.
+pub(super) fn time_saved(measured: &Measured) -> String {
+    let how = if measured.by_node { "" } else { ", told by flops: the engine does not time single nodes" };
+    let saved = 100.0 * (1.0 - measured.cost_ratio);
+    match saved < 0.0 {
+        true => format!("Its steps take {:.1} % more time than with nothing frozen{how}.", -saved),
+        false => format!("Of the time of the steps it saves {saved:.1} % here{how}."),
+    }
 }
 
 /// Returns a share as a percentage, such as `87.1 %`.

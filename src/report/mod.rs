@@ -29,6 +29,8 @@ pub use plan_html::plan_html;
 #[cfg(feature = "cli")]
 pub use plan_table::plan_table;
 #[cfg(feature = "cli")]
+pub use plan_table::steps_table;
+#[cfg(feature = "cli")]
 pub use policies_table::policies_table;
 #[cfg(feature = "runner")]
 pub use run_html::{RunLog, RunRecord, run_html};

@@ -7,13 +7,16 @@ use crate::plan::{EpochPlan, FreezePlan};
 /// frozen initializers with a semicolon between them, and the further numbers of
 /// [`Predicted`](crate::plan::Predicted) under their names, then the steps of the epoch that come before, the statistics
 /// that stay, the outputs of Dropout that pass their input on, and the factors on learning rates as `name=factor`, each
-/// with a semicolon between them. Lines end with CR LF.
+/// with a semicolon between them. Where steps were measured, predicted seconds of a step and of its parts follow. Lines end
+/// with CR LF.
 pub fn plan_csv(plan: &FreezePlan) -> String {
     let mut text = String::from(
         "epoch,frozen_units,fraction,step_cost,backward_flops,state_bytes,frozen,forward_flops,input_grad_flops,\
          weight_grad_flops,gradient_bytes,slot_bytes,activation_bytes,cached_step_cost,cut_bytes,after,\
-         statistics,dropout_off,lr_scale\r\n",
+         statistics,dropout_off,lr_scale",
     );
+    let measured = plan.summary.measured.is_some();
+    text += if measured { ",step_seconds,forward_seconds,backward_seconds,update_seconds\r\n" } else { "\r\n" };
     for epoch in plan.epochs.iter().flat_map(EpochPlan::stretches) {
         let (predicted, frozen) = (&epoch.predicted, field(&epoch.frozen.join(";")));
         text += &format!("{},{},{},", epoch.epoch, epoch.frozen_units, epoch.fraction);
@@ -24,7 +27,11 @@ pub fn plan_csv(plan: &FreezePlan) -> String {
         text += &format!("{},{},", predicted.activation_bytes, predicted.cached_step_cost);
         let factors: Vec<String> = epoch.lr_scale.iter().map(|(name, factor)| format!("{name}={factor}")).collect();
         text += &format!("{},{},{},", predicted.cut_bytes, epoch.after, field(&epoch.statistics.join(";")));
-        text += &format!("{},{}\r\n", field(&epoch.dropout_off.join(";")), field(&factors.join(";")));
+        text += &format!("{},{}", field(&epoch.dropout_off.join(";")), field(&factors.join(";")));
+        if let Some(step) = predicted.seconds.filter(|_| measured) {
+            text += &format!(",{},{},{},{}", step.total(), step.forward, step.backward, step.update);
+        }
+        text += "\r\n";
     }
     text
 }

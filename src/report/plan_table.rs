@@ -1,7 +1,8 @@
 //! The preview in a terminal of 80 columns.
 
 use super::human::{
-    assumed, bytes, caches, clean, conduct, percent, plural, policy, runs, saving, unit_name, whole_step,
+    assumed, bytes, caches, clean, conduct, measured_on, parts, percent, plural, policy, runs, saving, seconds,
+    time_saved, unit_name, whole_step,
 };
 use crate::plan::FreezePlan;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -30,10 +31,17 @@ pub fn plan_table(plan: &FreezePlan) -> String {
         text += &wrap(&format!("per step at {}, {which}:", assumed(plan)));
         text += &format!("  {flops}\n  {bytes}\n");
     }
+    if let Some(measured) = &plan.summary.measured {
+        text += &wrap(&format!("measured on {}, with nothing frozen:", measured_on(measured)));
+        text += &format!("  {}\n", parts(&measured.nothing));
+    }
     text.push('\n');
     text += &rows(plan);
     text.push('\n');
     text += &wrap(&saving(plan));
+    if let Some(measured) = &plan.summary.measured {
+        text += &wrap(&time_saved(measured));
+    }
     for note in plan.summary.notes.iter().chain(&conduct(plan)) {
         text += &wrap(&format!("note: {}", clean(note)));
     }
@@ -45,6 +53,10 @@ fn rows(plan: &FreezePlan) -> String {
     let cached = caches(plan);
     if cached {
         header.insert(4, "cached");
+    }
+    let measured = plan.summary.measured.is_some();
+    if measured {
+        header.insert(4, "time");
     }
     let mut rows = Vec::new();
     for run in runs(plan) {
@@ -60,9 +72,30 @@ fn rows(plan: &FreezePlan) -> String {
         if cached {
             row.insert(4, percent(run.last().predicted.cached_step_cost));
         }
+        if measured {
+            row.insert(4, predicted.seconds.as_ref().map_or("-".into(), |step| seconds(step.total())));
+        }
         rows.push(row);
     }
     render(&header, rows, &[2], &[2])
+}
+
+/// Returns what the steps of each run of epochs are predicted to take, as a table of at most 80 columns; `None` where
+/// nothing was measured.
+#[cfg(feature = "cli")]
+pub fn steps_table(plan: &FreezePlan) -> Option<String> {
+    let nothing = plan.summary.measured.as_ref()?.nothing.total();
+    let mut rows = Vec::new();
+    for run in runs(plan) {
+        let step = run.first().predicted.seconds?;
+        let share = if nothing > 0.0 { percent(step.total() / nothing) } else { "-".into() };
+        let mut row = vec![run.numbers(), format!("{}/{}", run.first().frozen_units, plan.units.len())];
+        row.extend([step.total(), step.data, step.forward, step.backward, step.update].map(seconds));
+        row.extend([share, percent(run.first().predicted.step_cost)]);
+        rows.push(row);
+    }
+    let header = ["epochs", "frozen", "step", "data", "forward", "backward", "update", "time", "flops"];
+    Some(render(&header, rows, &[], &[]))
 }
 
 /// Returns a table without lines. The columns `paths` are cut in the middle so that a row has

@@ -11,32 +11,13 @@
 //!
 //! This file is the arithmetic and the sentences; `timing` measures, `pace` compares with the run.
 
+use crate::plan::StepSeconds;
 use serde::{Deserialize, Serialize};
 
 /// A schedule that saves less than this fraction of the time is not worth it.
 pub const WORTH: f64 = 0.02;
 
-/// Where the seconds of a step go: of each part the fastest of the measured steps, without what other processes take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StepSeconds {
-    /// Making the batches.
-    pub data: f64,
-    /// The train graph with everything frozen: forward pass and loss.
-    pub forward: f64,
-    /// What the train graph of the measured step takes beyond that.
-    pub backward: f64,
-    /// The optimizer.
-    pub update: f64,
-    /// What is left of the whole step.
-    pub rest: f64,
-}
-
 impl StepSeconds {
-    /// Returns the seconds of a step.
-    pub fn total(&self) -> f64 {
-        self.data + self.forward + self.backward + self.update + self.rest
-    }
-
     /// Returns the part of a step that is gone when everything is frozen, in [0, 1].
     pub fn share(&self) -> f64 {
         ratio(self.backward + self.update, self.total())

@@ -83,6 +83,15 @@ pub trait Loader: Send {
     fn load(&self, model: &Model) -> Result<Loaded, EngineError>;
 }
 
+/// What a node of a session took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeTime {
+    /// Name of the node as the engine runs it: where the engine fuses nodes it may be a name of its own.
+    pub name: String,
+    /// Seconds in each run.
+    pub seconds: Vec<f64>,
+}
+
 /// Executes graphs on buffers that it owns.
 pub trait Engine {
     /// Returns what this engine is.
@@ -167,6 +176,20 @@ pub trait Engine {
     /// # Errors
     /// An operator fails.
     fn run(&mut self, binding: BindingId) -> Result<Vec<Tensor>, EngineError>;
+
+    /// Makes sessions that are loaded from now on note what their nodes take, or no longer; returns false where the
+    /// engine cannot.
+    fn note_nodes(&mut self, _on: bool) -> bool {
+        false
+    }
+
+    /// Returns what the nodes of a session took in each of its runs, and ends the noting of it.
+    ///
+    /// # Errors
+    /// What was noted cannot be read.
+    fn node_times(&mut self, _session: SessionId) -> Result<Vec<NodeTime>, EngineError> {
+        Ok(Vec::new())
+    }
 }
 
 /// Runs a graph once on host tensors and returns all of its outputs.

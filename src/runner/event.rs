@@ -67,6 +67,9 @@ pub enum RunEvent {
         stall_seconds: f64,
         /// Predicted cost of a step relative to nothing frozen.
         predicted_step_cost: f64,
+        /// Predicted seconds of a step, with making the batch, where some were measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        predicted_step_seconds: Option<f64>,
         /// Nodes of the train graph.
         nodes: usize,
         /// Modules that compute their activations a second time.

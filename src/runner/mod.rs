@@ -5,6 +5,7 @@
 
 mod ahead;
 mod cache;
+mod calibrate;
 mod ceiling;
 mod ema;
 mod engine;
@@ -56,9 +57,12 @@ mod tract_sweep;
 mod train;
 
 pub use cache::{Caching, what_is_kept};
-pub use ceiling::{Ceiling, StepSeconds};
+pub use calibrate::{Timings, measure, timings};
+pub use ceiling::Ceiling;
 pub use ema::{Ema, UPDATES};
-pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, SessionId, Target, evaluate};
+pub use engine::{
+    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Target, evaluate,
+};
 pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
 pub use improvement::{EarlyStopping, Stall, best, stops};
@@ -74,4 +78,4 @@ pub use schedule::{Schedule, lr_at};
 pub use state::{Snapshot, State};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
-pub use train::{Checkpoints, Freezing, Outcome, RunError, Setup, check_ceiling, train};
+pub use train::{Checked, Checkpoints, Freezing, Outcome, RunError, Setup, check_ceiling, train};

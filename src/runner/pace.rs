@@ -2,10 +2,10 @@
 
 use super::ceiling::{Measured, Relative, Stretch, median, ratio};
 use super::event::RunEvent;
-use crate::plan::{EpochPlan, FreezePlan, Segment};
+use crate::plan::{EpochPlan, FreezePlan, Segment, StepSeconds, sha256_hex};
 use crate::training::Prepared;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Steps after a phase change that are no part of the median: sessions grow their memory in them.
 const WARM_UP: usize = 2;
@@ -21,6 +21,19 @@ pub(super) struct Scale {
     /// Whether what the frozen prefix makes is kept.
     #[serde(default)]
     cached: bool,
+    /// What was predicted by the times of single nodes.
+    #[serde(default)]
+    told: Told,
+}
+
+/// Predictions that do not go by flops.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Told {
+    /// The step that is measured, and one with nothing frozen.
+    first: StepSeconds,
+    nothing: Option<Relative>,
+    /// By the digest of what is held.
+    phases: BTreeMap<String, Relative>,
 }
 
 impl Scale {
@@ -32,7 +45,8 @@ impl Scale {
         };
         let elements: HashMap<String, u64> = prepared.trainable().into_iter().map(of).collect();
         let all: u64 = elements.values().sum();
-        let mut scale = Scale { elements, first: (0.0, 0.0), nothing: (0.0, all as f64), cached: false };
+        let mut scale =
+            Scale { elements, first: (0.0, 0.0), nothing: (0.0, all as f64), cached: false, told: Told::default() };
         if let Some(entry) = plan.epochs.get(first.first_epoch.saturating_sub(1)).map(|epoch| epoch.at(first.after)) {
             let predicted = &entry.predicted;
             scale.first = (predicted.backward_flops as f64, scale.trained(entry));
@@ -46,6 +60,11 @@ impl Scale {
     /// Returns the scale of a run that keeps what its frozen prefix makes, where it can.
     pub(super) fn cached(self, cached: bool) -> Scale {
         Scale { cached, ..self }
+    }
+
+    /// Returns the backward flops of an entry and the elements that train; `None` has nothing frozen.
+    pub(super) fn load(&self, entry: Option<&EpochPlan>) -> (f64, f64) {
+        entry.map_or(self.nothing, |entry| (entry.predicted.backward_flops as f64, self.trained(entry)))
     }
 
     fn trained(&self, entry: &EpochPlan) -> f64 {
@@ -63,6 +82,11 @@ impl Scale {
         self.first = self.nothing;
     }
 
+    /// Returns true where that step has nothing frozen.
+    pub(super) fn measures_nothing(&self) -> bool {
+        self.first == self.nothing
+    }
+
     /// Returns backward flops and elements that train of the step that is measured.
     pub(super) fn reference(&self) -> (f64, f64) {
         self.first
@@ -75,17 +99,40 @@ impl Scale {
 
     /// Returns the cost of a step with nothing frozen.
     pub(super) fn nothing(&self) -> Relative {
+        if let Some(told) = self.told.nothing {
+            return told;
+        }
         Relative::to((self.nothing.0, self.first.0), (self.nothing.1, self.first.1))
     }
 
     /// Returns the cost of a step with what an entry of a plan freezes.
     pub(super) fn relative(&self, entry: &EpochPlan) -> Relative {
+        if let Some(told) = self.told.phases.get(&digest(entry)) {
+            return *told;
+        }
         let predicted = &entry.predicted;
         let (forward, backward) = (predicted.forward_flops as f64, predicted.backward_flops as f64);
         let cost = Relative::to((backward, self.first.0), (self.trained(entry), self.first.1));
         let saved = (predicted.step_cost - predicted.cached_step_cost) * ratio(forward + backward, predicted.step_cost);
         let saved = if self.cached { ratio(saved, forward).clamp(0.0, 1.0) } else { 0.0 };
         Relative { forward: 1.0 - saved, ..cost }
+    }
+
+    /// Takes predicted seconds, of the step that is measured and of one with nothing frozen, in place of flops.
+    pub(super) fn tell(&mut self, first: StepSeconds, nothing: &StepSeconds) {
+        self.told = Told { first, nothing: Some(Relative::of(nothing, &first)), phases: BTreeMap::new() };
+    }
+
+    /// Takes predicted seconds of what an entry of a plan freezes; nothing without those of [`Scale::tell`].
+    pub(super) fn learn(&mut self, entry: &EpochPlan, seconds: &StepSeconds) {
+        if self.told.nothing.is_some() {
+            self.told.phases.insert(digest(entry), Relative::of(seconds, &self.told.first));
+        }
+    }
+
+    /// Returns true where predicted seconds of what an entry freezes were taken.
+    pub(super) fn knows(&self, entry: &EpochPlan) -> bool {
+        self.told.phases.contains_key(&digest(entry))
     }
 
     /// Returns the stretches of a plan.
@@ -109,6 +156,13 @@ impl Scale {
         }
         stretches
     }
+}
+
+/// Returns a digest of what an entry holds.
+fn digest(entry: &EpochPlan) -> String {
+    let mut held: Vec<&str> = entry.held().collect();
+    held.sort_unstable();
+    sha256_hex(held.join("\n").as_bytes())
 }
 
 /// The stretch that trains.
@@ -143,6 +197,21 @@ struct Done {
 impl Pace {
     pub(super) fn new(measured: Measured, scale: Scale) -> Pace {
         Pace { measured, scale, open: None, done: Vec::new() }
+    }
+
+    /// Returns the predicted seconds of a step with what an entry of a plan freezes.
+    pub(super) fn predicted(&self, entry: &EpochPlan) -> f64 {
+        self.measured.step.of(self.scale.relative(entry))
+    }
+
+    /// Returns true where the seconds of what an entry freezes were predicted.
+    pub(super) fn knows(&self, entry: &EpochPlan) -> bool {
+        self.scale.knows(entry)
+    }
+
+    /// Takes predicted seconds of what an entry of a plan freezes.
+    pub(super) fn learn(&mut self, entry: &EpochPlan, seconds: &StepSeconds) {
+        self.scale.learn(entry, seconds);
     }
 
     /// Notes that another frozen set trains, after a change of so many seconds; `builds` says whether graphs were built.

@@ -1,6 +1,6 @@
 //! One phase on an engine: its sessions, the buffers between them, and bindings.
 
-use super::engine::{BindingId, BufferId, Engine, EngineError, SessionId, Target};
+use super::engine::{BindingId, BufferId, Engine, EngineError, NodeTime, SessionId, Target};
 use super::front::Front;
 use super::sessions::{Sessions, is_summed};
 use super::state::State;
@@ -348,6 +348,19 @@ impl Phase {
             engine.write(*buffer, value)?;
         }
         Ok(if optimizer.rate { number(outputs.last()) } else { lr })
+    }
+
+    /// Returns what the nodes of the train graph and of the update took since the phase is there, where the engine was
+    /// told to note it before, and ends that.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn node_times(&self, engine: &mut dyn Engine) -> Result<[Vec<NodeTime>; 2], EngineError> {
+        let update = match &self.optimizer {
+            Some(optimizer) => engine.node_times(optimizer.session)?,
+            None => Vec::new(),
+        };
+        Ok([engine.node_times(self.train)?, update])
     }
 
     /// Drops the sessions and buffers of the phase; the state stays.

@@ -230,6 +230,14 @@ impl Run<'_> {
                 open
             }
         };
+        if let Some(calibration) = self.calibration.take() {
+            // A policy that decides as it goes has phases that nobody foresaw.
+            if let Some(pace) = self.pace.as_mut().filter(|pace| !pace.knows(&entry)) {
+                let seconds = calibration.predict(&calibration.load(&open.step, self.setup.train.rows_of(0), &entry));
+                pace.learn(&entry, &seconds);
+            }
+            self.calibration = Some(calibration);
+        }
         let goes_on = same.is_some();
         open.from_epoch = same.as_ref().map_or(segment.first_epoch, |resumed| resumed.from_epoch);
         open.proof = match same {
@@ -249,6 +257,7 @@ impl Run<'_> {
             seconds: open.seconds,
             stall_seconds: if self.place.started > 0 { stall } else { 0.0 },
             predicted_step_cost: if cached { entry.predicted.cached_step_cost } else { entry.predicted.step_cost },
+            predicted_step_seconds: self.pace.as_ref().map(|pace| pace.predicted(&entry)),
             nodes: open.step.train.graph.nodes().len(),
             recomputed,
             prefix_nodes: open.phase.prefix_nodes(),

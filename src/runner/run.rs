@@ -2,6 +2,7 @@
 
 use super::Operators;
 use super::cache::Cache;
+use super::calibrate::Calibration;
 use super::ema::Averager;
 use super::engine::Engine;
 use super::evaluator::Evaluator;
@@ -54,6 +55,10 @@ pub struct Run<'a> {
     pub(super) observer: Option<Observer>,
     /// What the steps take, where the ceiling was checked.
     pub(super) pace: Option<Pace>,
+    /// Predicts the steps of phases, where some were timed.
+    pub(super) calibration: Option<Calibration>,
+    /// Whether single nodes are timed for that whatever it takes; otherwise where it takes a small part of the run.
+    pub(super) calibrates: bool,
     /// Epochs by which freezes were put off.
     pub(super) delay: usize,
     /// Steps that the last checkpoint holds.
@@ -161,6 +166,8 @@ impl<'a> Run<'a> {
             guard,
             observer,
             pace: None,
+            calibration: None,
+            calibrates: false,
             delay,
             last_saved: None,
             watch: Watch::default(),

@@ -5,6 +5,7 @@ use super::engine::{Engine, EngineError, Loaded, Loader, SessionId};
 use super::front::Front;
 use crate::graph::{Fact, Model};
 use crate::training::{TrainStep, finite};
+use std::borrow::Cow;
 
 /// Elements from which on the train graph sums a gradient, in parallel and while it is in the cache. Smaller ones are
 /// looked at after the run, which costs less than a node.
@@ -102,10 +103,20 @@ fn with_sum<T>(
     step: &TrainStep,
     load: impl FnOnce(&Model) -> Result<T, EngineError>,
 ) -> Result<(T, Option<String>), EngineError> {
+    let (model, sum) = summed(train, step);
+    Ok((load(&model)?, sum))
+}
+
+/// Returns the train graph of a step as an engine runs it, and the name of the sum.
+pub(super) fn train_graph(step: &TrainStep) -> (Cow<'_, Model>, Option<String>) {
+    summed(&step.train, step)
+}
+
+fn summed<'m>(train: &'m Model, step: &TrainStep) -> (Cow<'m, Model>, Option<String>) {
     let large = step.passed.iter().filter(|(_, fact)| is_summed(fact));
     let gradients: Vec<&str> = large.map(|(name, _)| name.as_str()).collect();
     match finite::summed(train, &gradients).expect("invariant: a sum of outputs fits any graph") {
-        Some((model, name)) => Ok((load(&model)?, Some(name))),
-        None => Ok((load(train)?, None)),
+        Some((model, name)) => (Cow::Owned(model), Some(name)),
+        None => (Cow::Borrowed(train), None),
     }
 }

@@ -4,7 +4,8 @@
 //! the first phase, which stays. The update runs with a learning rate of 0 where it reads one. Then every value and
 //! slot that a graph wrote is written anew with what it starts from, so nothing is copied to be kept.
 
-use super::ceiling::{Ceiling, Measured, Prediction, Relative, StepSeconds, Stretch, Why, ratio};
+use super::calibrate::{Calibration, Effort};
+use super::ceiling::{Ceiling, Measured, Prediction, Relative, Stretch, Why, ratio};
 use super::engine::Engine;
 use super::event::RunEvent;
 use super::pace::{Pace, Scale};
@@ -13,7 +14,7 @@ use super::recipe::Form;
 use super::run::Run;
 use super::train::RunError;
 use crate::graph::Tensor;
-use crate::plan::{EpochPlan, Point, Segment, Speeds, segments};
+use crate::plan::{EpochPlan, Point, Segment, Speeds, StepSeconds, segments};
 use crate::training::TrainStep;
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -26,16 +27,37 @@ const MOST_OF_RUN: f64 = 0.01;
 const FEW: usize = 3;
 /// Steps that come before those that count.
 const WARM_UP: usize = 2;
+/// Sessions and steps of a calibration, at most.
+const ANCHOR_SESSIONS: usize = 6;
+const ANCHOR_STEPS: f64 = 45.0;
 
 /// Seconds of the parts of single steps, in turn.
 #[derive(Default)]
-struct Samples {
-    data: Vec<f64>,
-    train: Vec<f64>,
-    update: Vec<f64>,
-    rest: Vec<f64>,
+pub(super) struct Samples {
+    pub data: Vec<f64>,
+    pub train: Vec<f64>,
+    pub update: Vec<f64>,
+    pub rest: Vec<f64>,
     /// What the first step took beyond the fastest of the others.
     first: f64,
+}
+
+/// Seconds of the parts of a step.
+pub(super) struct Sample {
+    data: f64,
+    train: f64,
+    update: f64,
+    pub total: f64,
+}
+
+impl Samples {
+    pub(super) fn push(&mut self, sample: &Sample) {
+        let Sample { data, train, update, total } = *sample;
+        self.data.push(data);
+        self.train.push(train);
+        self.update.push(update);
+        self.rest.push(total - data - train - update);
+    }
 }
 
 impl Run<'_> {
@@ -95,11 +117,60 @@ impl Run<'_> {
         if self.foresees(engine) {
             measured.ahead = (built, frozen_built);
         }
+        let clock = Instant::now();
+        if self.is_worth_calibrating(&measured) {
+            match self.calibrated(engine, &mut scale, &first) {
+                Ok(calibration) => self.calibration = Some(calibration),
+                Err(error) => {
+                    let message =
+                        format!("the predictions of the steps go by flops, single nodes were not timed: {error}");
+                    report(RunEvent::Warning { message });
+                }
+            }
+            spent += clock.elapsed().as_secs_f64();
+        }
         self.history.speeds = self.speeds(&measured.step, &scale, &first);
         let ceiling = self.ceiling(&measured, &scale, samples.train.len(), spent);
         self.pace = Some(Pace::new(measured, scale));
         report(RunEvent::Ceiling(ceiling.clone()));
         Ok(Some(ceiling))
+    }
+
+    /// Returns true where timing single nodes and building the graphs of all phases is asked for, or takes a small part
+    /// of the run.
+    fn is_worth_calibrating(&self, measured: &Measured) -> bool {
+        let steps = (self.setup.steps_per_epoch() * self.plan.epochs.len()) as f64;
+        let phases = (self.segments.len() + ANCHOR_SESSIONS) as f64;
+        let takes = phases * measured.first_phase + ANCHOR_STEPS * measured.step.total();
+        self.calibrates || takes < MOST_OF_RUN * steps * measured.step.total()
+    }
+
+    /// Times single nodes, and predicts all phases that are foreseen by them.
+    fn calibrated(
+        &mut self,
+        engine: &mut dyn Engine,
+        scale: &mut Scale,
+        first: &Segment,
+    ) -> Result<Calibration, RunError> {
+        let plan = self.plan.clone();
+        let calibration = self.calibrate(engine, &plan, Effort::ASIDE)?;
+        let nothing = calibration.most();
+        let reference = match scale.measures_nothing() {
+            true => nothing,
+            false => {
+                let entry = plan.epochs[first.first_epoch - 1].at(first.after);
+                calibration.predict(&self.load(engine, &calibration, entry)?)
+            }
+        };
+        scale.tell(reference, &nothing);
+        let bound = self.bound().map(|(_, entry)| entry);
+        for entry in plan.epochs.iter().flat_map(EpochPlan::stretches).chain(&bound) {
+            if !scale.knows(entry) {
+                let seconds = calibration.predict(&self.load(engine, &calibration, entry)?);
+                scale.learn(entry, &seconds);
+            }
+        }
+        Ok(calibration)
     }
 
     /// Returns the measured seconds as a policy takes them.
@@ -119,7 +190,7 @@ impl Run<'_> {
     /// Builds and measures a step with nothing frozen; returns the seconds to build it, too.
     fn full(&mut self, engine: &mut dyn Engine, wanted: usize) -> Result<(f64, Samples), RunError> {
         let clock = Instant::now();
-        let step = self.build(engine, &BTreeSet::new(), &Form::Constants)?.step;
+        let step = self.constant_step(engine, &nothing())?;
         self.state.set_slots(engine, &step.slots, false)?;
         let mut phase = Phase::new(engine, &step, &self.state)?;
         let built = clock.elapsed().as_secs_f64();
@@ -131,7 +202,7 @@ impl Run<'_> {
     }
 
     /// Returns a segment in which no parameter trains, with the statistics and Dropouts of the segment that holds most.
-    fn all_frozen(&self) -> Segment {
+    pub(super) fn all_frozen(&self) -> Segment {
         let most = segments(&self.plan).into_iter().max_by_key(|segment| segment.held().count());
         let frozen = self.prepared.trainable().into_iter().map(String::from).collect();
         let (statistics, dropout_off) = most.map(|most| (most.statistics, most.dropout_off)).unwrap_or_default();
@@ -164,37 +235,17 @@ impl Run<'_> {
 
     /// Runs a few steps of a phase.
     fn samples(&mut self, engine: &mut dyn Engine, phase: &mut Phase, wanted: usize) -> Result<Samples, RunError> {
-        let setup = self.setup;
-        let full = setup.train.rows_of(0);
-        let batches = (0..setup.train.len()).filter(|index| setup.train.rows_of(*index) == full).count().max(1);
-        let steps = (setup.steps_per_epoch() * self.plan.epochs.len()) as f64;
-        let at = self.place.at;
-        let lr = setup.objective.lr().map(|_| 0.0);
-        let share = Share { weight: 1.0 / setup.accumulate.max(1) as f64, first: true };
+        let steps = (self.setup.steps_per_epoch() * self.plan.epochs.len()) as f64;
         let mut samples = Samples::default();
         let (mut spent, mut first) = (0.0, None);
         for number in 0..wanted.saturating_add(WARM_UP) {
-            let whole = Instant::now();
-            let scales = self.rates.scales(setup, &self.plan, &self.history, 0, at, 0)?;
-            let clock = Instant::now();
-            let batch = setup.train.batch(1, number % batches)?;
-            let data = clock.elapsed().as_secs_f64();
-            let clock = Instant::now();
-            phase.backward(engine, number % batches + 1, &batch, share)?;
-            let train = clock.elapsed().as_secs_f64();
-            let clock = Instant::now();
-            phase.update(engine, lr, scales.as_ref())?;
-            let update = clock.elapsed().as_secs_f64();
-            drop((batch, scales));
-            let total = whole.elapsed().as_secs_f64();
+            let sample = self.sample(engine, phase, number)?;
+            let total = sample.total;
             spent += total;
             first.get_or_insert(total);
             let warm = number < WARM_UP && (number == 0 || spent < MOST_SECONDS / 4.0);
             if !warm {
-                samples.data.push(data);
-                samples.train.push(train);
-                samples.update.push(update);
-                samples.rest.push(total - data - train - update);
+                samples.push(&sample);
             }
             let count = samples.data.len();
             let enough = spent > MOST_OF_RUN * steps * total * 0.5 && count >= FEW;
@@ -210,8 +261,34 @@ impl Run<'_> {
         Ok(samples)
     }
 
+    /// Runs a step of a phase on a batch of full size, with a learning rate of 0.
+    pub(super) fn sample(
+        &mut self,
+        engine: &mut dyn Engine,
+        phase: &mut Phase,
+        number: usize,
+    ) -> Result<Sample, RunError> {
+        let setup = self.setup;
+        let full = setup.train.rows_of(0);
+        let batches = (0..setup.train.len()).filter(|index| setup.train.rows_of(*index) == full).count().max(1);
+        let share = Share { weight: 1.0 / setup.accumulate.max(1) as f64, first: true };
+        let whole = Instant::now();
+        let scales = self.rates.scales(setup, &self.plan, &self.history, 0, self.place.at, 0)?;
+        let clock = Instant::now();
+        let batch = setup.train.batch(1, number % batches)?;
+        let data = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        phase.backward(engine, number % batches + 1, &batch, share)?;
+        let train = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        phase.update(engine, setup.objective.lr().map(|_| 0.0), scales.as_ref())?;
+        let update = clock.elapsed().as_secs_f64();
+        drop((batch, scales));
+        Ok(Sample { data, train, update, total: whole.elapsed().as_secs_f64() })
+    }
+
     /// Writes what the graphs of a step wrote anew.
-    fn put_back(&mut self, engine: &mut dyn Engine, step: &TrainStep) -> Result<(), RunError> {
+    pub(super) fn put_back(&mut self, engine: &mut dyn Engine, step: &TrainStep) -> Result<(), RunError> {
         for slot in &step.slots {
             if let Some(buffer) = self.state.find(&slot.name) {
                 engine.write(buffer, &slot.initial)?;
@@ -228,10 +305,7 @@ impl Run<'_> {
     }
 
     fn measured(&self, forward: &Samples, samples: &Samples, first_built: f64, frozen_built: f64) -> Measured {
-        let setup = self.setup;
-        // The last batch of an epoch may be smaller.
-        let batches = setup.train.rows() as f64 / setup.train.rows_of(0).max(1) as f64;
-        let batches = batches / setup.steps_per_epoch().max(1) as f64;
+        let batches = self.batches_of_a_step();
         let train = fastest(&samples.train);
         let only = fastest(&forward.train).min(train);
         let step = StepSeconds {
@@ -247,6 +321,18 @@ impl Run<'_> {
             frozen_phase: frozen_built + forward.first,
             ahead: (0.0, 0.0),
         }
+    }
+
+    /// Builds the step of a segment with all that is frozen as constants.
+    pub(super) fn constant_step(&self, engine: &dyn Engine, segment: &Segment) -> Result<TrainStep, RunError> {
+        Ok(self.build(engine, &held(segment), &Form::Constants)?.step)
+    }
+
+    /// Returns the mean number of batches of full size in a step: the last batch of an epoch may be smaller.
+    pub(super) fn batches_of_a_step(&self) -> f64 {
+        let setup = self.setup;
+        let batches = setup.train.rows() as f64 / setup.train.rows_of(0).max(1) as f64;
+        batches / setup.steps_per_epoch().max(1) as f64
     }
 
     fn ceiling(&self, measured: &Measured, scale: &Scale, steps: usize, spent: f64) -> Ceiling {
@@ -317,9 +403,15 @@ fn held(segment: &Segment) -> BTreeSet<String> {
     segment.held().map(String::from).collect()
 }
 
+/// Returns a segment in which nothing is frozen.
+pub(super) fn nothing() -> Segment {
+    let (frozen, statistics, dropout_off) = Default::default();
+    Segment { first_epoch: 1, after: 0, last_epoch: 1, until: None, frozen, statistics, dropout_off }
+}
+
 /// Returns the least of some seconds; 0 of nothing. Other processes only ever add to what a step takes, and to a long
 /// one more than to a short one, so that a median of a few tells little on a busy machine.
-fn fastest(seconds: &[f64]) -> f64 {
+pub(super) fn fastest(seconds: &[f64]) -> f64 {
     seconds.iter().copied().reduce(f64::min).unwrap_or(0.0)
 }
 
@@ -328,5 +420,10 @@ impl Relative {
     pub(super) fn to(backward: (f64, f64), trained: (f64, f64)) -> Relative {
         let over = |(part, whole): (f64, f64)| if whole > 0.0 { part / whole } else { 1.0 };
         Relative { backward: over(backward), trained: over(trained), forward: 1.0 }
+    }
+
+    /// Returns the cost of a step that was predicted, relative to another.
+    pub(super) fn of(step: &StepSeconds, first: &StepSeconds) -> Relative {
+        Relative::to((step.backward, first.backward), (step.update, first.update))
     }
 }

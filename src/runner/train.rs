@@ -331,8 +331,17 @@ pub fn train(
     result
 }
 
+/// What was found before a run.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What the freezing can save; `None` where there is nothing to check.
+    pub ceiling: Option<Ceiling>,
+    /// The plan, with predicted seconds of its steps where some were measured.
+    pub plan: FreezePlan,
+}
+
 /// Makes the first phase ready, runs a step and a batch of the eval data, and checks what the freezing can save, without
-/// training; `None` where that has nothing to check.
+/// training.
 ///
 /// # Errors
 /// As [`train`], as far as it comes.
@@ -340,14 +349,19 @@ pub fn check_ceiling(
     engine: &mut dyn Engine,
     setup: &Setup<'_>,
     report: &mut dyn FnMut(RunEvent),
-) -> Result<Option<Ceiling>, RunError> {
+) -> Result<Checked, RunError> {
     let mut run = Run::new(engine, setup, report)?;
+    run.calibrates = true;
     let ceiling = run.check_ceiling(engine, report)?;
     if ceiling.is_none() {
         run.try_step(engine, report)?;
     }
     run.try_evaluation(engine)?;
-    Ok(ceiling)
+    let mut plan = setup.freezing.plan.clone();
+    if let Some(calibration) = run.calibration.take() {
+        run.fill(engine, &calibration, &mut plan)?;
+    }
+    Ok(Checked { ceiling, plan })
 }
 
 fn whole(

@@ -14,6 +14,7 @@ pub mod files;
 mod folder;
 mod initial;
 mod job;
+mod made_up;
 pub mod model;
 mod prospects;
 mod running;
@@ -22,6 +23,7 @@ pub mod sizes;
 pub use engine::engine;
 pub use error::TrainerError;
 pub use folder::Start;
+pub use made_up::MadeUp;
 pub use running::Running;
 
 use crate::artifacts;
@@ -35,7 +37,8 @@ use crate::plan::{FreezePlan, Run};
 use crate::planner::{Basis, identify};
 use crate::runner::job::{Export, InitSection, Weights};
 use crate::runner::{
-    Ceiling, Checkpoints, Engine, Freezing, Gaps, Job, Outcome, RunEvent, Schedule, Setup, Timed, check_ceiling, train,
+    Checked, Checkpoints, Engine, Freezing, Gaps, Job, Outcome, RunEvent, Schedule, Setup, Timed, Timings,
+    check_ceiling, measure, timings, train,
 };
 use crate::sinks::{JsonLines, Sink, Sinks, TensorBoard};
 use crate::training::stage::Stage;
@@ -194,17 +197,33 @@ impl Trainer {
         RunFolder::check(&self.job.run.dir, &self.reads, weights.as_deref(), start)
     }
 
-    /// Makes the first phase ready, runs a few steps and tells what the freezing can save, without training; `None` where
-    /// there is nothing to check.
+    /// Makes the first phase ready, runs a few steps and tells what the freezing can save, without training.
     ///
     /// # Errors
     /// A graph cannot be built or run.
-    pub fn check(
+    pub fn check(&self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<Checked, TrainerError> {
+        self.setup(None, None, |setup| Ok(check_ceiling(engine, setup, report)?))
+    }
+
+    /// Times a few phases and writes into a plan of the model what its steps are predicted to take, without training.
+    ///
+    /// # Errors
+    /// A graph cannot be built or run.
+    pub fn measure(&self, engine: &mut dyn Engine, plan: &mut FreezePlan) -> Result<(), TrainerError> {
+        self.setup(None, None, |setup| Ok(measure(engine, setup, plan)?))
+    }
+
+    /// Times the phases of a plan of the model, `rounds` steps of each in turn, without training.
+    ///
+    /// # Errors
+    /// A graph cannot be built or run.
+    pub fn timings(
         &self,
         engine: &mut dyn Engine,
-        report: &mut dyn FnMut(RunEvent),
-    ) -> Result<Option<Ceiling>, TrainerError> {
-        self.setup(None, None, |setup| Ok(check_ceiling(engine, setup, report)?))
+        plan: &FreezePlan,
+        rounds: usize,
+    ) -> Result<Vec<Timings>, TrainerError> {
+        self.setup(None, None, |setup| Ok(timings(engine, setup, plan, rounds)?))
     }
 
     /// Trains, and writes the run's folder. `stop` ends the run after the step.

@@ -43,6 +43,7 @@ impl Phases {
             seconds,
             stall_seconds,
             predicted_step_cost,
+            predicted_step_seconds,
             recomputed,
             ..
         } = event
@@ -56,6 +57,11 @@ impl Phases {
         let cost = match frozen {
             0 => String::new(),
             _ => format!(", predicted step cost {}", percent(*predicted_step_cost)),
+        };
+        let cost = match predicted_step_seconds {
+            Some(step) if *frozen == 0 => format!(", {} a step predicted", step_seconds(*step)),
+            Some(step) => format!("{cost} ({})", step_seconds(*step)),
+            None => cost,
         };
         let again = match recomputed.len() {
             0 => String::new(),
@@ -155,6 +161,7 @@ mod tests {
             seconds: 0.25,
             stall_seconds: 0.0021,
             predicted_step_cost: cost,
+            predicted_step_seconds: None,
             nodes: 1,
             recomputed: Vec::new(),
             prefix_nodes: 0,

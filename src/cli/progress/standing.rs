@@ -141,6 +141,7 @@ mod tests {
             seconds: 1.0,
             stall_seconds: 0.0,
             predicted_step_cost: 0.8,
+            predicted_step_seconds: None,
             nodes: 9,
             recomputed: Vec::new(),
             prefix_nodes: 0,

@@ -5,8 +5,9 @@ use super::log::Epoch;
 use super::numbers::{Form, seconds, share};
 use super::plot::{From, Line, Plot};
 use super::record::RunRecord;
+use crate::plan::StepSeconds;
 use crate::report::page::escape;
-use crate::runner::{Ceiling, RunEvent, StepSeconds};
+use crate::runner::{Ceiling, RunEvent};
 use std::fmt::Write;
 
 /// Appends the section.

@@ -3,7 +3,7 @@
 //! A buffer is one `OrtValue`, bound as input and output by reference, so a step moves no state.
 
 use super::engine::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, SessionId, Slab, Target, is_finite,
+    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Slab, Target, is_finite,
 };
 use crate::autodiff::Form;
 use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, Tensor};
@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tempfile::TempDir;
 
 mod operators;
+mod profile;
 
 const NAME: &str = "onnxruntime";
 /// Files of a graph of many weights, in a folder of its own.
@@ -53,6 +54,8 @@ struct Prepared {
     scalars: HashSet<String>,
     /// What the session maps its weights from.
     _files: Option<TempDir>,
+    /// Where it writes what its nodes take.
+    profile: Option<TempDir>,
 }
 
 /// Operators of our own.
@@ -73,6 +76,8 @@ struct Source {
     threads: usize,
     /// Most bytes of weights inside an encoded graph.
     largest: usize,
+    /// Whether new sessions note what their nodes take.
+    notes: bool,
 }
 
 impl Source {
@@ -114,6 +119,12 @@ impl Source {
         }
         // A gradient that fades out would take many times as long.
         session = session.with_config_entry("session.set_denormal_as_zero", "1").map_err(|error| fail(&error))?;
+        let mut profile = None;
+        if self.notes {
+            let folder = tempfile::tempdir().map_err(|error| fail(&error))?;
+            session = session.with_profiling(folder.path().join("nodes")).map_err(|error| fail(&error))?;
+            profile = Some(folder);
+        }
         let encoded = encode(&model, DATA_FILE, self.largest);
         let (session, files) = if encoded.pieces.is_empty() {
             (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
@@ -125,7 +136,7 @@ impl Source {
         let scalars =
             graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
         let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
-        Ok(Prepared { session, name, scalars, _files: files })
+        Ok(Prepared { session, name, scalars, _files: files, profile })
     }
 }
 
@@ -176,7 +187,7 @@ impl OnnxRuntime {
         let operators = Operators(Arc::new(operators));
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;
-        let sessions_of = Source { environment, operators, threads, largest: LARGEST };
+        let sessions_of = Source { environment, operators, threads, largest: LARGEST, notes: false };
         sessions_of.first()?;
         Ok(OnnxRuntime {
             info: EngineInfo {
@@ -507,6 +518,22 @@ impl Engine for OnnxRuntime {
             });
         }
         Ok(results)
+    }
+
+    fn note_nodes(&mut self, on: bool) -> bool {
+        self.sessions_of.notes = on;
+        true
+    }
+
+    fn node_times(&mut self, session: SessionId) -> Result<Vec<NodeTime>, EngineError> {
+        let loaded = self.sessions.get_mut(session.0);
+        if loaded.profile.is_none() {
+            return Ok(Vec::new());
+        }
+        let path = loaded.session.end_profiling().map_err(|error| error.to_string());
+        path.and_then(|path| profile::read(Path::new(&path)).map_err(|error| error.to_string())).map_err(|reason| {
+            EngineError::Run { engine: NAME, graph: loaded.name.clone(), reason: format!("its profile: {reason}") }
+        })
     }
 }
 

@@ -27,6 +27,7 @@ fn phase(epoch: usize, after: usize, frozen_units: usize) -> RunEvent {
         seconds: 0.0,
         stall_seconds: 0.0,
         predicted_step_cost: 1.0 - frozen_units as f64 / 8.0,
+        predicted_step_seconds: None,
         nodes: 1,
         recomputed: Vec::new(),
         prefix_nodes: 0,
