@@ -9,6 +9,7 @@
 
 use super::absorb::absorb;
 use super::order::weights_first;
+use super::running::statistics;
 use super::{applies_statistics, convolution, in_order, is_own, normalizes};
 use crate::autodiff::own;
 use crate::graph::{Attributes, Builder, Graph, Node, NodeId, Origin, ValueId};
@@ -19,6 +20,7 @@ pub(super) fn fuse(graph: &Graph) -> Graph {
     let view = View::of(graph);
     let mut nodes: Vec<Option<Node>> = graph.nodes().iter().cloned().map(Some).collect();
     let mut taken: HashSet<NodeId> = HashSet::new();
+    statistics(graph, &view, &mut nodes);
     for (id, node) in graph.node_ids() {
         if normalizes(node) || applies_statistics(graph, node) {
             forward(graph, &view, id, &mut nodes, &mut taken);
@@ -42,9 +44,9 @@ pub(super) fn fuse(graph: &Graph) -> Graph {
 }
 
 /// What reads what.
-struct View {
-    readers: Vec<Vec<NodeId>>,
-    outputs: HashSet<ValueId>,
+pub(super) struct View {
+    pub(super) readers: Vec<Vec<NodeId>>,
+    pub(super) outputs: HashSet<ValueId>,
 }
 
 impl View {
@@ -53,7 +55,7 @@ impl View {
     }
 
     /// Returns the only reader of a value that is no output of the graph.
-    fn only_reader(&self, value: ValueId) -> Option<NodeId> {
+    pub(super) fn only_reader(&self, value: ValueId) -> Option<NodeId> {
         match self.readers[value.0].as_slice() {
             [one] if !self.outputs.contains(&value) => Some(*one),
             _ => None,

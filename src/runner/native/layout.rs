@@ -69,6 +69,7 @@ const IMAGES: &[(&str, &[usize], &[usize])] = &[
     ("GlobalAveragePoolGrad", &[0], &[0]),
     ("MaxPoolGrad", &[0, 1, 2], &[0]),
     ("ReluGrad", &[0, 1], &[0]),
+    ("RunningStatistics", &[4], &[]),
 ];
 
 /// Standard operators on images that have a channels-last form of ours.

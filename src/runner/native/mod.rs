@@ -3,8 +3,8 @@
 //! [`optimize`] takes a graph that was built for operators of our own ([`Form::Native`](crate::autodiff::Form), which
 //! the model says by importing their domain) and returns one that computes the same: normalization, residual
 //! and activation are one operator ([`fuse`]), convolutions normalize what they read ([`absorb`]), and images are
-//! channels-last from end to end ([`layout`]). The names of inputs and outputs stay. Operators on rows, and dropout, are
-//! ours too ([`rows`]).
+//! channels-last from end to end ([`layout`]). The names of inputs and outputs stay. Operators on rows, dropout
+//! ([`rows`]) and averages of statistics ([`running`]) are ours too.
 //!
 //! What this module does not do: numerics (`kernels`), or the binding to ONNX Runtime (`runner/ort`).
 
@@ -13,6 +13,7 @@ mod fuse;
 mod layout;
 mod order;
 mod rows;
+mod running;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

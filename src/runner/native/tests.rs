@@ -309,6 +309,9 @@ fn convolutions_absorb_normalizations() {
         assert_eq!(count("BatchNormalization", |_| true), if given { 0 } else { 2 }, "{}", dump());
         assert_eq!(count("BatchNormalization", |node| node.output(0).is_some()), 0, "{}", dump());
         assert_eq!(count("FixedNormalization", |_| true), 0, "{}", dump());
+        assert_eq!(count("RunningStatistics", |_| true), if given { 0 } else { 2 }, "{}", dump());
+        let sized = optimized.graph.nodes().iter().any(|node| node.op.is("Size"));
+        assert!(!sized, "{}", dump());
         let failures = differences(&format!("{kinds:?}"), &model, steps);
         assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     }

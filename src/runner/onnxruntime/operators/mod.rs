@@ -51,6 +51,7 @@ static DEFINITIONS: &[&Definition] = &[
     &normalization::BATCH_NORMALIZATION_GRAD,
     &normalization::FIXED_NORMALIZATION,
     &normalization::FIXED_NORMALIZATION_GRAD,
+    &normalization::RUNNING_STATISTICS,
     &optimizer::ADAM_STEP,
     &optimizer::SGD_STEP,
     &rows::DROPOUT,

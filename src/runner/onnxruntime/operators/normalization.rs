@@ -36,6 +36,16 @@ pub(super) static FIXED_NORMALIZATION_GRAD: Definition = Definition {
     },
 };
 
+pub(super) static RUNNING_STATISTICS: Definition = Definition {
+    name: "RunningStatistics",
+    inputs: &[true, true, true, true, true],
+    outputs: &[true, true],
+    make: |node| {
+        let [keep, add] = [node.float("keep", 0.9), node.float("add", 0.1)];
+        Ok(Box::new(Running { keep, add, unbiased: node.int("unbiased", 0) != 0 }))
+    },
+};
+
 /// Returns the activation that a node's attributes name, none where they do not.
 pub(super) fn activation(node: &Reader<'_, '_>) -> Result<Activation, String> {
     match node.text("activation").as_str() {
@@ -143,6 +153,31 @@ impl Compute for Backwards {
         match self.epsilon {
             None => norm::backward(Exec::on(call), &norm, &from, to),
             Some(_) => norm::backward_fixed(Exec::on(call), &norm, &from, to),
+        }
+        Ok(())
+    }
+}
+
+struct Running {
+    keep: f32,
+    add: f32,
+    /// Whether the variance is that of a sample.
+    unbiased: bool,
+}
+
+impl Compute for Running {
+    fn compute(&mut self, call: &Call<'_>, _: &mut Vec<f32>) -> Result<(), String> {
+        let count = rows(&call.input(4)?.shape).0 as f32;
+        let factor = if self.unbiased { count / (count - 1.0).max(1.0) } else { 1.0 };
+        for (index, factor) in [(0, 1.0), (1, factor)] {
+            let batch = call.input(index)?;
+            let next = call.moved(index + 2, index)?.ok_or("a running statistic is missing")?;
+            if next.len() != batch.elements.len() {
+                return Err(format!("{} running statistics of {} channels", next.len(), batch.elements.len()));
+            }
+            for (next, batch) in next.iter_mut().zip(batch.elements) {
+                *next = *next * self.keep + batch * factor * self.add;
+            }
         }
         Ok(())
     }
