@@ -5,6 +5,7 @@
 
 mod calibrate;
 mod ceiling;
+mod clock;
 mod ema;
 mod engine;
 mod evaluation;
@@ -53,6 +54,7 @@ mod train;
 
 pub use calibrate::{Timings, measure, timings};
 pub use ceiling::Ceiling;
+pub use clock::Clock;
 pub use ema::{Ema, UPDATES};
 pub use engine::{BindingId, BufferId, Engine, EngineError, EngineInfo, NodeTime, SessionId, Target, evaluate};
 pub use evaluation::Evaluation;

@@ -6,6 +6,7 @@
 
 use super::calibrate::{Calibration, Effort};
 use super::ceiling::{Ceiling, Measured, Prediction, Relative, Stretch, Why, ratio};
+use super::clock::Clock;
 use super::engine::Engine;
 use super::event::RunEvent;
 use super::pace::{Pace, Scale};
@@ -236,7 +237,7 @@ impl Run<'_> {
         let mut samples = Samples::default();
         let (mut spent, mut first) = (0.0, None);
         for number in 0..wanted.saturating_add(WARM_UP) {
-            let sample = self.sample(engine, phase, number)?;
+            let sample = self.sample(engine, phase, number, Clock::Wall)?;
             let total = sample.total;
             spent += total;
             first.get_or_insert(total);
@@ -264,24 +265,25 @@ impl Run<'_> {
         engine: &mut dyn Engine,
         phase: &mut Phase,
         number: usize,
+        clock: Clock,
     ) -> Result<Sample, RunError> {
         let setup = self.setup;
         let full = setup.train.rows_of(0);
         let batches = (0..setup.train.len()).filter(|index| setup.train.rows_of(*index) == full).count().max(1);
         let share = Share { weight: 1.0 / setup.accumulate.max(1) as f64, first: true };
-        let whole = Instant::now();
+        let whole = clock.now();
         let scales = self.rates.scales(setup, &self.plan, &self.history, 0, self.place.at, 0)?;
-        let clock = Instant::now();
+        let start = clock.now();
         let batch = setup.train.batch(1, number % batches)?;
-        let data = clock.elapsed().as_secs_f64();
-        let clock = Instant::now();
+        let data = start.elapsed();
+        let start = clock.now();
         phase.backward(engine, number % batches + 1, &batch, share)?;
-        let train = clock.elapsed().as_secs_f64();
-        let clock = Instant::now();
+        let train = start.elapsed();
+        let start = clock.now();
         phase.update(engine, setup.objective.lr().map(|_| 0.0), scales.as_ref())?;
-        let update = clock.elapsed().as_secs_f64();
+        let update = start.elapsed();
         drop((batch, scales));
-        Ok(Sample { data, train, update, total: whole.elapsed().as_secs_f64() })
+        Ok(Sample { data, train, update, total: whole.elapsed() })
     }
 
     /// Writes what the graphs of a step wrote anew.
