@@ -28,6 +28,7 @@ const FEW: usize = 3;
 const WARM_UP: usize = 2;
 /// Sessions and steps of a calibration, at most.
 const ANCHOR_SESSIONS: usize = 6;
+const ANCHORS: f64 = 3.0;
 const ANCHOR_STEPS: f64 = 45.0;
 
 /// Seconds of the parts of single steps, in turn.
@@ -138,7 +139,8 @@ impl Run<'_> {
     fn is_worth_calibrating(&self, measured: &Measured) -> bool {
         let steps = (self.setup.steps_per_epoch() * self.plan.epochs.len()) as f64;
         let phases = (self.segments.len() + ANCHOR_SESSIONS) as f64;
-        let takes = phases * measured.first_phase + ANCHOR_STEPS * measured.step.total();
+        let rounds = ANCHORS * Effort::SECONDS;
+        let takes = phases * measured.first_phase + ANCHOR_STEPS * measured.step.total() + rounds;
         self.calibrates || takes < MOST_OF_RUN * steps * measured.step.total()
     }
 
@@ -150,7 +152,8 @@ impl Run<'_> {
         first: &Segment,
     ) -> Result<Calibration, RunError> {
         let plan = self.plan.clone();
-        let calibration = self.calibrate(engine, &plan, Effort::ASIDE)?;
+        let effort = if self.calibrates { Effort::ASKED } else { Effort::ASIDE };
+        let calibration = self.calibrate(engine, &plan, effort)?;
         let nothing = calibration.most();
         let reference = match scale.measures_nothing() {
             true => nothing,

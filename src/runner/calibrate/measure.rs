@@ -43,9 +43,12 @@ pub(crate) struct Effort {
 
 impl Effort {
     /// What a person waits for who asks.
-    const ASKED: Effort = Effort { rounds: 200, seconds: 8.0, together: true, clock: Clock::Wall };
+    pub(crate) const ASKED: Effort = Effort { rounds: 200, seconds: 8.0, together: true, clock: Clock::Wall };
+    /// Seconds of each phase, of what goes before a run.
+    pub(crate) const SECONDS: f64 = 0.5;
     /// What goes before a long run.
-    pub(crate) const ASIDE: Effort = Effort { rounds: 5, seconds: 2.0, together: false, clock: Clock::Wall };
+    pub(crate) const ASIDE: Effort =
+        Effort { rounds: 100, seconds: Effort::SECONDS, together: false, clock: Clock::Wall };
 }
 
 /// Measured seconds of a step with what an entry of a plan freezes.
