@@ -1,9 +1,11 @@
 //! Predicted and measured seconds of steps with more and more of a model frozen, as a table in Markdown.
 //!
-//! `cargo bench --bench predict -- [--rounds N] [--threads N] [--batch-norm train|frozen] MODEL,BATCH[,OPTIMIZER] ..`;
+//! `cargo bench --bench predict -- [--rounds N] [--threads N] [--batch-norm train|frozen] [--processor-time] MODEL,BATCH[,OPTIMIZER] ..`;
 //! without a model those of `fixtures/digits` and `fixtures/digits_vit`. Each model is calibrated once; then the phases
 //! with 0, 25, 50, 75 and 90 % of the leaves frozen are timed in turn, `rounds` steps of each, on random data. A step is
-//! here the train graph and the update, of each the fastest: what other processes take only adds to a step.
+//! here the train graph and the update, of each the fastest: what other processes take only adds to a step. With
+//! `--processor-time` steps are timed by the processor time of the thread, for machines that others use; that is right
+//! with `--threads 1`, the default.
 //!
 //! `saved` is the measured part of a step that is gone against nothing frozen; `of predicted` is that over the part that
 //! the calibrated model says, `of flops` over the part that the flops say.
@@ -11,7 +13,7 @@
 use freeze_plan::error::ErrorKind;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::{BatchNorm, PlanOptions, Run, StepSeconds};
-use freeze_plan::runner::{Engine, LocateOptions};
+use freeze_plan::runner::{Clock, Engine, LocateOptions};
 use freeze_plan::trainer::sizes::Sizes;
 use freeze_plan::trainer::{MadeUp, Trainer, TrainerError, engine, model};
 use freeze_plan::training::Dropout;
@@ -30,6 +32,7 @@ struct Options {
     rounds: usize,
     threads: usize,
     batch_norm: BatchNorm,
+    clock: Clock,
     models: Vec<Wanted>,
 }
 
@@ -80,9 +83,9 @@ fn table(wanted: &Wanted, options: &Options, engine: &mut dyn Engine) -> Result<
         threads: Some(options.threads),
     };
     let trainer = Trainer::made_up(path, made_up, None, &mut note)?;
-    trainer.measure(engine, &mut plan)?;
+    trainer.measure(engine, &mut plan, options.clock)?;
     plan.summary.notes.iter().filter(|text| text.contains("predicted seconds")).for_each(|text| note(text));
-    let timings = trainer.timings(engine, &plan, options.rounds)?;
+    let timings = trainer.timings(engine, &plan, options.rounds, options.clock)?;
     let alone = |step: &StepSeconds| step.forward + step.backward + step.update;
     let (mut full, mut first) = (None, true);
     for timing in timings {
@@ -113,7 +116,8 @@ fn table(wanted: &Wanted, options: &Options, engine: &mut dyn Engine) -> Result<
 
 fn options() -> Result<Options, TrainerError> {
     let usage = |text: String| TrainerError::new(ErrorKind::Usage, text);
-    let mut options = Options { rounds: 20, threads: 1, batch_norm: BatchNorm::default(), models: Vec::new() };
+    let mut options =
+        Options { rounds: 20, threads: 1, batch_norm: BatchNorm::default(), clock: Clock::Wall, models: Vec::new() };
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| usage(format!("{arg} needs a value")));
@@ -121,6 +125,7 @@ fn options() -> Result<Options, TrainerError> {
         match arg.as_str() {
             "--rounds" => options.rounds = number(value()?)?,
             "--threads" => options.threads = number(value()?)?,
+            "--processor-time" => options.clock = Clock::Thread,
             "--batch-norm" => {
                 let word = value()?;
                 options.batch_norm = match word.as_str() {

@@ -12,7 +12,7 @@
 use freeze_plan::error::ErrorKind;
 use freeze_plan::graph::{Model, Tensor};
 use freeze_plan::runner::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, LocateOptions, RunEvent, SessionId, Target,
+    BindingId, BufferId, Engine, EngineError, EngineInfo, LocateOptions, NodeTime, RunEvent, SessionId, Target,
 };
 use freeze_plan::trainer::{Parts, Start, Trainer, TrainerError, engine, load_job};
 use serde_json::json;
@@ -251,5 +251,13 @@ impl Engine for Watched {
         self.replay()?;
         self.replay.borrow_mut().current.push(binding);
         self.engine.run(binding)
+    }
+
+    fn note_nodes(&mut self, on: bool) -> bool {
+        self.engine.note_nodes(on)
+    }
+
+    fn node_times(&mut self, session: SessionId) -> Result<Vec<NodeTime>, EngineError> {
+        self.engine.node_times(session)
     }
 }

@@ -6,7 +6,7 @@ use super::options::RuntimeArgs;
 use super::probe::ChildProbe;
 use crate::losses::LossSpec;
 use crate::plan::{FreezePlan, PlanOptions};
-use crate::runner::LocateOptions;
+use crate::runner::{Clock, LocateOptions};
 use crate::trainer::sizes::Sizes;
 use crate::trainer::{MadeUp, Trainer, engine};
 use crate::training::Dropout;
@@ -46,6 +46,6 @@ impl MeasureArgs {
         let trainer = Trainer::made_up(path, wanted, Some(&mut probe), &mut note)?;
         let locate = LocateOptions { runtime: self.runtime.runtime.clone(), offline: self.runtime.offline };
         let mut engine = engine(&locate, self.threads, &mut |text| eprintln!("{text}"))?;
-        Ok(trainer.measure(engine.as_mut(), plan)?)
+        Ok(trainer.measure(engine.as_mut(), plan, Clock::Wall)?)
     }
 }

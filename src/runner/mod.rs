@@ -7,6 +7,7 @@ mod ahead;
 mod cache;
 mod calibrate;
 mod ceiling;
+mod clock;
 mod ema;
 mod engine;
 mod evaluation;
@@ -59,6 +60,7 @@ mod train;
 pub use cache::{Caching, what_is_kept};
 pub use calibrate::{Timings, measure, timings};
 pub use ceiling::Ceiling;
+pub use clock::Clock;
 pub use ema::{Ema, UPDATES};
 pub use engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Target, evaluate,

@@ -6,6 +6,7 @@
 
 use super::calibrate::{Calibration, Effort};
 use super::ceiling::{Ceiling, Measured, Prediction, Relative, Stretch, Why, ratio};
+use super::clock::Clock;
 use super::engine::Engine;
 use super::event::RunEvent;
 use super::pace::{Pace, Scale};
@@ -29,6 +30,7 @@ const FEW: usize = 3;
 const WARM_UP: usize = 2;
 /// Sessions and steps of a calibration, at most.
 const ANCHOR_SESSIONS: usize = 6;
+const ANCHORS: f64 = 3.0;
 const ANCHOR_STEPS: f64 = 45.0;
 
 /// Seconds of the parts of single steps, in turn.
@@ -141,7 +143,8 @@ impl Run<'_> {
     fn is_worth_calibrating(&self, measured: &Measured) -> bool {
         let steps = (self.setup.steps_per_epoch() * self.plan.epochs.len()) as f64;
         let phases = (self.segments.len() + ANCHOR_SESSIONS) as f64;
-        let takes = phases * measured.first_phase + ANCHOR_STEPS * measured.step.total();
+        let rounds = ANCHORS * Effort::SECONDS;
+        let takes = phases * measured.first_phase + ANCHOR_STEPS * measured.step.total() + rounds;
         self.calibrates || takes < MOST_OF_RUN * steps * measured.step.total()
     }
 
@@ -153,7 +156,8 @@ impl Run<'_> {
         first: &Segment,
     ) -> Result<Calibration, RunError> {
         let plan = self.plan.clone();
-        let calibration = self.calibrate(engine, &plan, Effort::ASIDE)?;
+        let effort = if self.calibrates { Effort::ASKED } else { Effort::ASIDE };
+        let calibration = self.calibrate(engine, &plan, effort)?;
         let nothing = calibration.most();
         let reference = match scale.measures_nothing() {
             true => nothing,
@@ -239,7 +243,7 @@ impl Run<'_> {
         let mut samples = Samples::default();
         let (mut spent, mut first) = (0.0, None);
         for number in 0..wanted.saturating_add(WARM_UP) {
-            let sample = self.sample(engine, phase, number)?;
+            let sample = self.sample(engine, phase, number, Clock::Wall)?;
             let total = sample.total;
             spent += total;
             first.get_or_insert(total);
@@ -267,24 +271,25 @@ impl Run<'_> {
         engine: &mut dyn Engine,
         phase: &mut Phase,
         number: usize,
+        clock: Clock,
     ) -> Result<Sample, RunError> {
         let setup = self.setup;
         let full = setup.train.rows_of(0);
         let batches = (0..setup.train.len()).filter(|index| setup.train.rows_of(*index) == full).count().max(1);
         let share = Share { weight: 1.0 / setup.accumulate.max(1) as f64, first: true };
-        let whole = Instant::now();
+        let whole = clock.now();
         let scales = self.rates.scales(setup, &self.plan, &self.history, 0, self.place.at, 0)?;
-        let clock = Instant::now();
+        let start = clock.now();
         let batch = setup.train.batch(1, number % batches)?;
-        let data = clock.elapsed().as_secs_f64();
-        let clock = Instant::now();
+        let data = start.elapsed();
+        let start = clock.now();
         phase.backward(engine, number % batches + 1, &batch, share)?;
-        let train = clock.elapsed().as_secs_f64();
-        let clock = Instant::now();
+        let train = start.elapsed();
+        let start = clock.now();
         phase.update(engine, setup.objective.lr().map(|_| 0.0), scales.as_ref())?;
-        let update = clock.elapsed().as_secs_f64();
+        let update = start.elapsed();
         drop((batch, scales));
-        Ok(Sample { data, train, update, total: whole.elapsed().as_secs_f64() })
+        Ok(Sample { data, train, update, total: whole.elapsed() })
     }
 
     /// Writes what the graphs of a step wrote anew.

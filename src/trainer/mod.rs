@@ -37,7 +37,7 @@ use crate::plan::{FreezePlan, Run};
 use crate::planner::{Basis, identify};
 use crate::runner::job::{Export, InitSection, Weights};
 use crate::runner::{
-    Checked, Checkpoints, Engine, Freezing, Gaps, Job, Outcome, RunEvent, Schedule, Setup, Timed, Timings,
+    Checked, Checkpoints, Clock, Engine, Freezing, Gaps, Job, Outcome, RunEvent, Schedule, Setup, Timed, Timings,
     check_ceiling, measure, timings, train,
 };
 use crate::sinks::{JsonLines, Sink, Sinks, TensorBoard};
@@ -209,8 +209,8 @@ impl Trainer {
     ///
     /// # Errors
     /// A graph cannot be built or run.
-    pub fn measure(&self, engine: &mut dyn Engine, plan: &mut FreezePlan) -> Result<(), TrainerError> {
-        self.setup(None, None, |setup| Ok(measure(engine, setup, plan)?))
+    pub fn measure(&self, engine: &mut dyn Engine, plan: &mut FreezePlan, clock: Clock) -> Result<(), TrainerError> {
+        self.setup(None, None, |setup| Ok(measure(engine, setup, plan, clock)?))
     }
 
     /// Times the phases of a plan of the model, `rounds` steps of each in turn, without training.
@@ -222,8 +222,9 @@ impl Trainer {
         engine: &mut dyn Engine,
         plan: &FreezePlan,
         rounds: usize,
+        clock: Clock,
     ) -> Result<Vec<Timings>, TrainerError> {
-        self.setup(None, None, |setup| Ok(timings(engine, setup, plan, rounds)?))
+        self.setup(None, None, |setup| Ok(timings(engine, setup, plan, rounds, clock)?))
     }
 
     /// Trains, and writes the run's folder. `stop` ends the run after the step.

@@ -4,6 +4,7 @@ use super::nodes::{NodeTimes, Told, keys};
 use super::{Anchor, Calibration, Load, Ruler};
 use crate::plan::{EpochPlan, FreezePlan, Measured, Segment, StepSeconds, segments};
 use crate::runner::ceiling::{median, percent, ratio};
+use crate::runner::clock::Clock;
 use crate::runner::engine::{Engine, NodeTime};
 use crate::runner::pace::Scale;
 use crate::runner::phase::Phase;
@@ -37,13 +38,18 @@ pub(crate) struct Effort {
     pub seconds: f64,
     /// Whether the sessions of all phases live at the same time, so that what else the machine does hits them alike.
     pub together: bool,
+    /// What steps are timed by.
+    pub clock: Clock,
 }
 
 impl Effort {
     /// What a person waits for who asks.
-    const ASKED: Effort = Effort { rounds: 20, seconds: 10.0, together: true };
+    pub(crate) const ASKED: Effort = Effort { rounds: 200, seconds: 8.0, together: true, clock: Clock::Wall };
+    /// Seconds of each phase, of what goes before a run.
+    pub(crate) const SECONDS: f64 = 0.5;
     /// What goes before a long run.
-    pub(crate) const ASIDE: Effort = Effort { rounds: 5, seconds: 2.0, together: false };
+    pub(crate) const ASIDE: Effort =
+        Effort { rounds: 100, seconds: Effort::SECONDS, together: false, clock: Clock::Wall };
 }
 
 /// Measured seconds of a step with what an entry of a plan freezes.
@@ -65,9 +71,14 @@ pub struct Timings {
 ///
 /// # Errors
 /// A graph cannot be built or run.
-pub fn measure(engine: &mut dyn Engine, setup: &Setup<'_>, plan: &mut FreezePlan) -> Result<(), RunError> {
+pub fn measure(
+    engine: &mut dyn Engine,
+    setup: &Setup<'_>,
+    plan: &mut FreezePlan,
+    clock: Clock,
+) -> Result<(), RunError> {
     let mut run = Run::new(engine, setup, &mut |_| {})?;
-    let calibration = run.calibrate(engine, plan, Effort::ASKED)?;
+    let calibration = run.calibrate(engine, plan, Effort { clock, ..Effort::ASKED })?;
     run.fill(engine, &calibration, plan)
 }
 
@@ -80,6 +91,7 @@ pub fn timings(
     setup: &Setup<'_>,
     plan: &FreezePlan,
     rounds: usize,
+    clock: Clock,
 ) -> Result<Vec<Timings>, RunError> {
     let mut run = Run::new(engine, setup, &mut |_| {})?;
     let parts = segments(plan);
@@ -87,7 +99,7 @@ pub fn timings(
     for part in &parts {
         steps.push(run.constant_step(engine, part)?);
     }
-    let samples = run.timed(engine, &steps, Effort { rounds, seconds: f64::INFINITY, together: true })?;
+    let samples = run.timed(engine, &steps, Effort { rounds, seconds: f64::INFINITY, together: true, clock })?;
     let timings = parts.iter().zip(&samples).map(|(part, samples)| {
         let entry = plan.epochs[part.first_epoch - 1].at(part.after);
         let sums: Vec<f64> = samples.train.iter().zip(&samples.update).map(|(train, update)| train + update).collect();
@@ -259,7 +271,7 @@ impl Run<'_> {
     fn noted(&mut self, engine: &mut dyn Engine, phase: &mut Phase) -> Result<[Vec<NodeTime>; 2], RunError> {
         let clock = Instant::now();
         for number in 0..NOTED {
-            self.sample(engine, phase, number)?;
+            self.sample(engine, phase, number, Clock::Wall)?;
             if number >= FEW && clock.elapsed().as_secs_f64() > NOTED_SECONDS {
                 break;
             }
@@ -307,7 +319,7 @@ impl Run<'_> {
         let clock = Instant::now();
         for round in 0..effort.rounds.saturating_add(WARM_UP) {
             for (phase, samples) in phases.iter_mut().zip(&mut samples) {
-                let sample = self.sample(engine, phase, round)?;
+                let sample = self.sample(engine, phase, round, effort.clock)?;
                 if round >= WARM_UP {
                     samples.push(&sample);
                 }

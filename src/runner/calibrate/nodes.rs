@@ -77,6 +77,8 @@ pub(super) struct Told {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct NodeTimes {
     by_name: HashMap<(String, u64), Sum>,
+    /// Over bytes: of a node that has other inputs or outputs in another phase.
+    by_op_there: HashMap<(String, String), Sum>,
     by_kind: HashMap<u64, Sum>,
     /// Over bytes.
     by_op: HashMap<String, Sum>,
@@ -98,8 +100,9 @@ impl NodeTimes {
         }
         for (node, seconds) in graph.nodes().iter().zip(seconds) {
             let Key { name, op, kind, bytes } = key(graph, node, rows);
-            self.by_name.entry((name, kind)).or_default().add(seconds, 1.0);
             self.by_kind.entry(kind).or_default().add(seconds, 1.0);
+            self.by_op_there.entry((name.clone(), op.clone())).or_default().add(seconds, bytes);
+            self.by_name.entry((name, kind)).or_default().add(seconds, 1.0);
             self.by_op.entry(op).or_default().add(seconds, bytes);
             self.all.add(seconds, bytes);
         }
@@ -113,7 +116,9 @@ impl NodeTimes {
             match same.and_then(Sum::mean) {
                 Some(seconds) => told.seconds += seconds,
                 None => {
-                    let alike = self.by_op.get(&key.op).and_then(Sum::mean).or_else(|| self.all.mean());
+                    let there = self.by_op_there.get(&(key.name.clone(), key.op.clone())).and_then(Sum::mean);
+                    let alike = || self.by_op.get(&key.op).and_then(Sum::mean).or_else(|| self.all.mean());
+                    let alike = there.or_else(alike);
                     let seconds = alike.unwrap_or(0.0) * key.bytes;
                     told.seconds += seconds;
                     told.guessed += seconds;

@@ -17,7 +17,7 @@ use crate::runner::run::Run;
 use crate::runner::sessions::train_graph;
 use crate::runner::timing::nothing;
 use crate::runner::train::{Freezing, Setup};
-use crate::runner::{Schedule, measure, testing};
+use crate::runner::{Clock, Schedule, measure, testing};
 use crate::training::{Objective, Own, Prepared, Rates, TrainStep, names, prepare};
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
@@ -274,7 +274,7 @@ fn a_measured_plan_has_the_seconds_of_every_step() {
         let (mut plan, train, schedule) = (plan(4), batches(), Schedule::default());
         let told = plan.clone();
         let setup = Setup::of(&parts.prepared, Freezing::of(&told), parts.objective(), &schedule, &train);
-        measure(engine, &setup, &mut plan).unwrap();
+        measure(engine, &setup, &mut plan, Clock::Wall).unwrap();
         let steps: Vec<StepSeconds> = plan.epochs.iter().map(|epoch| epoch.predicted.seconds.unwrap()).collect();
         assert!(steps.iter().all(|step| step.total() > 0.0 && step.forward > 0.0), "{steps:?}");
         let measured = plan.summary.measured.clone().unwrap();
@@ -301,7 +301,7 @@ fn every_name_that_onnx_runtime_tells_is_that_of_a_node() {
         let mut phase = crate::runner::Phase::new(engine, &step, &run.state).unwrap();
         engine.note_nodes(false);
         for number in 0..2 {
-            run.sample(engine, &mut phase, number).unwrap();
+            run.sample(engine, &mut phase, number, Clock::Wall).unwrap();
         }
         let [noted, update] = phase.node_times(engine).unwrap();
         assert_eq!(update.is_empty(), layers == LAYERS.len());
