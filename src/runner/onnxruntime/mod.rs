@@ -11,7 +11,7 @@ use crate::onnx::{Encoded, LARGEST, encode};
 use crate::runner::native::optimize;
 use bytes::Bytes;
 use ort::AsPointer;
-use ort::environment::Environment;
+use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::OperatorDomain;
 use ort::session::builder::GraphOptimizationLevel;
@@ -33,7 +33,17 @@ const MODEL_FILE: &str = "graph.onnx";
 const DATA_FILE: &str = "weights.data";
 
 /// ONNX Runtime allows one environment a process, and the library once loaded stays.
-static ENVIRONMENT: Mutex<Option<(PathBuf, &'static Environment)>> = Mutex::new(None);
+static ENVIRONMENT: Mutex<Option<Environments>> = Mutex::new(None);
+
+/// ONNX Runtime as it is loaded.
+#[derive(Clone)]
+struct Environments {
+    library: PathBuf,
+    environment: &'static Environment,
+    /// Threads within an operator that sessions share: threads of several sessions would wait for work at the same time,
+    /// each on a core that another one's could use.
+    threads: usize,
+}
 
 /// Executes graphs with an ONNX Runtime library found at run time.
 pub struct OnnxRuntime {
@@ -74,6 +84,8 @@ struct Source {
     environment: &'static Environment,
     operators: Operators,
     threads: usize,
+    /// Whether these are the threads that sessions share.
+    shared: bool,
     /// Most bytes of weights inside an encoded graph.
     largest: usize,
     /// Whether new sessions note what their nodes take.
@@ -111,6 +123,9 @@ impl Source {
             .map_err(|error| fail(&error))?
             .with_intra_threads(self.threads)
             .map_err(|error| fail(&error))?;
+        if !self.shared {
+            session = session.with_independent_thread_pool().map_err(|error| fail(&error))?;
+        }
         let model = optimize(model);
         if model.opsets.contains_key(INTERNAL_DOMAIN) {
             session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
@@ -177,7 +192,7 @@ impl OnnxRuntime {
                 VersionError::NotOnnxRuntime => "it is no ONNX Runtime library".into(),
             },
         })?;
-        let (library, environment) = environment(library)?;
+        let Environments { library, environment, threads: shared } = environment(library, threads)?;
         let operators = operators::domain(threads).map_err(|error| EngineError::Library {
             engine: NAME,
             library: library.display().to_string(),
@@ -187,7 +202,8 @@ impl OnnxRuntime {
         let operators = Operators(Arc::new(operators));
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;
-        let sessions_of = Source { environment, operators, threads, largest: LARGEST, notes: false };
+        let sessions_of =
+            Source { environment, operators, threads, shared: threads == shared, largest: LARGEST, notes: false };
         sessions_of.first()?;
         Ok(OnnxRuntime {
             info: EngineInfo {
@@ -217,18 +233,24 @@ impl OnnxRuntime {
     }
 }
 
-fn environment(library: &Path) -> Result<(PathBuf, &'static Environment), EngineError> {
+/// Loads ONNX Runtime, once a process; `threads` are those that its sessions share.
+fn environment(library: &Path, threads: usize) -> Result<Environments, EngineError> {
     let mut slot = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((path, environment)) = slot.as_ref() {
-        return Ok((path.clone(), environment));
+    if let Some(loaded) = slot.as_ref() {
+        return Ok(loaded.clone());
     }
     let fail = |reason: String| EngineError::Library { engine: NAME, library: library.display().to_string(), reason };
     let builder = ort::init_from(library).map_err(|error| fail(chain(&error)))?;
-    let environment = builder.with_telemetry(false).build().map_err(|error| fail(error.to_string()))?;
+    let options = GlobalThreadPoolOptions::default();
+    let options = options.with_intra_threads(threads).and_then(|options| options.with_flush_to_zero());
+    let options = options.map_err(|error| fail(error.to_string()))?;
+    let builder = builder.with_telemetry(false).with_global_thread_pool(options);
+    let environment = builder.build().map_err(|error| fail(error.to_string()))?;
     let environment: &'static Environment = Box::leak(Box::new(environment));
     environment.set_log_level(ort::logging::LogLevel::Error);
-    *slot = Some((library.to_path_buf(), environment));
-    Ok((library.to_path_buf(), environment))
+    let loaded = Environments { library: library.to_path_buf(), environment, threads };
+    *slot = Some(loaded.clone());
+    Ok(loaded)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
