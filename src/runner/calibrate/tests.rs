@@ -163,7 +163,7 @@ fn phases_between_the_anchors_take_what_their_nodes_take() {
                         && close(found.forward, forward),
                     "{form:?}, {layers} frozen: {found:?}, expected {expected:?}"
                 );
-                assert!(load.guessed <= 0.1 * train, "{form:?}, {layers} frozen: {load:?}");
+                assert!(load.guessed <= 0.12 * train, "{form:?}, {layers} frozen: {load:?}");
                 assert!(load.guessed == 0.0 || !layers.is_multiple_of(LAYERS.len()));
             }
         }
