@@ -18,7 +18,7 @@ use freeze_plan::training::{Objective, Own, PhaseOptions, Rates, TrainStep, buil
 use ort::sys;
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CString, c_void};
 use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::AtomicBool;
@@ -145,11 +145,7 @@ fn bare(step: &TrainStep, batch: &[(String, Tensor)], weights: &[(String, Tensor
     // SAFETY: ONNX Runtime has one environment, which the engine has made: this is another handle of it.
     unsafe {
         let level = sys::OrtLoggingLevel::ORT_LOGGING_LEVEL_ERROR;
-        check((ort::api().CreateEnv)(
-            level,
-            CStr::from_bytes_with_nul_unchecked(b"bare\0").as_ptr(),
-            &mut environment,
-        ))?;
+        check((ort::api().CreateEnv)(level, c"bare".as_ptr(), &mut environment))?;
     }
     let sessions = [Bare::new(environment, &step.train, &values)?, Bare::new(environment, optimizer, &values)?];
     std::mem::forget(values);

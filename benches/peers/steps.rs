@@ -12,7 +12,8 @@
 use freeze_plan::error::ErrorKind;
 use freeze_plan::graph::{Model, Tensor};
 use freeze_plan::runner::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, LocateOptions, NodeTime, RunEvent, SessionId, Target,
+    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, LocateOptions, NodeTime, RunEvent, SessionId,
+    Target,
 };
 use freeze_plan::trainer::{Parts, Start, Trainer, TrainerError, engine, load_job};
 use serde_json::json;
@@ -214,6 +215,14 @@ impl Engine for Watched {
         self.engine.load(model)
     }
 
+    fn loader(&self) -> Option<Box<dyn Loader>> {
+        self.engine.loader()
+    }
+
+    fn adopt(&mut self, loaded: Loaded) -> SessionId {
+        self.engine.adopt(loaded)
+    }
+
     fn unload(&mut self, session: SessionId) {
         self.engine.unload(session);
     }
@@ -228,6 +237,18 @@ impl Engine for Watched {
 
     fn read(&self, buffer: BufferId) -> Result<Tensor, EngineError> {
         self.engine.read(buffer)
+    }
+
+    fn is_finite(&self, buffer: BufferId) -> Result<bool, EngineError> {
+        self.engine.is_finite(buffer)
+    }
+
+    fn bytes(&self, buffer: BufferId) -> Option<&[u8]> {
+        self.engine.bytes(buffer)
+    }
+
+    fn bytes_mut(&mut self, buffer: BufferId) -> Option<&mut [u8]> {
+        self.engine.bytes_mut(buffer)
     }
 
     fn free(&mut self, buffer: BufferId) {

@@ -71,7 +71,7 @@ fn main() {
     }
     let (rows, width, words) = (2048, 256, 30522);
     let (r, c): (Vec<i64>, Vec<i64>) =
-        ((0..8192).map(|at| at * 7919 | 1).collect(), (0..128).map(|at| at | 1).collect());
+        ((0..8192).map(|at| (at * 7919) | 1).collect(), (0..128).map(|at| at | 1).collect());
     let (x, mut y) = (values(8192 * 128), vec![0.0; 8192 * 128]);
     measure("dropout 8192x128", || {
         dropout::dropout(exec, &r, &c, dropout::least(0.1), 1.0 / 0.9, &x, &mut y);

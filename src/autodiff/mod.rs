@@ -34,9 +34,11 @@ pub use internal::{
     rms_norm_op, safe_softmax_op, swish_node, swish_op,
 };
 pub use native::{Form, NATIVE_RULES, NativeRule, own};
+#[cfg(feature = "runner")]
 pub(crate) use native::{is_image, is_rows};
 pub use recognise::{Group, patterns, recognise};
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
+#[cfg(feature = "runner")]
 pub(crate) use rules::Window;
 pub use rules::{RULES, find};
 pub use simplify::simplify;

@@ -46,6 +46,6 @@ impl MeasureArgs {
         let trainer = Trainer::made_up(path, wanted, Some(&mut probe), &mut note)?;
         let locate = LocateOptions { runtime: self.runtime.runtime.clone(), offline: self.runtime.offline };
         let mut engine = engine(&locate, self.threads, &mut |text| eprintln!("{text}"))?;
-        Ok(trainer.measure(engine.as_mut(), plan, Clock::Wall)?)
+        trainer.measure(engine.as_mut(), plan, Clock::Wall)
     }
 }

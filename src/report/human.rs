@@ -1,6 +1,8 @@
 //! Numbers, names and runs of epochs as a person reads them.
 
-use crate::plan::{EpochPlan, FreezePlan, Measured, PlannedUnit, Predicted, StepSeconds};
+use crate::plan::{EpochPlan, FreezePlan, PlannedUnit, Predicted};
+#[cfg(feature = "cli")]
+use crate::plan::{Measured, StepSeconds};
 use std::collections::HashSet;
 
 /// Returns `value` with three digits and a decimal prefix, such as `1.81 G`; below 1000 as it is.
@@ -268,6 +270,7 @@ pub(super) fn caches(plan: &FreezePlan) -> bool {
 }
 
 /// Returns seconds with their unit, such as `12.3 ms`.
+#[cfg(feature = "cli")]
 pub(super) fn seconds(seconds: f64) -> String {
     let (number, unit) = match seconds {
         seconds if seconds < 0.999_5e-3 => (seconds * 1e6, "us"),
@@ -278,6 +281,7 @@ pub(super) fn seconds(seconds: f64) -> String {
 }
 
 /// Returns the parts of a step that take time.
+#[cfg(feature = "cli")]
 pub(super) fn parts(step: &StepSeconds) -> String {
     let StepSeconds { data, forward, backward, update, rest } = *step;
     let parts = [("forward", forward), ("backward", backward), ("update", update), ("data", data), ("rest", rest)];
@@ -287,11 +291,13 @@ pub(super) fn parts(step: &StepSeconds) -> String {
 }
 
 /// Returns what seconds were measured on.
+#[cfg(feature = "cli")]
 pub(super) fn measured_on(measured: &Measured) -> String {
     format!("{}, {}", clean(&measured.engine), plural(measured.threads as u64, "thread"))
 }
 
 /// Returns what a plan saves of the time of its steps.
+#[cfg(feature = "cli")]
 pub(super) fn time_saved(measured: &Measured) -> String {
     let how = if measured.by_node { "" } else { ", told by flops: the engine does not time single nodes" };
     let saved = 100.0 * (1.0 - measured.cost_ratio);

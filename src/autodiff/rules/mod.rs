@@ -140,6 +140,7 @@ mod r#where;
 pub use conv::{bias as conv_bias, window as conv_window};
 pub use layer_normalization::statistic as layer_statistic;
 pub use max_pool::window as pool_window;
+#[cfg(feature = "runner")]
 pub(crate) use shared::Window;
 
 use super::Rule;

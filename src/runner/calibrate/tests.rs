@@ -130,7 +130,8 @@ fn load(times: &NodeTimes, step: &TrainStep) -> Load {
 fn phases_between_the_anchors_take_what_their_nodes_take() {
     for form in [Form::Portable, Form::Native] {
         let parts = Parts::new(form);
-        let renames: [&dyn Fn(&str, &str) -> String; 3] =
+        type Rename<'a> = &'a dyn Fn(&str, &str) -> String;
+        let renames: [Rename<'_>; 3] =
             [&|name, _| name.to_string(), &|name, _| format!("{name}/SomeFusion/"), &|_, output| {
                 format!("{output}_nchwc")
             }];
