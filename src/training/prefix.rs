@@ -1,7 +1,7 @@
 //! What of a train graph is frozen and lies before everything that trains, as a graph of its own.
 //!
 //! The prefix is every node that depends on the samples and on nothing that trains, moves or is random
-//! ([`Depends`]). A cut is a set of its values: the prefix makes them, the rest of the train graph reads them, and on any
+//! (`Depends`). A cut is a set of its values: the prefix makes them, the rest of the train graph reads them, and on any
 //! graph there may be several, skips among them.
 //!
 //! - To run the prefix as inference, [`Prefix::deepest`] takes all of it. What it makes of the batch as a whole may be
