@@ -1,8 +1,8 @@
 //! What single nodes took, and what others like them are predicted to take.
 
-use crate::graph::{Dim, Fact, Graph, Model, Node, ValueId};
+use crate::graph::{Dim, Fact, Graph, INTERNAL_DOMAIN, Model, Node, ValueId};
 use crate::runner::engine::NodeTime;
-use crate::runner::native::optimize;
+use crate::runner::native::{optimize, read};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -11,7 +11,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub(super) struct Key {
     name: String,
     op: String,
-    /// Operator, attributes, and of inputs and outputs dtype, shape and whether they are constants.
+    /// Operator, attributes, and of inputs and outputs dtype, shape and, where the engine prepares constants, whether they
+    /// are some.
     kind: u64,
     /// Bytes that it reads and writes.
     bytes: f64,
@@ -28,10 +29,13 @@ fn key(graph: &Graph, node: &Node, rows: usize) -> Key {
     let op = node.op.to_string();
     op.hash(&mut hasher);
     format!("{:?}", node.attributes).hash(&mut hasher);
-    let values = || node.inputs.iter().chain(&node.outputs);
-    node.inputs.len().hash(&mut hasher);
+    // What is constant is prepared by the engine, for its own operators only.
+    let prepares = node.op.domain != INTERNAL_DOMAIN;
+    let inputs = read(node);
+    let values = || inputs.iter().chain(&node.outputs);
+    inputs.len().hash(&mut hasher);
     for id in values() {
-        let about = id.map(|id| (graph.fact(id).to_string(), graph.value(id).initializer.is_some()));
+        let about = id.map(|id| (graph.fact(id).to_string(), prepares && graph.value(id).initializer.is_some()));
         about.hash(&mut hasher);
     }
     let bytes = values().flatten().map(|id| bytes(graph.fact(*id), rows)).sum();

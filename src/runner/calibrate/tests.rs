@@ -4,14 +4,14 @@ use super::nodes::{Key, NodeTimes, keys};
 use super::{Anchor, Calibration, Curve, Load, Ruler};
 use crate::autodiff::Form;
 use crate::data::{BatchOptions, Batches, Feed, LastBatch, Sampler};
-use crate::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor};
+use crate::graph::{Attributes, Builder, DType, Dim, Fact, INTERNAL_DOMAIN, Model, Tensor, ValueId};
 use crate::losses::{LossKind, LossSpec};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::testing::chain;
 use crate::plan::{FreezePlan, PlanOptions, StepSeconds, build, segments};
 use crate::planner::Analysis;
 use crate::runner::engine::NodeTime;
-use crate::runner::native::optimize;
+use crate::runner::native::{optimize, read};
 use crate::runner::pace::Scale;
 use crate::runner::run::Run;
 use crate::runner::sessions::train_graph;
@@ -92,8 +92,10 @@ fn took(model: &Model, rename: &dyn Fn(&str, &str) -> String) -> (Vec<NodeTime>,
     let mut sum = 0.0;
     let mut times = Vec::new();
     for (node, index) in graph.nodes().iter().zip(1_u32..) {
-        let constants = node.inputs.iter().flatten().filter(|id| graph.value(**id).initializer.is_some()).count();
-        let sizes: usize = node.inputs.iter().flatten().map(|id| graph.fact(*id).to_string().len()).sum();
+        let prepared = |id: &&ValueId| graph.value(**id).initializer.is_some() && node.op.domain != INTERNAL_DOMAIN;
+        let inputs = read(node);
+        let constants = inputs.iter().flatten().filter(prepared).count();
+        let sizes: usize = inputs.iter().flatten().map(|id| graph.fact(*id).to_string().len()).sum();
         let seconds = (1.0 + sizes as f64 + 7.0 * constants as f64 + node.op.name.len() as f64) * 1e-6;
         sum += seconds;
         let output = node.outputs.iter().flatten().next().map(|id| graph.value_name(*id)).unwrap_or_default();
@@ -164,7 +166,7 @@ fn phases_between_the_anchors_take_what_their_nodes_take() {
                         && close(found.forward, forward),
                     "{form:?}, {layers} frozen: {found:?}, expected {expected:?}"
                 );
-                assert!(load.guessed <= 0.12 * train, "{form:?}, {layers} frozen: {load:?}");
+                assert!(load.guessed <= 0.1 * train, "{form:?}, {layers} frozen: {load:?}");
                 assert!(load.guessed == 0.0 || !layers.is_multiple_of(LAYERS.len()));
             }
         }

@@ -19,6 +19,8 @@ mod tests;
 #[cfg(test)]
 mod transformer_tests;
 
+pub(super) use order::read;
+
 use crate::autodiff::{Window, batch_norm_op, is_image, own};
 use crate::graph::{DType, Dim, Graph, INTERNAL_DOMAIN, Model, Node, ValueId};
 use fuse::rebuilt;
