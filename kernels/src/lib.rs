@@ -11,7 +11,6 @@ pub mod conv;
 pub mod cross_entropy;
 pub mod depthwise;
 pub mod dropout;
-pub mod elementwise;
 pub mod embedding;
 pub mod exec;
 mod fold;

@@ -1,7 +1,7 @@
 //! Runs graphs: ONNX Runtime or the embedded tract behind one [`Engine`], state in their buffers,
 //! and the train loop on top.
 //!
-//! The `ort` crate is used in `ort.rs` only. What this module does not do: build graphs.
+//! The `ort` crate is used in `onnxruntime` only. What this module does not do: build graphs.
 
 mod ahead;
 mod cache;

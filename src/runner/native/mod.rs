@@ -6,7 +6,7 @@
 //! channels-last from end to end ([`layout`]). The names of inputs and outputs stay. Operators on rows, dropout
 //! ([`rows`]) and averages of statistics ([`running`]) are ours too.
 //!
-//! What this module does not do: numerics (`kernels`), or the binding to ONNX Runtime (`runner/ort`).
+//! What this module does not do: numerics (`kernels`), or the binding to ONNX Runtime (`runner/onnxruntime`).
 
 mod absorb;
 mod fuse;

@@ -6,44 +6,28 @@ use super::engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Slab, Target, is_finite,
 };
 use crate::autodiff::Form;
-use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, Tensor};
-use crate::onnx::{Encoded, LARGEST, encode};
-use crate::runner::native::optimize;
+use crate::graph::{DType, Model, Tensor};
+use crate::onnx::LARGEST;
 use bytes::Bytes;
 use ort::AsPointer;
-use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ort::operator::OperatorDomain;
-use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, DynValue, TensorElementType, ValueType};
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use tempfile::TempDir;
+use std::path::Path;
+use std::sync::Arc;
 
+mod library;
 mod operators;
 mod profile;
+mod sessions;
+
+pub(super) use library::{VersionError, library_version};
+
+use library::{Environments, environment};
+use sessions::{Operators, Prepared, Source};
 
 const NAME: &str = "onnxruntime";
-/// Files of a graph of many weights, in a folder of its own.
-const MODEL_FILE: &str = "graph.onnx";
-const DATA_FILE: &str = "weights.data";
-
-/// ONNX Runtime allows one environment a process, and the library once loaded stays.
-static ENVIRONMENT: Mutex<Option<Environments>> = Mutex::new(None);
-
-/// ONNX Runtime as it is loaded.
-#[derive(Clone)]
-struct Environments {
-    library: PathBuf,
-    environment: &'static Environment,
-    /// Threads within an operator that sessions share: threads of several sessions would wait for work at the same time,
-    /// each on a core that another one's could use.
-    threads: usize,
-}
 
 /// Executes graphs with an ONNX Runtime library found at run time.
 pub struct OnnxRuntime {
@@ -55,110 +39,6 @@ pub struct OnnxRuntime {
     sessions: Slab<Prepared>,
     buffers: Slab<DynTensor>,
     bindings: Slab<Bound>,
-}
-
-struct Prepared {
-    session: Session,
-    name: String,
-    /// Outputs that are scalars.
-    scalars: HashSet<String>,
-    /// What the session maps its weights from.
-    _files: Option<TempDir>,
-    /// Where it writes what its nodes take.
-    profile: Option<TempDir>,
-}
-
-/// Operators of our own.
-#[derive(Clone)]
-struct Operators(Arc<OperatorDomain>);
-
-// SAFETY: a domain does not change once it is made. ONNX Runtime reads it while it makes a session, on any thread, and
-// its operators are `Send` and `Sync` by the bounds of their trait.
-unsafe impl Send for Operators {}
-// SAFETY: see above.
-unsafe impl Sync for Operators {}
-
-/// What sessions are made with.
-#[derive(Clone)]
-struct Source {
-    environment: &'static Environment,
-    operators: Operators,
-    threads: usize,
-    /// Whether these are the threads that sessions share.
-    shared: bool,
-    /// Most bytes of weights inside an encoded graph.
-    largest: usize,
-    /// Whether new sessions note what their nodes take.
-    notes: bool,
-}
-
-impl Source {
-    /// Makes the first session of the process, if there was none.
-    ///
-    /// Beside its own threads, ONNX Runtime treats denormal numbers as zero on the thread that makes it: that has to be
-    /// the one that runs sessions, and not one that prepares them.
-    fn first(&self) -> Result<(), EngineError> {
-        static MADE: OnceLock<()> = OnceLock::new();
-        if MADE.set(()).is_ok() {
-            let mut b = Builder::new("first");
-            let x = b.input("x", Fact::fixed(DType::F32, &[]));
-            let y = b.unary("Identity", x);
-            b.output(y, "y");
-            let opsets = [(String::new(), 18)].into();
-            self.session(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() })?;
-        }
-        Ok(())
-    }
-
-    fn session(&self, model: &Model) -> Result<Prepared, EngineError> {
-        let name = model.graph.name().to_string();
-        let fail = |error: &dyn std::fmt::Display| EngineError::Load {
-            engine: NAME,
-            graph: name.clone(),
-            reason: error.to_string(),
-        };
-        let mut session = Session::builder(self.environment)
-            .map_err(|error| fail(&error))?
-            .with_optimization_level(GraphOptimizationLevel::All)
-            .map_err(|error| fail(&error))?
-            .with_intra_threads(self.threads)
-            .map_err(|error| fail(&error))?;
-        if !self.shared {
-            session = session.with_independent_thread_pool().map_err(|error| fail(&error))?;
-        }
-        let model = optimize(model);
-        if model.opsets.contains_key(INTERNAL_DOMAIN) {
-            session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
-            // A plan of the memory would be a block of its own, beside what the first run has taken.
-            session = session.with_memory_pattern(false).map_err(|error| fail(&error))?;
-        }
-        // A gradient that fades out would take many times as long.
-        session = session.with_config_entry("session.set_denormal_as_zero", "1").map_err(|error| fail(&error))?;
-        let mut profile = None;
-        if self.notes {
-            let folder = tempfile::tempdir().map_err(|error| fail(&error))?;
-            session = session.with_profiling(folder.path().join("nodes")).map_err(|error| fail(&error))?;
-            profile = Some(folder);
-        }
-        let encoded = encode(&model, DATA_FILE, self.largest);
-        let (session, files) = if encoded.pieces.is_empty() {
-            (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
-        } else {
-            let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
-            (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
-        };
-        let graph = &model.graph;
-        let scalars =
-            graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
-        let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
-        Ok(Prepared { session, name, scalars, _files: files, profile })
-    }
-}
-
-impl Loader for Source {
-    fn load(&self, model: &Model) -> Result<Loaded, EngineError> {
-        self.session(model).map(|session| Loaded(Box::new(session)))
-    }
 }
 
 struct Bound {
@@ -233,64 +113,6 @@ impl OnnxRuntime {
     }
 }
 
-/// Loads ONNX Runtime, once a process; `threads` are those that its sessions share.
-fn environment(library: &Path, threads: usize) -> Result<Environments, EngineError> {
-    let mut slot = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(loaded) = slot.as_ref() {
-        return Ok(loaded.clone());
-    }
-    let fail = |reason: String| EngineError::Library { engine: NAME, library: library.display().to_string(), reason };
-    let builder = ort::init_from(library).map_err(|error| fail(chain(&error)))?;
-    let options = GlobalThreadPoolOptions::default();
-    let options = options.with_intra_threads(threads).and_then(|options| options.with_flush_to_zero());
-    let options = options.map_err(|error| fail(error.to_string()))?;
-    let builder = builder.with_telemetry(false).with_global_thread_pool(options);
-    let environment = builder.build().map_err(|error| fail(error.to_string()))?;
-    let environment: &'static Environment = Box::leak(Box::new(environment));
-    environment.set_log_level(ort::logging::LogLevel::Error);
-    let loaded = Environments { library: library.to_path_buf(), environment, threads };
-    *slot = Some(loaded.clone());
-    Ok(loaded)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
-
-/// Why a file did not tell its version.
-#[derive(Debug)]
-pub(super) enum VersionError {
-    /// The system's loader refuses the file, for this reason.
-    Load(String),
-    /// It loads, and is another library.
-    NotOnnxRuntime,
-}
-
-/// Returns the version that the library at `path` reports.
-///
-/// # Errors
-/// The file does not load or is no ONNX Runtime.
-pub(super) fn library_version(path: &Path) -> Result<String, VersionError> {
-    // SAFETY: `OrtGetApiBase` is the one documented entry of an ONNX Runtime library; its version
-    // string is static. An ONNX Runtime is kept loaded, because unloading it is not supported.
-    unsafe {
-        let library = libloading::Library::new(path).map_err(|error| VersionError::Load(chain(&error)))?;
-        let base = library
-            .get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase")
-            .map_err(|_| VersionError::NotOnnxRuntime)?();
-        let text = ((*base).GetVersionString)();
-        let version = std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned();
-        std::mem::forget(library);
-        Ok(version)
-    }
-}
-
 fn element_type(dtype: DType) -> Option<TensorElementType> {
     Some(match dtype {
         DType::F32 => TensorElementType::Float32,
@@ -328,17 +150,6 @@ fn dtype(element: TensorElementType) -> Option<DType> {
     ]
     .into_iter()
     .find(|dtype| element_type(*dtype) == Some(element))
-}
-
-/// Writes a graph whose weights do not fit into one protobuf: ONNX Runtime takes a tensor of 2 GiB
-/// and more from a file only.
-fn on_disk(encoded: &Encoded) -> std::io::Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    let mut data = BufWriter::new(File::create(folder.path().join(DATA_FILE))?);
-    encoded.write_data(&mut data)?;
-    data.flush()?;
-    std::fs::write(folder.path().join(MODEL_FILE), &encoded.bytes)?;
-    Ok(folder)
 }
 
 fn buffer_error(what: String, reason: impl ToString) -> EngineError {
@@ -573,7 +384,7 @@ fn run_bound(session: &mut Session, binding: &IoBinding) -> ort::Result<()> {
 mod tests {
     use super::super::engine::evaluate;
     use super::*;
-    use crate::graph::Attributes;
+    use crate::graph::{Attributes, Builder, Fact};
 
     #[test]
     fn weights_beside_the_graph_compute_the_same() {

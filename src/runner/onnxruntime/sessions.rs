@@ -1,0 +1,135 @@
+//! Sessions: a graph as ONNX Runtime has prepared it.
+
+use super::NAME;
+use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model};
+use crate::onnx::{Encoded, encode};
+use crate::runner::engine::{EngineError, Loaded, Loader};
+use crate::runner::native::optimize;
+use ort::environment::Environment;
+use ort::operator::OperatorDomain;
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::{Arc, OnceLock};
+use tempfile::TempDir;
+
+/// Files of a graph of many weights, in a folder of its own.
+const MODEL_FILE: &str = "graph.onnx";
+const DATA_FILE: &str = "weights.data";
+
+pub(super) struct Prepared {
+    pub(super) session: Session,
+    pub(super) name: String,
+    /// Outputs that are scalars.
+    pub(super) scalars: HashSet<String>,
+    /// What the session maps its weights from.
+    pub(super) _files: Option<TempDir>,
+    /// Where it writes what its nodes take.
+    pub(super) profile: Option<TempDir>,
+}
+
+/// Operators of our own.
+#[derive(Clone)]
+pub(super) struct Operators(pub(super) Arc<OperatorDomain>);
+
+// SAFETY: a domain does not change once it is made. ONNX Runtime reads it while it makes a session, on any thread, and
+// its operators are `Send` and `Sync` by the bounds of their trait.
+unsafe impl Send for Operators {}
+// SAFETY: see above.
+unsafe impl Sync for Operators {}
+
+/// What sessions are made with.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) environment: &'static Environment,
+    pub(super) operators: Operators,
+    pub(super) threads: usize,
+    /// Whether these are the threads that sessions share.
+    pub(super) shared: bool,
+    /// Most bytes of weights inside an encoded graph.
+    pub(super) largest: usize,
+    /// Whether new sessions note what their nodes take.
+    pub(super) notes: bool,
+}
+
+impl Source {
+    /// Makes the first session of the process, if there was none.
+    ///
+    /// Beside its own threads, ONNX Runtime treats denormal numbers as zero on the thread that makes it: that has to be
+    /// the one that runs sessions, and not one that prepares them.
+    pub(super) fn first(&self) -> Result<(), EngineError> {
+        static MADE: OnceLock<()> = OnceLock::new();
+        if MADE.set(()).is_ok() {
+            let mut b = Builder::new("first");
+            let x = b.input("x", Fact::fixed(DType::F32, &[]));
+            let y = b.unary("Identity", x);
+            b.output(y, "y");
+            let opsets = [(String::new(), 18)].into();
+            self.session(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn session(&self, model: &Model) -> Result<Prepared, EngineError> {
+        let name = model.graph.name().to_string();
+        let fail = |error: &dyn std::fmt::Display| EngineError::Load {
+            engine: NAME,
+            graph: name.clone(),
+            reason: error.to_string(),
+        };
+        let mut session = Session::builder(self.environment)
+            .map_err(|error| fail(&error))?
+            .with_optimization_level(GraphOptimizationLevel::All)
+            .map_err(|error| fail(&error))?
+            .with_intra_threads(self.threads)
+            .map_err(|error| fail(&error))?;
+        if !self.shared {
+            session = session.with_independent_thread_pool().map_err(|error| fail(&error))?;
+        }
+        let model = optimize(model);
+        if model.opsets.contains_key(INTERNAL_DOMAIN) {
+            session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
+            // A plan of the memory would be a block of its own, beside what the first run has taken.
+            session = session.with_memory_pattern(false).map_err(|error| fail(&error))?;
+        }
+        // A gradient that fades out would take many times as long.
+        session = session.with_config_entry("session.set_denormal_as_zero", "1").map_err(|error| fail(&error))?;
+        let mut profile = None;
+        if self.notes {
+            let folder = tempfile::tempdir().map_err(|error| fail(&error))?;
+            session = session.with_profiling(folder.path().join("nodes")).map_err(|error| fail(&error))?;
+            profile = Some(folder);
+        }
+        let encoded = encode(&model, DATA_FILE, self.largest);
+        let (session, files) = if encoded.pieces.is_empty() {
+            (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
+        } else {
+            let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
+            (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
+        };
+        let graph = &model.graph;
+        let scalars =
+            graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
+        let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
+        Ok(Prepared { session, name, scalars, _files: files, profile })
+    }
+}
+
+impl Loader for Source {
+    fn load(&self, model: &Model) -> Result<Loaded, EngineError> {
+        self.session(model).map(|session| Loaded(Box::new(session)))
+    }
+}
+
+/// Writes a graph whose weights do not fit into one protobuf: ONNX Runtime takes a tensor of 2 GiB
+/// and more from a file only.
+fn on_disk(encoded: &Encoded) -> std::io::Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let mut data = BufWriter::new(File::create(folder.path().join(DATA_FILE))?);
+    encoded.write_data(&mut data)?;
+    data.flush()?;
+    std::fs::write(folder.path().join(MODEL_FILE), &encoded.bytes)?;
+    Ok(folder)
+}
