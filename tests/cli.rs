@@ -380,7 +380,7 @@ fn wrong_jobs() {
         ("unknown input", |t| t.replace("{ x =", "{ y ="), 1, &["\"y\"", "x"]),
         ("wrong column", |t| t.replace("x = \"images\"", "x = \"labels\""), 1, &["labels", "float32"]),
         ("unknown loss", |t| t.replace("cross-entropy", "cross-entropie"), 2, &["cross-entropie"]),
-        ("cuda", |t| t.replace("device = \"cpu\"", "device = \"cuda\""), 2, &["cuda"]),
+        ("device", |t| t.replace("device = \"cpu\"", "device = \"gpu\""), 2, &["gpu", "cuda:N"]),
         ("level", |t| t.replace("freeze_level = 1.0", "freeze_level = 3.0"), 2, &["freeze_level", "[0, 1]"]),
     ];
     for (name, edit, code, words) in cases {

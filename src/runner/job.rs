@@ -20,6 +20,7 @@ pub use run::RunSection;
 pub use targets::Targets;
 
 use super::cache::Caching;
+use super::device::Device;
 use super::ema::Ema;
 use super::evaluation::{Evaluation, unwatchable};
 use super::schedule::Schedule;
@@ -325,13 +326,7 @@ impl Job {
     fn problem(&self) -> Option<(&'static str, String)> {
         let zero = |key, number: u64| (number == 0).then(|| (key, "expected 1 or more, found 0".to_string()));
         let empty = |key, path: &Path| path.as_os_str().is_empty().then(|| (key, "is an empty path".to_string()));
-        let device = match self.run.device.as_str() {
-            "cpu" => None,
-            "cuda" => {
-                Some(("run.device", "this version trains on the CPU: expected \"cpu\", found \"cuda\"".to_string()))
-            }
-            other => Some(("run.device", format!("expected \"cpu\", found \"{other}\""))),
-        };
+        let device = self.run.device.parse::<Device>().err().map(|error| ("run.device", error.to_string()));
         let evaluated = self.data.eval.is_some();
         let schedule = self.schedule.as_ref().and_then(|schedule| {
             let metric = || unwatchable("schedule.metric", schedule.metric()?, evaluated);

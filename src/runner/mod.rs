@@ -8,6 +8,7 @@ mod cache;
 mod calibrate;
 mod ceiling;
 mod clock;
+mod device;
 mod ema;
 mod engine;
 mod evaluation;
@@ -61,6 +62,7 @@ pub use cache::{Caching, what_is_kept};
 pub use calibrate::{Timings, measure, timings};
 pub use ceiling::Ceiling;
 pub use clock::Clock;
+pub use device::{Device, NoDevice};
 pub use ema::{Ema, UPDATES};
 pub use engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Target, evaluate,

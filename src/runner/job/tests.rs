@@ -242,9 +242,9 @@ fn errors_name_key_and_line() {
             expected: "key `schedule.lr_min` at line 18: expected 0 or more, found -1",
         },
         Case {
-            replace: ("device = \"cpu\"", "device = \"cuda\""),
+            replace: ("device = \"cpu\"", "device = \"gpu\""),
             sets: &[],
-            expected: "key `run.device` at line 25: this version trains on the CPU: expected \"cpu\", found \"cuda\"",
+            expected: "key `run.device` at line 25: expected \"cpu\", \"cuda\" or \"cuda:N\", found \"gpu\"",
         },
         Case {
             replace: NONE,
