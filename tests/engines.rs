@@ -1,7 +1,7 @@
 //! The engines and fixtures that integration tests use.
 
 use freeze_plan::graph::Tensor;
-use freeze_plan::runner::{Engine, LocateOptions, OnnxRuntime, Tract, locate};
+use freeze_plan::runner::{Engine, LocateOptions, OnnxRuntime, locate};
 use std::path::{Path, PathBuf};
 
 /// Returns ONNX Runtime with two threads, fetching it on a machine that has none.
@@ -13,7 +13,18 @@ pub fn onnxruntime() -> OnnxRuntime {
 
 /// Returns every engine.
 pub fn engines() -> Vec<Box<dyn Engine>> {
-    vec![Box::new(onnxruntime()), Box::new(Tract::new())]
+    let own: Box<dyn Engine> = Box::new(onnxruntime());
+    [Some(own), embedded()].into_iter().flatten().collect()
+}
+
+#[cfg(feature = "tract")]
+fn embedded() -> Option<Box<dyn Engine>> {
+    Some(Box::new(freeze_plan::runner::Tract::new()))
+}
+
+#[cfg(not(feature = "tract"))]
+fn embedded() -> Option<Box<dyn Engine>> {
+    None
 }
 
 /// Returns the path of a fixture.

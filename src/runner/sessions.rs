@@ -112,6 +112,11 @@ pub(super) fn train_graph(step: &TrainStep) -> (Cow<'_, Model>, Option<String>) 
     summed(&step.train, step)
 }
 
+/// As [`train_graph`], of what is left of a train graph.
+pub(super) fn train_graph_of<'m>(train: &'m Model, step: &TrainStep) -> (Cow<'m, Model>, Option<String>) {
+    summed(train, step)
+}
+
 fn summed<'m>(train: &'m Model, step: &TrainStep) -> (Cow<'m, Model>, Option<String>) {
     let large = step.passed.iter().filter(|(_, fact)| is_summed(fact));
     let gradients: Vec<&str> = large.map(|(name, _)| name.as_str()).collect();

@@ -17,11 +17,13 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+mod arena;
 mod library;
 mod operators;
 mod profile;
 mod sessions;
 
+pub use arena::Arena;
 pub(super) use library::{VersionError, library_version};
 
 use library::{Environments, environment};
@@ -208,13 +210,17 @@ impl Engine for OnnxRuntime {
     }
 
     fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError> {
-        let what = || format!("{}{:?}", tensor.dtype(), tensor.shape());
-        let element = element_type(tensor.dtype()).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
-        let value = DynTensor::new(&self.allocator, element, tensor.shape().to_vec())
-            .map_err(|error| buffer_error(what(), error))?;
-        let id = BufferId(self.buffers.insert(value));
+        let id = self.reserve(tensor.dtype(), tensor.shape())?;
         self.write(id, tensor)?;
         Ok(id)
+    }
+
+    fn reserve(&mut self, dtype: DType, shape: &[usize]) -> Result<BufferId, EngineError> {
+        let what = || format!("{dtype}{shape:?}");
+        let element = element_type(dtype).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
+        let value =
+            DynTensor::new(&self.allocator, element, shape.to_vec()).map_err(|error| buffer_error(what(), error))?;
+        Ok(BufferId(self.buffers.insert(value)))
     }
 
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {
