@@ -234,9 +234,10 @@ fn a_device_without_memory_is_told_with_what_takes_it_and_what_would_help() {
         RunEvent::End { error, .. } => error.clone(),
         _ => None,
     });
-    assert_eq!(end, Some(text));
+    assert_eq!(end.as_ref(), Some(&text));
     let shown = TrainerError::from(error);
     assert!(shown.remedy().unwrap().contains("data.batch"), "{:?}", shown.remedy());
+    assert_eq!((shown.kind().exit_code(), shown.message()), (1, text.as_str()));
     // Nothing is known of the device.
     job.epochs = 1;
     job.options = PlanOptions::of("none");

@@ -32,6 +32,8 @@ const WANTED: [&str; 2] = ["requested buffer of size ", "requested bytes of "];
 const RUNNING: &str = "while running ";
 /// Consumers that are named.
 const NAMED: usize = 5;
+/// Of what did not fit although its estimate does, arenas have no more than so many percent in one piece.
+const WHOLE: u64 = 80;
 
 /// Memory that a device did not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +74,7 @@ impl fmt::Display for OutOfMemory {
         };
         match self.wanted {
             Some(bytes) => write!(f, ": {wants} wants {}", readable(bytes)),
+            None if self.operator.is_none() => write!(f, ": {wants} cannot have what it wants: {}", self.reason),
             None => write!(f, ": {wants} cannot have what it wants"),
         }
     }
@@ -169,6 +172,7 @@ impl Run<'_> {
             (Some(step), Some(held), Some(estimate)) => {
                 let room = memory.map(|memory| memory.total.saturating_sub(memory.used.saturating_sub(memory.peak)));
                 let room = room.or_else(|| Some(available_bytes()? + resident_bytes()));
+                let room = room.map(|room| room.min(estimate.total / 100 * WHOLE));
                 self.remedies(engine, (step, held), &sizes, estimate, room)
             }
             _ => Vec::new(),
