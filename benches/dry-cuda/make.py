@@ -5,9 +5,9 @@ computes NOTHING: kernels do not run, outputs are whatever the memory held, and 
     python make.py PROVIDER --out DIR      # PROVIDER: libonnxruntime_providers_cuda.so, for the symbols it needs
     LD_LIBRARY_PATH=DIR:$LD_LIBRARY_PATH python -c "import onnxruntime ..."
 
-DIR gets libcuda.so.1, libcudart.so.13, libcublas.so.13, libcublasLt.so.13, libcurand.so.10 and libcudnn.so.9. Every
-symbol that PROVIDER needs of them is there: where a file beside this one writes it, as written there, else as a
-function that returns 0 (success). The environment variables are in driver.c's head. NVRTC is not part of it: the real
+DIR gets libcuda.so.1, libcudart.so.13, libcublas.so.13, libcublasLt.so.13, libcurand.so.10, libcudnn.so.9 and
+the two of TensorRT. Every that PROVIDER needs of them is there: where a file beside this one writes it, as written there, else as a function that
+returns 0 (success). The environment variables are in driver.c's head. NVRTC is not part of it: the real
 one compiles without a GPU. Needs gcc and nm.
 """
 
@@ -25,6 +25,8 @@ LIBRARIES = [
     ("libcublas.so.13", ["blas.c"], r"cublas(?!Lt)[A-Z]", []),
     ("libcurand.so.10", [], r"curand[A-Z]", []),
     ("libcudnn.so.9", ["dnn.c"], r"cudnn[A-Z]", []),
+    ("libnvinfer.so.10", ["tensorrt.c"], r"$", []),
+    ("libnvonnxparser.so.10", ["tensorrt.c"], r"$", []),
 ]
 
 
