@@ -5,10 +5,10 @@ computes NOTHING: kernels do not run, outputs are whatever the memory held, and 
     python make.py PROVIDER --out DIR      # PROVIDER: libonnxruntime_providers_cuda.so, for the symbols it needs
     LD_LIBRARY_PATH=DIR:$LD_LIBRARY_PATH python -c "import onnxruntime ..."
 
-DIR gets libcuda.so.1, libcudart.so.13, libcublas.so.13, libcublasLt.so.13, libcurand.so.10, libcudnn.so.9 and
-the two of TensorRT. Every that PROVIDER needs of them is there: where a file beside this one writes it, as written there, else as a function that
-returns 0 (success). The environment variables are in driver.c's head. NVRTC is not part of it: the real
-one compiles without a GPU. Needs gcc and nm.
+DIR gets libcuda.so.1, libcudart.so.13, libcublas.so.13, libcublasLt.so.13, libcurand.so.10, libcudnn.so.9 and the two
+of TensorRT. Every symbol that PROVIDER needs of them is there: where a file beside this one writes it, as written there,
+else as a function that returns 0 (success). The environment variables are in driver.c's head. NVRTC is not part of it:
+the real one compiles without a GPU. Needs gcc and nm.
 """
 
 import argparse
