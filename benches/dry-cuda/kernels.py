@@ -6,13 +6,15 @@ registers them. Run it with the Python of an environment that has onnxruntime-gp
 A line that starts with "op" is an operator: its name, then for each version of its schema (those up to 26) the opset and
 which type constraint each input and output has ("*" repeats the last one, "-" has none). The lines under it are kernels:
 first and last opset ("-" where the kernel says none, and then ONNX Runtime takes it for that version of the operator
-alone), and for each constraint the types it takes.
+alone), and for each constraint the types it takes. A line that starts with "function" is an operator that neither this
+provider nor the CPU's has a kernel of, and the opsets from which ONNX Runtime replaces it by its definition.
 """
 
 import argparse
 import collections
 import pathlib
 
+import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -66,12 +68,29 @@ def rows(kernels):
         yield " ".join([str(first), last, *(f"{key}={','.join(sorted(types[key]))}" for key in sorted(types))])
 
 
+def functions(kernels):
+    """Operators of the default domain that no provider runs and that have a definition, by name."""
+    served = collections.defaultdict(list)
+    for kernel in kernels:
+        if kernel.domain == "" and kernel.provider in ("CPUExecutionProvider", "CUDAExecutionProvider"):
+            served[kernel.op_name].append(kernel.version_range)
+    found = collections.defaultdict(list)
+    for schema in onnx.defs.get_all_schemas_with_history():
+        since = schema.since_version
+        if schema.domain or since > NEWEST or not (schema.has_function or schema.has_context_dependent_function):
+            continue
+        if not any(first == since or first < since <= last < UNBOUNDED for first, last in served[schema.name]):
+            found[schema.name].append(since)
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     out = parser.parse_args().out
     kernels = collections.defaultdict(list)
-    for kernel in state.get_all_opkernel_def():
+    everything = state.get_all_opkernel_def()
+    for kernel in everything:
         if kernel.provider == "CUDAExecutionProvider" and kernel.domain in DOMAINS:
             kernels[kernel.domain, kernel.op_name].append(kernel)
     schemas = collections.defaultdict(dict)
@@ -87,6 +106,8 @@ def main():
         ]
         lines.append(" ".join(["op", DOMAINS[domain] + name, *versions]))
         lines += rows(found)
+    for name, since in sorted(functions(everything).items()):
+        lines.append(" ".join(["function", name, *map(str, sorted(since))]))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join(lines) + "\n")
 
