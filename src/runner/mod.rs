@@ -8,6 +8,7 @@ mod cache;
 mod calibrate;
 mod ceiling;
 mod clock;
+mod cuda;
 mod device;
 mod ema;
 mod engine;
