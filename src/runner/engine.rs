@@ -36,7 +36,7 @@ pub struct EngineInfo {
     pub version: String,
     /// Library file; empty for the embedded engine.
     pub library: String,
-    /// `cpu`.
+    /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// Threads within one operator.
     pub threads: usize,
@@ -128,6 +128,10 @@ pub trait Engine {
     /// # Errors
     /// Dtype or shape differ.
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError>;
+
+    /// Says what will be written next, so that an engine with a device copies it there while it runs. The tensors that
+    /// are written must share their bytes with these to gain by it.
+    fn ahead(&mut self, _batch: Vec<(BufferId, Tensor)>) {}
 
     /// Returns a copy of a buffer.
     ///
