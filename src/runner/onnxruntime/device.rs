@@ -1,18 +1,18 @@
 //! What lies on a device: buffers as values of ONNX Runtime, sessions of the CUDA execution provider, captured graphs.
 
 use super::{NAME, buffer_error, element_type};
-use crate::graph::{DType, Model, Tensor};
+use crate::graph::{DType, Fact, Model, Tensor};
 use crate::runner::cuda::device::CudaDevice;
 use crate::runner::cuda::gpu::Gpu;
 use crate::runner::cuda::staging::Stage;
-use crate::runner::engine::{BufferId, EngineError};
+use crate::runner::engine::{BufferId, EngineError, OnProcessor};
 use ort::AsPointer;
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynTensor, DynValue};
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
@@ -349,18 +349,17 @@ impl Ahead {
     }
 }
 
-/// A node that ONNX Runtime has placed on the processor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OnProcessor {
-    pub node: String,
-    pub operator: String,
-}
-
-/// Returns the nodes of a session that are not on the device, without the copies that ONNX Runtime puts between.
+/// Returns the nodes of a session that are not on the device, but for those that compute shapes: ONNX Runtime does that
+/// on the processor, where shapes are wanted.
 ///
 /// # Errors
 /// ONNX Runtime has not recorded it.
-pub(super) fn on_processor(session: &ort::session::Session) -> ort::Result<Vec<OnProcessor>> {
+pub(super) fn on_processor(session: &ort::session::Session, model: &Model) -> ort::Result<Vec<OnProcessor>> {
+    let graph = &model.graph;
+    let shapes = graph.nodes().iter().filter(|node| {
+        node.outputs.iter().flatten().all(|output| is_of_shapes(graph.fact(*output)))
+    });
+    let shapes: HashSet<&str> = shapes.map(|node| node.name.as_str()).collect();
     let api = ort::api();
     let mut found = Vec::new();
     // SAFETY: the session lives; arrays and strings that it gives live as long as it does and have the lengths it tells.
@@ -387,7 +386,15 @@ pub(super) fn on_processor(session: &ort::session::Session) -> ort::Result<Vec<O
             }
         }
     }
+    found.retain(|found| !shapes.contains(found.node.as_str()));
     Ok(found)
+}
+
+/// Returns true for a few integers, as shapes and indices of axes are.
+fn is_of_shapes(fact: &Fact) -> bool {
+    const MOST: usize = 64;
+    let few = fact.sizes().is_some_and(|sizes| sizes.iter().product::<usize>() <= MOST);
+    fact.dtype.is_some_and(|dtype| !dtype.is_float()) && few
 }
 
 /// Returns the engine's error of something that a device refuses.

@@ -6,7 +6,7 @@ use super::cuda::device::CudaDevice;
 use super::cuda::gpu::Gpu;
 use super::device::Device;
 use super::engine::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Slab, Target, is_finite,
+    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor, SessionId, Slab, Target, is_finite,
 };
 use crate::autodiff::Form;
 use crate::graph::{DType, Model, Tensor};
@@ -144,6 +144,17 @@ impl OnnxRuntime {
         let operators = Operators(Arc::new(operators));
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;
+        let place = device.as_ref().map_or(Device::Cpu, |(gpu, _)| Device::Cuda(gpu.index()));
+        let info = EngineInfo {
+            name: NAME.into(),
+            version,
+            library: library.display().to_string(),
+            device: place.to_string(),
+            threads,
+            remote: place != Device::Cpu,
+            recomputes: true,
+            form: Form::Native,
+        };
         let sessions_of = Source {
             environment,
             operators,
@@ -155,17 +166,8 @@ impl OnnxRuntime {
             device,
         };
         sessions_of.first()?;
-        let device = sessions_of.device.as_ref().map_or(Device::Cpu, |(gpu, _)| Device::Cuda(gpu.index()));
         Ok(OnnxRuntime {
-            info: EngineInfo {
-                name: NAME.into(),
-                version,
-                library: library.display().to_string(),
-                device: device.to_string(),
-                threads,
-                recomputes: true,
-                form: Form::Native,
-            },
+            info,
             sessions_of,
             ahead: Ahead::default(),
             allocator: Allocator::default(),
@@ -334,6 +336,24 @@ impl Engine for OnnxRuntime {
         }
     }
 
+    fn copy(&mut self, from: BufferId, to: BufferId) -> Result<(), EngineError> {
+        match (self.buffers.get(from.0), self.buffers.get(to.0)) {
+            (Buffer::Device(from), Buffer::Device(to)) => to.take(from),
+            (Buffer::Host(from), _) => {
+                let tensor = download(from)?;
+                self.write(to, &tensor)
+            }
+            (Buffer::Device(_), Buffer::Host(_)) => {
+                let tensor = self.read(from)?;
+                self.write(to, &tensor)
+            }
+        }
+    }
+
+    fn on_processor(&self, session: SessionId) -> Vec<OnProcessor> {
+        self.sessions.get(session.0).on_processor.clone()
+    }
+
     fn ahead(&mut self, batch: Vec<(BufferId, Tensor)>) {
         if self.sessions_of.device.is_some() {
             self.ahead.tell(batch);
@@ -479,8 +499,9 @@ impl Engine for OnnxRuntime {
     }
 
     fn note_nodes(&mut self, on: bool) -> bool {
-        self.sessions_of.notes = on;
-        true
+        // A profile has the time in which a device is asked, not that in which it computes.
+        self.sessions_of.notes = on && self.sessions_of.device.is_none();
+        self.sessions_of.device.is_none()
     }
 
     fn node_times(&mut self, session: SessionId) -> Result<Vec<NodeTime>, EngineError> {

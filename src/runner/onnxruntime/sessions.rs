@@ -1,11 +1,11 @@
 //! Sessions: a graph as ONNX Runtime has prepared it.
 
 use super::NAME;
-use super::device::{self, Making, OnProcessor, Settings};
+use super::device::{self, Making, Settings};
 use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model};
 use crate::onnx::{Encoded, encode};
 use crate::runner::cuda::device::CudaDevice;
-use crate::runner::engine::{EngineError, Loaded, Loader};
+use crate::runner::engine::{EngineError, Loaded, Loader, OnProcessor};
 use crate::runner::native::optimize;
 use ort::environment::Environment;
 use ort::operator::OperatorDomain;
@@ -136,7 +136,7 @@ impl Source {
         };
         drop(making);
         let on_processor = match &self.device {
-            Some(_) => device::on_processor(&session).map_err(|error| fail(&error))?,
+            Some(_) => device::on_processor(&session, model).map_err(|error| fail(&error))?,
             None => Vec::new(),
         };
         let graph = &model.graph;
@@ -148,6 +148,10 @@ impl Source {
 }
 
 impl Loader for Source {
+    fn remote(&self) -> bool {
+        self.device.is_some()
+    }
+
     fn load(&self, model: &Model) -> Result<Loaded, EngineError> {
         self.session(model).map(|session| Loaded(Box::new(session)))
     }
