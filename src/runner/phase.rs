@@ -31,6 +31,8 @@ pub struct Phase {
     accumulated: Option<Accumulated>,
     /// What the train graph moves, with buffers for copies of it.
     kept: Vec<(BufferId, BufferId)>,
+    /// Whether it was told what runs on the processor.
+    placed: bool,
     /// The output that is the sum of all large gradients, with what it was in the last run.
     sum: Option<(String, f64)>,
 }
@@ -143,6 +145,7 @@ impl Phase {
             passed,
             summed: step.passed.iter().map(|(_, fact)| is_summed(engine.info().remote, fact)).collect(),
             kept: Vec::new(),
+            placed: false,
             lr,
             scales,
             number,
@@ -241,8 +244,11 @@ impl Phase {
         }
     }
 
-    /// Returns the nodes that run on the processor although the engine has a device.
-    pub(super) fn on_processor(&self, engine: &dyn Engine) -> Vec<OnProcessor> {
+    /// Returns, once after the first run, the nodes that run on the processor although the engine has a device.
+    pub(super) fn on_processor(&mut self, engine: &dyn Engine) -> Vec<OnProcessor> {
+        if std::mem::replace(&mut self.placed, true) {
+            return Vec::new();
+        }
         let sessions = [Some(self.train), self.optimizer.as_ref().map(|optimizer| optimizer.session)];
         sessions.into_iter().flatten().flat_map(|session| engine.on_processor(session)).collect()
     }

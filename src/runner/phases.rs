@@ -265,7 +265,6 @@ impl Run<'_> {
         kept.into_iter().for_each(&mut *report);
         if parked.is_none() {
             warn(&open.step, segment, report);
-            misplaced(&open.phase.on_processor(engine), &engine.info().device, report);
             if self.phases.recurring.contains(&open.held) {
                 // The engine holds its own copy; what is left of the graphs is what a binding reads.
                 open.step.eval = Model::default();
@@ -409,7 +408,7 @@ impl Run<'_> {
 }
 
 /// Reports nodes that run on the processor although the run has a device: each copies what it reads and makes.
-fn misplaced(nodes: &[OnProcessor], device: &str, report: &mut dyn FnMut(RunEvent)) {
+pub(super) fn misplaced(nodes: &[OnProcessor], device: &str, report: &mut dyn FnMut(RunEvent)) {
     const NAMED: usize = 5;
     if nodes.is_empty() {
         return;

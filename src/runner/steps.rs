@@ -7,6 +7,7 @@ use super::improvement::{Stall, best};
 use super::memory::peak_bytes;
 use super::nonfinite::{Bad, wrong};
 use super::phase::{Feed, Share};
+use super::phases::misplaced;
 use super::run::{Place, Run};
 use super::schedule::lr_at;
 use super::train::RunError;
@@ -232,6 +233,7 @@ impl Run<'_> {
             observer.after_update(engine, state)?;
         }
         watch.good();
+        misplaced(&phase.on_processor(engine), &engine.info().device, report);
         if let Some(averager) = averager {
             averager.step(engine, state, self.place.started)?;
         }

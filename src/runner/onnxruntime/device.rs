@@ -100,6 +100,7 @@ pub(super) fn on(
         .with_device_id(index)
         .with_tf32(settings.tf32)
         .with_cuda_graph(graph)
+        .with_arbitrary_config("has_user_compute_stream", 1)
         .with_arbitrary_config("user_compute_stream", device.stream())
         .with_arbitrary_config("gpu_external_alloc", address(allocate as *const c_void))
         .with_arbitrary_config("gpu_external_free", address(free as *const c_void))
@@ -356,9 +357,10 @@ impl Ahead {
 /// ONNX Runtime has not recorded it.
 pub(super) fn on_processor(session: &ort::session::Session, model: &Model) -> ort::Result<Vec<OnProcessor>> {
     let graph = &model.graph;
-    let shapes = graph.nodes().iter().filter(|node| {
-        node.outputs.iter().flatten().all(|output| is_of_shapes(graph.fact(*output)))
-    });
+    let shapes = graph
+        .nodes()
+        .iter()
+        .filter(|node| node.outputs.iter().flatten().all(|output| is_of_shapes(graph.fact(*output))));
     let shapes: HashSet<&str> = shapes.map(|node| node.name.as_str()).collect();
     let api = ort::api();
     let mut found = Vec::new();

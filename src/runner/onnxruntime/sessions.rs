@@ -2,7 +2,9 @@
 
 use super::NAME;
 use super::device::{self, Making, Settings};
-use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model};
+use super::family::{Family, Sizes};
+use crate::facts::fold;
+use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, ValueId};
 use crate::onnx::{Encoded, encode};
 use crate::runner::cuda::device::CudaDevice;
 use crate::runner::engine::{EngineError, Loaded, Loader, OnProcessor};
@@ -15,7 +17,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use tempfile::TempDir;
 
 /// Files of a graph of many weights, in a folder of its own.
@@ -24,9 +26,6 @@ const DATA_FILE: &str = "weights.data";
 
 pub(super) struct Prepared {
     pub(super) session: Session,
-    pub(super) name: String,
-    /// Outputs that are scalars.
-    pub(super) scalars: HashSet<String>,
     /// Whether runs of fixed shapes are captured.
     pub(super) captures: bool,
     /// What of it runs on the processor, where it should run on a device.
@@ -61,6 +60,8 @@ pub(super) struct Source {
     pub(super) optimizes: bool,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
+    /// The sizes that were bound last.
+    pub(super) sizes: Arc<Mutex<Sizes>>,
     /// The device of sessions that are not on the processor.
     pub(super) device: Option<(Arc<CudaDevice>, Settings)>,
 }
@@ -78,17 +79,22 @@ impl Source {
             let y = b.unary("Identity", x);
             b.output(y, "y");
             let opsets = [(String::new(), 18)].into();
-            self.session(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() })?;
+            self.session(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() }, &Sizes::new())?;
         }
         Ok(())
     }
 
-    pub(super) fn session(&self, model: &Model) -> Result<Prepared, EngineError> {
+    /// Makes a session of a graph whose open dimensions have these sizes, or any where they are not given.
+    pub(super) fn session(&self, model: &Model, sizes: &Sizes) -> Result<Prepared, EngineError> {
+        let fixed = || fold(&model.with_graph(model.graph.with_sizes(sizes)), &HashSet::new());
+        let fixed = self.device.as_ref().map(|_| fixed());
+        let model = fixed.as_ref().unwrap_or(model);
         let model = if self.optimizes { optimize(model) } else { Cow::Borrowed(model) };
         let graphs = self.device.as_ref().is_some_and(|(_, settings)| settings.graphs);
-        let captures = graphs && device::can_be_captured(&model);
+        // With open sizes shapes are computed on the processor, and ONNX Runtime captures only what is whole on the device.
+        let open = |id: &ValueId| model.graph.fact(*id).sizes().is_none();
+        let captures = graphs && device::can_be_captured(&model) && !model.graph.inputs().iter().any(open);
         match self.prepare(&model, captures) {
-            // ONNX Runtime captures only graphs that are whole on the device.
             Err(_) if captures => self.prepare(&model, false),
             result => result,
         }
@@ -139,11 +145,7 @@ impl Source {
             Some(_) => device::on_processor(&session, model).map_err(|error| fail(&error))?,
             None => Vec::new(),
         };
-        let graph = &model.graph;
-        let scalars =
-            graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
-        let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
-        Ok(Prepared { session, name, scalars, captures, on_processor, _files: files, profile })
+        Ok(Prepared { session, captures, on_processor, _files: files, profile })
     }
 }
 
@@ -153,7 +155,7 @@ impl Loader for Source {
     }
 
     fn load(&self, model: &Model) -> Result<Loaded, EngineError> {
-        self.session(model).map(|session| Loaded(Box::new(session)))
+        Family::new(self, model).map(|family| Loaded(Box::new(family)))
     }
 }
 
