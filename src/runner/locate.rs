@@ -9,8 +9,8 @@ pub mod fetch;
 mod search;
 
 use super::onnxruntime::{VersionError, library_version};
+use super::surroundings::Surroundings;
 use crate::error::ErrorKind;
-use search::Surroundings;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -234,17 +234,9 @@ fn version_numbers(version: &str) -> [u32; 2] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::surroundings::surroundings;
     use super::search::libraries;
     use super::*;
-    use std::ffi::OsString;
-
-    fn surroundings(variables: &[(&str, &Path)]) -> Surroundings {
-        let owned: Vec<(String, OsString)> =
-            variables.iter().map(|(name, value)| ((*name).to_string(), value.as_os_str().to_owned())).collect();
-        Surroundings {
-            variable: Box::new(move |name| owned.iter().find(|entry| entry.0 == name).map(|entry| entry.1.clone())),
-        }
-    }
 
     fn quiet(line: &str) {
         panic!("nothing is said, found {line}");
@@ -298,21 +290,6 @@ mod tests {
                 "{text}"
             );
             assert!(error.hint().contains("pip install onnxruntime"));
-        }
-    }
-
-    #[test]
-    fn the_cache_folder_follows_the_variables() {
-        let home = Path::new("/home/a");
-        type Case<'a> = (&'a [(&'a str, &'a Path)], Option<&'a str>);
-        let cases: [Case; 4] = [
-            (&[("FREEZE_PLAN_CACHE", Path::new("/c")), ("HOME", home)], Some("/c")),
-            (&[("XDG_CACHE_HOME", Path::new("/x")), ("HOME", home)], Some("/x/freeze-plan")),
-            (&[("XDG_CACHE_HOME", Path::new("relative")), ("HOME", home)], Some("/home/a/.cache/freeze-plan")),
-            (&[], None),
-        ];
-        for (variables, expected) in cases {
-            assert_eq!(surroundings(variables).cache(), expected.map(PathBuf::from), "{variables:?}");
         }
     }
 

@@ -8,6 +8,7 @@ mod cache;
 mod calibrate;
 mod ceiling;
 mod clock;
+pub mod cuda;
 mod device;
 mod ema;
 mod engine;
@@ -39,6 +40,7 @@ pub mod schedule;
 mod sessions;
 mod state;
 mod steps;
+mod surroundings;
 #[cfg(test)]
 pub mod testing;
 mod timing;
