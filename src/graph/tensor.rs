@@ -254,6 +254,27 @@ impl Tensor {
         })
     }
 
+    /// Returns a floating-point tensor in another floating-point dtype, rounded to the nearest, ties to even; `None` where
+    /// one of them is not floating-point.
+    pub fn cast_float(&self, dtype: DType) -> Option<Tensor> {
+        if !self.dtype.is_float() {
+            return None;
+        }
+        if self.dtype == dtype {
+            return Some(self.clone());
+        }
+        let values = self.to_f64s()?;
+        let halves = |bits: fn(f32) -> u16| values.iter().flat_map(|v| bits(*v as f32).to_le_bytes()).collect();
+        let data: Vec<u8> = match dtype {
+            DType::F64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            DType::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
+            DType::F16 => halves(f16_bits),
+            DType::BF16 => halves(bf16_bits),
+            _ => return None,
+        };
+        Some(Tensor { dtype, shape: self.shape.clone(), data: data.into() })
+    }
+
     /// Returns the elements of an int64 or int32 tensor; `None` for other dtypes.
     pub fn to_ints(&self) -> Option<Vec<i64>> {
         match self.dtype {

@@ -27,6 +27,14 @@ pub fn onnxruntime() -> super::OnnxRuntime {
     }
 }
 
+/// Returns the library of ONNX Runtime.
+pub fn library_path() -> PathBuf {
+    match library() {
+        Ok(path) => path.to_path_buf(),
+        Err(reason) => panic!("{reason}"),
+    }
+}
+
 fn open(path: &std::path::Path) -> super::OnnxRuntime {
     super::OnnxRuntime::new(path, 2).expect("ONNX Runtime loads")
 }

@@ -1,13 +1,25 @@
-//! NVIDIA's driver and libraries: finding them, loading them, and saying what is missing.
+//! CUDA: NVIDIA's driver and libraries, and what kernels and operators of ours need of a device.
 //!
-//! Everything is loaded at run time, so the program runs where nothing of it is installed. What this
-//! module does not do: run graphs, which is ONNX Runtime's task.
+//! Everything of NVIDIA is loaded at run time, so the program builds and runs where nothing of it is installed.
+//! [`check`] finds the driver, the device and the libraries, or says what is missing.
+//!
+//! A kernel is CUDA C (`kernels/*.cu`, with `kernels/device.h`), compiled at run time for the device that is there. An
+//! operator (`operators/`) starts kernels and convolutions on a `Gpu`: a device, or in tests an emulated one that compiles
+//! the same sources for the processor.
+//!
+//! What this module does not do: gradients, or the binding to ONNX Runtime (`runner/onnxruntime`).
 
 mod check;
 mod driver;
+#[cfg(all(test, unix))]
+pub(super) mod emulated;
 mod error;
+#[allow(dead_code)]
+pub(super) mod gpu;
+mod kernels;
 mod libraries;
 mod names;
+pub(super) mod operators;
 mod places;
 mod requires;
 

@@ -11,6 +11,7 @@ use crate::onnx::LARGEST;
 use bytes::Bytes;
 use ort::AsPointer;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::operator::OperatorDomain;
 use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, DynValue, TensorElementType, ValueType};
 use std::collections::HashSet;
@@ -64,6 +65,15 @@ impl OnnxRuntime {
     /// # Errors
     /// The file is no ONNX Runtime, too old (1.24 is needed), or does not load.
     pub fn new(library: &Path, threads: usize) -> Result<OnnxRuntime, EngineError> {
+        OnnxRuntime::with(library, threads, || operators::domain(threads))
+    }
+
+    /// Makes an engine on the processor with these operators of our own.
+    fn with(
+        library: &Path,
+        threads: usize,
+        operators: impl FnOnce() -> ort::Result<OperatorDomain>,
+    ) -> Result<OnnxRuntime, EngineError> {
         let version = library_version(library).map_err(|error| EngineError::Library {
             engine: NAME,
             library: library.display().to_string(),
@@ -73,7 +83,7 @@ impl OnnxRuntime {
             },
         })?;
         let Environments { library, environment, threads: shared } = environment(library, threads)?;
-        let operators = operators::domain(threads).map_err(|error| EngineError::Library {
+        let operators = operators().map_err(|error| EngineError::Library {
             engine: NAME,
             library: library.display().to_string(),
             reason: error.to_string(),
@@ -82,8 +92,15 @@ impl OnnxRuntime {
         let operators = Operators(Arc::new(operators));
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;
-        let sessions_of =
-            Source { environment, operators, threads, shared: threads == shared, largest: LARGEST, notes: false };
+        let sessions_of = Source {
+            environment,
+            operators,
+            threads,
+            shared: threads == shared,
+            largest: LARGEST,
+            optimizes: true,
+            notes: false,
+        };
         sessions_of.first()?;
         Ok(OnnxRuntime {
             info: EngineInfo {
@@ -107,6 +124,18 @@ impl OnnxRuntime {
 
 #[cfg(test)]
 impl OnnxRuntime {
+    /// Returns an engine on the processor whose operators of our own are those of an emulated device.
+    #[cfg(unix)]
+    pub(super) fn emulated(library: &Path, threads: usize) -> OnnxRuntime {
+        let gpu: Arc<dyn super::cuda::gpu::Gpu> = Arc::new(super::cuda::emulated::Emulated::default());
+        OnnxRuntime::with(library, threads, || operators::device::domain(&gpu, None)).expect("ONNX Runtime loads")
+    }
+
+    /// Returns this engine, which runs graphs as they are.
+    pub(super) fn as_is(self) -> OnnxRuntime {
+        OnnxRuntime { sessions_of: Source { optimizes: false, ..self.sessions_of }, ..self }
+    }
+
     /// Returns this engine with another limit of weights inside an encoded graph.
     fn with_largest(self, largest: usize) -> OnnxRuntime {
         OnnxRuntime { sessions_of: Source { largest, ..self.sessions_of }, ..self }

@@ -9,6 +9,7 @@ use ort::environment::Environment;
 use ort::operator::OperatorDomain;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -50,6 +51,8 @@ pub(super) struct Source {
     pub(super) shared: bool,
     /// Most bytes of weights inside an encoded graph.
     pub(super) largest: usize,
+    /// Whether graphs are rewritten for operators of our own; tests of single operators run them as they are.
+    pub(super) optimizes: bool,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
 }
@@ -88,7 +91,7 @@ impl Source {
         if !self.shared {
             session = session.with_independent_thread_pool().map_err(|error| fail(&error))?;
         }
-        let model = optimize(model);
+        let model = if self.optimizes { optimize(model) } else { Cow::Borrowed(model) };
         if model.opsets.contains_key(INTERNAL_DOMAIN) {
             session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
             // A plan of the memory would be a block of its own, beside what the first run has taken.
