@@ -1,5 +1,6 @@
-//! What a search for libraries depends on: environment variables and the folders they lead to.
+//! What a search for libraries depends on: environment variables, the folders they lead to, and NVIDIA's driver.
 
+use super::cuda::{CudaError, Driver};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,15 +8,19 @@ use std::process::Command;
 /// Returns the value of an environment variable.
 type Variable = dyn Fn(&str) -> Option<OsString>;
 
-/// Environment variables.
+/// Asks NVIDIA's driver.
+type Ask = dyn Fn() -> Result<Driver, CudaError>;
+
+/// Environment variables and the driver.
 pub(super) struct Surroundings {
     pub variable: Box<Variable>,
+    pub driver: Box<Ask>,
 }
 
 impl Surroundings {
     /// Returns those of this process.
     pub fn of_process() -> Surroundings {
-        Surroundings { variable: Box::new(|name| std::env::var_os(name)) }
+        Surroundings { variable: Box::new(|name| std::env::var_os(name)), driver: Box::new(Driver::read) }
     }
 
     /// Returns the path that a variable names, if it is set.
@@ -79,11 +84,12 @@ impl Surroundings {
     }
 }
 
-/// Returns the folders in a folder, by name.
+/// Returns the folders in a folder, by name, without hidden ones.
 pub(super) fn subfolders(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = folder.read_dir() else { return Vec::new() };
     let mut found: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
-    found.retain(|path| path.is_dir());
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    found.retain(|path| path.is_dir() && !hidden(path));
     found.sort();
     found
 }
@@ -94,6 +100,7 @@ pub(super) fn surroundings(variables: &[(&str, &Path)]) -> Surroundings {
         variables.iter().map(|(name, value)| ((*name).to_string(), value.as_os_str().to_owned())).collect();
     Surroundings {
         variable: Box::new(move |name| owned.iter().find(|entry| entry.0 == name).map(|entry| entry.1.clone())),
+        driver: Box::new(|| Err(CudaError::NoDevice)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether a provider can run on a device.
 
 use super::driver::{Accelerator, Driver};
-use super::libraries::{Library, Loading};
+use super::library::{Library, Loading};
 use super::{CudaError, names, places::places, requires::requires};
 use crate::runner::surroundings::Surroundings;
 use std::path::{Path, PathBuf};
@@ -32,10 +32,21 @@ pub struct Libraries {
 /// # Errors
 /// Something is missing or too old; the error names it.
 pub fn check(index: u32, provider: &Path) -> Result<Ready, CudaError> {
-    let surroundings = Surroundings::of_process();
+    check_in(index, provider, &Surroundings::of_process())
+}
+
+/// Returns NVIDIA's libraries that there are for a provider, and why others are not.
+///
+/// # Errors
+/// The provider is none.
+pub fn libraries(provider: &Path) -> Result<(Libraries, Vec<CudaError>), CudaError> {
+    load(provider, &Surroundings::of_process()).map(|Found { found, missing }| (found, missing))
+}
+
+fn check_in(index: u32, provider: &Path, surroundings: &Surroundings) -> Result<Ready, CudaError> {
     let cuda = cuda_of(provider)?;
-    let (driver, device) = usable(Driver::read()?, index, cuda)?;
-    let libraries = load(provider, &surroundings)?;
+    let (driver, device) = usable((surroundings.driver)()?, index, cuda)?;
+    let libraries = load(provider, surroundings)?;
     match libraries.missing.into_iter().next() {
         Some(error) => Err(error),
         None => Ok(Ready { driver, device, libraries: libraries.found }),

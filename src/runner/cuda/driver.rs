@@ -73,7 +73,7 @@ fn present() -> Result<(), CudaError> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(error) => Err(CudaError::NoDriver { reason: super::libraries::reason(&error) }),
+        Err(error) => Err(CudaError::NoDriver { reason: super::library::reason(&error) }),
     }
 }
 

@@ -17,14 +17,17 @@ mod error;
 #[allow(dead_code)]
 pub(super) mod gpu;
 mod kernels;
-mod libraries;
+mod library;
 mod names;
 pub(super) mod operators;
 mod places;
 mod requires;
 
-pub use check::{Libraries, Ready, check};
+pub use check::{Libraries, Ready, check, libraries};
+pub(super) use check::{cuda_of, load, usable};
 pub use driver::{Accelerator, Driver};
 pub use error::CudaError;
-pub use libraries::Library;
+pub use library::Library;
+pub(super) use names::package;
 pub use names::provider_beside;
+pub(super) use places::CACHED;

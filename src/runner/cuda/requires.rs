@@ -39,3 +39,27 @@ fn imported(data: &[u8]) -> Result<Vec<String>, object::Error> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn a_program_requires_the_libraries_it_is_linked_with() {
+        let names = requires(&std::env::current_exe().unwrap()).unwrap();
+        assert!(names.iter().any(|name| name == "libc.so.6"), "{names:?}");
+    }
+
+    #[test]
+    fn what_is_no_library_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("libcublas.so.13");
+        for bytes in [&b""[..], b"MZ", b"\x7fELF", b"text"] {
+            std::fs::write(&file, bytes).unwrap();
+            let error = requires(&file).unwrap_err().to_string();
+            assert!(error.contains("libcublas.so.13"), "{error}");
+        }
+        assert!(requires(&folder.path().join("none")).is_err());
+    }
+}

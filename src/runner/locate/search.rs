@@ -1,11 +1,13 @@
 //! The places where a library can lie.
 
-use super::{LocateOptions, Source, binary, fetch};
+use super::{LocateOptions, Source, binary, pinned};
+use crate::runner::device::Device;
 use crate::runner::surroundings::Surroundings;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 impl Surroundings {
+    /// Returns the libraries that somebody named.
     pub fn named(&self, options: &LocateOptions) -> Vec<(Source, PathBuf)> {
         let flag = options.runtime.clone().map(|path| (Source::Flag, path));
         let variable = self.get("ORT_DYLIB_PATH").map(|path| (Source::Environment, path));
@@ -13,9 +15,10 @@ impl Surroundings {
         flag.into_iter().chain(variable).map(|(source, path)| (source, absolute(path))).collect()
     }
 
-    pub fn search(&self, source: Source) -> Vec<PathBuf> {
+    /// Returns the libraries of one kind of place; the cache has one for each kind of device.
+    pub fn search(&self, source: Source, device: Device) -> Vec<PathBuf> {
         match source {
-            Source::Cache => self.cache().map(|cache| libraries(&fetch::folder(&cache))).unwrap_or_default(),
+            Source::Cache => self.cache().map(|cache| libraries(&pinned::folder(&cache, device))).unwrap_or_default(),
             Source::Python => self.python(),
             Source::System => self.system(),
             _ => Vec::new(),
