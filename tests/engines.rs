@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Returns ONNX Runtime with two threads, fetching it on a machine that has none.
 pub fn onnxruntime() -> OnnxRuntime {
-    let options = LocateOptions { runtime: None, offline: false };
+    let options = LocateOptions::default();
     let found = locate(&options, &mut |text| eprintln!("{text}")).expect("ONNX Runtime is found or fetched");
     OnnxRuntime::new(&found.path, 2).expect("ONNX Runtime loads")
 }

@@ -8,7 +8,7 @@ mod cache;
 mod calibrate;
 mod ceiling;
 mod clock;
-mod cuda;
+pub mod cuda;
 mod device;
 mod ema;
 mod engine;
@@ -40,6 +40,7 @@ pub mod schedule;
 mod sessions;
 mod state;
 mod steps;
+mod surroundings;
 #[cfg(test)]
 pub mod testing;
 mod timing;

@@ -46,7 +46,7 @@ fn embedded_is_enough() -> bool {
 fn library() -> Result<&'static std::path::Path, &'static str> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        let options = LocateOptions { runtime: None, offline: embedded_is_enough() };
+        let options = LocateOptions { offline: embedded_is_enough(), ..LocateOptions::default() };
         locate(&options, &mut |line| eprintln!("{line}"))
             .map(|located| located.path)
             .map_err(|error| format!("tests need ONNX Runtime: {error}\nhint: {}", error.hint()))

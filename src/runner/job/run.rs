@@ -1,6 +1,6 @@
 //! `[run]`: how long, where, and on what.
 
-use crate::runner::{Nonfinite, OnNonfinite, Operators};
+use crate::runner::{Device, NoDevice, Nonfinite, OnNonfinite, Operators};
 use crate::training::Recompute;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use std::path::PathBuf;
 pub struct RunSection {
     /// Epochs, at least 1.
     pub epochs: u64,
-    /// `"cpu"`.
+    /// On what it computes: `"cpu"` (default), `"cuda"` (the first device of NVIDIA) or `"cuda:1"` (another one, as CUDA
+    /// counts them). A run on CUDA that cannot be there is refused; it never computes on the CPU instead.
     #[serde(default = "cpu")]
     pub device: String,
     /// The folder of the run.
@@ -68,6 +69,14 @@ impl RunSection {
             nonfinite_limit: limit(),
             seed: 0,
         }
+    }
+
+    /// Returns the device.
+    ///
+    /// # Errors
+    /// The text names none; that of a job that was read does.
+    pub fn device(&self) -> Result<Device, NoDevice> {
+        self.device.parse()
     }
 
     /// Returns what becomes of steps that are not finite.
