@@ -30,6 +30,7 @@ mod operators;
 mod pace;
 mod phase;
 mod phases;
+pub mod placement;
 mod probe;
 mod proof;
 mod rates;
