@@ -29,6 +29,7 @@ mod operators;
 mod pace;
 mod phase;
 mod phases;
+pub mod precision;
 mod probe;
 mod proof;
 mod rates;
@@ -76,6 +77,7 @@ pub use nonfinite::{Cause, CauseKind, InputRange, Nonfinite, OnNonfinite, what_i
 pub use onnxruntime::OnnxRuntime;
 pub use operators::Operators;
 pub use phase::{Phase, Share};
+pub use precision::{Computing, Precision};
 pub use probe::EngineProbe;
 pub use run::Run;
 pub use schedule::{Schedule, lr_at};

@@ -5,6 +5,7 @@
 use super::engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Slab, Target, is_finite,
 };
+use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::graph::{DType, Model, Tensor};
 use crate::onnx::LARGEST;
@@ -21,6 +22,9 @@ mod library;
 mod operators;
 mod profile;
 mod sessions;
+
+#[cfg(test)]
+pub(super) use operators::names as operator_names;
 
 pub(super) use library::{VersionError, library_version};
 
@@ -82,8 +86,15 @@ impl OnnxRuntime {
         let operators = Operators(Arc::new(operators));
         let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
             .map_err(|error| buffer_error("outputs".into(), error))?;
-        let sessions_of =
-            Source { environment, operators, threads, shared: threads == shared, largest: LARGEST, notes: false };
+        let sessions_of = Source {
+            environment,
+            operators,
+            threads,
+            shared: threads == shared,
+            largest: LARGEST,
+            precision: None,
+            notes: false,
+        };
         sessions_of.first()?;
         Ok(OnnxRuntime {
             info: EngineInfo {
@@ -191,6 +202,18 @@ impl Engine for OnnxRuntime {
     fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
         let session = self.sessions_of.session(model)?;
         Ok(SessionId(self.sessions.insert(session)))
+    }
+
+    fn compute_in(&mut self, settings: Option<&Settings>) -> Result<(), EngineError> {
+        if let Some(settings) = settings.filter(|settings| !settings.simulated) {
+            return Err(EngineError::no_precision(&self.info, settings));
+        }
+        self.sessions_of.precision = settings.cloned();
+        Ok(())
+    }
+
+    fn computes(&self, session: SessionId) -> Option<&Summary> {
+        self.sessions.get(session.0).computes.as_ref()
     }
 
     fn loader(&self) -> Option<Box<dyn Loader>> {

@@ -5,10 +5,12 @@ use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model};
 use crate::onnx::{Encoded, encode};
 use crate::runner::engine::{EngineError, Loaded, Loader};
 use crate::runner::native::optimize;
+use crate::runner::precision::{self, Settings, Summary};
 use ort::environment::Environment;
 use ort::operator::OperatorDomain;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -24,6 +26,8 @@ pub(super) struct Prepared {
     pub(super) name: String,
     /// Outputs that are scalars.
     pub(super) scalars: HashSet<String>,
+    /// What computes in what, in mixed precision.
+    pub(super) computes: Option<Summary>,
     /// What the session maps its weights from.
     pub(super) _files: Option<TempDir>,
     /// Where it writes what its nodes take.
@@ -50,6 +54,8 @@ pub(super) struct Source {
     pub(super) shared: bool,
     /// Most bytes of weights inside an encoded graph.
     pub(super) largest: usize,
+    /// In which dtypes new sessions compute, where that is not float32.
+    pub(super) precision: Option<Settings>,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
 }
@@ -88,7 +94,16 @@ impl Source {
         if !self.shared {
             session = session.with_independent_thread_pool().map_err(|error| fail(&error))?;
         }
-        let model = optimize(model);
+        let mut model = optimize(model);
+        let mut computes = None;
+        if let Some(settings) = &self.precision {
+            let (lowered, summary) = precision::lower(&model, settings);
+            computes = Some(summary);
+            model = match lowered {
+                Cow::Borrowed(_) => model,
+                Cow::Owned(lowered) => Cow::Owned(lowered),
+            };
+        }
         if model.opsets.contains_key(INTERNAL_DOMAIN) {
             session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
             // A plan of the memory would be a block of its own, beside what the first run has taken.
@@ -113,7 +128,7 @@ impl Source {
         let scalars =
             graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
         let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
-        Ok(Prepared { session, name, scalars, _files: files, profile })
+        Ok(Prepared { session, name, scalars, computes, _files: files, profile })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The *low* dtype is the one of the two that the run asks for. A row is an operator: its class, the inputs and outputs
 //! that have the low dtype where a node of it computes in it, and whether the CUDA execution provider has it in bfloat16
-//! (all rows that are not [`Class::Float`] exist in float16). Inputs and outputs that a row does not name stay float32;
+//! at opset 21 or lower (all rows that are not [`Class::Float`] exist in float16). Inputs and outputs that a row does not name stay float32;
 //! only what is float32 in the graph as it comes is concerned, so indices, conditions and shapes stay as they are. An
 //! operator without a row is [`Class::Float`].
 //!
@@ -122,7 +122,7 @@ use Class::{Float, Follows, Low};
 pub(super) static ROWS: &[Row] = &[
     // Products.
     low("Attention"),
-    low("Conv"),
+    half(low("Conv")),
     half(low("ConvTranspose")),
     half(low("Einsum")),
     low("Gemm"),
@@ -138,15 +138,15 @@ pub(super) static ROWS: &[Row] = &[
     follows("Add"),
     half(follows("Clip")),
     follows("Div"),
-    follows("Dropout"),
+    Row { inputs: Ports::At(&[0]), outputs: Ports::At(&[0]), ..follows("Dropout") },
     half(follows("Elu")),
     half(follows("Equal")),
     follows("Erf"),
     follows("Gelu"),
     half(follows("Greater")),
     half(follows("GreaterOrEqual")),
-    follows("HardSigmoid"),
-    follows("HardSwish"),
+    half(follows("HardSigmoid")),
+    half(follows("HardSwish")),
     half(follows("LeakyRelu")),
     half(follows("Less")),
     half(follows("LessOrEqual")),
@@ -191,12 +191,12 @@ pub(super) static ROWS: &[Row] = &[
     follows("Trilu"),
     follows("Unsqueeze"),
     // Windows and rows.
-    follows("AveragePool"),
+    half(follows("AveragePool")),
     half(follows("GlobalAveragePool")),
     half(follows("GlobalMaxPool")),
     Row { outputs: Ports::At(&[0]), ..follows("LayerNormalization") },
     half(follows("MaxPool")),
-    half(follows("Resize")),
+    half(Row { inputs: Ports::At(&[0]), ..follows("Resize") }),
     follows("Softmax"),
     own("AveragePool", Follows, &[0], &[0]),
     own("AveragePoolGrad", Follows, &[0], &[0]),
@@ -222,17 +222,77 @@ pub(super) static ROWS: &[Row] = &[
     own("SgdStep", Float, &[], &[]),
 ];
 
-/// Operators that move elements and compute nothing.
-pub(super) const MOVES: &[&str] = &[
-    "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze",
+/// Operators that move elements and compute nothing, and write no more than they read. One between float32 and products
+/// moves what was cast already.
+const MOVES: &[&str] =
+    &["Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"];
+
+/// Operators of which one between the low dtype and float32 computes in float32: it may be the start of a sum or a norm,
+/// and then what it gives may leave the range of float16, as a square does.
+const ARITHMETIC: &[&str] = &["Abs", "Add", "Div", "Mul", "Neg", "Sub", "Sum"];
+
+/// Sums over elements. What is computed with one of them stays float32, such as what is centered or normalized with it.
+const REDUCTIONS: &[&str] = &[
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
 ];
 
-/// Sums over elements that compute in the low dtype where they are the gradient of what was broadcast, as of a bias: that
-/// has the dtype in which it was added. They accumulate in float32.
-pub(super) const SUMS: &[&str] = &["ReduceSum"];
+/// The row of a sum that is the gradient of what was broadcast, as of a bias: it has the dtype in which that was added.
+/// The CUDA execution provider accumulates it in float32.
+pub(super) static BROADCAST_SUM: Row = follows("ReduceSum");
 
 /// Returns the row of an operator.
 pub(super) fn find(op: &OpId) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.domain == op.domain && row.op == op.name)
+}
+
+/// Returns the names of the operators that have a row.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.op)
+}
+
+/// Returns true for an operator that moves elements.
+pub(super) fn moves(op: &OpId) -> bool {
+    op.domain.is_empty() && MOVES.contains(&op.name.as_str())
+}
+
+/// Returns true for plain arithmetic, element by element.
+pub(super) fn is_arithmetic(op: &OpId) -> bool {
+    op.domain.is_empty() && ARITHMETIC.contains(&op.name.as_str())
+}
+
+/// Returns true for a sum over elements.
+pub(super) fn reduces(op: &OpId) -> bool {
+    op.domain.is_empty() && REDUCTIONS.contains(&op.name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_operator_of_ours_has_one_row() {
+        let mut seen = HashSet::new();
+        assert!(ROWS.iter().all(|row| seen.insert((row.domain, row.op))));
+        let rows: HashSet<&str> = ROWS.iter().filter(|row| row.domain == INTERNAL_DOMAIN).map(|row| row.op).collect();
+        let own: HashSet<&str> = crate::runner::onnxruntime::operator_names().collect();
+        assert_eq!(rows, own);
+    }
+
+    #[test]
+    fn what_moves_and_what_computes_follows() {
+        for op in MOVES.iter().chain(ARITHMETIC) {
+            assert_eq!(find(&OpId::standard(op)).map(|row| row.class), Some(Class::Follows), "{op}");
+        }
+        assert!(REDUCTIONS.iter().all(|op| find(&OpId::standard(op)).is_none()));
+    }
 }
