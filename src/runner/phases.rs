@@ -5,6 +5,7 @@ use super::cache::Cache;
 use super::engine::{Engine, OnProcessor};
 use super::event::RunEvent;
 use super::phase::Phase;
+use super::precision::Summary;
 use super::proof::Proof;
 use super::recipe::{Form, Graphs};
 use super::run::Run;
@@ -262,6 +263,9 @@ impl Run<'_> {
             recomputed,
             prefix_nodes: open.phase.prefix_nodes(),
         });
+        if let Some(Summary { low, float32, kept, casts }) = open.phase.computes(engine).cloned() {
+            report(RunEvent::Precision { epoch: segment.first_epoch, low, float32, kept, casts });
+        }
         kept.into_iter().for_each(&mut *report);
         if parked.is_none() {
             warn(&open.step, segment, report);

@@ -9,6 +9,7 @@ use super::engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor, SessionId, Slab,
     Target, is_finite,
 };
+use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::graph::{DType, Model, Tensor};
 use crate::onnx::LARGEST;
@@ -29,9 +30,12 @@ mod operators;
 mod profile;
 mod sessions;
 
+#[cfg(test)]
+pub(super) use operators::names as operator_names;
+
 pub(super) use library::{VersionError, library_version};
 
-use device::{Ahead, DeviceBuffer, Scalars, Settings};
+use device::{Ahead, CudaSettings, DeviceBuffer, Scalars};
 use family::Family;
 use library::{Environments, environment};
 use sessions::{Operators, Prepared, Source};
@@ -117,7 +121,7 @@ impl OnnxRuntime {
                 device::adopt(opened.map_err(|reason| device::refused(reason, library))?)?
             }
         };
-        let settings = Settings { tf32: cuda.tf32, graphs: cuda.graphs };
+        let settings = CudaSettings { tf32: cuda.tf32, graphs: cuda.graphs };
         let operators: Arc<dyn Gpu> = Arc::clone(&gpu) as Arc<dyn Gpu>;
         OnnxRuntime::with(library, threads, Some((gpu, settings)), || {
             operators::device::domain(&operators, Some("CUDAExecutionProvider"))
@@ -128,7 +132,7 @@ impl OnnxRuntime {
     fn with(
         library: &Path,
         threads: usize,
-        device: Option<(Arc<CudaDevice>, Settings)>,
+        device: Option<(Arc<CudaDevice>, CudaSettings)>,
         operators: impl FnOnce() -> ort::Result<OperatorDomain>,
     ) -> Result<OnnxRuntime, EngineError> {
         let version = library_version(library).map_err(|error| EngineError::Library {
@@ -167,6 +171,7 @@ impl OnnxRuntime {
             shared: threads == shared,
             largest: LARGEST,
             optimizes: true,
+            precision: None,
             notes: false,
             sizes: Arc::default(),
             device,
@@ -301,6 +306,19 @@ impl Engine for OnnxRuntime {
     fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
         let family = Family::new(&self.sessions_of, model)?;
         Ok(SessionId(self.sessions.insert(family)))
+    }
+
+    fn compute_in(&mut self, settings: Option<&Settings>) -> Result<(), EngineError> {
+        let on_device = self.sessions_of.device.is_some();
+        if let Some(settings) = settings.filter(|settings| !settings.simulated && !on_device) {
+            return Err(EngineError::no_precision(&self.info, settings));
+        }
+        self.sessions_of.precision = settings.cloned();
+        Ok(())
+    }
+
+    fn computes(&self, session: SessionId) -> Option<&Summary> {
+        self.sessions.get(session.0).last()?.computes.as_ref()
     }
 
     fn loader(&self) -> Option<Box<dyn Loader>> {

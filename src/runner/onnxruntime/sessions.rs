@@ -1,7 +1,7 @@
 //! Sessions: a graph as ONNX Runtime has prepared it.
 
 use super::NAME;
-use super::device::{self, Making, Settings};
+use super::device::{self, CudaSettings, Making};
 use super::family::{Family, Sizes};
 use crate::facts::fold;
 use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, ValueId};
@@ -9,6 +9,7 @@ use crate::onnx::{Encoded, encode};
 use crate::runner::cuda::device::CudaDevice;
 use crate::runner::engine::{EngineError, Loaded, Loader, OnProcessor};
 use crate::runner::native::optimize;
+use crate::runner::precision::{self, Settings, Summary};
 use ort::environment::Environment;
 use ort::operator::OperatorDomain;
 use ort::session::Session;
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) captures: bool,
     /// What of it runs on the processor, where it should run on a device.
     pub(super) on_processor: Vec<OnProcessor>,
+    /// What computes in what, in mixed precision.
+    pub(super) computes: Option<Summary>,
     /// What the session maps its weights from.
     pub(super) _files: Option<TempDir>,
     /// Where it writes what its nodes take.
@@ -58,12 +61,14 @@ pub(super) struct Source {
     pub(super) largest: usize,
     /// Whether graphs are rewritten for operators of our own; tests of single operators run them as they are.
     pub(super) optimizes: bool,
+    /// In which dtypes new sessions compute, where that is not float32.
+    pub(super) precision: Option<Settings>,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
     /// The sizes that were bound last.
     pub(super) sizes: Arc<Mutex<Sizes>>,
     /// The device of sessions that are not on the processor.
-    pub(super) device: Option<(Arc<CudaDevice>, Settings)>,
+    pub(super) device: Option<(Arc<CudaDevice>, CudaSettings)>,
 }
 
 impl Source {
@@ -89,15 +94,24 @@ impl Source {
         let fixed = || fold(&model.with_graph(model.graph.with_sizes(sizes)), &HashSet::new());
         let fixed = self.device.as_ref().map(|_| fixed());
         let model = fixed.as_ref().unwrap_or(model);
-        let model = if self.optimizes { optimize(model) } else { Cow::Borrowed(model) };
+        let mut model = if self.optimizes { optimize(model) } else { Cow::Borrowed(model) };
+        let mut computes = None;
+        if let Some(settings) = &self.precision {
+            let (lowered, summary) = precision::lower(&model, settings);
+            computes = Some(summary);
+            if let Cow::Owned(lowered) = lowered {
+                model = Cow::Owned(lowered);
+            }
+        }
         let graphs = self.device.as_ref().is_some_and(|(_, settings)| settings.graphs);
         // With open sizes shapes are computed on the processor, and ONNX Runtime captures only what is whole on the device.
         let open = |id: &ValueId| model.graph.fact(*id).sizes().is_none();
         let captures = graphs && device::can_be_captured(&model) && !model.graph.inputs().iter().any(open);
-        match self.prepare(&model, captures) {
+        let prepared = match self.prepare(&model, captures) {
             Err(_) if captures => self.prepare(&model, false),
             result => result,
-        }
+        };
+        prepared.map(|prepared| Prepared { computes, ..prepared })
     }
 
     fn prepare(&self, model: &Model, captures: bool) -> Result<Prepared, EngineError> {
@@ -145,7 +159,7 @@ impl Source {
             Some(_) => device::on_processor(&session, model).map_err(|error| fail(&error))?,
             None => Vec::new(),
         };
-        Ok(Prepared { session, captures, on_processor, _files: files, profile })
+        Ok(Prepared { session, captures, on_processor, computes: None, _files: files, profile })
     }
 }
 

@@ -96,7 +96,9 @@ impl Walk<'_> {
                 Some((reason, dtype)) => {
                     (!host.follows(graph, node, false)).then(|| (reason.clone(), dtype.or(read_first)))
                 }
-                None if host.follows(graph, node, true) => host.large(graph, node).then_some((Reason::Inputs, read_first)),
+                None if host.follows(graph, node, true) => {
+                    host.large(graph, node).then_some((Reason::Inputs, read_first))
+                }
                 None => None,
             };
             if let Some((reason, dtype)) = reason {
