@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// How sessions on a device compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +68,23 @@ extern "C" fn free(at: *mut c_void) {
 /// Nothing is kept that could be given back: the arena stays as it is.
 extern "C" fn empty_cache() {}
 
-/// Says that this thread makes a session, as long as it lives.
-pub(super) struct Making(());
+/// Held by whoever makes a session or captures a run: while a stream is captured, a call such as an allocation of any
+/// thread would break the capture.
+static GATE: Mutex<()> = Mutex::new(());
+
+/// Keeps sessions from being made, as long as it lives.
+pub(super) fn capturing() -> MutexGuard<'static, ()> {
+    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says that this thread makes a session, as long as it lives; nothing is captured meanwhile.
+pub(super) struct Making(#[allow(dead_code)] MutexGuard<'static, ()>);
 
 impl Making {
     pub(super) fn begin() -> Making {
+        let gate = capturing();
         MAKING.set(true);
-        Making(())
+        Making(gate)
     }
 }
 

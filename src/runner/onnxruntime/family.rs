@@ -29,7 +29,7 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Makes a graph's first session, for the sizes that were bound last where it has the same; where it has sizes that
+    /// Makes a graph's first session, for the sizes that were bound first where it has the same; where it has sizes that
     /// are not known, its sessions are made when they are.
     ///
     /// # Errors
@@ -69,7 +69,10 @@ impl Family {
             sizes.extend(symbols(fact).filter_map(|(axis, text)| Some((text.clone(), *shape.get(axis)?))));
         }
         if let Ok(mut known) = source.sizes.lock() {
-            known.extend(sizes.clone());
+            // Those of the first full batch, rather than of a smaller last one.
+            for (name, size) in &sizes {
+                known.entry(name.clone()).or_insert(*size);
+            }
         }
         let found = |sizes: &Sizes| self.members.iter().position(|(own, _)| own == sizes);
         if self.members.len() >= MOST && found(&sizes).is_none() {

@@ -563,6 +563,7 @@ impl OnnxRuntime {
         let name = &family.name.clone();
         let Prepared { session, .. } = family.get_mut(*member);
         let fail = |error: &dyn std::fmt::Display| failed(name, error);
+        gpu.current().map_err(|error| fail(&error))?;
         let mut options = RunOptions::new().map_err(|error| fail(&error))?;
         let graph = captured.map_or_else(|| "-1".to_string(), |_| (id.0 + 1).to_string());
         options.set("gpu_graph_id", graph).map_err(|error| fail(&error))?;
@@ -586,7 +587,9 @@ impl OnnxRuntime {
                     held.push((buffer, buffer.copied()?));
                 }
             }
+            let gate = device::capturing();
             run_bound(session, binding, options.ptr()).map_err(|error| fail(&error))?;
+            drop(gate);
             held.iter().try_for_each(|(buffer, held)| buffer.take(held))?;
             *captured = Some(true);
         }

@@ -65,7 +65,7 @@ pub(super) struct Source {
     pub(super) precision: Option<Settings>,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
-    /// The sizes that were bound last.
+    /// The sizes that were bound first.
     pub(super) sizes: Arc<Mutex<Sizes>>,
     /// The device of sessions that are not on the processor.
     pub(super) device: Option<(Arc<CudaDevice>, CudaSettings)>,
