@@ -36,12 +36,14 @@ pub struct EngineInfo {
     pub version: String,
     /// Library file; empty for the embedded engine.
     pub library: String,
-    /// `cpu`.
+    /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// Threads within one operator.
     pub threads: usize,
     /// In which operators it runs train graphs best.
     pub form: Form,
+    /// True where reading a buffer costs more than a node that looks at it.
+    pub remote: bool,
     /// True where it can reshape to a shape that is computed, as recomputing modules needs.
     pub recomputes: bool,
 }
@@ -76,6 +78,11 @@ pub struct Loaded(pub(super) Box<dyn Any + Send>);
 
 /// Prepares graphs for an engine while that runs others.
 pub trait Loader: Send {
+    /// Returns true where reading a buffer of the engine costs more than a node that looks at it.
+    fn remote(&self) -> bool {
+        false
+    }
+
     /// Prepares a graph.
     ///
     /// # Errors
@@ -90,6 +97,15 @@ pub struct NodeTime {
     pub name: String,
     /// Seconds in each run.
     pub seconds: Vec<f64>,
+}
+
+/// A node that runs on the processor although the engine has a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnProcessor {
+    /// Its name.
+    pub node: String,
+    /// Its operator.
+    pub operator: String,
 }
 
 /// Executes graphs on buffers that it owns.
@@ -128,6 +144,25 @@ pub trait Engine {
     /// # Errors
     /// Dtype or shape differ.
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError>;
+
+    /// Says what will be written next, so that an engine with a device copies it there while it runs. The tensors that
+    /// are written must share their bytes with these to gain by it.
+    fn ahead(&mut self, _batch: Vec<(BufferId, Tensor)>) {}
+
+    /// Copies a buffer to another one of the same dtype and shape.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn copy(&mut self, from: BufferId, to: BufferId) -> Result<(), EngineError> {
+        let tensor = self.read(from)?;
+        self.write(to, &tensor)
+    }
+
+    /// Returns the nodes of a session that ONNX Runtime has placed on the processor although the engine has a device,
+    /// but for those that compute shapes.
+    fn on_processor(&self, _session: SessionId) -> Vec<OnProcessor> {
+        Vec::new()
+    }
 
     /// Returns a copy of a buffer.
     ///

@@ -194,6 +194,11 @@ pub fn locate(options: &LocateOptions, say: &mut dyn FnMut(&str)) -> Result<Loca
     locate_in(options, &Surroundings::of_process(), say)
 }
 
+/// Returns the folder for what is fetched and for what is kept from run to run; it need not exist.
+pub fn cache() -> Option<PathBuf> {
+    Surroundings::of_process().cache()
+}
+
 /// Returns every library there is, in the order of the search, with its version or why it cannot
 /// be used. Fetches nothing.
 pub fn survey(options: &LocateOptions) -> Vec<Candidate> {

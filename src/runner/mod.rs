@@ -75,7 +75,7 @@ pub use improvement::{EarlyStopping, Stall, best, stops};
 pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use nonfinite::{Cause, CauseKind, InputRange, Nonfinite, OnNonfinite, what_is_not_finite};
-pub use onnxruntime::OnnxRuntime;
+pub use onnxruntime::{Cuda, OnnxRuntime};
 pub use operators::Operators;
 pub use phase::{Phase, Share};
 pub use probe::EngineProbe;

@@ -2,7 +2,7 @@
 
 use super::ahead::{Ahead, Made, Next};
 use super::cache::Cache;
-use super::engine::Engine;
+use super::engine::{Engine, OnProcessor};
 use super::event::RunEvent;
 use super::phase::Phase;
 use super::proof::Proof;
@@ -265,6 +265,7 @@ impl Run<'_> {
         kept.into_iter().for_each(&mut *report);
         if parked.is_none() {
             warn(&open.step, segment, report);
+            misplaced(&open.phase.on_processor(engine), &engine.info().device, report);
             if self.phases.recurring.contains(&open.held) {
                 // The engine holds its own copy; what is left of the graphs is what a binding reads.
                 open.step.eval = Model::default();
@@ -405,6 +406,19 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Reports nodes that run on the processor although the run has a device: each copies what it reads and makes.
+fn misplaced(nodes: &[OnProcessor], device: &str, report: &mut dyn FnMut(RunEvent)) {
+    const NAMED: usize = 5;
+    if nodes.is_empty() {
+        return;
+    }
+    let named: Vec<String> =
+        nodes.iter().take(NAMED).map(|node| format!("\"{}\" ({})", node.node, node.operator)).collect();
+    let more = if nodes.len() > NAMED { format!(" and {} more", nodes.len() - NAMED) } else { String::new() };
+    let message = format!("{} nodes run on the processor and not on {device}: {}{more}", nodes.len(), named.join(", "));
+    report(RunEvent::Warning { message });
 }
 
 fn warn(step: &TrainStep, segment: &Segment, report: &mut dyn FnMut(RunEvent)) {

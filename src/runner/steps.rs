@@ -5,7 +5,7 @@ use super::event::RunEvent;
 use super::guard::{Before, Verdict};
 use super::improvement::{Stall, best};
 use super::memory::peak_bytes;
-use super::nonfinite::{Bad, Kept, wrong};
+use super::nonfinite::{Bad, wrong};
 use super::phase::{Feed, Share};
 use super::run::{Place, Run};
 use super::schedule::lr_at;
@@ -184,7 +184,7 @@ impl Run<'_> {
         let last = self.observes();
         let Run { phases, state, observer, rates, loader, averager, watch, cache, .. } = self;
         let phase = phases.current();
-        let kept = Kept::of(engine, phase)?;
+        phase.keep(engine)?;
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
             let (mut batch, waited) = loader.take(epoch as u64, index);
@@ -199,7 +199,7 @@ impl Run<'_> {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
-                    kept.put_back(engine)?;
+                    phase.put_back(engine)?;
                     self.place.started -= 1;
                     return Err(error.into());
                 }
@@ -208,6 +208,9 @@ impl Run<'_> {
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };
             let clock = Instant::now();
+            if let Some(next) = loader.next() {
+                phase.ahead(engine, &next);
+            }
             let feed = Feed { at: (epoch - 1) * batches + index + 1, batch: &batch, share };
             let own = match cache {
                 Some(cache) => cache.backward(engine, phase, &feed, epoch, &read)?,
@@ -216,7 +219,7 @@ impl Run<'_> {
             seconds += clock.elapsed().as_secs_f64();
             if let Some(gradient) = wrong(engine, phase, own)? {
                 let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };
-                return self.nonfinite(engine, &bad, kept, report);
+                return self.nonfinite(engine, &bad, report);
             }
             loss += own * weight;
         }

@@ -3,8 +3,8 @@
 use super::TrainerError;
 use super::model::Note;
 use crate::error::ErrorKind;
-use crate::runner::cuda::{check, provider_beside};
-use crate::runner::{Device, Engine, LocateError, LocateOptions, OnnxRuntime, locate};
+use crate::runner::locate::cache;
+use crate::runner::{Cuda, Device, Engine, LocateError, LocateOptions, OnnxRuntime, locate};
 use std::path::Path;
 
 /// Finds ONNX Runtime for the device of `options`; for the CPU it falls back to the embedded executor, saying so. `threads`
@@ -30,7 +30,7 @@ pub fn engine(
             let text = format!("the embedded executor computes on the CPU, the device is {device}");
             Err(TrainerError::new(ErrorKind::Usage, text).hint("leave out --runtime, or set device = \"cpu\""))
         }
-        Device::Cuda(index) => on_cuda(options, index, note),
+        Device::Cuda(index) => on_cuda(options, index, threads, note),
     }
 }
 
@@ -46,11 +46,15 @@ fn on_cpu(options: &LocateOptions, threads: usize, note: Note<'_>) -> Result<Box
     }
 }
 
-fn on_cuda(options: &LocateOptions, index: u32, note: Note<'_>) -> Result<Box<dyn Engine>, TrainerError> {
+fn on_cuda(
+    options: &LocateOptions,
+    index: u32,
+    threads: usize,
+    note: Note<'_>,
+) -> Result<Box<dyn Engine>, TrainerError> {
     let found = locate(options, note)?;
-    let ready = check(index, &provider_beside(&found.path)).map_err(LocateError::from)?;
-    let text = format!("cuda:{index} ({}) can be used, but this version does not train on it yet", ready.device.name);
-    Err(TrainerError::new(ErrorKind::Unsupported, text))
+    let cuda = Cuda { tf32: false, graphs: false, cache: cache().map(|cache| cache.join("kernels")) };
+    Ok(Box::new(OnnxRuntime::on_cuda(&found.path, index, threads, &cuda)?))
 }
 
 #[cfg(feature = "tract")]

@@ -9,12 +9,14 @@
 //!
 //! What this module does not do: gradients, or the binding to ONNX Runtime (`runner/onnxruntime`).
 
+mod arena;
 mod check;
+mod compile;
+pub(super) mod device;
 mod driver;
 #[cfg(all(test, unix))]
 pub(super) mod emulated;
 mod error;
-#[allow(dead_code)]
 pub(super) mod gpu;
 mod kernels;
 mod library;
@@ -22,6 +24,7 @@ mod names;
 pub(super) mod operators;
 mod places;
 mod requires;
+pub(super) mod staging;
 
 pub use check::{Libraries, Ready, check, libraries};
 pub(super) use check::{cuda_of, load, usable};

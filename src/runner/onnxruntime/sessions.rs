@@ -1,9 +1,11 @@
 //! Sessions: a graph as ONNX Runtime has prepared it.
 
 use super::NAME;
+use super::device::{self, Making, Settings};
 use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model};
 use crate::onnx::{Encoded, encode};
-use crate::runner::engine::{EngineError, Loaded, Loader};
+use crate::runner::cuda::device::CudaDevice;
+use crate::runner::engine::{EngineError, Loaded, Loader, OnProcessor};
 use crate::runner::native::optimize;
 use ort::environment::Environment;
 use ort::operator::OperatorDomain;
@@ -25,6 +27,10 @@ pub(super) struct Prepared {
     pub(super) name: String,
     /// Outputs that are scalars.
     pub(super) scalars: HashSet<String>,
+    /// Whether runs of fixed shapes are captured.
+    pub(super) captures: bool,
+    /// What of it runs on the processor, where it should run on a device.
+    pub(super) on_processor: Vec<OnProcessor>,
     /// What the session maps its weights from.
     pub(super) _files: Option<TempDir>,
     /// Where it writes what its nodes take.
@@ -55,6 +61,8 @@ pub(super) struct Source {
     pub(super) optimizes: bool,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
+    /// The device of sessions that are not on the processor.
+    pub(super) device: Option<(Arc<CudaDevice>, Settings)>,
 }
 
 impl Source {
@@ -76,6 +84,17 @@ impl Source {
     }
 
     pub(super) fn session(&self, model: &Model) -> Result<Prepared, EngineError> {
+        let model = if self.optimizes { optimize(model) } else { Cow::Borrowed(model) };
+        let graphs = self.device.as_ref().is_some_and(|(_, settings)| settings.graphs);
+        let captures = graphs && device::can_be_captured(&model);
+        match self.prepare(&model, captures) {
+            // ONNX Runtime captures only graphs that are whole on the device.
+            Err(_) if captures => self.prepare(&model, false),
+            result => result,
+        }
+    }
+
+    fn prepare(&self, model: &Model, captures: bool) -> Result<Prepared, EngineError> {
         let name = model.graph.name().to_string();
         let fail = |error: &dyn std::fmt::Display| EngineError::Load {
             engine: NAME,
@@ -91,7 +110,10 @@ impl Source {
         if !self.shared {
             session = session.with_independent_thread_pool().map_err(|error| fail(&error))?;
         }
-        let model = if self.optimizes { optimize(model) } else { Cow::Borrowed(model) };
+        let making = self.device.as_ref().map(|_| Making::begin());
+        if let Some((gpu, settings)) = &self.device {
+            session = device::on(session, gpu, *settings, captures).map_err(|error| fail(&error))?;
+        }
         if model.opsets.contains_key(INTERNAL_DOMAIN) {
             session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
             // A plan of the memory would be a block of its own, beside what the first run has taken.
@@ -105,22 +127,31 @@ impl Source {
             session = session.with_profiling(folder.path().join("nodes")).map_err(|error| fail(&error))?;
             profile = Some(folder);
         }
-        let encoded = encode(&model, DATA_FILE, self.largest);
+        let encoded = encode(model, DATA_FILE, self.largest);
         let (session, files) = if encoded.pieces.is_empty() {
             (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
         } else {
             let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
             (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
         };
+        drop(making);
+        let on_processor = match &self.device {
+            Some(_) => device::on_processor(&session, model).map_err(|error| fail(&error))?,
+            None => Vec::new(),
+        };
         let graph = &model.graph;
         let scalars =
             graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
         let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
-        Ok(Prepared { session, name, scalars, _files: files, profile })
+        Ok(Prepared { session, name, scalars, captures, on_processor, _files: files, profile })
     }
 }
 
 impl Loader for Source {
+    fn remote(&self) -> bool {
+        self.device.is_some()
+    }
+
     fn load(&self, model: &Model) -> Result<Loaded, EngineError> {
         self.session(model).map(|session| Loaded(Box::new(session)))
     }
