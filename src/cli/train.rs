@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::report::steps_table;
 use crate::runner::{Engine, RunEvent};
 use crate::sinks::{JsonLines, Sinks};
-use crate::trainer::{Parts, Start, Trained, Trainer, engine, load_job};
+use crate::trainer::{EngineOptions, Parts, Start, Trained, Trainer, engine, load_job};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> CommandResult {
     screen.plan(trainer.plan());
     let device = trainer.job().run.device().map_err(|error| Failure::new(ErrorKind::BadInput, error.to_string()))?;
     let options = args.runtime.locate(device);
-    let mut engine = engine(&options, trainer.job().run.threads, &mut |text| screen.engine(text))?;
+    let mut engine = engine(&options, &EngineOptions::of(&trainer.job().run), &mut |text| screen.engine(text))?;
     if args.dry_run {
         return dry_run(&trainer, engine.as_mut(), start);
     }

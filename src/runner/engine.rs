@@ -1,5 +1,6 @@
 //! The seam between training and whatever executes a graph.
 
+use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::error::ErrorKind;
 use crate::graph::{DType, Model, Tensor};
@@ -58,16 +59,24 @@ pub enum EngineError {
     Load { engine: &'static str, graph: String, reason: String },
     #[error("{engine} failed while running \"{graph}\": {reason}")]
     Run { engine: &'static str, graph: String, reason: String },
+    #[error("{engine} on {device} does not compute in {dtype}")]
+    Precision { engine: String, device: String, dtype: DType },
     #[error("{engine}: a buffer of {what}: {reason}")]
     Buffer { engine: &'static str, what: String, reason: String },
 }
 
 impl EngineError {
+    /// Returns that an engine has no kernels of a dtype.
+    pub(super) fn no_precision(info: &EngineInfo, settings: &Settings) -> EngineError {
+        let (engine, device) = (info.name.clone(), info.device.clone());
+        EngineError::Precision { engine, device, dtype: settings.low.dtype() }
+    }
+
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
             EngineError::Library { .. } => ErrorKind::BadInput,
-            EngineError::Load { .. } => ErrorKind::Unsupported,
+            EngineError::Load { .. } | EngineError::Precision { .. } => ErrorKind::Unsupported,
             EngineError::Run { .. } | EngineError::Buffer { .. } => ErrorKind::Internal,
         }
     }
@@ -122,6 +131,23 @@ pub trait Engine {
     fn adopt(&mut self, loaded: Loaded) -> SessionId {
         drop(loaded);
         unreachable!("invariant: an engine without a loader is given nothing that one prepared")
+    }
+
+    /// Makes graphs that are loaded from here on compute in mixed precision, or without settings in float32.
+    ///
+    /// # Errors
+    /// The engine computes in float32 only.
+    fn compute_in(&mut self, settings: Option<&Settings>) -> Result<(), EngineError> {
+        match settings {
+            None => Ok(()),
+            Some(settings) => Err(EngineError::no_precision(self.info(), settings)),
+        }
+    }
+
+    /// Returns what of a session computes in what, where it is in mixed precision.
+    fn computes(&self, session: SessionId) -> Option<&Summary> {
+        let _ = session;
+        None
     }
 
     /// Prepares a graph.

@@ -194,8 +194,8 @@ pub fn locate(options: &LocateOptions, say: &mut dyn FnMut(&str)) -> Result<Loca
     locate_in(options, &Surroundings::of_process(), say)
 }
 
-/// Returns the folder for what is fetched and for what is kept from run to run; it need not exist.
-pub fn cache() -> Option<PathBuf> {
+/// Returns our cache folder, which need not exist; `None` where the environment names none.
+pub fn cache_folder() -> Option<PathBuf> {
     Surroundings::of_process().cache()
 }
 

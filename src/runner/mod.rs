@@ -30,6 +30,8 @@ mod operators;
 mod pace;
 mod phase;
 mod phases;
+pub mod placement;
+pub mod precision;
 mod probe;
 mod proof;
 mod rates;
@@ -78,6 +80,7 @@ pub use nonfinite::{Cause, CauseKind, InputRange, Nonfinite, OnNonfinite, what_i
 pub use onnxruntime::{Cuda, OnnxRuntime};
 pub use operators::Operators;
 pub use phase::{Phase, Share};
+pub use precision::{Computing, Precision};
 pub use probe::EngineProbe;
 pub use run::Run;
 pub use schedule::{Schedule, lr_at};

@@ -2,6 +2,7 @@
 
 use super::engine::{BindingId, BufferId, Engine, EngineError, NodeTime, OnProcessor, SessionId, Target};
 use super::front::Front;
+use super::precision::Summary;
 use super::sessions::{Sessions, is_summed};
 use super::state::State;
 use crate::graph::{DType, Graph, Model, Tensor};
@@ -22,6 +23,8 @@ pub struct Phase {
     scales: Option<BufferId>,
     /// The step number, where something is random.
     number: Option<BufferId>,
+    /// The scale of the loss, where it is scaled, with what it is.
+    scale: Option<(BufferId, f32)>,
     batches: HashMap<Vec<Vec<usize>>, Batch>,
     /// State that the train graph reads.
     inputs: Vec<(String, BufferId)>,
@@ -31,6 +34,8 @@ pub struct Phase {
     accumulated: Option<Accumulated>,
     /// What the train graph moves, with buffers for copies of it.
     kept: Vec<(BufferId, BufferId)>,
+    /// Whether it was told what runs on the processor.
+    placed: bool,
     /// The output that is the sum of all large gradients, with what it was in the last run.
     sum: Option<(String, f64)>,
 }
@@ -118,6 +123,10 @@ impl Phase {
             true => Some(engine.allocate(&Tensor::scalar(0_i64))?),
             false => None,
         };
+        let scale = match step.is_scaled() {
+            true => Some((engine.allocate(&Tensor::scalar(1f32))?, 1.0)),
+            false => None,
+        };
         let optimizer = match optimizer.zip(step.optimizer.as_ref()) {
             None => None,
             Some((session, model)) => {
@@ -143,9 +152,11 @@ impl Phase {
             passed,
             summed: step.passed.iter().map(|(_, fact)| is_summed(engine.info().remote, fact)).collect(),
             kept: Vec::new(),
+            placed: false,
             lr,
             scales,
             number,
+            scale,
             batches: HashMap::new(),
             inputs: inputs.filter_map(|name| held(&name)).collect(),
             moving: direct.into_iter().filter_map(held).collect(),
@@ -187,6 +198,23 @@ impl Phase {
 
     fn forget_kept(&mut self, engine: &mut dyn Engine) {
         self.kept.drain(..).for_each(|(_, copy)| engine.free(copy));
+    }
+
+    /// Sets what the loss is multiplied with while gradients are computed.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn set_scale(&mut self, engine: &mut dyn Engine, scale: f32) -> Result<(), EngineError> {
+        if let Some((buffer, held)) = self.scale.as_mut().filter(|(_, held)| *held != scale) {
+            engine.write(*buffer, &Tensor::scalar(scale))?;
+            *held = scale;
+        }
+        Ok(())
+    }
+
+    /// Returns what of the train graph computes in what, in mixed precision.
+    pub(super) fn computes<'e>(&self, engine: &'e dyn Engine) -> Option<&'e Summary> {
+        engine.computes(self.train)
     }
 
     /// Returns the nodes of the prefix that runs on its own; 0 where none does.
@@ -241,8 +269,11 @@ impl Phase {
         }
     }
 
-    /// Returns the nodes that run on the processor although the engine has a device.
-    pub(super) fn on_processor(&self, engine: &dyn Engine) -> Vec<OnProcessor> {
+    /// Returns, once after the first run, the nodes that run on the processor although the engine has a device.
+    pub(super) fn on_processor(&mut self, engine: &dyn Engine) -> Vec<OnProcessor> {
+        if std::mem::replace(&mut self.placed, true) {
+            return Vec::new();
+        }
         let sessions = [Some(self.train), self.optimizer.as_ref().map(|optimizer| optimizer.session)];
         sessions.into_iter().flatten().flat_map(|session| engine.on_processor(session)).collect()
     }
@@ -295,6 +326,7 @@ impl Phase {
             more.push((names::KEEP.to_string(), accumulated.keep));
         }
         more.extend(self.number.map(|buffer| (names::STEP.to_string(), buffer)));
+        more.extend(self.scale.map(|(buffer, _)| (names::SCALE.to_string(), buffer)));
         more
     }
 
@@ -418,7 +450,7 @@ impl Phase {
         self.front.into_iter().for_each(|front| front.close(engine));
         engine.free(self.lr);
         self.scales.into_iter().for_each(|buffer| engine.free(buffer));
-        self.number.into_iter().for_each(|buffer| engine.free(buffer));
+        self.number.into_iter().chain(self.scale.map(|(buffer, _)| buffer)).for_each(|buffer| engine.free(buffer));
         for buffer in self.accumulated.into_iter().flat_map(|held| [held.weight, held.keep]) {
             engine.free(buffer);
         }

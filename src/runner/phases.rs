@@ -5,6 +5,7 @@ use super::cache::Cache;
 use super::engine::{Engine, OnProcessor};
 use super::event::RunEvent;
 use super::phase::Phase;
+use super::precision::Summary;
 use super::proof::Proof;
 use super::recipe::{Form, Graphs};
 use super::run::Run;
@@ -262,10 +263,12 @@ impl Run<'_> {
             recomputed,
             prefix_nodes: open.phase.prefix_nodes(),
         });
+        if let Some(Summary { low, float32, kept, casts }) = open.phase.computes(engine).cloned() {
+            report(RunEvent::Precision { epoch: segment.first_epoch, low, float32, kept, casts });
+        }
         kept.into_iter().for_each(&mut *report);
         if parked.is_none() {
             warn(&open.step, segment, report);
-            misplaced(&open.phase.on_processor(engine), &engine.info().device, report);
             if self.phases.recurring.contains(&open.held) {
                 // The engine holds its own copy; what is left of the graphs is what a binding reads.
                 open.step.eval = Model::default();
@@ -409,7 +412,7 @@ impl Run<'_> {
 }
 
 /// Reports nodes that run on the processor although the run has a device: each copies what it reads and makes.
-fn misplaced(nodes: &[OnProcessor], device: &str, report: &mut dyn FnMut(RunEvent)) {
+pub(super) fn misplaced(nodes: &[OnProcessor], device: &str, report: &mut dyn FnMut(RunEvent)) {
     const NAMED: usize = 5;
     if nodes.is_empty() {
         return;

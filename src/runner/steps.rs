@@ -7,6 +7,7 @@ use super::improvement::{Stall, best};
 use super::memory::peak_bytes;
 use super::nonfinite::{Bad, wrong};
 use super::phase::{Feed, Share};
+use super::phases::misplaced;
 use super::run::{Place, Run};
 use super::schedule::lr_at;
 use super::train::RunError;
@@ -184,6 +185,9 @@ impl Run<'_> {
         let last = self.observes();
         let Run { phases, state, observer, rates, loader, averager, watch, cache, .. } = self;
         let phase = phases.current();
+        if let Some(scale) = self.place.scale {
+            phase.set_scale(engine, scale.scale)?;
+        }
         phase.keep(engine)?;
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
@@ -218,6 +222,11 @@ impl Run<'_> {
             };
             seconds += clock.elapsed().as_secs_f64();
             if let Some(gradient) = wrong(engine, phase, own)? {
+                if self.place.shrink_scale(&setup.computing) {
+                    phase.put_back(engine)?;
+                    self.place.scale_event(epoch, true).into_iter().for_each(report);
+                    return Ok(());
+                }
                 let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };
                 return self.nonfinite(engine, &bad, report);
             }
@@ -232,6 +241,7 @@ impl Run<'_> {
             observer.after_update(engine, state)?;
         }
         watch.good();
+        misplaced(&phase.on_processor(engine), &engine.info().device, report);
         if let Some(averager) = averager {
             averager.step(engine, state, self.place.started)?;
         }
@@ -243,6 +253,9 @@ impl Run<'_> {
         place.interval_loss += loss;
         place.interval_steps += 1;
         place.lr = lr.unwrap_or(0.0);
+        if place.grow_scale(&setup.computing) {
+            place.scale_event(epoch, false).into_iter().for_each(&mut *report);
+        }
         if place.started.is_multiple_of(setup.log_every.max(1)) {
             report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds, wait_seconds: wait });
         }

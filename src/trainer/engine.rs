@@ -3,22 +3,47 @@
 use super::TrainerError;
 use super::model::Note;
 use crate::error::ErrorKind;
-use crate::runner::locate::cache;
-use crate::runner::{Cuda, Device, Engine, LocateError, LocateOptions, OnnxRuntime, locate};
+use crate::runner::cuda::{check, provider_beside};
+use crate::runner::job::RunSection;
+use crate::runner::locate::cache_folder;
+use crate::runner::{Cuda, Device, Engine, LocateError, LocateOptions, OnnxRuntime, Precision, locate};
 use std::path::Path;
 
-/// Finds ONNX Runtime for the device of `options`; for the CPU it falls back to the embedded executor, saying so. `threads`
-/// is all cores by default.
+/// What an engine is made for beside its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Threads within one operator on the processor; all cores by default.
+    pub threads: Option<usize>,
+    /// In which dtypes a run computes.
+    pub precision: Precision,
+    /// Whether runs of fixed shapes are captured as CUDA graphs.
+    pub cuda_graphs: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> EngineOptions {
+        EngineOptions { threads: None, precision: Precision::Fp32, cuda_graphs: true }
+    }
+}
+
+impl EngineOptions {
+    /// Returns those of a run.
+    pub fn of(run: &RunSection) -> EngineOptions {
+        EngineOptions { threads: run.threads, precision: run.precision, cuda_graphs: run.cuda_graphs }
+    }
+}
+
+/// Finds ONNX Runtime for the device of `options`; for the CPU it falls back to the embedded executor, saying so.
 ///
 /// # Errors
 /// There is no ONNX Runtime that can be used, and no embedded executor; or the device cannot be used. Nothing computes on
 /// the CPU when CUDA is asked for.
 pub fn engine(
     options: &LocateOptions,
-    threads: Option<usize>,
+    made_for: &EngineOptions,
     note: Note<'_>,
 ) -> Result<Box<dyn Engine>, TrainerError> {
-    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = made_for.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let wants_embedded = options.runtime.as_deref() == Some(Path::new("embedded"));
     match options.device {
         Device::Cpu if wants_embedded => {
@@ -30,7 +55,7 @@ pub fn engine(
             let text = format!("the embedded executor computes on the CPU, the device is {device}");
             Err(TrainerError::new(ErrorKind::Usage, text).hint("leave out --runtime, or set device = \"cpu\""))
         }
-        Device::Cuda(index) => on_cuda(options, index, threads, note),
+        Device::Cuda(index) => on_cuda(options, index, threads, made_for, note),
     }
 }
 
@@ -50,10 +75,13 @@ fn on_cuda(
     options: &LocateOptions,
     index: u32,
     threads: usize,
+    made_for: &EngineOptions,
     note: Note<'_>,
 ) -> Result<Box<dyn Engine>, TrainerError> {
     let found = locate(options, note)?;
-    let cuda = Cuda { tf32: false, graphs: false, cache: cache().map(|cache| cache.join("kernels")) };
+    check(index, &provider_beside(&found.path)).map_err(LocateError::from)?;
+    let cache = cache_folder().map(|folder| folder.join("kernels"));
+    let cuda = Cuda { tf32: made_for.precision != Precision::Fp32, graphs: made_for.cuda_graphs, cache };
     Ok(Box::new(OnnxRuntime::on_cuda(&found.path, index, threads, &cuda)?))
 }
 

@@ -20,7 +20,7 @@ mod diagnose;
 
 pub use cause::{Cause, CauseKind, InputRange};
 
-use super::engine::{BufferId, Engine, EngineError};
+use super::engine::{Engine, EngineError};
 use super::event::RunEvent;
 use super::phase::{Phase, Share};
 use super::run::Run;
@@ -28,7 +28,6 @@ use super::save;
 use super::state::Snapshot;
 use super::train::RunError;
 use crate::checkpoint::{Checkpoint, Tensors};
-use crate::graph::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;

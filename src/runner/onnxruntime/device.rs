@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 /// How sessions on a device compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Settings {
+pub(super) struct CudaSettings {
     /// Whether products of float32 may round their factors to TensorFloat-32.
     pub tf32: bool,
     /// Whether runs of fixed shapes are captured and replayed.
@@ -91,7 +91,7 @@ impl Drop for Making {
 pub(super) fn on(
     session: SessionBuilder,
     device: &CudaDevice,
-    settings: Settings,
+    settings: CudaSettings,
     graph: bool,
 ) -> Result<SessionBuilder, String> {
     let index = i32::try_from(device.index()).map_err(|error| error.to_string())?;
@@ -100,6 +100,7 @@ pub(super) fn on(
         .with_device_id(index)
         .with_tf32(settings.tf32)
         .with_cuda_graph(graph)
+        .with_arbitrary_config("has_user_compute_stream", 1)
         .with_arbitrary_config("user_compute_stream", device.stream())
         .with_arbitrary_config("gpu_external_alloc", address(allocate as *const c_void))
         .with_arbitrary_config("gpu_external_free", address(free as *const c_void))

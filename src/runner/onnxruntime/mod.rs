@@ -9,6 +9,7 @@ use super::engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor, SessionId, Slab,
     Target, is_finite,
 };
+use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::graph::{DType, Model, Tensor};
 use crate::onnx::LARGEST;
@@ -23,14 +24,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod device;
+mod family;
 mod library;
 mod operators;
 mod profile;
 mod sessions;
 
+#[cfg(test)]
+pub(super) use operators::names as operator_names;
+
 pub(super) use library::{VersionError, library_version};
 
-use device::{Ahead, DeviceBuffer, Scalars, Settings};
+use device::{Ahead, CudaSettings, DeviceBuffer, Scalars};
+use family::Family;
 use library::{Environments, environment};
 use sessions::{Operators, Prepared, Source};
 
@@ -45,7 +51,7 @@ pub struct OnnxRuntime {
     ahead: Ahead,
     /// Where outputs are made whose sizes are not known.
     cpu: MemoryInfo<'static>,
-    sessions: Slab<Prepared>,
+    sessions: Slab<Family>,
     buffers: Slab<Buffer>,
     bindings: Slab<Bound>,
 }
@@ -69,6 +75,8 @@ enum Buffer {
 
 struct Bound {
     session: usize,
+    /// Which of the sessions of its graph.
+    member: usize,
     binding: IoBinding,
     host: Vec<HostOutput>,
     /// The scalars of a device.
@@ -113,7 +121,7 @@ impl OnnxRuntime {
                 device::adopt(opened.map_err(|reason| device::refused(reason, library))?)?
             }
         };
-        let settings = Settings { tf32: cuda.tf32, graphs: cuda.graphs };
+        let settings = CudaSettings { tf32: cuda.tf32, graphs: cuda.graphs };
         let operators: Arc<dyn Gpu> = Arc::clone(&gpu) as Arc<dyn Gpu>;
         OnnxRuntime::with(library, threads, Some((gpu, settings)), || {
             operators::device::domain(&operators, Some("CUDAExecutionProvider"))
@@ -124,7 +132,7 @@ impl OnnxRuntime {
     fn with(
         library: &Path,
         threads: usize,
-        device: Option<(Arc<CudaDevice>, Settings)>,
+        device: Option<(Arc<CudaDevice>, CudaSettings)>,
         operators: impl FnOnce() -> ort::Result<OperatorDomain>,
     ) -> Result<OnnxRuntime, EngineError> {
         let version = library_version(library).map_err(|error| EngineError::Library {
@@ -163,7 +171,9 @@ impl OnnxRuntime {
             shared: threads == shared,
             largest: LARGEST,
             optimizes: true,
+            precision: None,
             notes: false,
+            sizes: Arc::default(),
             device,
         };
         sessions_of.first()?;
@@ -294,8 +304,21 @@ impl Engine for OnnxRuntime {
     }
 
     fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
-        let session = self.sessions_of.session(model)?;
-        Ok(SessionId(self.sessions.insert(session)))
+        let family = Family::new(&self.sessions_of, model)?;
+        Ok(SessionId(self.sessions.insert(family)))
+    }
+
+    fn compute_in(&mut self, settings: Option<&Settings>) -> Result<(), EngineError> {
+        let on_device = self.sessions_of.device.is_some();
+        if let Some(settings) = settings.filter(|settings| !settings.simulated && !on_device) {
+            return Err(EngineError::no_precision(&self.info, settings));
+        }
+        self.sessions_of.precision = settings.cloned();
+        Ok(())
+    }
+
+    fn computes(&self, session: SessionId) -> Option<&Summary> {
+        self.sessions.get(session.0).last()?.computes.as_ref()
     }
 
     fn loader(&self) -> Option<Box<dyn Loader>> {
@@ -303,7 +326,7 @@ impl Engine for OnnxRuntime {
     }
 
     fn adopt(&mut self, loaded: Loaded) -> SessionId {
-        let session = loaded.0.downcast().expect("invariant: a session comes from a loader of this engine");
+        let session = loaded.0.downcast::<Family>().expect("invariant: a session comes from a loader of this engine");
         SessionId(self.sessions.insert(*session))
     }
 
@@ -352,7 +375,7 @@ impl Engine for OnnxRuntime {
     }
 
     fn on_processor(&self, session: SessionId) -> Vec<OnProcessor> {
-        self.sessions.get(session.0).on_processor.clone()
+        self.sessions.get(session.0).last().map(|session| session.on_processor.clone()).unwrap_or_default()
     }
 
     fn ahead(&mut self, batch: Vec<(BufferId, Tensor)>) {
@@ -408,10 +431,19 @@ impl Engine for OnnxRuntime {
         inputs: &[(&str, BufferId)],
         outputs: &[(&str, Target)],
     ) -> Result<BindingId, EngineError> {
-        let loaded = self.sessions.get(session.0);
+        let shape = |name: &str| {
+            let (_, id) = inputs.iter().find(|(input, _)| *input == name)?;
+            match self.buffers.get(id.0) {
+                Buffer::Device(buffer) => Some(buffer.shape.as_slice()),
+                Buffer::Host(_) => None,
+            }
+        };
+        let member = self.sessions.get_mut(session.0).member(&self.sessions_of, shape)?;
+        let family = self.sessions.get(session.0);
+        let loaded = family.get(member);
         let fail = |error: &dyn std::fmt::Display| EngineError::Run {
             engine: NAME,
-            graph: loaded.name.clone(),
+            graph: family.name.clone(),
             reason: error.to_string(),
         };
         let wanted: HashSet<&str> = loaded.session.inputs().iter().map(|input| input.name()).collect();
@@ -422,7 +454,7 @@ impl Engine for OnnxRuntime {
         }
         let scalar = |name: &str| {
             // A shape that ONNX Runtime does not know looks like that of a scalar there.
-            let scalar = loaded.scalars.contains(name);
+            let scalar = family.scalars.contains(name);
             let output = loaded.session.outputs().iter().find(|output| scalar && output.name() == name)?;
             match output.dtype() {
                 ValueType::Tensor { ty, .. } => Some(*ty),
@@ -471,7 +503,7 @@ impl Engine for OnnxRuntime {
             .collect();
         let in_place = inputs.iter().map(|(_, id)| *id).filter(|id| written.contains(id)).collect();
         let captured = (loaded.captures && fixed).then_some(false);
-        let bound = Bound { session: session.0, binding, host, scalars, fixed, in_place, captured };
+        let bound = Bound { session: session.0, member, binding, host, scalars, fixed, in_place, captured };
         Ok(BindingId(self.bindings.insert(bound)))
     }
 
@@ -483,8 +515,10 @@ impl Engine for OnnxRuntime {
         if self.sessions_of.device.is_some() {
             return self.run_on_device(binding);
         }
-        let Bound { session, binding, host, fixed, .. } = self.bindings.get_mut(binding.0);
-        let Prepared { session, name, .. } = self.sessions.get_mut(*session);
+        let Bound { session, member, binding, host, fixed, .. } = self.bindings.get_mut(binding.0);
+        let family = self.sessions.get_mut(*session);
+        let name = &family.name.clone();
+        let Prepared { session, .. } = family.get_mut(*member);
         let fail = |error: &dyn std::fmt::Display| failed(name, error);
         if *fixed {
             run_bound(session, binding, std::ptr::null()).map_err(|error| fail(&error))?;
@@ -506,14 +540,15 @@ impl Engine for OnnxRuntime {
     }
 
     fn node_times(&mut self, session: SessionId) -> Result<Vec<NodeTime>, EngineError> {
-        let loaded = self.sessions.get_mut(session.0);
-        if loaded.profile.is_none() {
+        let family = self.sessions.get_mut(session.0);
+        let name = family.name.clone();
+        if self.sessions_of.device.is_some() || family.get(0).profile.is_none() {
             return Ok(Vec::new());
         }
+        let loaded = family.get_mut(0);
         let path = loaded.session.end_profiling().map_err(|error| error.to_string());
-        path.and_then(|path| profile::read(Path::new(&path)).map_err(|error| error.to_string())).map_err(|reason| {
-            EngineError::Run { engine: NAME, graph: loaded.name.clone(), reason: format!("its profile: {reason}") }
-        })
+        path.and_then(|path| profile::read(Path::new(&path)).map_err(|error| error.to_string()))
+            .map_err(|reason| EngineError::Run { engine: NAME, graph: name, reason: format!("its profile: {reason}") })
     }
 }
 
@@ -523,8 +558,10 @@ impl OnnxRuntime {
         let Some((gpu, _)) = &sessions_of.device else {
             unreachable!("invariant: only an engine on a device runs here");
         };
-        let Bound { session, binding, host, scalars, fixed, in_place, captured } = bindings.get_mut(id.0);
-        let Prepared { session, name, .. } = sessions.get_mut(*session);
+        let Bound { session, member, binding, host, scalars, fixed, in_place, captured } = bindings.get_mut(id.0);
+        let family = sessions.get_mut(*session);
+        let name = &family.name.clone();
+        let Prepared { session, .. } = family.get_mut(*member);
         let fail = |error: &dyn std::fmt::Display| failed(name, error);
         let mut options = RunOptions::new().map_err(|error| fail(&error))?;
         let graph = captured.map_or_else(|| "-1".to_string(), |_| (id.0 + 1).to_string());

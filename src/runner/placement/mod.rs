@@ -1,0 +1,128 @@
+//! Where ONNX Runtime's CUDA execution provider would run the nodes of a graph, told without a device.
+//!
+//! [`on_cpu`] finds the nodes that would run on the processor: those without a CUDA kernel of their operator, opset and
+//! types (`cuda_kernels.txt`), and those that the provider refuses ([`refused`]). A node that computes with shapes alone
+//! is left out: ONNX Runtime runs it on the host on purpose ([`host`]). [`lower`] rewrites a graph so that fewer remain.
+//!
+//! What this module does not do: ask ONNX Runtime. Whoever makes a session can compare.
+
+mod host;
+mod kernels;
+mod refused;
+
+use crate::graph::{Attribute, DType, Graph, INTERNAL_DOMAIN, Model, Node, OpId, ValueId};
+use host::Host;
+use std::fmt;
+
+/// A node that would run on the processor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Misplaced {
+    /// The node's name.
+    pub node: String,
+    /// Its operator.
+    pub operator: OpId,
+    /// The opset of the operator's domain in the model.
+    pub opset: i64,
+    /// The dtype that the reason is about, or that of the first input.
+    pub dtype: Option<DType>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a node would run on the processor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// The operator has no CUDA kernel, or none is registered under its name.
+    Operator,
+    /// The operator's version that begins at this opset has none.
+    Opset(i64),
+    /// Its kernels take other types.
+    Type {
+        /// The types that they take.
+        takes: Vec<DType>,
+    },
+    /// The provider takes the operator, but not so.
+    Refused(&'static str),
+    /// All it reads are values on the host and graph inputs, which ONNX Runtime takes for values on the host.
+    Inputs,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node \"{}\": {} of opset {}", self.node, self.operator, self.opset)?;
+        if let Some(dtype) = self.dtype {
+            write!(f, ", {dtype}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Operator => f.write_str("it has no CUDA kernel"),
+            Reason::Opset(since) => write!(f, "its version of opset {since} has no CUDA kernel"),
+            Reason::Type { takes } => {
+                let takes: Vec<String> = takes.iter().map(DType::to_string).collect();
+                write!(f, "its CUDA kernel takes only {}", takes.join(", "))
+            }
+            Reason::Refused(why) => write!(f, "the CUDA provider does not take it: {why}"),
+            Reason::Inputs => f.write_str("it reads only graph inputs and values on the host"),
+        }
+    }
+}
+
+/// Returns the nodes of a model, and of the subgraphs in it, that would not run on the device, in the order of the
+/// graph. `own` names the operators of this program's domain that are registered for CUDA.
+pub fn on_cpu(model: &Model, own: &[&str]) -> Vec<Misplaced> {
+    let mut walk = Walk { model, own, found: Vec::new() };
+    walk.graph(&model.graph, Host::of(&model.graph));
+    walk.found
+}
+
+struct Walk<'a> {
+    model: &'a Model,
+    own: &'a [&'a str],
+    found: Vec<Misplaced>,
+}
+
+impl Walk<'_> {
+    fn graph(&mut self, graph: &Graph, mut host: Host) {
+        for node in graph.nodes() {
+            let opset = self.model.opsets.get(&node.op.domain).copied().unwrap_or(1);
+            let missing = if self.is_own(node) { None } else { missing(graph, node, opset) };
+            let read_first = node.input(0).and_then(|id| graph.fact(id).dtype);
+            let reason = match &missing {
+                Some((reason, dtype)) => {
+                    (!host.follows(graph, node, false)).then(|| (reason.clone(), dtype.or(read_first)))
+                }
+                None if host.follows(graph, node, true) => {
+                    host.large(graph, node).then_some((Reason::Inputs, read_first))
+                }
+                None => None,
+            };
+            if let Some((reason, dtype)) = reason {
+                let (node, operator) = (node.name.clone(), node.op.clone());
+                self.found.push(Misplaced { node, operator, opset, dtype, reason });
+            }
+            for (_, value) in node.attributes.iter() {
+                if let Attribute::Graph(inner) = value {
+                    self.graph(&inner.graph, host.inner(inner));
+                }
+            }
+        }
+    }
+
+    fn is_own(&self, node: &Node) -> bool {
+        node.op.domain == INTERNAL_DOMAIN && self.own.contains(&node.op.name.as_str())
+    }
+}
+
+/// Returns why the provider has no kernel of a node, and the dtype that it is about.
+fn missing(graph: &Graph, node: &Node, opset: i64) -> Option<(Reason, Option<DType>)> {
+    let dtypes = |values: &[Option<ValueId>]| -> Vec<Option<DType>> {
+        values.iter().map(|value| value.and_then(|id| graph.fact(id).dtype)).collect()
+    };
+    let found = kernels::find(&node.op, opset, &dtypes(&node.inputs), &dtypes(&node.outputs));
+    found.err().or_else(|| refused::why(node).map(|why| (Reason::Refused(why), None)))
+}
