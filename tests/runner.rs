@@ -14,6 +14,7 @@ mod compare;
 mod costs;
 mod data_formats;
 mod delegate;
+mod doctor;
 mod dropout;
 mod engines;
 mod freezing;

@@ -8,6 +8,7 @@ mod cache;
 mod calibrate;
 mod ceiling;
 mod clock;
+pub mod cuda;
 mod device;
 mod ema;
 mod engine;
@@ -31,6 +32,8 @@ mod operators;
 mod pace;
 mod phase;
 mod phases;
+pub mod placement;
+pub mod precision;
 mod probe;
 mod proof;
 mod rates;
@@ -41,6 +44,7 @@ pub mod schedule;
 mod sessions;
 mod state;
 mod steps;
+mod surroundings;
 #[cfg(test)]
 pub mod testing;
 mod timing;
@@ -67,8 +71,8 @@ pub use clock::Clock;
 pub use device::{Device, NoDevice};
 pub use ema::{Ema, UPDATES};
 pub use engine::{
-    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Target,
-    evaluate,
+    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
+    SessionId, Target, evaluate,
 };
 pub use estimate::MemoryEstimate;
 pub use evaluation::Evaluation;
@@ -78,9 +82,10 @@ pub use improvement::{EarlyStopping, Stall, best, stops};
 pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use nonfinite::{Cause, CauseKind, InputRange, Nonfinite, OnNonfinite, what_is_not_finite};
-pub use onnxruntime::{Arena, OnnxRuntime};
+pub use onnxruntime::{Arena, Cuda, OnnxRuntime};
 pub use operators::Operators;
 pub use phase::{Phase, Share};
+pub use precision::{Computing, Precision};
 pub use probe::EngineProbe;
 pub use run::Run;
 pub use schedule::{Schedule, lr_at};

@@ -10,6 +10,7 @@ use super::evaluation::{Evaluation, unwatchable};
 use super::event::RunEvent;
 use super::exhausted::Exhausted;
 use super::nonfinite::{Cause, Nonfinite};
+use super::precision::Computing;
 use super::run::Run;
 use super::schedule::Schedule;
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -121,6 +122,8 @@ pub struct Setup<'a> {
     pub ema: Option<Ema>,
     /// Whose operators compute a step.
     pub operators: Operators,
+    /// In which dtypes, and how the loss is scaled.
+    pub computing: Computing,
 }
 
 /// Where and how often a run is saved, beside after each epoch.
@@ -168,6 +171,7 @@ impl<'a> Setup<'a> {
             nonfinite: Nonfinite::default(),
             ema: None,
             operators: Operators::Own,
+            computing: Computing::default(),
         }
     }
 }

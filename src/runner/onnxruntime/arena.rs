@@ -22,7 +22,7 @@ impl OnnxRuntime {
     /// Returns what a session takes of memory; `None` where its allocator does not tell.
     pub fn arena(&self, session: SessionId) -> Option<Arena> {
         let device = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default).ok()?;
-        arena(&self.sessions.get(session.0).session, device)
+        arena(&self.sessions.get(session.0).last()?.session, device)
     }
 }
 

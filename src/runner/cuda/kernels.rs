@@ -1,0 +1,21 @@
+//! The sources of the kernels.
+
+use super::gpu::{Element, Source};
+
+/// What every source includes.
+pub(super) const HEADER: &str = include_str!("kernels/device.h");
+
+pub(super) static ELEMENTWISE: Source = source("elementwise", include_str!("kernels/elementwise.cu"));
+
+/// Every source.
+pub(super) static SOURCES: &[&Source] = &[&ELEMENTWISE];
+
+const fn source(name: &'static str, text: &'static str) -> Source {
+    Source { name, text }
+}
+
+/// Returns the whole text of a source for an element type.
+pub(super) fn text(source: &Source, element: Element) -> String {
+    let body = source.text.replacen("#include \"device.h\"\n", HEADER, 1);
+    format!("#define {}\n{body}", element.symbol())
+}
