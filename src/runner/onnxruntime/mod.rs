@@ -518,8 +518,15 @@ impl Engine for OnnxRuntime {
                 Target::Host => None,
             })
             .collect();
-        let in_place = inputs.iter().map(|(_, id)| *id).filter(|id| written.contains(id)).collect();
-        let captured = (loaded.captures && fixed).then_some(false);
+        let in_place: Vec<BufferId> = inputs.iter().map(|(_, id)| *id).filter(|id| written.contains(id)).collect();
+        // Capturing keeps a copy of what changes in place, for which there must be room.
+        let copies = in_place.iter().filter_map(|id| match self.buffers.get(id.0) {
+            Buffer::Device(buffer) => Some(buffer.bytes()),
+            Buffer::Host(_) => None,
+        });
+        let gpu = self.sessions_of.device.as_ref().map(|(gpu, _)| gpu).filter(|_| loaded.captures && fixed);
+        let room = gpu.and_then(|gpu| gpu.memory().ok()).map(|memory| memory.free / 2);
+        let captured = room.filter(|room| copies.sum::<usize>() <= *room).map(|_| false);
         let bound = Bound { session: session.0, member, binding, host, scalars, fixed, in_place, captured };
         Ok(BindingId(self.bindings.insert(bound)))
     }
