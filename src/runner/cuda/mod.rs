@@ -6,9 +6,12 @@
 //!
 //! What this module does not do: gradients, or the binding to ONNX Runtime (`runner/onnxruntime`).
 
+#[allow(dead_code)]
+pub(super) mod cudnn;
 #[cfg(all(test, unix))]
 pub(super) mod emulated;
 #[allow(dead_code)]
 pub(super) mod gpu;
 mod kernels;
 pub(super) mod operators;
+mod turn;
