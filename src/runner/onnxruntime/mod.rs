@@ -5,6 +5,7 @@
 use super::engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Slab, Target, is_finite,
 };
+use super::native;
 use crate::autodiff::Form;
 use crate::graph::{DType, Model, Tensor};
 use crate::onnx::LARGEST;
@@ -98,6 +99,7 @@ impl OnnxRuntime {
             threads,
             shared: threads == shared,
             largest: LARGEST,
+            target: native::Target::Processor,
             optimizes: true,
             notes: false,
         };
@@ -128,7 +130,9 @@ impl OnnxRuntime {
     #[cfg(unix)]
     pub(super) fn emulated(library: &Path, threads: usize) -> OnnxRuntime {
         let gpu: Arc<dyn super::cuda::gpu::Gpu> = Arc::new(super::cuda::emulated::Emulated::default());
-        OnnxRuntime::with(library, threads, || operators::device::domain(&gpu, None)).expect("ONNX Runtime loads")
+        let engine = OnnxRuntime::with(library, threads, || operators::device::domain(&gpu, None));
+        let engine = engine.expect("ONNX Runtime loads");
+        OnnxRuntime { sessions_of: Source { target: native::Target::Device, ..engine.sessions_of }, ..engine }
     }
 
     /// Returns this engine, which runs graphs as they are.

@@ -4,7 +4,7 @@ use super::NAME;
 use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model};
 use crate::onnx::{Encoded, encode};
 use crate::runner::engine::{EngineError, Loaded, Loader};
-use crate::runner::native::optimize;
+use crate::runner::native::{Target, optimize};
 use ort::environment::Environment;
 use ort::operator::OperatorDomain;
 use ort::session::Session;
@@ -51,6 +51,8 @@ pub(super) struct Source {
     pub(super) shared: bool,
     /// Most bytes of weights inside an encoded graph.
     pub(super) largest: usize,
+    /// Whose operators of our own graphs are rewritten for.
+    pub(super) target: Target,
     /// Whether graphs are rewritten for operators of our own; tests of single operators run them as they are.
     pub(super) optimizes: bool,
     /// Whether new sessions note what their nodes take.
@@ -91,7 +93,7 @@ impl Source {
         if !self.shared {
             session = session.with_independent_thread_pool().map_err(|error| fail(&error))?;
         }
-        let model = if self.optimizes { optimize(model) } else { Cow::Borrowed(model) };
+        let model = if self.optimizes { optimize(model, self.target) } else { Cow::Borrowed(model) };
         if model.opsets.contains_key(INTERNAL_DOMAIN) {
             session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
             // A plan of the memory would be a block of its own, beside what the first run has taken.
