@@ -9,6 +9,7 @@ use super::engine::{
     BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor, SessionId, Slab,
     Target, is_finite,
 };
+use super::native;
 use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::graph::{DType, Model, Tensor};
@@ -122,6 +123,7 @@ impl OnnxRuntime {
             }
         };
         let settings = CudaSettings { tf32: cuda.tf32, graphs: cuda.graphs };
+        gpu.allow_tf32(cuda.tf32);
         let operators: Arc<dyn Gpu> = Arc::clone(&gpu) as Arc<dyn Gpu>;
         OnnxRuntime::with(library, threads, Some((gpu, settings)), || {
             operators::device::domain(&operators, Some("CUDAExecutionProvider"))
@@ -170,6 +172,7 @@ impl OnnxRuntime {
             threads,
             shared: threads == shared,
             largest: LARGEST,
+            target: if device.is_some() { native::Target::Device } else { native::Target::Processor },
             optimizes: true,
             precision: None,
             notes: false,
@@ -196,7 +199,9 @@ impl OnnxRuntime {
     #[cfg(unix)]
     pub(super) fn emulated(library: &Path, threads: usize) -> OnnxRuntime {
         let gpu: Arc<dyn super::cuda::gpu::Gpu> = Arc::new(super::cuda::emulated::Emulated::default());
-        OnnxRuntime::with(library, threads, None, || operators::device::domain(&gpu, None)).expect("ONNX Runtime loads")
+        let engine = OnnxRuntime::with(library, threads, None, || operators::device::domain(&gpu, None));
+        let engine = engine.expect("ONNX Runtime loads");
+        OnnxRuntime { sessions_of: Source { target: native::Target::Device, ..engine.sessions_of }, ..engine }
     }
 
     /// Returns this engine, which runs graphs as they are.
