@@ -6,8 +6,8 @@ use super::cuda::device::CudaDevice;
 use super::cuda::gpu::Gpu;
 use super::device::Device;
 use super::engine::{
-    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor, SessionId, Slab,
-    Target, is_finite,
+    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
+    SessionId, Slab, Target, is_finite,
 };
 use super::native;
 use super::precision::{Settings, Summary};
@@ -148,6 +148,10 @@ impl OnnxRuntime {
             },
         })?;
         let Environments { library, environment, threads: shared } = environment(library, threads)?;
+        if let Some((gpu, _)) = &device {
+            let shared = device::share_memory(environment, gpu);
+            shared.map_err(|error| device::refused(error.to_string(), &library))?;
+        }
         let operators = operators().map_err(|error| EngineError::Library {
             engine: NAME,
             library: library.display().to_string(),
