@@ -3,7 +3,16 @@
 //! Each has the name, attributes, inputs and outputs of the operator on the CPU (`runner/onnxruntime/operators`), which
 //! is its twin in tests; here data may be float16 or bfloat16, too.
 
+mod dropout;
 mod elementwise;
+mod embedding;
+mod gelu;
+mod layer_norm;
+mod optimizer;
+#[cfg(all(test, unix))]
+mod optimizer_tests;
+mod rows;
+mod softmax;
 #[cfg(all(test, unix))]
 mod tests;
 
@@ -31,6 +40,14 @@ pub(in crate::runner) struct Port {
 
 /// A port of data that must be there.
 const DATA: Port = Port { kind: Kind::Data, required: true };
+/// One of data.
+const OPTIONAL: Port = Port { kind: Kind::Data, required: false };
+/// One of float32 that must be there.
+const FLOAT: Port = Port { kind: Kind::Float, required: true };
+/// One of float32.
+const OPTIONAL_FLOAT: Port = Port { kind: Kind::Float, required: false };
+/// One of integers that must be there.
+const INT: Port = Port { kind: Kind::Int, required: true };
 
 /// An operator: what it is called, what it takes, and who computes it.
 pub(in crate::runner) struct Definition {
@@ -50,7 +67,20 @@ impl Definition {
 }
 
 /// Every operator.
-pub(in crate::runner) static DEFINITIONS: &[&Definition] = &[&elementwise::CLIP_GRAD, &elementwise::RELU_GRAD];
+pub(in crate::runner) static DEFINITIONS: &[&Definition] = &[
+    &dropout::DROPOUT,
+    &elementwise::CLIP_GRAD,
+    &elementwise::RELU_GRAD,
+    &embedding::EMBEDDING_GRAD,
+    &gelu::GELU,
+    &gelu::GELU_GRAD,
+    &layer_norm::LAYER_NORMALIZATION,
+    &layer_norm::LAYER_NORMALIZATION_GRAD,
+    &optimizer::ADAM_STEP,
+    &optimizer::SGD_STEP,
+    &softmax::SOFTMAX,
+    &softmax::SOFTMAX_GRAD,
+];
 
 /// The attributes of a node.
 pub(in crate::runner) trait Attributes {
