@@ -5,10 +5,13 @@ use super::gpu::{Element, Source};
 /// What every source includes.
 pub(super) const HEADER: &str = include_str!("kernels/device.h");
 
+pub(super) static BATCH_NORM: Source = source("batch_norm", include_str!("kernels/batch_norm.cu"));
+pub(super) static CONV: Source = source("conv", include_str!("kernels/conv.cu"));
+pub(super) static POOL: Source = source("pool", include_str!("kernels/pool.cu"));
 pub(super) static ELEMENTWISE: Source = source("elementwise", include_str!("kernels/elementwise.cu"));
 
 /// Every source.
-pub(super) static SOURCES: &[&Source] = &[&ELEMENTWISE];
+pub(super) static SOURCES: &[&Source] = &[&BATCH_NORM, &CONV, &ELEMENTWISE, &POOL];
 
 const fn source(name: &'static str, text: &'static str) -> Source {
     Source { name, text }

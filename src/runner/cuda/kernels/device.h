@@ -218,4 +218,20 @@ DEVICE void store_many(T *p, i64 i, const float *v) {
     *(pack *)(p + i) = u.whole;
 }
 
+/* Some elements side by side as they lie in memory: MANY of them, or one where `many` is 1. */
+typedef union {
+    pack whole;
+    T parts[MANY];
+} group;
+
+DEVICE void fetch(const T *p, i64 i, group *g, const int many) {
+    if (many == MANY) g->whole = *(const pack *)(p + i);
+    else g->parts[0] = p[i];
+}
+
+DEVICE void place(T *p, i64 i, const group *g, const int many) {
+    if (many == MANY) *(pack *)(p + i) = g->whole;
+    else p[i] = g->parts[0];
+}
+
 #endif
