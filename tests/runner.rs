@@ -33,6 +33,7 @@ mod objectives;
 mod observe;
 mod parity;
 mod plans;
+mod precision;
 mod prefix;
 mod proto;
 mod rates;
