@@ -33,7 +33,6 @@ mod objectives;
 mod observe;
 mod parity;
 mod plans;
-mod precision;
 mod prefix;
 mod proto;
 mod rates;

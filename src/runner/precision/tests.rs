@@ -107,16 +107,14 @@ fn lowered(train: &Model, settings: &Settings) -> (Graph, Summary) {
 #[test]
 fn images_compute_in_bfloat16() {
     let step = step(&prepared(&images(), Form::Native), LossKind::CrossEntropy, &[]).unwrap();
-    let (graph, summary) = lowered(&step.train, &Settings::of(LowDType::Bf16));
-    println!("{}{summary:?}", dump(&graph));
+    let (graph, _) = lowered(&step.train, &Settings::of(LowDType::Bf16));
     assert_eq!(dump(&graph), include_str!("images.txt"));
 }
 
 #[test]
 fn text_computes_in_float16() {
     let step = step(&prepared(&text(), Form::Native), LossKind::CrossEntropy, &["words.weight"]).unwrap();
-    let (graph, summary) = lowered(&step.train, &Settings::of(LowDType::Fp16));
-    println!("{}{summary:?}", dump(&graph));
+    let (graph, _) = lowered(&step.train, &Settings::of(LowDType::Fp16));
     assert_eq!(dump(&graph), include_str!("text.txt"));
 }
 
@@ -155,11 +153,13 @@ fn problems(graph: &Graph, low: DType) -> Vec<String> {
     problems
 }
 
-/// Returns every file of a graph below a folder of the fixtures.
+/// Returns the files of graphs in a folder of the fixtures, of several exports of a model those with their defaults.
 fn files(folder: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(folder);
     let entries = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "onnx")).collect();
+    let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_string();
+    let wanted = |path: &PathBuf| name(path).ends_with(".onnx") && !name(path).contains("_default.");
+    let mut files: Vec<PathBuf> = entries.filter(wanted).collect();
     files.sort();
     files
 }
@@ -236,11 +236,18 @@ fn outputs(source: &Model, train: &Model, x: &Tensor, classes: i64) -> BTreeMap<
     names.zip(found.iter().map(|tensor| tensor.to_f64s().unwrap())).collect()
 }
 
-/// Returns the relative distance of two vectors.
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
+}
+
+/// Returns the distance of two vectors, relative to the first.
 fn apart(a: &[f64], b: &[f64]) -> f64 {
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-    let far = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
-    far / norm(&mut a.iter().copied()).max(1e-12)
+    distance(a, b) / norm(a).max(1e-12)
 }
 
 fn cases() -> [(Model, Tensor, i64); 2] {
@@ -249,22 +256,25 @@ fn cases() -> [(Model, Tensor, i64); 2] {
     [(images(), Tensor::from_vec(&[2, 3, 6, 6], pixels), 5), (text(), Tensor::from_vec(&[2, 5], words), 3)]
 }
 
-/// ONNX Runtime on the CPU has few kernels of float16, but puts casts around those that it has not: the graphs can run,
-/// and every dtype in them must fit.
+/// ONNX Runtime on the CPU has few kernels of float16, but puts casts around those that it has not, and leaves out what
+/// these undo: the graphs can run, every dtype in them must fit, and less is rounded than where the kernels exist.
 #[test]
 fn float16_computes_what_is_simulated() {
     for (model, x, classes) in cases() {
-        let step = step(&prepared(&model, Form::Portable), LossKind::CrossEntropy, &[]).unwrap();
+        let prepared = Prepared { scaled: true, ..prepared(&model, Form::Portable) };
+        let step = step(&prepared, LossKind::CrossEntropy, &[]).unwrap();
         let settings = Settings::of(LowDType::Fp16);
         let full = outputs(&model, &step.train, &x, classes);
         let (real, _) = lower(&step.train, &settings);
         let (simulated, _) = lower(&step.train, &settings.clone().simulated());
         let [real, simulated] = [real, simulated].map(|lowered| outputs(&model, &lowered, &x, classes));
         assert!(full.keys().eq(real.keys()) && full.keys().eq(simulated.keys()));
+        // Some gradients are sums that cancel: that of the bias of keys is 0 but for rounding.
+        let floor = full.iter().filter(|(name, _)| name.ends_with("grad")).map(|(_, grad)| norm(grad)).fold(0.0, f64::max);
         for (name, full) in &full {
             let (real, simulated) = (&real[name], &simulated[name]);
-            assert!(apart(real, simulated) < 4e-3, "{name}: {real:?} {simulated:?}");
-            assert!(apart(full, real) < 2e-2, "{name}: {full:?} {real:?}");
+            assert!(distance(real, simulated) < 4e-3 * norm(full).max(0.1 * floor), "{name}: {real:?} {simulated:?}");
+            assert!(distance(full, real) < 2e-2 * norm(full).max(0.1 * floor), "{name}: {full:?} {real:?}");
         }
         let moved = full.iter().filter(|(name, full)| simulated[*name] != **full).count();
         assert!(moved > 3, "something is rounded");
@@ -279,13 +289,15 @@ fn what_is_simulated_is_rounded() {
     let y = b.op("MatMul", &[x, w], Attributes::none());
     b.output(y, "y");
     let model = model(b);
-    // 1 + 2^-9 is 1 in bfloat16, and 1 + 2^-7 is exact: their product would not be.
-    let cases = [(1.0 + 2f32.powi(-9), 3.0, 3.0), (1.0 + 2f32.powi(-7), 1.0 + 2f32.powi(-7), 1.0 + 2f32.powi(-6))];
-    for (x, w, expected) in cases {
-        let (lowered, _) = lower(&model, &Settings::of(LowDType::Bf16).simulated());
-        let [x, w] = [x, w].map(|value| Tensor::from_vec(&[1, 1], vec![value]));
-        let found = evaluate(&mut testing::onnxruntime(), &lowered, &[("x", &x), ("w", &w)]).unwrap();
-        assert_eq!(found[0].to_vec::<f32>().unwrap(), [expected]);
+    // Of an input, and of what is exact in the low dtype a product that is not.
+    for (low, bits) in [(LowDType::Bf16, 7), (LowDType::Fp16, 10)] {
+        let (last, half) = (1.0 + 2f32.powi(-bits), 1.0 + 2f32.powi(-bits - 2));
+        let (lowered, _) = lower(&model, &Settings::of(low).simulated());
+        for (x, w, expected) in [(half, 3.0, 3.0), (last, last, 1.0 + 2f32.powi(1 - bits))] {
+            let [x, w] = [x, w].map(|value| Tensor::from_vec(&[1, 1], vec![value]));
+            let found = evaluate(&mut testing::onnxruntime(), &lowered, &[("x", &x), ("w", &w)]).unwrap();
+            assert_eq!(found[0].to_vec::<f32>().unwrap(), [expected], "{low:?}");
+        }
     }
 }
 
@@ -322,7 +334,7 @@ fn gradients_that_vanish_in_float16_stay_where_the_loss_is_scaled() {
     let gradient = |scaled: bool| {
         let prepared = Prepared { scaled, ..prepared(&model, Form::Portable) };
         let step = step(&prepared, LossKind::Output, &[]).unwrap();
-        let (lowered, _) = lower(&step.train, &Settings::of(LowDType::Fp16));
+        let (lowered, _) = lower(&step.train, &Settings::of(LowDType::Fp16).simulated());
         outputs(&model, &lowered, &x, 1)["w.grad"].clone()
     };
     assert_eq!(gradient(false), [0.0, 0.0]);
@@ -347,7 +359,10 @@ fn what_a_job_names_stays_float32() {
     assert_eq!(count, 2);
     assert!(!low.keys().any(|op| op.contains("Softmax")) && low["MatMul"] == all["MatMul"], "{low:?}");
     let (low, count) = kept(&["q"]).unwrap();
-    assert!(count >= 4 && low["MatMul"] == all["MatMul"] - 3, "{low:?} of {all:?}");
+    assert!(count >= 4, "{count}");
+    for (op, fewer) in [("MatMul", 2), ("Gemm", 1), ("Add", 1), ("ReduceSum", 1)] {
+        assert_eq!(low[op], all[op] - fewer, "{op}: {low:?} of {all:?}");
+    }
     let error = kept(&["Softmx"]).unwrap_err();
     assert!(error.starts_with("keep_float32: pattern \"Softmx\" matches no operator and no module (near: \"Softmax\""), "{error}");
     assert!(kept(&["a[b"]).unwrap_err().contains("is no glob"));
