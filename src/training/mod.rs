@@ -113,7 +113,9 @@ impl TrainingError {
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
             TrainingError::UnknownOutput { .. } | TrainingError::Recompute { .. } => ErrorKind::BadInput,
-            TrainingError::Accumulate | TrainingError::Scaled | TrainingError::Rates | TrainingError::Varies { .. } => ErrorKind::Usage,
+            TrainingError::Accumulate | TrainingError::Scaled | TrainingError::Rates | TrainingError::Varies { .. } => {
+                ErrorKind::Usage
+            }
             _ => ErrorKind::Unsupported,
         }
     }

@@ -205,7 +205,8 @@ impl Engine for OnnxRuntime {
     }
 
     fn compute_in(&mut self, settings: Option<&Settings>) -> Result<(), EngineError> {
-        if let Some(settings) = settings.filter(|settings| !settings.simulated) {
+        let cpu = self.info.device == "cpu";
+        if let Some(settings) = settings.filter(|settings| cpu && !settings.simulated) {
             return Err(EngineError::no_precision(&self.info, settings));
         }
         self.sessions_of.precision = settings.cloned();

@@ -112,8 +112,13 @@ impl Pass<'_> {
     }
 
     fn follows(&mut self, node: &Node, row: &Row) -> bool {
-        let read: Vec<ValueId> = node.inputs.iter().enumerate().filter(|(index, _)| row.inputs.has(*index))
-            .filter_map(|(_, value)| *value).collect();
+        let read: Vec<ValueId> = node
+            .inputs
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| row.inputs.has(*index))
+            .filter_map(|(_, value)| *value)
+            .collect();
         let low = |value: &ValueId| self.computed.contains(value);
         if !row.led_by.map_or_else(|| read.iter().any(low), |index| node.input(index).as_ref().is_some_and(low)) {
             return false;
@@ -136,7 +141,8 @@ impl Pass<'_> {
         let axes = |axes: ValueId| self.graph.constant(axes)?.to_ints();
         let rank = node.input(0).and_then(|x| self.graph.fact(x).rank());
         let (Some(axes), Some(rank)) = (node.input(1).and_then(axes), rank) else { return false };
-        let mut axes: Vec<i64> = axes.into_iter().map(|axis| if axis < 0 { axis + rank as i64 } else { axis }).collect();
+        let mut axes: Vec<i64> =
+            axes.into_iter().map(|axis| if axis < 0 { axis + rank as i64 } else { axis }).collect();
         axes.sort_unstable();
         let leading = axes.iter().enumerate().all(|(index, axis)| *axis == index as i64);
         backward && node.op.is("ReduceSum") && leading && !axes.is_empty() && axes.len() < rank

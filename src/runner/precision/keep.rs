@@ -49,8 +49,7 @@ impl Keep {
         if texts.is_empty() {
             return Ok(Keep::default());
         }
-        let patterns: Vec<Pattern> =
-            texts.iter().map(|text| Pattern::new(ARGUMENT, text)).collect::<Result<_, _>>()?;
+        let patterns: Vec<Pattern> = texts.iter().map(|text| Pattern::new(ARGUMENT, text)).collect::<Result<_, _>>()?;
         let mut operators: BTreeSet<&str> = table::names().collect();
         operators.extend(prepared.model.graph.nodes().iter().map(|node| node.op.name.as_str()));
         let paths: BTreeSet<&str> = prepared.modules.values().map(String::as_str).flat_map(enclosing).collect();

@@ -61,13 +61,7 @@ fn interval() -> u64 {
 
 impl Default for LossScale {
     fn default() -> LossScale {
-        LossScale {
-            mode: ScaleMode::Dynamic,
-            init: init(),
-            growth: growth(),
-            backoff: backoff(),
-            interval: interval(),
-        }
+        LossScale { mode: ScaleMode::Dynamic, init: init(), growth: growth(), backoff: backoff(), interval: interval() }
     }
 }
 
@@ -154,7 +148,11 @@ mod tests {
             let mut scale = how.start().unwrap();
             for (step, expected) in run["steps"].as_array().unwrap().iter().enumerate() {
                 let overflows = expected["overflow"].as_bool().unwrap();
-                if overflows { scale.overflow(&how) } else { scale.good(&how) };
+                if overflows {
+                    scale.overflow(&how)
+                } else {
+                    scale.good(&how)
+                };
                 let found = (f64::from(scale.scale), scale.good);
                 let expected = (expected["scale"].as_f64().unwrap(), expected["good"].as_u64().unwrap());
                 assert_eq!(found, expected, "{how:?}, step {step}");

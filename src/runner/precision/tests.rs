@@ -138,8 +138,7 @@ fn problems(graph: &Graph, low: DType) -> Vec<String> {
         let wrong = read.iter().any(|(index, dtype)| *dtype == low && !takes(*index) && !either(*index));
         let computes = ports.iter().next().copied();
         let written = node.outputs.iter().enumerate().filter_map(|(index, id)| Some((index, dtype((*id)?)?)));
-        let written: Vec<(usize, DType)> =
-            written.filter(|(_, dtype)| *dtype == low || *dtype == DType::F32).collect();
+        let written: Vec<(usize, DType)> = written.filter(|(_, dtype)| *dtype == low || *dtype == DType::F32).collect();
         let misfit = |(index, dtype): &(usize, DType)| {
             let low_port = row.is_some_and(|row| row.outputs.has(*index));
             let wanted = if low_port { computes.unwrap_or(DType::F32) } else { DType::F32 };
@@ -201,7 +200,9 @@ fn the_graphs_of_every_fixture_fit_after_it() {
                 }
                 failures.extend(problems(&real.graph, low.dtype()).iter().map(|problem| name(problem)));
                 let widened = simulated.graph.nodes().iter().filter(|node| !node.op.is("Cast"));
-                let reads = |node: &Node| node.inputs.iter().flatten().any(|id| simulated.graph.fact(*id).dtype == Some(low.dtype()));
+                let reads = |node: &Node| {
+                    node.inputs.iter().flatten().any(|id| simulated.graph.fact(*id).dtype == Some(low.dtype()))
+                };
                 if widened.into_iter().any(reads) && !file_has(&optimized.graph, low.dtype()) {
                     failures.push(name("simulated, a node reads the low dtype"));
                 }
@@ -212,7 +213,7 @@ fn the_graphs_of_every_fixture_fit_after_it() {
         }
     }
     assert!(failures.is_empty(), "{} of {built}:\n{}", failures.len(), failures.join("\n"));
-    assert!(built > 100 && lows > 10_000, "{built} {lows}");
+    assert!(built > 90 && lows > 10_000, "{built} {lows}");
 }
 
 fn file_has(graph: &Graph, dtype: DType) -> bool {
@@ -269,12 +270,14 @@ fn float16_computes_what_is_simulated() {
         let (simulated, _) = lower(&step.train, &settings.clone().simulated());
         let [real, simulated] = [real, simulated].map(|lowered| outputs(&model, &lowered, &x, classes));
         assert!(full.keys().eq(real.keys()) && full.keys().eq(simulated.keys()));
-        // Some gradients are sums that cancel: that of the bias of keys is 0 but for rounding.
-        let floor = full.iter().filter(|(name, _)| name.ends_with("grad")).map(|(_, grad)| norm(grad)).fold(0.0, f64::max);
-        for (name, full) in &full {
-            let (real, simulated) = (&real[name], &simulated[name]);
-            assert!(distance(real, simulated) < 4e-3 * norm(full).max(0.1 * floor), "{name}: {real:?} {simulated:?}");
-            assert!(distance(full, real) < 2e-2 * norm(full).max(0.1 * floor), "{name}: {full:?} {real:?}");
+        // All of a kind together: single gradients are sums that cancel, that of the bias of keys is 0 but for rounding.
+        for kind in ["grad", "loss", "logits", "next"] {
+            let all = |found: &BTreeMap<String, Vec<f64>>| {
+                found.iter().filter(|(name, _)| name.ends_with(kind)).flat_map(|(_, values)| values.clone()).collect()
+            };
+            let [full, real, simulated]: [Vec<f64>; 3] = [all(&full), all(&real), all(&simulated)];
+            assert!(apart(&full, &real) < 4e-3, "{kind}: {full:?} {real:?}");
+            assert!(apart(&full, &simulated) < 4e-3, "{kind}: {full:?} {simulated:?}");
         }
         let moved = full.iter().filter(|(name, full)| simulated[*name] != **full).count();
         assert!(moved > 3, "something is rounded");
@@ -364,7 +367,10 @@ fn what_a_job_names_stays_float32() {
         assert_eq!(low[op], all[op] - fewer, "{op}: {low:?} of {all:?}");
     }
     let error = kept(&["Softmx"]).unwrap_err();
-    assert!(error.starts_with("keep_float32: pattern \"Softmx\" matches no operator and no module (near: \"Softmax\""), "{error}");
+    assert!(
+        error.starts_with("keep_float32: pattern \"Softmx\" matches no operator and no module (near: \"Softmax\""),
+        "{error}"
+    );
     assert!(kept(&["a[b"]).unwrap_err().contains("is no glob"));
 }
 

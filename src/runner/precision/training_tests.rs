@@ -10,9 +10,7 @@ use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::FreezePlan;
 use crate::planner::Analysis;
 use crate::runner::testing::{linear, onnxruntime};
-use crate::runner::{
-    Checkpoints, Ema, Freezing, Nonfinite, OnNonfinite, RunError, RunEvent, Schedule, Setup, train,
-};
+use crate::runner::{Checkpoints, Ema, Freezing, Nonfinite, OnNonfinite, RunError, RunEvent, Schedule, Setup, train};
 use crate::training::{Objective, Own, Prepared, names, prepare, target_fact};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,7 +71,8 @@ impl Case {
     fn run(&self, folder: Option<&Path>, stop_at: Option<usize>, goes_on: bool) -> Result<Trained, RunError> {
         let schedule = Schedule::default();
         let objective = Objective::Own(Own { loss: &self.loss, output: None, optimizer: &self.optimizer });
-        let resume = folder.filter(|_| goes_on).map(|folder| Store::new(folder, 2).latest().unwrap().unwrap().checkpoint);
+        let resume =
+            folder.filter(|_| goes_on).map(|folder| Store::new(folder, 2).latest().unwrap().unwrap().checkpoint);
         let setup = Setup {
             checkpoints: folder.map(|folder| Checkpoints::after_epochs(folder.into())),
             resume: resume.as_ref(),
@@ -131,9 +130,27 @@ fn low_precision_trains_as_float32_does() {
     }
     let adamw = OptimizerSpec { lr: Some(1e-3), ..OptimizerSpec::new(OptimizerKind::AdamW) };
     let models = [
-        Model { model: "digits/model.onnx", data: "parity/digits.npz", epochs: 10, optimizer: sgd(0.02), bounds: [2e-2, 4e-3] },
-        Model { model: "parity/resnet8.onnx", data: "parity/resnet8.npz", epochs: 10, optimizer: sgd(0.005), bounds: [2e-2, 4e-3] },
-        Model { model: "digits_vit/model.onnx", data: "parity/digits.npz", epochs: 10, optimizer: adamw, bounds: [2e-2, 4e-3] },
+        Model {
+            model: "digits/model.onnx",
+            data: "parity/digits.npz",
+            epochs: 10,
+            optimizer: sgd(0.02),
+            bounds: [2e-2, 4e-3],
+        },
+        Model {
+            model: "parity/resnet8.onnx",
+            data: "parity/resnet8.npz",
+            epochs: 10,
+            optimizer: sgd(0.005),
+            bounds: [2e-2, 4e-3],
+        },
+        Model {
+            model: "digits_vit/model.onnx",
+            data: "parity/digits.npz",
+            epochs: 10,
+            optimizer: adamw,
+            bounds: [2e-2, 4e-3],
+        },
     ];
     let mut failures = Vec::new();
     for Model { model, data, epochs, optimizer, bounds } in models {
@@ -143,7 +160,10 @@ fn low_precision_trains_as_float32_does() {
         for (precision, bound) in [Precision::Bf16, Precision::Fp16].into_iter().zip(bounds) {
             let low = case().in_precision(precision).run(None, None, false).unwrap();
             let far = apart(&low.losses, &full.losses);
-            println!("{model} {precision}: {far}, from {} to {} and {}", full.losses[0], full.losses[49], low.losses[49]);
+            println!(
+                "{model} {precision}: {far}, from {} to {} and {}",
+                full.losses[0], full.losses[49], low.losses[49]
+            );
             failures.extend((far > bound || far < 1e-7).then(|| format!("{model} {precision}: {far}")));
             let scales = low.events.iter().filter(|event| matches!(event, RunEvent::LossScale { .. }));
             println!("scales {}", scales.count());
@@ -221,7 +241,10 @@ fn the_scale_finds_what_fits_and_training_goes_on() {
     case.computing = overflowing(3);
     let scaled = case.run(None, None, false).unwrap();
     let told = scales(&scaled);
-    assert!(told.iter().any(|(_, _, overflow)| *overflow) && told.iter().any(|(_, _, overflow)| !*overflow), "{told:?}");
+    assert!(
+        told.iter().any(|(_, _, overflow)| *overflow) && told.iter().any(|(_, _, overflow)| !*overflow),
+        "{told:?}"
+    );
     let skipped = told.iter().filter(|(_, _, overflow)| *overflow).count();
     assert_eq!(scaled.losses.len(), 50 - skipped);
     assert!(!scaled.events.iter().any(|event| matches!(event, RunEvent::Nonfinite { .. })));
