@@ -1,8 +1,10 @@
 //! An engine that does as another one does, but for what a test has it do otherwise.
 
 use freeze_plan::graph::{DType, Model, Tensor};
+use freeze_plan::runner::precision::{Settings, Summary};
 use freeze_plan::runner::{
-    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Target,
+    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
+    SessionId, Target,
 };
 use std::ops::{Deref, DerefMut};
 
@@ -99,6 +101,26 @@ impl<H: Hooks> Engine for Delegate<H> {
 
     fn device_memory(&self) -> Option<DeviceMemory> {
         self.0.device_memory()
+    }
+
+    fn compute_in(&mut self, settings: Option<&Settings>) -> Result<(), EngineError> {
+        self.0.inner_mut().compute_in(settings)
+    }
+
+    fn computes(&self, session: SessionId) -> Option<&Summary> {
+        self.0.inner().computes(session)
+    }
+
+    fn ahead(&mut self, batch: Vec<(BufferId, Tensor)>) {
+        self.0.inner_mut().ahead(batch);
+    }
+
+    fn copy(&mut self, from: BufferId, to: BufferId) -> Result<(), EngineError> {
+        self.0.inner_mut().copy(from, to)
+    }
+
+    fn on_processor(&self, session: SessionId) -> Vec<OnProcessor> {
+        self.0.inner().on_processor(session)
     }
 
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {

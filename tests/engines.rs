@@ -26,6 +26,16 @@ pub fn engines() -> Vec<Box<dyn Engine>> {
     engines
 }
 
+#[cfg(feature = "tract")]
+fn embedded() -> Option<Box<dyn Engine>> {
+    Some(Box::new(freeze_plan::runner::Tract::new()))
+}
+
+#[cfg(not(feature = "tract"))]
+fn embedded() -> Option<Box<dyn Engine>> {
+    None
+}
+
 /// Returns ONNX Runtime on the first NVIDIA device, or why there is none to test on.
 pub fn cuda() -> Result<Box<dyn Engine>, String> {
     cuda_is_there()?;
@@ -46,16 +56,6 @@ fn cuda_is_there() -> Result<(), String> {
         locate(&options, &mut |_| {}).map(drop).map_err(|error| error.to_string())
     });
     there.clone()
-}
-
-#[cfg(feature = "tract")]
-fn embedded() -> Option<Box<dyn Engine>> {
-    Some(Box::new(freeze_plan::runner::Tract::new()))
-}
-
-#[cfg(not(feature = "tract"))]
-fn embedded() -> Option<Box<dyn Engine>> {
-    None
 }
 
 /// Returns the path of a fixture.

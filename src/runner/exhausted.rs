@@ -4,6 +4,7 @@ use super::device::Device;
 use super::engine::{DeviceMemory, Engine, EngineError};
 use super::estimate::{MemoryEstimate, Sizes};
 use super::memory::{available_bytes, readable, resident_bytes};
+use super::precision::{LowDType, Settings};
 use super::run::Run;
 use super::train::RunError;
 use crate::plan::Segment;
@@ -12,7 +13,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 /// What ONNX Runtime, CUDA and its libraries say of memory that is not there.
-const SAID: [&str; 12] = [
+const SAID: [&str; 13] = [
+    "CUDAExternalAllocator::Alloc",
     "Failed to allocate memory for requested buffer of size",
     "is smaller than requested bytes of",
     "Failed to find a free memory block despite calling Extend",
@@ -206,9 +208,10 @@ impl Run<'_> {
         {
             remedies.push(format!("run.recompute = \"auto\" ({})", readable(graphs.memory.total)));
         }
-        if sizes.device != Device::Cpu {
-            let bytes = estimate.total - estimate.activations / 2;
-            remedies.push(format!("run.precision = \"bf16\" where it is not (about {})", readable(bytes)));
+        if sizes.device != Device::Cpu && sizes.computing.is_none() {
+            let sizes = Sizes { computing: Some(Settings::of(LowDType::Bf16)), ..sizes.clone() };
+            let bytes = MemoryEstimate::of(step, None, &sizes.assumed(&self.prepared)).total;
+            remedies.extend(less(bytes).then(|| format!("run.precision = \"bf16\" ({})", readable(bytes))));
         }
         let larger = |segment: &&Segment| segment.held().count() > held.len();
         if let Some(most) = self.segments.iter().filter(larger).max_by_key(|segment| segment.held().count()) {

@@ -71,8 +71,8 @@ pub use clock::Clock;
 pub use device::{Device, NoDevice};
 pub use ema::{Ema, UPDATES};
 pub use engine::{
-    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Target,
-    evaluate,
+    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
+    SessionId, Target, evaluate,
 };
 pub use estimate::MemoryEstimate;
 pub use evaluation::Evaluation;

@@ -2,8 +2,8 @@
 //!
 //! Added up are what lives for the whole phase (parameters and statistics, slots, gradients, averages, batches, constants
 //! of the graphs) and, for each session, the values that live at its peak ([`live`]), in the order in which ONNX Runtime
-//! runs ([`order`]) the graph as the engine gets it. A session keeps what it took once, so the peaks of the sessions of a
-//! phase add up. What operators take on the way is a guess ([`workspace`]).
+//! runs ([`order`]) the graph as the engine gets it, in mixed precision too. On the CPU a session keeps what it took once, so
+//! the peaks of the sessions of a phase add up; on a device they share one memory. What operators take on the way is a guess ([`workspace`]).
 //!
 //! Not counted: the program and its libraries, training data and copies of the model in the memory of the host, what an
 //! arena reserves beyond what it gives out, and graphs of the next phase that are made meanwhile.
@@ -74,10 +74,10 @@ pub(super) struct Assumed<'a> {
     pub eval: Option<&'a [Shape]>,
     pub device: Device,
     pub threads: usize,
-    /// In which dtypes graphs compute, where that is not float32.
-    pub precision: Option<&'a Settings>,
     /// Whether averages of the parameters are held.
     pub averages: bool,
+    /// In which dtypes graphs compute, where that is not float32.
+    pub computing: Option<&'a Settings>,
     /// Bytes that are kept of the frozen prefix where graphs run.
     pub cached: u64,
 }
@@ -89,8 +89,8 @@ pub(super) struct Sizes {
     pub eval: Option<Vec<Shape>>,
     pub device: Device,
     pub threads: usize,
-    pub precision: Option<Settings>,
     pub averages: bool,
+    pub computing: Option<Settings>,
 }
 
 impl Sizes {
@@ -101,21 +101,21 @@ impl Sizes {
             eval: setup.eval.map(|eval| eval.shapes(eval.most())),
             device: info.device.parse().unwrap_or_default(),
             threads: info.threads,
-            precision: setup.computing.settings(),
             averages: setup.ema.is_some(),
+            computing: setup.computing.settings(),
         }
     }
 
     pub(super) fn assumed<'a>(&'a self, prepared: &'a Prepared) -> Assumed<'a> {
-        let Sizes { batch, eval, device, threads, precision, averages } = self;
+        let Sizes { batch, eval, device, threads, averages, computing } = self;
         Assumed {
             prepared,
             batch,
             eval: eval.as_deref(),
             device: *device,
             threads: *threads,
-            precision: precision.as_ref(),
             averages: *averages,
+            computing: computing.as_ref(),
             cached: 0,
         }
     }
@@ -149,12 +149,12 @@ impl MemoryEstimate {
         sum.train(step, split, assumed);
         if let Some(optimizer) = &step.optimizer {
             let next = step.updated.iter().map(|name| names::next(name)).collect::<Vec<_>>();
-            let update = sum.session(&as_run(optimizer, &[], assumed), &next.iter().map(String::as_str).collect());
-            sum.estimate.other += sum.take("the update", update);
+            let update = sum.session(&assumed.as_run(optimizer, &[]), &next.iter().map(String::as_str).collect());
+            sum.estimate.other += sum.take("the update", sum.beside(assumed, update));
         }
         if let Some(eval) = assumed.eval {
-            let peak = sum.session(&as_run(&step.eval, eval, assumed), &HashSet::new());
-            sum.estimate.other += sum.take("evaluation", peak);
+            let peak = sum.session(&assumed.as_run(&step.eval, eval), &HashSet::new());
+            sum.estimate.other += sum.take("evaluation", sum.beside(assumed, peak));
         }
         if assumed.device != Device::Cpu {
             sum.estimate.other += sum.take("the device's context", CONTEXT);
@@ -205,7 +205,7 @@ impl Sum {
         let rest = split.map_or(&step.train, |split| &split.rest);
         let (model, total) = train_graph_of(assumed.device != Device::Cpu, rest, step);
         let crossing: Vec<Shape> = split.iter().flat_map(|split| crossing(split, assumed.batch)).collect();
-        let model = as_run(&model, &[assumed.batch, crossing.as_slice()].concat(), assumed);
+        let model = assumed.as_run(&model, &[assumed.batch, crossing.as_slice()].concat());
         let next: Vec<String> = step.moving.iter().map(|name| names::next(name)).collect();
         let passed = step.passed.iter().map(|(name, _)| name.as_str());
         let bound =
@@ -214,15 +214,22 @@ impl Sum {
         self.estimate.frozen += self.constants(&model.graph);
         self.estimate.workspace = workspace::workspace(&model.graph, assumed.device, assumed.threads);
         let Some(split) = split else { return };
-        let prefix = as_run(&split.prefix, assumed.batch, assumed);
+        let prefix = assumed.as_run(&split.prefix, assumed.batch);
         let bound = split.cut.iter().map(|crossing| crossing.name.as_str()).collect();
-        self.estimate.activations += self.session(&prefix, &bound);
+        let peak = self.session(&prefix, &bound);
+        self.estimate.activations += self.beside(assumed, peak);
         for shape in &crossing {
             self.estimate.activations += self.take(&format!("{} of the frozen prefix", shape.name), shape.bytes());
         }
         self.estimate.frozen += self.constants(&prefix.graph);
         let workspace = workspace::workspace(&prefix.graph, assumed.device, assumed.threads);
         self.estimate.workspace = self.estimate.workspace.max(workspace);
+    }
+
+    /// Returns what the peak of a further session adds to that of the train graph: on a device all sessions work in the
+    /// same memory, one after the other.
+    fn beside(&self, assumed: &Assumed<'_>, peak: u64) -> u64 {
+        if assumed.device == Device::Cpu { peak } else { peak.saturating_sub(self.estimate.activations) }
     }
 
     /// Returns the peak of a session.
@@ -271,13 +278,15 @@ fn crossing(split: &Split, batch: &[Shape]) -> Vec<Shape> {
     split.cut.iter().filter_map(shape).collect()
 }
 
-/// Returns a graph as the engine runs it, for inputs of these shapes.
-fn as_run(model: &Model, inputs: &[Shape], assumed: &Assumed<'_>) -> Model {
-    let target = if assumed.device == Device::Cpu { Target::Processor } else { Target::Device };
-    let model = optimize(model, target);
-    match assumed.precision.filter(|settings| !settings.simulated) {
-        Some(settings) => sized(&lower(&model, settings).0, inputs),
-        None => sized(&model, inputs),
+impl Assumed<'_> {
+    /// Returns a graph as the engine runs it, for inputs of these shapes.
+    fn as_run(&self, model: &Model, inputs: &[Shape]) -> Model {
+        let target = if self.device == Device::Cpu { Target::Processor } else { Target::Device };
+        let sized = sized(&optimize(model, target), inputs);
+        match self.computing.filter(|settings| !settings.simulated) {
+            Some(settings) => lower(&sized, settings).0.into_owned(),
+            None => sized,
+        }
     }
 }
 

@@ -32,10 +32,10 @@ mod operators;
 mod profile;
 mod sessions;
 
+pub use arena::Arena;
 #[cfg(test)]
 pub(super) use operators::names as operator_names;
 
-pub use arena::Arena;
 pub(super) use library::{VersionError, library_version};
 
 use device::{Ahead, CudaSettings, DeviceBuffer, Scalars};
@@ -353,15 +353,27 @@ impl Engine for OnnxRuntime {
     }
 
     fn reserve(&mut self, dtype: DType, shape: &[usize]) -> Result<BufferId, EngineError> {
-        if let Some((gpu, _)) = &self.sessions_of.device {
-            let buffer = DeviceBuffer::new(gpu, dtype, shape)?;
-            return Ok(BufferId(self.buffers.insert(Buffer::Device(buffer))));
-        }
-        let what = || format!("{dtype}{shape:?}");
-        let element = element_type(dtype).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
-        let value =
-            DynTensor::new(&self.allocator, element, shape.to_vec()).map_err(|error| buffer_error(what(), error))?;
-        Ok(BufferId(self.buffers.insert(Buffer::Host(value))))
+        let buffer = match &self.sessions_of.device {
+            Some((gpu, _)) => Buffer::Device(DeviceBuffer::new(gpu, dtype, shape)?),
+            None => {
+                let what = || format!("{dtype}{shape:?}");
+                let element = element_type(dtype).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
+                let value = DynTensor::new(&self.allocator, element, shape.to_vec());
+                Buffer::Host(value.map_err(|error| buffer_error(what(), error))?)
+            }
+        };
+        Ok(BufferId(self.buffers.insert(buffer)))
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        let (gpu, _) = self.sessions_of.device.as_ref()?;
+        let memory = gpu.memory().ok()?;
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        Some(DeviceMemory {
+            used: bytes(memory.total.saturating_sub(memory.free)),
+            peak: bytes(memory.state.saturating_add(memory.work.peak)),
+            total: bytes(memory.total),
+        })
     }
 
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {
@@ -386,14 +398,6 @@ impl Engine for OnnxRuntime {
                 self.write(to, &tensor)
             }
         }
-    }
-
-    fn device_memory(&self) -> Option<DeviceMemory> {
-        let (gpu, _) = self.sessions_of.device.as_ref()?;
-        let memory = gpu.memory().ok()?;
-        let bytes = |bytes: usize| bytes as u64;
-        let (used, peak) = (memory.total.saturating_sub(memory.free), memory.state + memory.work.peak);
-        Some(DeviceMemory { used: bytes(used), peak: bytes(peak), total: bytes(memory.total) })
     }
 
     fn on_processor(&self, session: SessionId) -> Vec<OnProcessor> {
