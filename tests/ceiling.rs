@@ -81,6 +81,7 @@ fn run(job: &Job, engine: &mut dyn Engine, ceiling_steps: usize) -> (Trained, Ve
         nonfinite: Default::default(),
         ema: None,
         operators: freeze_plan::runner::Operators::Own,
+        computing: Default::default(),
     };
     let (mut events, mut losses) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

@@ -228,6 +228,7 @@ fn run(
         nonfinite: Default::default(),
         ema: None,
         operators: freeze_plan::runner::Operators::Own,
+        computing: Default::default(),
     };
     let (mut losses, mut steps) = (Vec::new(), 0);
     let mut report = |event: RunEvent| match event {

@@ -123,6 +123,7 @@ impl Job {
             nonfinite: Default::default(),
             ema: None,
             operators: freeze_plan::runner::Operators::Own,
+            computing: Default::default(),
         };
         train(engine, &setup, &mut |_| {}, &AtomicBool::new(false)).unwrap()
     }
@@ -485,6 +486,7 @@ fn staged(name: &str, signals: &[Signal]) -> Result<History, String> {
         nonfinite: Default::default(),
         ema: None,
         operators: freeze_plan::runner::Operators::Own,
+        computing: Default::default(),
     };
     let outcome = train(&mut onnxruntime(), &setup, &mut |_| {}, &AtomicBool::new(false));
     outcome.map(|outcome| outcome.history).map_err(|error| error.to_string())

@@ -98,6 +98,7 @@ fn check(name: &str, engine: &mut dyn Engine, operators: Operators, ends: f64) {
         nonfinite: Default::default(),
         ema: None,
         operators,
+        computing: Default::default(),
     };
     let mut losses = Vec::new();
     let mut report = |event: RunEvent| {

@@ -407,7 +407,10 @@ fn a_job_keeps_in_the_folder_of_its_run_and_leaves_nothing_there() {
     let run = |sets: &[&str], start, stop: usize| {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_string()).collect();
         let job = freeze_plan::runner::Job::parse(&folder.path().join("job.toml"), &text, &sets).unwrap();
-        let on_cpu = || freeze_plan::trainer::engine(&LocateOptions::default(), Some(1), &mut |_| {});
+        let on_cpu = || {
+            let one = freeze_plan::trainer::EngineOptions { threads: Some(1), ..Default::default() };
+            freeze_plan::trainer::engine(&LocateOptions::default(), &one, &mut |_| {})
+        };
         let mut run = Trainer::new(job).unwrap().start(start, on_cpu);
         let mut events = Vec::new();
         while let Some(event) = run.next() {

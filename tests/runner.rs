@@ -13,6 +13,7 @@ mod companions;
 mod compare;
 mod costs;
 mod data_formats;
+mod doctor;
 mod dropout;
 mod engines;
 mod freezing;

@@ -181,6 +181,7 @@ impl Job {
             nonfinite: self.nonfinite,
             ema: self.ema,
             operators: freeze_plan::runner::Operators::Own,
+            computing: Default::default(),
         };
         let stop = AtomicBool::new(false);
         let mut events = Vec::new();

@@ -98,6 +98,7 @@ fn train(name: &str, engine: &mut dyn Engine, golden: &serde_json::Value, freezi
         nonfinite: Default::default(),
         ema: None,
         operators: freeze_plan::runner::Operators::Own,
+        computing: Default::default(),
     };
     let (mut losses, mut rates) = (Vec::new(), Vec::new());
     let mut report = |event: RunEvent| {

@@ -136,6 +136,20 @@ pub fn gradients_in(
     loss: ValueId,
     wrt: &[ValueId],
 ) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    gradients_of(form, builder, opset, (loss, None), wrt)
+}
+
+/// As [`gradients_in`], of a factor times the loss where one is given, a scalar of its dtype.
+///
+/// # Errors
+/// As [`gradients`].
+pub fn gradients_of(
+    form: Form,
+    builder: &mut Builder,
+    opset: i64,
+    (loss, factor): (ValueId, Option<ValueId>),
+    wrt: &[ValueId],
+) -> Result<Vec<Option<ValueId>>, AutodiffError> {
     let fact = builder.fact(loss).clone();
     if fact.rank().is_some_and(|rank| rank != 0) || !fact.is_float() {
         let loss = builder.graph().value_name(loss).to_string();
@@ -146,7 +160,8 @@ pub fn gradients_in(
     check_path(builder, opset, &active, &[loss])?;
     if active.contains_key(&loss) {
         builder.enter(Origin::Backward("loss".into()), "loss/grad");
-        seeds.push((loss, builder.like(loss, 1.0)));
+        let seed = factor.unwrap_or_else(|| builder.like(loss, 1.0));
+        seeds.push((loss, seed));
     }
     walk_back(form, builder, opset, &active, &seeds, wrt, "grad")
 }

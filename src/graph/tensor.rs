@@ -275,6 +275,20 @@ impl Tensor {
         Some(Tensor { dtype, shape: self.shape.clone(), data: data.into() })
     }
 
+    /// Returns float32 elements rounded to float16 or bfloat16, the nearest and of two the even one; finite ones beyond
+    /// its range become its largest number of their sign. `None` for other dtypes.
+    pub fn rounded(&self, dtype: DType) -> Option<Tensor> {
+        let (bits, largest): (fn(f32) -> u16, f32) = match dtype {
+            DType::F16 => (f16_bits, 65504.0),
+            DType::BF16 => (bf16_bits, f32::from_bits(0x7f7f_0000)),
+            _ => return None,
+        };
+        let within = |value: f32| if value.is_finite() { value.clamp(-largest, largest) } else { value };
+        let elements = self.to_vec::<f32>().ok()?;
+        let data: Vec<u8> = elements.into_iter().flat_map(|value| bits(within(value)).to_le_bytes()).collect();
+        Some(Tensor { dtype, shape: self.shape.clone(), data: data.into() })
+    }
+
     /// Returns the elements of an int64 or int32 tensor; `None` for other dtypes.
     pub fn to_ints(&self) -> Option<Vec<i64>> {
         match self.dtype {
@@ -422,6 +436,31 @@ mod tests {
             let back = tensor.to_f64s().unwrap()[0];
             assert!((back - value).abs() <= value.abs() * 1e-3 + 1e-8, "{value} became {back}");
         }
+    }
+
+    #[test]
+    fn elements_are_rounded_to_the_nearest_and_stay_finite() {
+        let cases = [
+            (DType::F16, 1.0 + 2f32.powi(-11), 1.0),
+            (DType::F16, 1.0 + 3.0 * 2f32.powi(-11), 1.0 + 2f32.powi(-9)),
+            (DType::F16, 1e6, 65504.0),
+            (DType::F16, -65519.0, -65504.0),
+            (DType::F16, f32::INFINITY, f32::INFINITY),
+            (DType::F16, 1e-8, 0.0),
+            (DType::F16, 2f32.powi(-24), 2f32.powi(-24)),
+            (DType::BF16, 1.0 + 2f32.powi(-8), 1.0),
+            (DType::BF16, 1.0 + 3.0 * 2f32.powi(-8), 1.0 + 2f32.powi(-6)),
+            (DType::BF16, f32::MIN, -f32::from_bits(0x7f7f_0000)),
+            (DType::BF16, f32::NEG_INFINITY, f32::NEG_INFINITY),
+        ];
+        for (dtype, value, expected) in cases {
+            let rounded = Tensor::scalar(value).rounded(dtype).unwrap();
+            assert_eq!(rounded.dtype(), dtype);
+            assert_eq!(rounded.cast_float(DType::F32), Some(Tensor::scalar(expected)), "{value} in {dtype}");
+        }
+        let nan = Tensor::scalar(f32::NAN).rounded(DType::F16).unwrap().cast_float(DType::F32).unwrap();
+        assert!(nan.to_f64s().unwrap()[0].is_nan());
+        assert_eq!(Tensor::scalar(1_i64).rounded(DType::F16), None);
     }
 
     #[test]

@@ -46,4 +46,6 @@ pub use planner::{Planner, SHOWN_LATER};
 pub use policies::Arithmetic;
 pub use policy::{Decision, FrozenSet, Moment, Policy, Reference, Run};
 pub use roles::overrides;
+#[cfg(feature = "runner")]
+pub(crate) use selection::{Pattern, nearby};
 pub use selection::{frozen_unless_kept, spoken_for};

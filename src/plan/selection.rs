@@ -88,13 +88,13 @@ pub fn spoken_for(units: &[Unit], argument: &'static str, texts: &[String]) -> R
 }
 
 /// A glob, a regular expression after `re:`, or a name as it is.
-#[derive(Clone)]
-pub(super) struct Pattern {
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
     text: String,
     form: Form,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Form {
     Glob(GlobMatcher),
     Regex(Regex),
@@ -106,7 +106,7 @@ impl Pattern {
     ///
     /// # Errors
     /// It is no glob, or no regular expression.
-    pub(super) fn new(argument: &'static str, text: &str) -> Result<Pattern, PlanError> {
+    pub(crate) fn new(argument: &'static str, text: &str) -> Result<Pattern, PlanError> {
         let refused = |kind, reason| PlanError::Pattern { argument, pattern: text.to_string(), kind, reason };
         let form = match text.strip_prefix("re:") {
             Some(expression) => Form::Regex(Regex::new(expression).map_err(|error| {
@@ -123,7 +123,7 @@ impl Pattern {
     }
 
     /// Returns true when the pattern is or matches a name.
-    pub(super) fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         self.text == name
             || match &self.form {
                 Form::Glob(glob) => glob.is_match(name),
@@ -160,7 +160,7 @@ fn near(units: &[Unit], pattern: &str) -> Vec<String> {
 /// Returns up to three names that `pattern` may have meant: those that contain its longest plain
 /// part, else those that are spelled almost like it, else those of which a part between dots, or all before a
 /// dot, is.
-pub(super) fn nearby<'a>(names: impl Iterator<Item = &'a str>, pattern: &str) -> Vec<String> {
+pub(crate) fn nearby<'a>(names: impl Iterator<Item = &'a str>, pattern: &str) -> Vec<String> {
     const MOST: usize = 3;
     let mut seen: HashSet<&str> = HashSet::new();
     let mut known: Vec<&str> = names.filter(|name| !name.is_empty() && seen.insert(name)).collect();

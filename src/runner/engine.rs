@@ -1,5 +1,6 @@
 //! The seam between training and whatever executes a graph.
 
+use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::error::ErrorKind;
 use crate::graph::{DType, Model, Tensor};
@@ -36,12 +37,14 @@ pub struct EngineInfo {
     pub version: String,
     /// Library file; empty for the embedded engine.
     pub library: String,
-    /// `cpu`.
+    /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// Threads within one operator.
     pub threads: usize,
     /// In which operators it runs train graphs best.
     pub form: Form,
+    /// True where reading a buffer costs more than a node that looks at it.
+    pub remote: bool,
     /// True where it can reshape to a shape that is computed, as recomputing modules needs.
     pub recomputes: bool,
 }
@@ -56,16 +59,24 @@ pub enum EngineError {
     Load { engine: &'static str, graph: String, reason: String },
     #[error("{engine} failed while running \"{graph}\": {reason}")]
     Run { engine: &'static str, graph: String, reason: String },
+    #[error("{engine} on {device} does not compute in {dtype}")]
+    Precision { engine: String, device: String, dtype: DType },
     #[error("{engine}: a buffer of {what}: {reason}")]
     Buffer { engine: &'static str, what: String, reason: String },
 }
 
 impl EngineError {
+    /// Returns that an engine has no kernels of a dtype.
+    pub(super) fn no_precision(info: &EngineInfo, settings: &Settings) -> EngineError {
+        let (engine, device) = (info.name.clone(), info.device.clone());
+        EngineError::Precision { engine, device, dtype: settings.low.dtype() }
+    }
+
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
             EngineError::Library { .. } => ErrorKind::BadInput,
-            EngineError::Load { .. } => ErrorKind::Unsupported,
+            EngineError::Load { .. } | EngineError::Precision { .. } => ErrorKind::Unsupported,
             EngineError::Run { .. } | EngineError::Buffer { .. } => ErrorKind::Internal,
         }
     }
@@ -76,6 +87,11 @@ pub struct Loaded(pub(super) Box<dyn Any + Send>);
 
 /// Prepares graphs for an engine while that runs others.
 pub trait Loader: Send {
+    /// Returns true where reading a buffer of the engine costs more than a node that looks at it.
+    fn remote(&self) -> bool {
+        false
+    }
+
     /// Prepares a graph.
     ///
     /// # Errors
@@ -92,6 +108,15 @@ pub struct NodeTime {
     pub seconds: Vec<f64>,
 }
 
+/// A node that runs on the processor although the engine has a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnProcessor {
+    /// Its name.
+    pub node: String,
+    /// Its operator.
+    pub operator: String,
+}
+
 /// Executes graphs on buffers that it owns.
 pub trait Engine {
     /// Returns what this engine is.
@@ -106,6 +131,23 @@ pub trait Engine {
     fn adopt(&mut self, loaded: Loaded) -> SessionId {
         drop(loaded);
         unreachable!("invariant: an engine without a loader is given nothing that one prepared")
+    }
+
+    /// Makes graphs that are loaded from here on compute in mixed precision, or without settings in float32.
+    ///
+    /// # Errors
+    /// The engine computes in float32 only.
+    fn compute_in(&mut self, settings: Option<&Settings>) -> Result<(), EngineError> {
+        match settings {
+            None => Ok(()),
+            Some(settings) => Err(EngineError::no_precision(self.info(), settings)),
+        }
+    }
+
+    /// Returns what of a session computes in what, where it is in mixed precision.
+    fn computes(&self, session: SessionId) -> Option<&Summary> {
+        let _ = session;
+        None
     }
 
     /// Prepares a graph.
@@ -128,6 +170,25 @@ pub trait Engine {
     /// # Errors
     /// Dtype or shape differ.
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError>;
+
+    /// Says what will be written next, so that an engine with a device copies it there while it runs. The tensors that
+    /// are written must share their bytes with these to gain by it.
+    fn ahead(&mut self, _batch: Vec<(BufferId, Tensor)>) {}
+
+    /// Copies a buffer to another one of the same dtype and shape.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn copy(&mut self, from: BufferId, to: BufferId) -> Result<(), EngineError> {
+        let tensor = self.read(from)?;
+        self.write(to, &tensor)
+    }
+
+    /// Returns the nodes of a session that ONNX Runtime has placed on the processor although the engine has a device,
+    /// but for those that compute shapes.
+    fn on_processor(&self, _session: SessionId) -> Vec<OnProcessor> {
+        Vec::new()
+    }
 
     /// Returns a copy of a buffer.
     ///

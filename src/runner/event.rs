@@ -3,6 +3,7 @@
 use super::Operators;
 use super::ceiling::Ceiling;
 use super::nonfinite::{Cause, OnNonfinite};
+use super::precision::Precision;
 use crate::plan::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,6 +40,9 @@ pub enum RunEvent {
         /// The vectors that ours compute with, such as `avx512`.
         #[serde(default)]
         vectors: String,
+        /// In which dtypes a step computes.
+        #[serde(default)]
+        precision: Precision,
         /// Elements of all trainable parameters.
         parameters: u64,
         /// Epochs that the run will have.
@@ -299,6 +303,31 @@ pub enum RunEvent {
         cause: Option<Cause>,
         /// Seconds that this took, with finding the tensor.
         seconds: f64,
+    },
+    /// What of the train graph of a phase computes in what, in mixed precision: nodes by operator.
+    Precision {
+        /// First epoch of the phase, from 1.
+        epoch: usize,
+        /// Nodes that compute in bfloat16 or float16.
+        low: BTreeMap<String, usize>,
+        /// Nodes that compute in float32.
+        float32: BTreeMap<String, usize>,
+        /// Those of `float32` that the job keeps.
+        kept: usize,
+        /// Casts between the two.
+        casts: usize,
+    },
+    /// The scale of the loss changed.
+    #[serde(rename = "loss_scale")]
+    LossScale {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step over the whole run, from 1, after which it changed.
+        step: usize,
+        /// What it is now.
+        scale: f64,
+        /// Whether that is because a gradient of the step is not finite; then the step changed nothing.
+        overflow: bool,
     },
     /// A checkpoint was written.
     Checkpoint {

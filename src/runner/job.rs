@@ -357,6 +357,7 @@ impl Job {
             .or_else(|| self.eval.problem(evaluated))
             .or_else(|| zero("run.epochs", self.run.epochs))
             .or(device)
+            .or_else(|| self.run.precision_problem())
             .or_else(|| empty("run.dir", &self.run.dir))
             .or_else(|| zero("run.threads", self.run.threads.map_or(1, |threads| threads as u64)))
             .or_else(|| zero("run.accumulate", self.run.accumulate))

@@ -1,7 +1,8 @@
 //! One phase on an engine: its sessions, the buffers between them, and bindings.
 
-use super::engine::{BindingId, BufferId, Engine, EngineError, NodeTime, SessionId, Target};
+use super::engine::{BindingId, BufferId, Engine, EngineError, NodeTime, OnProcessor, SessionId, Target};
 use super::front::Front;
+use super::precision::Summary;
 use super::sessions::{Sessions, is_summed};
 use super::state::State;
 use crate::graph::{DType, Graph, Model, Tensor};
@@ -22,6 +23,8 @@ pub struct Phase {
     scales: Option<BufferId>,
     /// The step number, where something is random.
     number: Option<BufferId>,
+    /// The scale of the loss, where it is scaled, with what it is.
+    scale: Option<(BufferId, f32)>,
     batches: HashMap<Vec<Vec<usize>>, Batch>,
     /// State that the train graph reads.
     inputs: Vec<(String, BufferId)>,
@@ -29,6 +32,10 @@ pub struct Phase {
     moving: Vec<(String, BufferId)>,
     moving_late: Vec<(String, BufferId)>,
     accumulated: Option<Accumulated>,
+    /// What the train graph moves, with buffers for copies of it.
+    kept: Vec<(BufferId, BufferId)>,
+    /// Whether it was told what runs on the processor.
+    placed: bool,
     /// The output that is the sum of all large gradients, with what it was in the last run.
     sum: Option<(String, f64)>,
 }
@@ -116,6 +123,10 @@ impl Phase {
             true => Some(engine.allocate(&Tensor::scalar(0_i64))?),
             false => None,
         };
+        let scale = match step.is_scaled() {
+            true => Some((engine.allocate(&Tensor::scalar(1f32))?, 1.0)),
+            false => None,
+        };
         let optimizer = match optimizer.zip(step.optimizer.as_ref()) {
             None => None,
             Some((session, model)) => {
@@ -139,10 +150,13 @@ impl Phase {
             front,
             optimizer,
             passed,
-            summed: step.passed.iter().map(|(_, fact)| is_summed(fact)).collect(),
+            summed: step.passed.iter().map(|(_, fact)| is_summed(engine.info().remote, fact)).collect(),
+            kept: Vec::new(),
+            placed: false,
             lr,
             scales,
             number,
+            scale,
             batches: HashMap::new(),
             inputs: inputs.filter_map(|name| held(&name)).collect(),
             moving: direct.into_iter().filter_map(held).collect(),
@@ -175,10 +189,32 @@ impl Phase {
         for (name, buffer) in self.inputs.iter_mut().chain(&mut self.moving).chain(&mut self.moving_late) {
             *buffer = state.find(name).unwrap_or(*buffer);
         }
+        self.forget_kept(engine);
         let (Some(optimizer), Some(model)) = (&mut self.optimizer, &step.optimizer) else { return Ok(()) };
         let rates = Rates { passed: &self.passed, lr: self.lr, scales: self.scales };
         *optimizer = Optimizer::bind(engine, optimizer.session, &model.graph, step, state, &rates)?;
         Ok(())
+    }
+
+    fn forget_kept(&mut self, engine: &mut dyn Engine) {
+        self.kept.drain(..).for_each(|(_, copy)| engine.free(copy));
+    }
+
+    /// Sets what the loss is multiplied with while gradients are computed.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn set_scale(&mut self, engine: &mut dyn Engine, scale: f32) -> Result<(), EngineError> {
+        if let Some((buffer, held)) = self.scale.as_mut().filter(|(_, held)| *held != scale) {
+            engine.write(*buffer, &Tensor::scalar(scale))?;
+            *held = scale;
+        }
+        Ok(())
+    }
+
+    /// Returns what of the train graph computes in what, in mixed precision.
+    pub(super) fn computes<'e>(&self, engine: &'e dyn Engine) -> Option<&'e Summary> {
+        engine.computes(self.train)
     }
 
     /// Returns the nodes of the prefix that runs on its own; 0 where none does.
@@ -201,9 +237,45 @@ impl Phase {
         self.sum.as_ref().map(|(_, sum)| *sum)
     }
 
-    /// Returns the buffers of what the train graph moves: running statistics.
-    pub(super) fn moving(&self) -> impl Iterator<Item = BufferId> {
-        self.moving.iter().chain(&self.moving_late).map(|(_, buffer)| *buffer)
+    /// Copies what the train graph moves: running statistics.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn keep(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        if self.kept.is_empty() {
+            for (_, buffer) in self.moving.iter().chain(&self.moving_late) {
+                let now = engine.read(*buffer)?;
+                self.kept.push((*buffer, engine.allocate(&now)?));
+            }
+            return Ok(());
+        }
+        self.kept.iter().try_for_each(|(buffer, copy)| engine.copy(*buffer, *copy))
+    }
+
+    /// Puts back what [`Phase::keep`] copied last.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn put_back(&self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        self.kept.iter().try_for_each(|(buffer, copy)| engine.copy(*copy, *buffer))
+    }
+
+    /// Tells the engine which batch comes next.
+    pub(super) fn ahead(&self, engine: &mut dyn Engine, batch: &[(String, Tensor)]) {
+        let key: Vec<Vec<usize>> = batch.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect();
+        if let Some(bound) = self.batches.get(&key) {
+            let pairs = batch.iter().zip(&bound.buffers);
+            engine.ahead(pairs.map(|((_, tensor), (_, buffer))| (*buffer, tensor.clone())).collect());
+        }
+    }
+
+    /// Returns, once after the first run, the nodes that run on the processor although the engine has a device.
+    pub(super) fn on_processor(&mut self, engine: &dyn Engine) -> Vec<OnProcessor> {
+        if std::mem::replace(&mut self.placed, true) {
+            return Vec::new();
+        }
+        let sessions = [Some(self.train), self.optimizer.as_ref().map(|optimizer| optimizer.session)];
+        sessions.into_iter().flatten().flat_map(|session| engine.on_processor(session)).collect()
     }
 
     /// Runs a model that has the inputs of the train graph on a batch and returns outputs. Nothing of the state changes.
@@ -254,6 +326,7 @@ impl Phase {
             more.push((names::KEEP.to_string(), accumulated.keep));
         }
         more.extend(self.number.map(|buffer| (names::STEP.to_string(), buffer)));
+        more.extend(self.scale.map(|(buffer, _)| (names::SCALE.to_string(), buffer)));
         more
     }
 
@@ -364,8 +437,9 @@ impl Phase {
     }
 
     /// Drops the sessions and buffers of the phase; the state stays.
-    pub fn close(self, engine: &mut dyn Engine) {
+    pub fn close(mut self, engine: &mut dyn Engine) {
         engine.unload(self.train);
+        self.forget_kept(engine);
         if let Some(optimizer) = self.optimizer {
             engine.unload(optimizer.session);
         }
@@ -376,7 +450,7 @@ impl Phase {
         self.front.into_iter().for_each(|front| front.close(engine));
         engine.free(self.lr);
         self.scales.into_iter().for_each(|buffer| engine.free(buffer));
-        self.number.into_iter().for_each(|buffer| engine.free(buffer));
+        self.number.into_iter().chain(self.scale.map(|(buffer, _)| buffer)).for_each(|buffer| engine.free(buffer));
         for buffer in self.accumulated.into_iter().flat_map(|held| [held.weight, held.keep]) {
             engine.free(buffer);
         }

@@ -2,9 +2,10 @@
 
 use super::ahead::{Ahead, Made, Next};
 use super::cache::Cache;
-use super::engine::Engine;
+use super::engine::{Engine, OnProcessor};
 use super::event::RunEvent;
 use super::phase::Phase;
+use super::precision::Summary;
 use super::proof::Proof;
 use super::recipe::{Form, Graphs};
 use super::run::Run;
@@ -262,6 +263,9 @@ impl Run<'_> {
             recomputed,
             prefix_nodes: open.phase.prefix_nodes(),
         });
+        if let Some(Summary { low, float32, kept, casts }) = open.phase.computes(engine).cloned() {
+            report(RunEvent::Precision { epoch: segment.first_epoch, low, float32, kept, casts });
+        }
         kept.into_iter().for_each(&mut *report);
         if parked.is_none() {
             warn(&open.step, segment, report);
@@ -405,6 +409,19 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Reports nodes that run on the processor although the run has a device: each copies what it reads and makes.
+pub(super) fn misplaced(nodes: &[OnProcessor], device: &str, report: &mut dyn FnMut(RunEvent)) {
+    const NAMED: usize = 5;
+    if nodes.is_empty() {
+        return;
+    }
+    let named: Vec<String> =
+        nodes.iter().take(NAMED).map(|node| format!("\"{}\" ({})", node.node, node.operator)).collect();
+    let more = if nodes.len() > NAMED { format!(" and {} more", nodes.len() - NAMED) } else { String::new() };
+    let message = format!("{} nodes run on the processor and not on {device}: {}{more}", nodes.len(), named.join(", "));
+    report(RunEvent::Warning { message });
 }
 
 fn warn(step: &TrainStep, segment: &Segment, report: &mut dyn FnMut(RunEvent)) {

@@ -14,6 +14,7 @@ use super::nonfinite::Watch;
 use super::observe::Observer;
 use super::pace::Pace;
 use super::phases::Phases;
+use super::precision::{Computing, Scale};
 use super::rates::UnitRates;
 use super::state::State;
 use super::steps::Flow;
@@ -84,6 +85,27 @@ pub(super) struct Place {
     pub interval_loss: f64,
     pub interval_steps: usize,
     pub lr: f64,
+    /// The scale of the loss, where it is scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
+}
+
+impl Place {
+    /// Notes a step with overflow; returns true where a smaller scale of the loss may help, which is now taken.
+    pub(super) fn shrink_scale(&mut self, computing: &Computing) -> bool {
+        self.scale.as_mut().zip(computing.scale.as_ref()).is_some_and(|(scale, how)| scale.overflow(how))
+    }
+
+    /// Notes a step without overflow; returns true where the scale of the loss grows.
+    pub(super) fn grow_scale(&mut self, computing: &Computing) -> bool {
+        self.scale.as_mut().zip(computing.scale.as_ref()).is_some_and(|(scale, how)| scale.good(how))
+    }
+
+    /// Returns the event that tells of a change of the scale after a step.
+    pub(super) fn scale_event(&self, epoch: usize, overflow: bool) -> Option<RunEvent> {
+        let scale = f64::from(self.scale?.scale);
+        Some(RunEvent::LossScale { epoch, step: self.started, scale, overflow })
+    }
 }
 
 impl<'a> Run<'a> {
@@ -105,6 +127,8 @@ impl<'a> Run<'a> {
         }
         let (mut prepared, initial) = initialized(engine, setup)?;
         prepared.form = setup.operators.form(engine.info().form);
+        prepared.scaled = setup.computing.start().is_some();
+        engine.compute_in(setup.computing.settings().as_ref())?;
         let eval = setup.objective.eval(&prepared)?;
         let info = engine.info().clone();
         report(RunEvent::Start {
@@ -115,6 +139,7 @@ impl<'a> Run<'a> {
             threads: info.threads,
             operators: Operators::of(prepared.form),
             vectors: freeze_plan_kernels::simd::Level::best().name().into(),
+            precision: setup.computing.precision,
             parameters: plan.model.parameters,
             epochs: plan.epochs.len(),
             steps: steps * plan.epochs.len(),
@@ -142,6 +167,7 @@ impl<'a> Run<'a> {
             interval_loss: 0.0,
             interval_steps: 0,
             lr: 0.0,
+            scale: setup.computing.start(),
         };
         let load = |batches| Loader::new(batches, setup.loading.unwrap_or_else(|| Loading::suiting(batches)));
         let (loader, eval_loader) = (load(setup.train), setup.eval.map(load));

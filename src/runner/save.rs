@@ -166,7 +166,10 @@ impl Run<'_> {
         self.guard.restore(saved.guard, checkpoint, BEFORE, &self.rates, observer).map_err(unfit)?;
         self.watch = Watch::of(saved.watch, checkpoint, START);
         self.pace = saved.pace.and_then(|pace| serde_json::from_value::<Pace>(pace).ok());
+        let scale = self.place.scale;
         (self.place, self.history, self.delay) = (saved.place, saved.history, saved.delay);
+        // A job that was changed in how the loss is scaled begins with its own scale.
+        self.place.scale = self.setup.computing.resumed(self.place.scale, scale);
         self.rates.restore(saved.rates);
         self.phases.resume(saved.held, saved.phase);
         self.last_saved = Some(self.place.started);

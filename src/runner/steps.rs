@@ -5,8 +5,9 @@ use super::event::RunEvent;
 use super::guard::{Before, Verdict};
 use super::improvement::{Stall, best};
 use super::memory::peak_bytes;
-use super::nonfinite::{Bad, Kept, wrong};
+use super::nonfinite::{Bad, wrong};
 use super::phase::{Feed, Share};
+use super::phases::misplaced;
 use super::run::{Place, Run};
 use super::schedule::lr_at;
 use super::train::RunError;
@@ -184,7 +185,10 @@ impl Run<'_> {
         let last = self.observes();
         let Run { phases, state, observer, rates, loader, averager, watch, cache, .. } = self;
         let phase = phases.current();
-        let kept = Kept::of(engine, phase)?;
+        if let Some(scale) = self.place.scale {
+            phase.set_scale(engine, scale.scale)?;
+        }
+        phase.keep(engine)?;
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
             let (mut batch, waited) = loader.take(epoch as u64, index);
@@ -199,7 +203,7 @@ impl Run<'_> {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
-                    kept.put_back(engine)?;
+                    phase.put_back(engine)?;
                     self.place.started -= 1;
                     return Err(error.into());
                 }
@@ -208,6 +212,9 @@ impl Run<'_> {
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };
             let clock = Instant::now();
+            if let Some(next) = loader.next() {
+                phase.ahead(engine, &next);
+            }
             let feed = Feed { at: (epoch - 1) * batches + index + 1, batch: &batch, share };
             let own = match cache {
                 Some(cache) => cache.backward(engine, phase, &feed, epoch, &read)?,
@@ -215,8 +222,13 @@ impl Run<'_> {
             };
             seconds += clock.elapsed().as_secs_f64();
             if let Some(gradient) = wrong(engine, phase, own)? {
+                if self.place.shrink_scale(&setup.computing) {
+                    phase.put_back(engine)?;
+                    self.place.scale_event(epoch, true).into_iter().for_each(report);
+                    return Ok(());
+                }
                 let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };
-                return self.nonfinite(engine, &bad, kept, report);
+                return self.nonfinite(engine, &bad, report);
             }
             loss += own * weight;
         }
@@ -229,6 +241,7 @@ impl Run<'_> {
             observer.after_update(engine, state)?;
         }
         watch.good();
+        misplaced(&phase.on_processor(engine), &engine.info().device, report);
         if let Some(averager) = averager {
             averager.step(engine, state, self.place.started)?;
         }
@@ -240,6 +253,9 @@ impl Run<'_> {
         place.interval_loss += loss;
         place.interval_steps += 1;
         place.lr = lr.unwrap_or(0.0);
+        if place.grow_scale(&setup.computing) {
+            place.scale_event(epoch, false).into_iter().for_each(&mut *report);
+        }
         if place.started.is_multiple_of(setup.log_every.max(1)) {
             report(RunEvent::Step { epoch, step: place.started, loss, lr, seconds, wait_seconds: wait });
         }

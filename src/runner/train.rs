@@ -8,6 +8,7 @@ use super::engine::{Engine, EngineError};
 use super::evaluation::{Evaluation, unwatchable};
 use super::event::RunEvent;
 use super::nonfinite::{Cause, Nonfinite};
+use super::precision::Computing;
 use super::run::Run;
 use super::schedule::Schedule;
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -119,6 +120,8 @@ pub struct Setup<'a> {
     pub ema: Option<Ema>,
     /// Whose operators compute a step.
     pub operators: Operators,
+    /// In which dtypes, and how the loss is scaled.
+    pub computing: Computing,
 }
 
 /// Where and how often a run is saved, beside after each epoch.
@@ -166,6 +169,7 @@ impl<'a> Setup<'a> {
             nonfinite: Nonfinite::default(),
             ema: None,
             operators: Operators::Own,
+            computing: Computing::default(),
         }
     }
 }

@@ -37,10 +37,13 @@ const FREE: [&str; 14] = [
 ];
 
 /// Keys whose change is accepted, by their beginnings, with what follows from it.
-const ACCEPTED: [(&str, &str); 10] = [
+const ACCEPTED: [(&str, &str); 13] = [
     ("run.threads", "the run need not end with the same bits as one that never stopped"),
     ("run.device", "the run need not end with the same bits as one that never stopped"),
     ("run.operators", "the run need not end with the same bits as one that never stopped"),
+    ("run.precision", "parameters and slots are float32 in all of them; from here on steps round otherwise"),
+    ("run.keep_float32", "from here on steps round otherwise"),
+    ("run.loss_scale", "it holds from here on"),
     ("run.recompute", "the run need not end with the same bits as one that never stopped"),
     ("freeze.prefix", "the run need not end with the same bits as one that never stopped"),
     ("cache.", "the run need not end with the same bits as one that never stopped"),

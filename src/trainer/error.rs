@@ -99,6 +99,7 @@ errors! {
     crate::planner::PlannerError,
     crate::runner::EngineError,
     crate::runner::JobError,
+    crate::runner::precision::KeepError,
     crate::data::DataError,
     crate::checkpoint::CheckpointError,
     crate::metrics::MetricError,

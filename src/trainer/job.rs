@@ -110,13 +110,14 @@ pub(super) fn fit(
     plan: &FreezePlan,
     data: &Data,
 ) -> Result<Fitted, TrainerError> {
-    let (prepared, stage) = match loss {
+    let (mut prepared, stage) = match loss {
         Some(_) => (model::prepared(loaded, job.dropout)?, None),
         None => {
             let staged = model::staged(loaded, job.stage.unwrap_or(1), job.dropout)?;
             (staged.prepared, Some(staged.stage))
         }
     };
+    prepared.scaled = job.run.is_scaled();
     let objective = objective(job, loss, stage.as_ref())?;
     let train = batches(job, &prepared, &objective, data, true)?;
     let eval = data.evaluates.then(|| batches(job, &prepared, &objective, data, false)).transpose()?;

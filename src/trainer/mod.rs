@@ -20,7 +20,7 @@ mod prospects;
 mod running;
 pub mod sizes;
 
-pub use engine::engine;
+pub use engine::{EngineOptions, engine};
 pub use error::TrainerError;
 pub use folder::Start;
 pub use made_up::MadeUp;
@@ -36,6 +36,7 @@ use crate::onnx::LARGEST;
 use crate::plan::{FreezePlan, Run};
 use crate::planner::{Basis, identify};
 use crate::runner::job::{Export, InitSection, Weights};
+use crate::runner::precision::Keep;
 use crate::runner::{
     Checked, Checkpoints, Clock, Engine, Freezing, Gaps, Job, Outcome, RunEvent, Schedule, Setup, Timed, Timings,
     check_ceiling, measure, timings, train,
@@ -80,6 +81,8 @@ pub struct Trainer {
     schedule: Schedule,
     train: Batches,
     eval: Option<Batches>,
+    /// What the job keeps in float32.
+    keep: Keep,
     /// Files that are read and must not be written.
     reads: Vec<PathBuf>,
 }
@@ -162,12 +165,13 @@ impl Trainer {
         let fit = |loaded: &Loaded| job::fit(&job, &loss, loaded, &plan, &data);
         let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", note, fit)?;
         let Fitted { prepared, stage, train, eval } = fitted;
+        let keep = Keep::of(&job.run.keep_float32, &prepared)?;
         job::objective(&job, &loss, stage.as_ref())?;
         let mut started = prepared.clone();
         let started = initial::initialize(&job, &mut started, stage.as_ref(), note).map(|()| started);
         let mut reads = vec![job.model.clone(), parts.file];
         reads.extend(data.files(&job));
-        Ok(Trainer { job, loaded, plan, basis, prepared, started, stage, loss, schedule, train, eval, reads })
+        Ok(Trainer { job, loaded, plan, basis, prepared, started, stage, loss, schedule, train, eval, keep, reads })
     }
 
     /// Returns the job, with the schedule that it runs.
@@ -414,6 +418,7 @@ impl Trainer {
             nonfinite: job.run.nonfinite(),
             ema: job.ema,
             operators: job.run.operators,
+            computing: job.run.computing(self.keep.clone()),
             ..Setup::of(prepared, freezing, objective, &self.schedule, &self.train)
         };
         setup.check()?;

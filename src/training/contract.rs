@@ -14,6 +14,8 @@ pub enum Role {
     Target,
     /// The number of the step, from which random values follow.
     Step,
+    /// What the loss is multiplied with while gradients are computed.
+    LossScale,
     Parameter,
     Statistic,
     Loss,
@@ -89,6 +91,7 @@ pub(super) fn describe(
     let input = |name: &str| match name {
         name if !optimizer && targets.contains(name) => Role::Target,
         names::STEP if !optimizer && model.find(names::STEP).is_none() => Role::Step,
+        names::SCALE if !optimizer && model.find(names::SCALE).is_none() => Role::LossScale,
         names::LR if optimizer => Role::LearningRate,
         name if parameters.contains(name) => Role::Parameter,
         name if statistics.contains(name) => Role::Statistic,

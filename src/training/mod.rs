@@ -25,6 +25,7 @@ pub mod prefix;
 mod prepare;
 mod random;
 mod recompute;
+mod scaled;
 pub mod stage;
 mod step;
 mod terms;
@@ -78,6 +79,8 @@ pub enum TrainingError {
     Stage(#[from] stage::StageError),
     #[error("training information runs as it is written: accumulate goes with a loss and an optimizer")]
     Accumulate,
+    #[error("training information runs as it is written: a scaled loss goes with a loss and an optimizer")]
+    Scaled,
     #[error("training information runs as it is written: rates of single units go with a loss and an optimizer")]
     Rates,
     #[error(
@@ -110,7 +113,9 @@ impl TrainingError {
             TrainingError::InPlace(InPlaceError::IsOutput { .. }) => ErrorKind::Unsupported,
             TrainingError::InPlace(_) | TrainingError::Check { .. } => ErrorKind::Internal,
             TrainingError::UnknownOutput { .. } | TrainingError::Recompute { .. } => ErrorKind::BadInput,
-            TrainingError::Accumulate | TrainingError::Rates | TrainingError::Varies { .. } => ErrorKind::Usage,
+            TrainingError::Accumulate | TrainingError::Scaled | TrainingError::Rates | TrainingError::Varies { .. } => {
+                ErrorKind::Usage
+            }
             _ => ErrorKind::Unsupported,
         }
     }

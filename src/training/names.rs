@@ -13,6 +13,10 @@ pub const LR: &str = "lr";
 /// multiplied with for them, a vector.
 pub const LR_SCALE: &str = "lr_scale";
 
+/// Input of a train graph whose loss is scaled: the gradients are computed of the loss times this, a scalar, and divided
+/// by it.
+pub const SCALE: &str = "loss.scale";
+
 /// Input of a train graph that adds gradients up: the share of the batch in the update, a scalar.
 pub const WEIGHT: &str = "accumulate.weight";
 /// Input of a train graph that adds gradients up: whether to add to what is there, a bool.

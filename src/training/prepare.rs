@@ -23,6 +23,8 @@ pub struct Prepared {
     /// In which operators the graphs of its phases are written: portable ones, unless an engine that has others runs
     /// them.
     pub form: Form,
+    /// Whether the gradients of its phases are computed of the loss times an input, [`names::SCALE`](super::names::SCALE).
+    pub scaled: bool,
 }
 
 impl Prepared {
@@ -65,7 +67,8 @@ pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
     let model = facts::fold(&upgrade(&analysis.model.with_graph(graph))?, &keep);
     let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
     let parameters = analysis.parameters.iter().filter_map(in_model).collect();
-    let prepared = Prepared { modules, parameters, model, units: units(tree, UnitKind::Leaf), form: Form::Portable };
+    let units = units(tree, UnitKind::Leaf);
+    let prepared = Prepared { modules, parameters, model, units, form: Form::Portable, scaled: false };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

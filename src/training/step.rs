@@ -2,9 +2,10 @@
 
 use super::contract::{Contract, FORMAT, Role, describe};
 use super::forward::{Forward, Mode, forward};
+use super::scaled::Scale;
 use super::terms::{self, add_loss, targets};
 use super::{Prepared, Rate, Rates, TrainingError, check_in_place, groups, names};
-use crate::autodiff::{Form, decompose, dependents, gradients_in, lower_to, reads, recognise, simplify};
+use crate::autodiff::{Form, decompose, dependents, gradients_of, lower_to, reads, recognise, simplify};
 use crate::graph::{DType, Fact, Graph, INTERNAL_DOMAIN, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::{OptimizerSpec, Parameter};
@@ -65,6 +66,11 @@ impl TrainStep {
         self.contract.train.inputs.iter().any(|port| port.role == Role::Step)
     }
 
+    /// Returns true when the train graph reads a scale of the loss.
+    pub fn is_scaled(&self) -> bool {
+        self.contract.train.inputs.iter().any(|port| port.role == Role::LossScale)
+    }
+
     /// Returns the length of the optimizer graph's input `lr_scale`; `None` where it has no such
     /// input, because no rate of what trains varies on its own.
     pub fn lr_scales(&self) -> Option<usize> {
@@ -104,12 +110,16 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let loss = add_loss(&mut f, graph, options.loss, options.output)?;
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
     let opset = prepared.model.opset();
-    let grads = gradients_in(prepared.form, &mut f.b, opset, loss, &wrt).map_err(|source| prepared.at(source))?;
+    let mut scale = Scale::of(prepared, &mut f.b);
+    let factor = scale.as_ref().map(|scale| scale.like(&mut f.b, loss));
+    let grads = gradients_of(prepared.form, &mut f.b, opset, (loss, factor), &wrt);
+    let grads = grads.map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
     let (mut trained, mut unused) = (Vec::new(), Vec::new());
     for (name, grad) in names.iter().zip(grads) {
         match grad {
             Some(grad) => {
+                let grad = scale.as_mut().map_or(grad, |scale| scale.divided(&mut f.b, name, grad));
                 f.b.output(grad, &names::grad(name));
                 trained.push((*name).to_string());
             }
@@ -266,6 +276,9 @@ fn refuse_collisions(
 ) -> Result<(), TrainingError> {
     let graph = &prepared.model.graph;
     let mut reserved = terms::reserved(graph, options.loss, options.output);
+    if prepared.scaled {
+        reserved.push((names::SCALE.into(), "the scale of the loss".into()));
+    }
     if options.rates.values().any(|rate| matches!(rate, Rate::Varies(_))) {
         reserved.push((names::LR_SCALE.into(), "the factors of the learning rate".into()));
     }

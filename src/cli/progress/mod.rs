@@ -11,7 +11,7 @@ pub use text::metric;
 use super::printable::{line, lines};
 use crate::plan::FreezePlan;
 use crate::report::{plan_brief, plan_table};
-use crate::runner::{RunEvent, Timed, what_is_kept, what_is_not_finite};
+use crate::runner::{Precision, RunEvent, Timed, what_is_kept, what_is_not_finite};
 use crate::sinks::Sink;
 use console::Term;
 use live::Live;
@@ -231,8 +231,9 @@ fn columns() -> usize {
 /// Returns the lines of an event that is told as it stands.
 fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
     let text = match event {
-        RunEvent::Start { engine, engine_version, device, threads, .. } => {
-            format!("{engine} {engine_version} on {device}, {}", count(*threads, "thread"))
+        RunEvent::Start { engine, engine_version, device, threads, precision, .. } => {
+            let precision = if *precision == Precision::Fp32 { String::new() } else { format!(", {precision}") };
+            format!("{engine} {engine_version} on {device}, {}{precision}", count(*threads, "thread"))
         }
         RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, wait_seconds, .. } => {
             let loss_first = metrics.get_key_value("loss").into_iter();
@@ -262,6 +263,9 @@ fn told(event: &RunEvent, epochs: usize) -> Vec<(Tone, String)> {
         RunEvent::Nonfinite { epoch, step, .. } => {
             let what = what_is_not_finite(event).unwrap_or_default();
             return vec![(Tone::Warning, format!("warning: epoch {epoch}, step {step}: {what}"))];
+        }
+        RunEvent::LossScale { epoch, step, scale, overflow: true } => {
+            format!("epoch {epoch}, step {step}: overflow, the step is skipped; the scale of the loss is now {scale}")
         }
         RunEvent::EarlyStop { epoch, metric, best_epoch, best, evaluations } => {
             let since = match (best_epoch, best) {

@@ -126,6 +126,7 @@ mod tests {
             threads: 1,
             operators: Default::default(),
             vectors: String::new(),
+            precision: Default::default(),
             parameters: 1,
             epochs: 20,
             steps: 600,

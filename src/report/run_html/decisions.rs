@@ -5,10 +5,14 @@ use super::numbers::number;
 use crate::report::human::plural;
 use crate::report::page::escape;
 use crate::runner::{RunEvent, what_is_kept, what_is_not_finite};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The most lines.
 const MOST: usize = 400;
+
+/// Operators that are named.
+const SHOWN: usize = 8;
 
 /// Appends the section, where there is anything to tell.
 pub(super) fn section(page: &mut String, events: &[RunEvent]) {
@@ -47,6 +51,32 @@ fn told(event: &RunEvent) -> Option<String> {
         RunEvent::Nonfinite { epoch, step, .. } => {
             Some(format!("Step {step}, in epoch {epoch}: {}.", what_is_not_finite(event)?))
         }
+        RunEvent::Precision { epoch, low, float32, kept, casts } => {
+            let all = |counts: &BTreeMap<String, usize>| counts.values().sum::<usize>() as u64;
+            let kept = if *kept > 0 { format!(", {kept} of them kept by the job") } else { String::new() };
+            Some(format!(
+                "From epoch {epoch} on: {} of the train graph compute in the low dtype, {} in float32{kept} ({}), with {} \
+                 between them.",
+                plural(all(low), "node"),
+                all(float32),
+                most(float32),
+                plural(*casts as u64, "cast")
+            ))
+        }
+        RunEvent::LossScale { epoch, step, scale, overflow: true } => Some(format!(
+            "Step {step}, in epoch {epoch}: a gradient left the range of float16. The step changed nothing; the scale of \
+             the loss is {} from here on.",
+            number(*scale)
+        )),
         _ => None,
     }
+}
+
+/// Returns the operators with the most nodes.
+fn most(counts: &BTreeMap<String, usize>) -> String {
+    let mut sorted: Vec<(&String, &usize)> = counts.iter().collect();
+    sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let named: Vec<String> = sorted.iter().take(SHOWN).map(|(operator, count)| format!("{operator} {count}")).collect();
+    let more = if sorted.len() > SHOWN { ", .." } else { "" };
+    format!("{}{more}", named.join(", "))
 }

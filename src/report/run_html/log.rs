@@ -30,7 +30,7 @@ pub struct RunLog {
     /// Epochs that the run went back behind.
     pub(super) undone_epochs: Vec<Epoch>,
     pub(super) phases: Vec<Row>,
-    /// Events `observation`, `decision`, `rollback`, `ceiling` and `gain`.
+    /// Events `observation`, `decision`, `rollback`, `ceiling`, `gain` and others that are told as they are.
     pub(super) events: Vec<RunEvent>,
     pub(super) checkpoints: Vec<Checkpoint>,
     /// Different warnings and how often they came.

@@ -112,6 +112,7 @@ pub(super) fn environment(run: &RunRecord) -> Vec<(&'static str, String)> {
         threads,
         operators,
         vectors,
+        precision,
         parameters,
         samples,
         ..
@@ -128,6 +129,7 @@ pub(super) fn environment(run: &RunRecord) -> Vec<(&'static str, String)> {
                 Operators::Standard => "standard".into(),
             },
         ));
+        rows.push(("precision", precision.to_string()));
         rows.push(("trained parameters", grouped(*parameters)));
         rows.push(("training samples", grouped(*samples as u64)));
     }

@@ -263,7 +263,7 @@ impl Run<'_> {
         phase.close(engine);
         let [train, update] = noted?;
         let rows = self.setup.train.rows_of(0);
-        times.add(&train_graph(step).0, rows, &train);
+        times.add(&train_graph(false, step).0, rows, &train);
         step.optimizer.iter().for_each(|optimizer| times.add(optimizer, rows, &update));
         Ok(true)
     }
@@ -361,7 +361,7 @@ impl Load {
 /// Returns what the nodes of the train graph and of the update are predicted to take.
 fn told(times: &NodeTimes, step: &TrainStep, rows: usize) -> [Told; 2] {
     let update = step.optimizer.as_ref().map(|optimizer| times.tell(&keys(optimizer, rows)));
-    [times.tell(&keys(&train_graph(step).0, rows)), update.unwrap_or_default()]
+    [times.tell(&keys(&train_graph(false, step).0, rows)), update.unwrap_or_default()]
 }
 
 /// Returns the slots of these steps, each once.

@@ -107,7 +107,7 @@ fn took(model: &Model, rename: &dyn Fn(&str, &str) -> String) -> (Vec<NodeTime>,
 
 /// Returns what a step takes on the machine, adding what its nodes take.
 fn run(step: &TrainStep, times: &mut NodeTimes, rename: &dyn Fn(&str, &str) -> String) -> [f64; 2] {
-    let train = train_graph(step).0;
+    let train = train_graph(false, step).0;
     let mut seconds = [0.0; 2];
     for (model, seconds) in [Some(&*train), step.optimizer.as_ref()].into_iter().zip(&mut seconds) {
         let Some(model) = model else { continue };
@@ -119,7 +119,7 @@ fn run(step: &TrainStep, times: &mut NodeTimes, rename: &dyn Fn(&str, &str) -> S
 }
 
 fn load(times: &NodeTimes, step: &TrainStep) -> Load {
-    let told = times.tell(&keys(&train_graph(step).0, ROWS));
+    let told = times.tell(&keys(&train_graph(false, step).0, ROWS));
     let update = step.optimizer.as_ref().map(|model| times.tell(&keys(model, ROWS))).unwrap_or_default();
     Load {
         train: told.seconds + BESIDE * told.nodes,
@@ -311,7 +311,7 @@ fn every_name_that_onnx_runtime_tells_is_that_of_a_node() {
         }
         let [noted, update] = phase.node_times(engine).unwrap();
         assert_eq!(update.is_empty(), layers == LAYERS.len());
-        let train = train_graph(&step).0;
+        let train = train_graph(false, &step).0;
         let model = optimize(&train, Target::Processor);
         // What ONNX Runtime adds between layouts belongs to no node.
         let known =

@@ -1,6 +1,7 @@
 //! `[run]`: how long, where, and on what.
 
-use crate::runner::{Nonfinite, OnNonfinite, Operators};
+use crate::runner::precision::{Keep, LossScale, Precision, ScaleMode};
+use crate::runner::{Computing, Device, NoDevice, Nonfinite, OnNonfinite, Operators};
 use crate::training::Recompute;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 pub struct RunSection {
     /// Epochs, at least 1.
     pub epochs: u64,
-    /// `"cpu"`.
+    /// On what it computes: `"cpu"` (default), `"cuda"` (the first device of NVIDIA) or `"cuda:1"` (another one, as CUDA
+    /// counts them). A run on CUDA that cannot be there is refused; it never computes on the CPU instead.
     #[serde(default = "cpu")]
     pub device: String,
     /// The folder of the run.
@@ -22,6 +24,21 @@ pub struct RunSection {
     /// Whose operators compute a step: `"own"` (default) or `"standard"`.
     #[serde(default)]
     pub operators: Operators,
+    /// In which dtypes a step computes: `"fp32"` (default), on CUDA also `"tf32"`, `"bf16"` or `"fp16"`. Parameters, slots,
+    /// gradients as the update reads them, running statistics and the loss are float32 with all of them.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Whether steps of fixed shapes are captured as CUDA graphs and replayed, which saves the time to start each kernel;
+    /// true by default. It matters on CUDA only.
+    #[serde(default = "yes")]
+    pub cuda_graphs: bool,
+    /// What stays float32 with `"bf16"` and `"fp16"` beside what always does: patterns of operators' types and of paths of
+    /// modules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep_float32: Vec<String>,
+    /// `[run.loss_scale]`: how the loss is scaled with `"fp16"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// Modules whose activations are computed again in the backward pass: `"none"` (default), `"auto"`
     /// or a list of patterns.
     #[serde(default)]
@@ -59,6 +76,10 @@ impl RunSection {
             dir: dir.into(),
             threads: None,
             operators: Operators::Own,
+            cuda_graphs: yes(),
+            precision: Precision::Fp32,
+            keep_float32: Vec::new(),
+            loss_scale: None,
             recompute: Recompute::None,
             accumulate: one(),
             log_every: ten(),
@@ -68,6 +89,40 @@ impl RunSection {
             nonfinite_limit: limit(),
             seed: 0,
         }
+    }
+
+    /// Returns the device.
+    ///
+    /// # Errors
+    /// The text names none; that of a job that was read does.
+    pub fn device(&self) -> Result<Device, NoDevice> {
+        self.device.parse()
+    }
+
+    /// Returns how the run computes, with what it keeps in float32.
+    pub fn computing(&self, keep: Keep) -> Computing {
+        let computing = Computing::of(self.precision);
+        Computing { keep, scale: computing.scale.map(|scale| self.loss_scale.unwrap_or(scale)), ..computing }
+    }
+
+    /// Returns true where the loss is scaled.
+    pub fn is_scaled(&self) -> bool {
+        let off = |scale: LossScale| scale.mode == ScaleMode::Off;
+        self.precision == Precision::Fp16 && !self.loss_scale.is_some_and(off)
+    }
+
+    /// Returns the key and the reason of a setting of the precision that does not go with the others.
+    pub(super) fn precision_problem(&self) -> Option<(&'static str, String)> {
+        let refused = self.precision != Precision::Fp32 && self.device.parse() == Ok(Device::Cpu);
+        let only = || format!("expected \"fp32\" on device \"{}\", found \"{}\"", self.device, self.precision);
+        let needs = |key, wanted: &str| (key, format!("goes with precision {wanted}, found \"{}\"", self.precision));
+        let keeps = !self.keep_float32.is_empty() && self.precision.low().is_none();
+        let scales = self.loss_scale.is_some() && self.precision != Precision::Fp16;
+        refused
+            .then(|| ("run.precision", only()))
+            .or_else(|| keeps.then(|| needs("run.keep_float32", "\"bf16\" or \"fp16\"")))
+            .or_else(|| scales.then(|| needs("run.loss_scale", "\"fp16\"")))
+            .or_else(|| self.loss_scale.as_ref().and_then(LossScale::problem))
     }
 
     /// Returns what becomes of steps that are not finite.
@@ -83,6 +138,10 @@ fn limit() -> u64 {
 
 fn five() -> u64 {
     5
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn cpu() -> String {

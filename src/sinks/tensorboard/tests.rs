@@ -11,6 +11,7 @@ fn start() -> RunEvent {
         threads: 1,
         operators: Default::default(),
         vectors: String::new(),
+        precision: Default::default(),
         parameters: 1,
         epochs: 4,
         steps: 8,

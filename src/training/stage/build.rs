@@ -33,6 +33,9 @@ pub fn build(prepared: &Prepared, stage: &Stage, options: &StageOptions<'_>) -> 
     if options.schedule && stage.rate.is_none() {
         return Err(StageError::Rate.into());
     }
+    if prepared.scaled {
+        return Err(TrainingError::Scaled);
+    }
     let graph = &prepared.model.graph;
     if options.schedule && stage.bindings.iter().any(|binding| graph.value_name(binding.key) == names::LR) {
         return Err(TrainingError::Collision { name: names::LR.into(), meaning: "the learning rate".into() });

@@ -50,7 +50,8 @@ pub fn prepare(file: &OnnxFile, analysis: &Analysis, number: usize) -> Result<(P
     let nodes = analysis.model.graph.node_ids();
     let modules = nodes.map(|(id, node)| (node.name.clone(), tree.module(tree.module_of_node(id)).path.clone()));
     let units = units(tree, UnitKind::Leaf);
-    let prepared = Prepared { modules: modules.collect(), parameters, model, units, form: Form::Portable };
+    let prepared =
+        Prepared { modules: modules.collect(), parameters, model, units, form: Form::Portable, scaled: false };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

@@ -73,7 +73,11 @@ fn run(engine: &mut dyn Engine, case: &Case, inputs: &[Option<Tensor>], element:
 /// Compares a node of every element type with the CPU's, which gets the same rounded inputs.
 pub(super) fn check(case: &Case) {
     let definition = DEFINITIONS.iter().find(|definition| definition.name == case.op).expect("the operator is defined");
-    let mut emulated = OnnxRuntime::emulated(&testing::library_path(), 2).as_is();
+    let mut engines = vec![("emulated", OnnxRuntime::emulated(&testing::library_path(), 2).as_is())];
+    match testing::cuda() {
+        Ok(engine) => engines.push(("CUDA", engine.as_is())),
+        Err(reason) => eprintln!("skipped on CUDA: {reason}"),
+    }
     for element in definition.elements() {
         let rounded: Vec<Option<Tensor>> = (case.inputs.iter().enumerate())
             .map(|(at, input)| input.as_ref().map(|tensor| converted(tensor, case.op, at, *element)))
@@ -85,12 +89,15 @@ pub(super) fn check(case: &Case) {
             })
             .collect();
         let expected = run(&mut testing::onnxruntime().as_is(), case, &floats, Element::F32);
-        let found = run(&mut emulated, case, &rounded, *element);
-        for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
-            let size = expected.iter().fold(1e-30_f64, |most, value| most.max(value.abs()));
-            let far = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            assert!(expected.len() == found.len() && far.is_finite(), "{} {element:?}: output {at}", case.op);
-            assert!(far <= near(*element) * size, "{} {element:?}: output {at}: {far} of {size}", case.op);
+        for (name, engine) in &mut engines {
+            let found = run(engine, case, &rounded, *element);
+            for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
+                let size = expected.iter().fold(1e-30_f64, |most, value| most.max(value.abs()));
+                let far = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                let what = format!("{} {element:?} {name}: output {at}", case.op);
+                assert!(expected.len() == found.len() && far.is_finite(), "{what}");
+                assert!(far <= near(*element) * size, "{what}: {far} of {size}");
+            }
         }
     }
 }

@@ -74,6 +74,12 @@ static DEFINITIONS: &[&Definition] = &[
 /// Inputs that are int64, by operator and position; all others are float32.
 const INTEGERS: &[(&str, usize)] = &[("Dropout", 1), ("Dropout", 2), ("EmbeddingGrad", 0)];
 
+/// Returns the name of every operator.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    DEFINITIONS.iter().map(|definition| definition.name)
+}
+
 /// Returns the domain of our operators, for sessions with `threads` threads within an operator.
 ///
 /// # Errors
