@@ -8,8 +8,11 @@ use cudarc::driver::{result, sys};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Most bytes of workspace of a convolution.
+const WORKSPACE: usize = 1 << 30;
 
 /// What a device has, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +43,12 @@ pub(in crate::runner) struct CudaDevice {
     /// What was allocated beside the arena.
     direct: Mutex<HashMap<u64, usize>>,
     state: AtomicUsize,
-    scratch: Mutex<(u64, usize)>,
-    /// Opened by the first convolution.
-    cudnn: Mutex<Option<Cudnn>>,
+    /// What a node holds of the arena.
+    scratch: Mutex<Option<u64>>,
+    cudnn: Mutex<HashMap<bool, Arc<Cudnn>>>,
+    /// Whether products of float32 may round their factors to TensorFloat-32.
     tf32: AtomicBool,
-    /// Room for convolutions.
-    workspace: Mutex<(u64, usize)>,
 }
-
-/// Most bytes of workspace of a convolution.
-const WORKSPACE: usize = 1 << 30;
 
 // SAFETY: handles of the driver may be used from any thread whose current context is theirs, and `current` sees to that.
 unsafe impl Send for CudaDevice {}
@@ -116,7 +115,6 @@ impl CudaDevice {
             scratch: Mutex::default(),
             cudnn: Mutex::default(),
             tf32: AtomicBool::new(false),
-            workspace: Mutex::default(),
         })
     }
 
@@ -139,6 +137,23 @@ impl CudaDevice {
     pub(in crate::runner) fn current(&self) -> Result<(), String> {
         // SAFETY: the context is retained as long as the process lives.
         unsafe { result::ctx::set_current(self.context) }.map_err(said("cuCtxSetCurrent"))
+    }
+
+    /// Says whether products of float32 may round their factors to TensorFloat-32, from now on.
+    pub(in crate::runner) fn allow_tf32(&self, allowed: bool) {
+        self.tf32.store(allowed, Ordering::Relaxed);
+    }
+
+    fn cudnn(&self) -> Result<Arc<Cudnn>, String> {
+        let tf32 = self.tf32.load(Ordering::Relaxed);
+        let mut opened = self.cudnn.lock().map_err(|error| error.to_string())?;
+        if let Some(cudnn) = opened.get(&tf32) {
+            return Ok(Arc::clone(cudnn));
+        }
+        let settings = Settings { search: Search::Measured, tf32, deterministic: false, workspace: WORKSPACE };
+        let cudnn = Arc::new(Cudnn::new(self.stream(), settings)?);
+        opened.insert(tf32, Arc::clone(&cudnn));
+        Ok(cudnn)
     }
 
     /// Returns new memory that lives from step to step.
@@ -238,25 +253,9 @@ impl CudaDevice {
         self.stream
     }
 
-    /// Says whether convolutions of float32 may round their factors to TensorFloat-32. Where that changes, algorithms are
-    /// looked for again.
-    pub(in crate::runner) fn set_tf32(&self, tf32: bool) {
-        if self.tf32.swap(tf32, Ordering::Relaxed) != tf32
-            && let Ok(mut cudnn) = self.cudnn.lock()
-        {
-            *cudnn = None;
-        }
-    }
-
-    /// Returns room of at least so many bytes, the same again where there is enough.
-    fn room(&self, room: &Mutex<(u64, usize)>, bytes: usize, size: impl Fn(usize) -> usize) -> Result<u64, String> {
-        let mut room = room.lock().map_err(|error| error.to_string())?;
-        if room.1 < bytes {
-            // What was there stays: a captured graph may work in it.
-            let size = size(room.1).max(bytes).next_multiple_of(1 << 20);
-            *room = (self.allocate(size)?, size);
-        }
-        Ok(room.0)
+    /// Returns room of the arena.
+    fn room(&self, bytes: usize) -> Result<u64, String> {
+        self.lend(bytes, false).ok_or_else(|| format!("CUDA out of memory: {bytes} bytes of workspace"))
     }
 
     fn function(&self, launch: &Launch<'_>) -> Result<sys::CUfunction, String> {
@@ -299,20 +298,31 @@ impl Gpu for CudaDevice {
     }
 
     fn scratch(&self, bytes: usize) -> Result<u64, String> {
-        self.room(&self.scratch, bytes, |had| 2 * had)
+        let mut scratch = self.scratch.lock().map_err(|error| error.to_string())?;
+        if let Some(before) = scratch.take() {
+            self.take_back(before);
+        }
+        let at = self.room(bytes)?;
+        *scratch = Some(at);
+        Ok(at)
     }
 
     fn convolve(&self, convolution: &Convolution, first: u64, second: u64, output: u64) -> Result<(), String> {
-        let mut cudnn = self.cudnn.lock().map_err(|error| error.to_string())?;
-        let cudnn = match &mut *cudnn {
-            Some(cudnn) => cudnn,
-            none => {
-                let tf32 = self.tf32.load(Ordering::Relaxed);
-                let settings = Settings { search: Search::Measured, tf32, deterministic: true, workspace: WORKSPACE };
-                none.insert(Cudnn::new(self.stream(), settings)?)
+        let cudnn = self.cudnn()?;
+        let mut lent: Option<u64> = None;
+        let mut workspace = |bytes: usize| {
+            if let Some(before) = lent.take() {
+                self.take_back(before);
             }
+            let at = self.room(bytes)?;
+            lent = Some(at);
+            Ok(at)
         };
-        let mut workspace = |bytes: usize| self.room(&self.workspace, bytes, |_| 0);
-        cudnn.convolve(self, convolution, [first, second, output], &mut workspace)
+        let result = cudnn.convolve(self, convolution, [first, second, output], &mut workspace);
+        // What is asked for next comes after it on the stream.
+        if let Some(at) = lent {
+            self.take_back(at);
+        }
+        result
     }
 }

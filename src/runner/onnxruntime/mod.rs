@@ -6,8 +6,8 @@ use super::cuda::device::CudaDevice;
 use super::cuda::gpu::Gpu;
 use super::device::Device;
 use super::engine::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor, SessionId, Slab,
-    Target, is_finite,
+    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
+    SessionId, Slab, Target, is_finite,
 };
 use super::native;
 use super::precision::{Settings, Summary};
@@ -24,6 +24,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod arena;
 mod device;
 mod family;
 mod library;
@@ -34,6 +35,7 @@ mod sessions;
 #[cfg(test)]
 pub(super) use operators::names as operator_names;
 
+pub use arena::Arena;
 pub(super) use library::{VersionError, library_version};
 
 use device::{Ahead, CudaSettings, DeviceBuffer, Scalars};
@@ -123,7 +125,7 @@ impl OnnxRuntime {
             }
         };
         let settings = CudaSettings { tf32: cuda.tf32, graphs: cuda.graphs };
-        gpu.set_tf32(cuda.tf32);
+        gpu.allow_tf32(cuda.tf32);
         let operators: Arc<dyn Gpu> = Arc::clone(&gpu) as Arc<dyn Gpu>;
         OnnxRuntime::with(library, threads, Some((gpu, settings)), || {
             operators::device::domain(&operators, Some("CUDAExecutionProvider"))
@@ -146,6 +148,10 @@ impl OnnxRuntime {
             },
         })?;
         let Environments { library, environment, threads: shared } = environment(library, threads)?;
+        if let Some((gpu, _)) = &device {
+            let shared = device::share_memory(environment, gpu);
+            shared.map_err(|error| device::refused(error.to_string(), &library))?;
+        }
         let operators = operators().map_err(|error| EngineError::Library {
             engine: NAME,
             library: library.display().to_string(),
@@ -341,18 +347,21 @@ impl Engine for OnnxRuntime {
     }
 
     fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError> {
-        let buffer = match &self.sessions_of.device {
-            Some((gpu, _)) => Buffer::Device(DeviceBuffer::new(gpu, tensor.dtype(), tensor.shape())?),
-            None => {
-                let what = || format!("{}{:?}", tensor.dtype(), tensor.shape());
-                let element = element_type(tensor.dtype()).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
-                let value = DynTensor::new(&self.allocator, element, tensor.shape().to_vec());
-                Buffer::Host(value.map_err(|error| buffer_error(what(), error))?)
-            }
-        };
-        let id = BufferId(self.buffers.insert(buffer));
+        let id = self.reserve(tensor.dtype(), tensor.shape())?;
         self.write(id, tensor)?;
         Ok(id)
+    }
+
+    fn reserve(&mut self, dtype: DType, shape: &[usize]) -> Result<BufferId, EngineError> {
+        if let Some((gpu, _)) = &self.sessions_of.device {
+            let buffer = DeviceBuffer::new(gpu, dtype, shape)?;
+            return Ok(BufferId(self.buffers.insert(Buffer::Device(buffer))));
+        }
+        let what = || format!("{dtype}{shape:?}");
+        let element = element_type(dtype).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
+        let value =
+            DynTensor::new(&self.allocator, element, shape.to_vec()).map_err(|error| buffer_error(what(), error))?;
+        Ok(BufferId(self.buffers.insert(Buffer::Host(value))))
     }
 
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {
@@ -377,6 +386,14 @@ impl Engine for OnnxRuntime {
                 self.write(to, &tensor)
             }
         }
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        let (gpu, _) = self.sessions_of.device.as_ref()?;
+        let memory = gpu.memory().ok()?;
+        let bytes = |bytes: usize| bytes as u64;
+        let (used, peak) = (memory.total.saturating_sub(memory.free), memory.state + memory.work.peak);
+        Some(DeviceMemory { used: bytes(used), peak: bytes(peak), total: bytes(memory.total) })
     }
 
     fn on_processor(&self, session: SessionId) -> Vec<OnProcessor> {

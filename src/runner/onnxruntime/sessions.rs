@@ -9,6 +9,7 @@ use crate::onnx::{Encoded, encode};
 use crate::runner::cuda::device::CudaDevice;
 use crate::runner::engine::{EngineError, Loaded, Loader, OnProcessor};
 use crate::runner::native::{Target, optimize};
+use crate::runner::placement::lower;
 use crate::runner::precision::{self, Settings, Summary};
 use ort::environment::Environment;
 use ort::operator::OperatorDomain;
@@ -106,6 +107,9 @@ impl Source {
             }
         }
         let graphs = self.device.as_ref().is_some_and(|(_, settings)| settings.graphs);
+        if self.device.is_some() {
+            model = Cow::Owned(lower(&model, &device_names()).into_owned());
+        }
         // With open sizes shapes are computed on the processor, and ONNX Runtime captures only what is whole on the device.
         let open = |id: &ValueId| model.graph.fact(*id).sizes().is_none();
         let captures = graphs && device::can_be_captured(&model) && !model.graph.inputs().iter().any(open);
@@ -163,6 +167,11 @@ impl Source {
         };
         Ok(Prepared { session, captures, on_processor, computes: None, _files: files, profile })
     }
+}
+
+/// Returns the names of our operators on a device.
+fn device_names() -> Vec<&'static str> {
+    crate::runner::cuda::operators::DEFINITIONS.iter().map(|definition| definition.name).collect()
 }
 
 impl Loader for Source {

@@ -8,19 +8,19 @@ use super::super::gpu::{self, Arguments, Part};
 use super::super::kernels::CONV as SOURCE;
 use super::super::turn::{FLOAT_SIZE, turned, turned_wide};
 use super::tiles::{BLOCK, Tiles};
-use super::{Array, Attributes, Compute, DATA, Definition, FLOAT, MAYBE_FLOAT, Node, long, sizes};
+use super::{Array, Attributes, Compute, DATA, Definition, FLOAT, Node, OPTIONAL_FLOAT, long, sizes};
 use freeze_plan_kernels::conv::Conv2d;
 
 pub(super) static CONV: Definition = Definition {
     name: "Conv",
-    inputs: &[DATA, DATA, MAYBE_FLOAT],
+    inputs: &[DATA, DATA, OPTIONAL_FLOAT],
     outputs: &[DATA],
     make: |node| Convolution::make(node, Part::Forward),
 };
 
 pub(super) static CONV_INPUT_GRAD: Definition = Definition {
     name: "ConvInputGrad",
-    inputs: &[DATA, DATA, MAYBE_FLOAT],
+    inputs: &[DATA, DATA, OPTIONAL_FLOAT],
     outputs: &[DATA],
     make: |node| Convolution::make(node, Part::Input),
 };

@@ -4,11 +4,20 @@
 //! is its twin in tests; here data may be float16 or bfloat16, too.
 
 mod convolution;
+mod dropout;
 mod elementwise;
+mod embedding;
+mod gelu;
 #[cfg(all(test, unix))]
 mod image_tests;
+mod layer_norm;
 mod normalization;
+mod optimizer;
+#[cfg(all(test, unix))]
+mod optimizer_tests;
 mod pooling;
+mod rows;
+mod softmax;
 #[cfg(all(test, unix))]
 mod tests;
 mod tiles;
@@ -37,15 +46,14 @@ pub(in crate::runner) struct Port {
 
 /// A port of data that must be there.
 const DATA: Port = Port { kind: Kind::Data, required: true };
-
-/// A port of data that may be left out.
-const MAYBE_DATA: Port = Port { kind: Kind::Data, required: false };
-
-/// A port of float32 that must be there.
+/// One of data.
+const OPTIONAL: Port = Port { kind: Kind::Data, required: false };
+/// One of float32 that must be there.
 const FLOAT: Port = Port { kind: Kind::Float, required: true };
-
-/// A port of float32 that may be left out.
-const MAYBE_FLOAT: Port = Port { kind: Kind::Float, required: false };
+/// One of float32.
+const OPTIONAL_FLOAT: Port = Port { kind: Kind::Float, required: false };
+/// One of integers that must be there.
+const INT: Port = Port { kind: Kind::Int, required: true };
 
 /// An operator: what it is called, what it takes, and who computes it.
 pub(in crate::runner) struct Definition {
@@ -69,19 +77,29 @@ pub(in crate::runner) static DEFINITIONS: &[&Definition] = &[
     &convolution::CONV,
     &convolution::CONV_INPUT_GRAD,
     &convolution::CONV_WEIGHT_GRAD,
+    &dropout::DROPOUT,
     &elementwise::CLIP_GRAD,
     &elementwise::RELU_GRAD,
+    &embedding::EMBEDDING_GRAD,
+    &gelu::GELU,
+    &gelu::GELU_GRAD,
+    &layer_norm::LAYER_NORMALIZATION,
+    &layer_norm::LAYER_NORMALIZATION_GRAD,
     &normalization::BATCH_NORMALIZATION,
     &normalization::BATCH_NORMALIZATION_GRAD,
     &normalization::FIXED_NORMALIZATION,
     &normalization::FIXED_NORMALIZATION_GRAD,
     &normalization::RUNNING_STATISTICS,
+    &optimizer::ADAM_STEP,
+    &optimizer::SGD_STEP,
     &pooling::AVERAGE_POOL,
     &pooling::AVERAGE_POOL_GRAD,
     &pooling::GLOBAL_AVERAGE_POOL,
     &pooling::GLOBAL_AVERAGE_POOL_GRAD,
     &pooling::MAX_POOL,
     &pooling::MAX_POOL_GRAD,
+    &softmax::SOFTMAX,
+    &softmax::SOFTMAX_GRAD,
 ];
 
 /// The attributes of a node.

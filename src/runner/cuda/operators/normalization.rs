@@ -3,33 +3,33 @@
 use super::super::gpu::Arguments;
 use super::super::kernels::BATCH_NORM;
 use super::tiles::{BLOCK, Tiles};
-use super::{Array, Attributes, Compute, DATA, Definition, FLOAT, MAYBE_DATA, MAYBE_FLOAT, Node, long};
+use super::{Array, Attributes, Compute, DATA, Definition, FLOAT, Node, OPTIONAL, OPTIONAL_FLOAT, long};
 
 pub(super) static BATCH_NORMALIZATION: Definition = Definition {
     name: "BatchNormalization",
-    inputs: &[DATA, FLOAT, FLOAT, MAYBE_DATA],
-    outputs: &[MAYBE_DATA, MAYBE_FLOAT, MAYBE_FLOAT, MAYBE_FLOAT],
+    inputs: &[DATA, FLOAT, FLOAT, OPTIONAL],
+    outputs: &[OPTIONAL, OPTIONAL_FLOAT, OPTIONAL_FLOAT, OPTIONAL_FLOAT],
     make: |node| Ok(Box::new(Forward { bounds: bounds(node)?, epsilon: epsilon(node), given: false })),
 };
 
 pub(super) static FIXED_NORMALIZATION: Definition = Definition {
     name: "FixedNormalization",
-    inputs: &[DATA, FLOAT, FLOAT, FLOAT, FLOAT, MAYBE_DATA],
+    inputs: &[DATA, FLOAT, FLOAT, FLOAT, FLOAT, OPTIONAL],
     outputs: &[DATA],
     make: |node| Ok(Box::new(Forward { bounds: bounds(node)?, epsilon: epsilon(node), given: true })),
 };
 
 pub(super) static BATCH_NORMALIZATION_GRAD: Definition = Definition {
     name: "BatchNormalizationGrad",
-    inputs: &[DATA, MAYBE_DATA, MAYBE_DATA, DATA, FLOAT, FLOAT, FLOAT, FLOAT],
-    outputs: &[MAYBE_DATA, MAYBE_FLOAT, MAYBE_FLOAT, MAYBE_DATA],
+    inputs: &[DATA, OPTIONAL, OPTIONAL, DATA, FLOAT, FLOAT, FLOAT, FLOAT],
+    outputs: &[OPTIONAL, OPTIONAL_FLOAT, OPTIONAL_FLOAT, OPTIONAL],
     make: |node| Ok(Box::new(Backward { bounds: bounds(node)?, epsilon: 0.0, given: false })),
 };
 
 pub(super) static FIXED_NORMALIZATION_GRAD: Definition = Definition {
     name: "FixedNormalizationGrad",
-    inputs: &[DATA, MAYBE_DATA, MAYBE_DATA, DATA, FLOAT, FLOAT, FLOAT, FLOAT],
-    outputs: &[MAYBE_DATA, MAYBE_FLOAT, MAYBE_FLOAT, MAYBE_DATA],
+    inputs: &[DATA, OPTIONAL, OPTIONAL, DATA, FLOAT, FLOAT, FLOAT, FLOAT],
+    outputs: &[OPTIONAL, OPTIONAL_FLOAT, OPTIONAL_FLOAT, OPTIONAL],
     make: |node| Ok(Box::new(Backward { bounds: bounds(node)?, epsilon: epsilon(node), given: true })),
 };
 
