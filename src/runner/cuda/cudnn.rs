@@ -17,7 +17,7 @@ use library::Library;
 
 /// How an algorithm is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::runner) enum Search {
+pub(super) enum Search {
     /// The fastest by trial.
     Measured,
     /// The first that cuDNN proposes.
@@ -26,7 +26,7 @@ pub(in crate::runner) enum Search {
 
 /// What convolutions may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::runner) struct Settings {
+pub(super) struct Settings {
     pub search: Search,
     /// Whether products of float32 may be rounded to TF32.
     pub tf32: bool,
@@ -98,14 +98,14 @@ struct Work<'a> {
 }
 
 /// cuDNN on a stream.
-pub(in crate::runner) struct Cudnn(Mutex<Convolutions<Library>>);
+pub(super) struct Cudnn(Mutex<Convolutions<Library>>);
 
 impl Cudnn {
     /// Returns cuDNN for a stream of the context that is current.
     ///
     /// # Errors
     /// The library is missing, too old or incomplete, or refuses the stream.
-    pub(in crate::runner) fn new(stream: u64, settings: Settings) -> Result<Cudnn, String> {
+    pub(super) fn new(stream: u64, settings: Settings) -> Result<Cudnn, String> {
         let calls = Library::new(stream, settings.tf32)?;
         Ok(Cudnn(Mutex::new(Convolutions { calls, settings, choices: HashMap::new() })))
     }
@@ -116,7 +116,7 @@ impl Cudnn {
     ///
     /// # Errors
     /// cuDNN has no algorithm for it, or fails.
-    pub(in crate::runner) fn convolve(
+    pub(super) fn convolve(
         &self,
         gpu: &dyn Gpu,
         convolution: &Convolution,
