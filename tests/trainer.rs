@@ -73,10 +73,8 @@ fn a_run_that_is_dropped_stops_and_errors_come_with_the_end() {
     let error = again.join().unwrap_err();
     assert!(error.to_string().contains("holds an earlier run") && error.remedy().is_some(), "{error}");
     let broken = trainer(folder.path(), 1000).start(Start::Resume, || {
-        {
-            let options = LocateOptions { runtime: Some("none.so".into()), offline: true, ..LocateOptions::default() };
-            engine(&options, &EngineOptions::default(), &mut |_| {})
-        }
+        let options = LocateOptions { runtime: Some("none.so".into()), offline: true, ..LocateOptions::default() };
+        engine(&options, &EngineOptions::default(), &mut |_| {})
     });
     assert!(broken.join().unwrap_err().to_string().contains("none.so"));
 }

@@ -69,7 +69,8 @@ pub use clock::Clock;
 pub use device::{Device, NoDevice};
 pub use ema::{Ema, UPDATES};
 pub use engine::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Target, evaluate,
+    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor, SessionId, Target,
+    evaluate,
 };
 pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
