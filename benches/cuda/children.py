@@ -33,10 +33,10 @@ def end(process):
         pass
 
 
-def run(command, limit, log, watch=None):
+def run(command, limit, log, watch=None, codes=(0,), environment=None):
     """Runs a program to its end and returns what it printed. `watch` is called with each line and the process.
 
-    Everything goes into the file `log`. Raises `Ended` where it fails or takes longer than `limit` seconds.
+    Everything goes into the file `log`. Raises `Ended` where its exit code is not of `codes` or takes longer than `limit` seconds.
     """
     with open(log, "w", errors="replace") as file:
         file.write(f"$ {' '.join(map(str, command))}\n")
@@ -44,7 +44,7 @@ def run(command, limit, log, watch=None):
         out = subprocess.PIPE
         process = subprocess.Popen(
             [str(part) for part in command], stdout=out, stderr=file, text=True, errors="replace",
-            start_new_session=True,
+            start_new_session=True, env={**os.environ, **(environment or {})},
         )
         late = threading.Event()
 
@@ -65,7 +65,7 @@ def run(command, limit, log, watch=None):
             timer.cancel()
             end(process)
             file.writelines(lines)
-    if late.is_set() or code != 0:
+    if late.is_set() or code not in codes:
         with open(log, errors="replace") as file:
             raise Ended(reason("late" if late.is_set() else code, limit, "".join(file.readlines()[1:])))
     return "".join(lines)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,3 +145,33 @@ def alike(run, reference):
 
 def verdict(wrong):
     return {"verdict": "; ".join(wrong) if wrong else "ok"}
+
+
+def latest_checkpoint(folder):
+    """The parameters and statistics of a run's newest checkpoint, as raw bytes in arrays."""
+    folders = sorted((Path(folder) / "checkpoints").glob("*/values.safetensors"))
+    return safetensors(folders[-1]) if folders else {}
+
+
+def safetensors(path):
+    """The tensors of a file, by name; of any dtype, as bytes."""
+    data = Path(path).read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + size])
+    head.pop("__metadata__", None)
+    body = memoryview(data)[8 + size :]
+    return {name: np.frombuffer(body[slice(*entry["data_offsets"])], np.uint8) for name, entry in head.items()}
+
+
+def frozen_at_end(plan):
+    """The parameters that are frozen in a plan's last epoch."""
+    plan = json.loads(Path(plan).read_text())
+    return plan["epochs"][-1]["frozen"]
+
+
+def of_test(log):
+    """A row: what the test of an operator printed."""
+    skipped = re.search(r"skipped on CUDA: (.*)", log)
+    ratios = [float(found) for found in re.findall(r" on CUDA: .* ([0-9.e+-]+) of what is allowed", log)]
+    row = {"outputs": len(ratios), "worst": max(ratios, default=None)}
+    return row | {"verdict": f"not run: {skipped[1]}" if skipped else "ok"}
