@@ -8,7 +8,7 @@ import numpy as np
 
 FIXTURES = Path(__file__).resolve().parent.parent.parent / "fixtures"
 STEPS = 50
-SGD = {"kind": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
+SGD = {"kind": "sgd", "lr": 0.002, "momentum": 0.9, "weight_decay": 5e-4}
 ADAMW = {"kind": "adamw", "lr": 1e-3}
 
 
@@ -75,7 +75,7 @@ class Case:
 
 
 def small(name, inputs, **options):
-    return Case(name, f"models/{name}.torchscript.onnx", f"models/{name}.npz", inputs, "target", 3, repeat=50, **options)
+    return Case(name, f"models/{name}.torchscript.onnx", f"models/{name}.npz", inputs, "target", 3, repeat=25, **options)
 
 
 CASES = [

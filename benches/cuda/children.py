@@ -64,6 +64,7 @@ def run(command, limit, log, watch=None, codes=(0,), environment=None):
         finally:
             timer.cancel()
             end(process)
+            process.stdout.close()
             file.writelines(lines)
     if late.is_set() or code not in codes:
         with open(log, errors="replace") as file:
