@@ -9,7 +9,7 @@ use crate::graph::{
 use crate::losses::{LossKind, LossSpec};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::planner::Analysis;
-use crate::runner::native::optimize;
+use crate::runner::native::{Target, optimize};
 use crate::runner::{evaluate, testing};
 use crate::training::{PhaseOptions, Prepared, Rates, TrainStep, TrainingError, build, names, prepare};
 use std::collections::{BTreeMap, HashSet};
@@ -99,7 +99,7 @@ fn text() -> Model {
 }
 
 fn lowered(train: &Model, settings: &Settings) -> (Graph, Summary) {
-    let optimized = optimize(train);
+    let optimized = optimize(train, Target::Processor);
     let (lowered, summary) = lower(&optimized, settings);
     (lowered.graph.clone(), summary)
 }
@@ -173,7 +173,7 @@ fn the_graphs_of_every_fixture_fit_after_it() {
         let Ok(step) = step(&prepared, LossKind::Mse, &[]) else { continue };
         built += 1;
         for model in [Some(&step.train), Some(&step.eval), step.optimizer.as_ref()].into_iter().flatten() {
-            let optimized = optimize(model);
+            let optimized = optimize(model, Target::Processor);
             for low in [LowDType::Bf16, LowDType::Fp16] {
                 let (real, summary) = lower(&optimized, &Settings::of(low));
                 let (simulated, again) = lower(&optimized, &Settings::of(low).simulated());
