@@ -1,6 +1,6 @@
 //! Runs a job in portions, as its standard input says: this program's side of `run.py`.
 //!
-//! `steps JOB.toml [--set KEY=VALUE].. [--bare]`. Each line of the input is answered by a line of JSON:
+//! `steps JOB.toml [--set KEY=VALUE].. [--runtime FILE] [--bare]`. Each line of the input is answered by a line of JSON:
 //! - `steps N` trains N steps: `walls`, seconds from the end of one step to that of the next (of the first step of an
 //!   epoch, from the last event before it, so that checkpoints do not count), and `losses`;
 //! - `bare N`, with `--bare`, runs the sessions of the last step N times with nothing between: `walls`;
@@ -16,7 +16,7 @@ use delegate::{Delegate, Hooks};
 use freeze_plan::error::ErrorKind;
 use freeze_plan::graph::Tensor;
 use freeze_plan::runner::{BindingId, Engine, EngineError, LocateOptions, RunEvent};
-use freeze_plan::trainer::{Parts, Start, Trainer, TrainerError, engine, load_job};
+use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, TrainerError, engine, load_job};
 use serde_json::json;
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -48,8 +48,11 @@ fn run() -> Result<(), TrainerError> {
     let job = load_job(job.as_ref(), &sets, &mut note)?;
     let parts = Parts { file: PathBuf::from(&args[0]), note: Some(&mut note), ..Parts::default() };
     let trainer = Trainer::with(job, parts)?;
-    let options = LocateOptions::default();
-    let mut engine = engine(&options, trainer.job().run.threads, &mut |text| eprintln!("{text}"))?;
+    let run = &trainer.job().run;
+    let device = run.device().map_err(|error| TrainerError::new(ErrorKind::Usage, error.to_string()))?;
+    let runtime = args.iter().position(|arg| arg == "--runtime").and_then(|at| args.get(at + 1)).map(PathBuf::from);
+    let options = LocateOptions { runtime, device, ..LocateOptions::default() };
+    let mut engine = engine(&options, &EngineOptions::of(run), &mut |text| eprintln!("{text}"))?;
     let replay = Rc::new(RefCell::new(Replay::default()));
     let mut watched = None;
     let engine: &mut dyn Engine = match args.iter().any(|arg| arg == "--bare") {
@@ -91,8 +94,9 @@ impl Turns {
 
     fn take(&mut self, event: &RunEvent) {
         match event {
-            RunEvent::Start { engine, engine_version, threads, .. } => {
-                self.engine = format!("{engine} {engine_version}, {threads} threads");
+            RunEvent::Start { engine, engine_version, device, threads, .. } => {
+                let place = if device == "cpu" { format!("{threads} threads") } else { device.clone() };
+                self.engine = format!("{engine} {engine_version}, {place}");
             }
             RunEvent::Phase { predicted_step_cost, seconds, nodes, frozen, .. } => {
                 if matches!(self.task, Task::Start) {

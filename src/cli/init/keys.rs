@@ -34,6 +34,7 @@ pub const ABOUT: &[(&str, &str)] = &[
     ("checkpoint.keep", "the last so many stay, and that of the best epoch"),
     ("checkpoint.export", "the weights of the trained model; \"best\" needs eval.best"),
     ("run.device", "where it trains"),
+    ("run.precision", "on CUDA also \"tf32\", \"bf16\" and \"fp16\""),
     ("run.recompute", "\"auto\" or patterns of modules: compute activations again instead of keeping them"),
     ("run.accumulate", "batches of one step"),
     ("run.log_every", "steps between two events of a step"),

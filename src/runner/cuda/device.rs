@@ -2,13 +2,17 @@
 
 use super::arena::{Arena, Held, Segments};
 use super::compile::Compiler;
+use super::cudnn::{Cudnn, Search, Settings};
 use super::gpu::{Convolution, Element, Gpu, Launch};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Most bytes of workspace of a convolution.
+const WORKSPACE: usize = 1 << 30;
 
 /// What a device has, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,11 @@ pub(in crate::runner) struct CudaDevice {
     /// What was allocated beside the arena.
     direct: Mutex<HashMap<u64, usize>>,
     state: AtomicUsize,
-    scratch: Mutex<(u64, usize)>,
+    /// What a node holds of the arena.
+    scratch: Mutex<Option<u64>>,
+    cudnn: Mutex<HashMap<bool, Arc<Cudnn>>>,
+    /// Whether products of float32 may round their factors to TensorFloat-32.
+    tf32: AtomicBool,
 }
 
 // SAFETY: handles of the driver may be used from any thread whose current context is theirs, and `current` sees to that.
@@ -105,6 +113,8 @@ impl CudaDevice {
             direct: Mutex::default(),
             state: AtomicUsize::new(0),
             scratch: Mutex::default(),
+            cudnn: Mutex::default(),
+            tf32: AtomicBool::new(false),
         })
     }
 
@@ -127,6 +137,23 @@ impl CudaDevice {
     pub(in crate::runner) fn current(&self) -> Result<(), String> {
         // SAFETY: the context is retained as long as the process lives.
         unsafe { result::ctx::set_current(self.context) }.map_err(said("cuCtxSetCurrent"))
+    }
+
+    /// Says whether products of float32 may round their factors to TensorFloat-32, from now on.
+    pub(in crate::runner) fn allow_tf32(&self, allowed: bool) {
+        self.tf32.store(allowed, Ordering::Relaxed);
+    }
+
+    fn cudnn(&self) -> Result<Arc<Cudnn>, String> {
+        let tf32 = self.tf32.load(Ordering::Relaxed);
+        let mut opened = self.cudnn.lock().map_err(|error| error.to_string())?;
+        if let Some(cudnn) = opened.get(&tf32) {
+            return Ok(Arc::clone(cudnn));
+        }
+        let settings = Settings { search: Search::Measured, tf32, deterministic: false, workspace: WORKSPACE };
+        let cudnn = Arc::new(Cudnn::new(self.stream(), settings)?);
+        opened.insert(tf32, Arc::clone(&cudnn));
+        Ok(cudnn)
     }
 
     /// Returns new memory that lives from step to step.
@@ -226,6 +253,11 @@ impl CudaDevice {
         self.stream
     }
 
+    /// Returns room of the arena.
+    fn room(&self, bytes: usize) -> Result<u64, String> {
+        self.lend(bytes, false).ok_or_else(|| format!("CUDA out of memory: {bytes} bytes of workspace"))
+    }
+
     fn function(&self, launch: &Launch<'_>) -> Result<sys::CUfunction, String> {
         let mut modules = self.modules.lock().map_err(|error| error.to_string())?;
         let key = (launch.source.name, launch.element);
@@ -267,15 +299,30 @@ impl Gpu for CudaDevice {
 
     fn scratch(&self, bytes: usize) -> Result<u64, String> {
         let mut scratch = self.scratch.lock().map_err(|error| error.to_string())?;
-        if scratch.1 < bytes {
-            // What was there stays: a captured graph may work in it.
-            let size = bytes.max(2 * scratch.1).next_multiple_of(1 << 20);
-            *scratch = (self.allocate(size)?, size);
+        if let Some(before) = scratch.take() {
+            self.take_back(before);
         }
-        Ok(scratch.0)
+        let at = self.room(bytes)?;
+        *scratch = Some(at);
+        Ok(at)
     }
 
-    fn convolve(&self, _: &Convolution, _: u64, _: u64, _: u64) -> Result<(), String> {
-        Err("cuDNN is not there".into())
+    fn convolve(&self, convolution: &Convolution, first: u64, second: u64, output: u64) -> Result<(), String> {
+        let cudnn = self.cudnn()?;
+        let mut lent: Option<u64> = None;
+        let mut workspace = |bytes: usize| {
+            if let Some(before) = lent.take() {
+                self.take_back(before);
+            }
+            let at = self.room(bytes)?;
+            lent = Some(at);
+            Ok(at)
+        };
+        let result = cudnn.convolve(self, convolution, [first, second, output], &mut workspace);
+        // What is asked for next comes after it on the stream.
+        if let Some(at) = lent {
+            self.take_back(at);
+        }
+        result
     }
 }

@@ -121,8 +121,8 @@ impl Gpu for Emulated {
                 let (image, dy) = (read(first, size(x), element), read(second, size(y), element));
                 let mut out = vec![0.0; size(w)];
                 geometry.weight_grad(&Serial, image.as_slice(), &dy, &mut out, &mut work);
-                // [M, C/g, kH, kW] to [M, kH, kW, C/g].
-                write(output, &turned(&out, [w[0], w[3], w[1], w[2]]), element);
+                // [M, C/g, kH * kW] to [M, kH * kW, C/g].
+                write(output, &turned(&out, [w[0], 1, w[3], w[1] * w[2]]), element);
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ mod workspace;
 use super::device::Device;
 use super::engine::Engine;
 use super::memory::readable;
-use super::native::optimize;
+use super::native::{Target, optimize};
 use super::precision::{Settings, lower};
 use super::sessions::train_graph_of;
 use super::train::Setup;
@@ -281,7 +281,8 @@ fn crossing(split: &Split, batch: &[Shape]) -> Vec<Shape> {
 impl Assumed<'_> {
     /// Returns a graph as the engine runs it, for inputs of these shapes.
     fn as_run(&self, model: &Model, inputs: &[Shape]) -> Model {
-        let sized = sized(&optimize(model), inputs);
+        let target = if self.device == Device::Cpu { Target::Processor } else { Target::Device };
+        let sized = sized(&optimize(model, target), inputs);
         match self.computing.filter(|settings| !settings.simulated) {
             Some(settings) => lower(&sized, settings).0.into_owned(),
             None => sized,

@@ -7,6 +7,7 @@ use crate::runner::cuda::gpu::Gpu;
 use crate::runner::cuda::staging::Stage;
 use crate::runner::engine::{BufferId, EngineError, OnProcessor};
 use ort::AsPointer;
+use ort::environment::Environment;
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::SessionBuilder;
@@ -54,19 +55,64 @@ pub(super) fn adopted() -> Option<Arc<CudaDevice>> {
     DEVICE.get().cloned()
 }
 
-extern "C" fn allocate(bytes: usize) -> *mut c_void {
+extern "system" fn allocate(_: *mut ort::sys::OrtAllocator, bytes: usize) -> *mut c_void {
     let lent = DEVICE.get().and_then(|device| device.lend(bytes, MAKING.get()));
     lent.map_or(std::ptr::null_mut(), |at| at as *mut c_void)
 }
 
-extern "C" fn free(at: *mut c_void) {
+extern "system" fn reserve(_: *const ort::sys::OrtAllocator, bytes: usize) -> *mut c_void {
+    let lent = DEVICE.get().and_then(|device| device.lend(bytes, true));
+    lent.map_or(std::ptr::null_mut(), |at| at as *mut c_void)
+}
+
+extern "system" fn free(_: *mut ort::sys::OrtAllocator, at: *mut c_void) {
     if let Some(device) = DEVICE.get() {
         device.take_back(at as u64);
     }
 }
 
-/// Nothing is kept that could be given back: the arena stays as it is.
-extern "C" fn empty_cache() {}
+/// What ONNX Runtime allocates on the device with.
+#[repr(C)]
+struct Lender {
+    table: ort::sys::OrtAllocator,
+    info: MemoryInfo<'static>,
+}
+
+extern "system" fn info(lender: *const ort::sys::OrtAllocator) -> *const ort::sys::OrtMemoryInfo {
+    // SAFETY: the table is the first field of a `Lender`, which is never dropped.
+    unsafe { (*lender.cast::<Lender>()).info.ptr() }
+}
+
+/// Makes the sessions of the process share the device's memory: each would have an arena of its own.
+///
+/// # Errors
+/// ONNX Runtime refuses it.
+pub(super) fn share_memory(environment: &Environment, device: &CudaDevice) -> ort::Result<()> {
+    static SHARED: Mutex<bool> = Mutex::new(false);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *shared {
+        return Ok(());
+    }
+    let index = i32::try_from(device.index()).unwrap_or(0);
+    let info_of = MemoryInfo::new(AllocationDevice::CUDA, index, AllocatorType::Device, MemoryType::Default)?;
+    // SAFETY: the table is complete but for what is optional.
+    let rest = unsafe { ort::sys::OrtAllocator::default() };
+    let table = ort::sys::OrtAllocator {
+        Alloc: Some(allocate),
+        Free: Some(free),
+        Info: Some(info),
+        Reserve: Some(reserve),
+        ..rest
+    };
+    let lender = Box::leak(Box::new(Lender { table, info: info_of }));
+    // SAFETY: the environment lives, and the allocator as long as the process.
+    unsafe {
+        let status = (ort::api().RegisterAllocator)(environment.ptr().cast_mut(), &raw mut lender.table);
+        ort::Error::result_from_status(status)?;
+    }
+    *shared = true;
+    Ok(())
+}
 
 /// Held by whoever makes a session or captures a run: while a stream is captured, a call such as an allocation of any
 /// thread would break the capture.
@@ -105,18 +151,15 @@ pub(super) fn on(
     graph: bool,
 ) -> Result<SessionBuilder, String> {
     let index = i32::try_from(device.index()).map_err(|error| error.to_string())?;
-    let address = |function: *const c_void| (function as usize).to_string();
     let provider = CUDA::default()
         .with_device_id(index)
         .with_tf32(settings.tf32)
         .with_cuda_graph(graph)
         .with_arbitrary_config("has_user_compute_stream", 1)
-        .with_arbitrary_config("user_compute_stream", device.stream())
-        .with_arbitrary_config("gpu_external_alloc", address(allocate as *const c_void))
-        .with_arbitrary_config("gpu_external_free", address(free as *const c_void))
-        .with_arbitrary_config("gpu_external_empty_cache", address(empty_cache as *const c_void));
+        .with_arbitrary_config("user_compute_stream", device.stream());
     let provider = provider.build().error_on_failure();
     let session = session.with_execution_providers([provider]).map_err(|error| error.to_string())?;
+    let session = session.with_env_allocators().map_err(|error| error.to_string())?;
     session.with_config_entry("session.record_ep_graph_assignment_info", "1").map_err(|error| error.to_string())
 }
 

@@ -9,6 +9,7 @@ use super::engine::{
     BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
     SessionId, Slab, Target, is_finite,
 };
+use super::native;
 use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::graph::{DType, Model, Tensor};
@@ -124,6 +125,7 @@ impl OnnxRuntime {
             }
         };
         let settings = CudaSettings { tf32: cuda.tf32, graphs: cuda.graphs };
+        gpu.allow_tf32(cuda.tf32);
         let operators: Arc<dyn Gpu> = Arc::clone(&gpu) as Arc<dyn Gpu>;
         OnnxRuntime::with(library, threads, Some((gpu, settings)), || {
             operators::device::domain(&operators, Some("CUDAExecutionProvider"))
@@ -146,6 +148,10 @@ impl OnnxRuntime {
             },
         })?;
         let Environments { library, environment, threads: shared } = environment(library, threads)?;
+        if let Some((gpu, _)) = &device {
+            let shared = device::share_memory(environment, gpu);
+            shared.map_err(|error| device::refused(error.to_string(), &library))?;
+        }
         let operators = operators().map_err(|error| EngineError::Library {
             engine: NAME,
             library: library.display().to_string(),
@@ -172,6 +178,7 @@ impl OnnxRuntime {
             threads,
             shared: threads == shared,
             largest: LARGEST,
+            target: if device.is_some() { native::Target::Device } else { native::Target::Processor },
             optimizes: true,
             precision: None,
             notes: false,
@@ -198,7 +205,9 @@ impl OnnxRuntime {
     #[cfg(unix)]
     pub(super) fn emulated(library: &Path, threads: usize) -> OnnxRuntime {
         let gpu: Arc<dyn super::cuda::gpu::Gpu> = Arc::new(super::cuda::emulated::Emulated::default());
-        OnnxRuntime::with(library, threads, None, || operators::device::domain(&gpu, None)).expect("ONNX Runtime loads")
+        let engine = OnnxRuntime::with(library, threads, None, || operators::device::domain(&gpu, None));
+        let engine = engine.expect("ONNX Runtime loads");
+        OnnxRuntime { sessions_of: Source { target: native::Target::Device, ..engine.sessions_of }, ..engine }
     }
 
     /// Returns this engine, which runs graphs as they are.

@@ -79,9 +79,23 @@ impl fmt::Display for Reason {
 /// Returns the nodes of a model, and of the subgraphs in it, that would not run on the device, in the order of the
 /// graph. `own` names the operators of this program's domain that are registered for CUDA.
 pub fn on_cpu(model: &Model, own: &[&str]) -> Vec<Misplaced> {
-    let mut found = Vec::new();
+    let mut found = Found::default();
     Judge { model, own }.graph(&model.graph, Host::of(&model.graph), &mut found);
-    found
+    found.misplaced
+}
+
+/// Returns the names of the nodes that run on the processor because they compute with shapes, or with what ONNX Runtime
+/// takes for such; [`on_cpu`] leaves them out, except those that read data.
+pub fn on_host(model: &Model, own: &[&str]) -> Vec<String> {
+    let mut found = Found::default();
+    Judge { model, own }.graph(&model.graph, Host::of(&model.graph), &mut found);
+    found.host
+}
+
+#[derive(Default)]
+struct Found {
+    misplaced: Vec<Misplaced>,
+    host: Vec<String>,
 }
 
 /// Why a node would run on the processor, and the dtype that it is about.
@@ -93,11 +107,15 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn graph(&self, graph: &Graph, mut host: Host, found: &mut Vec<Misplaced>) {
+    fn graph(&self, graph: &Graph, mut host: Host, found: &mut Found) {
         for node in graph.nodes() {
-            if let Some((reason, dtype)) = self.node(graph, node, &mut host) {
+            let verdict = self.node(graph, node, &mut host);
+            if host.runs(graph, node) {
+                found.host.push(node.name.clone());
+            }
+            if let Some((reason, dtype)) = verdict {
                 let (node, operator, opset) = (node.name.clone(), node.op.clone(), self.opset(node));
-                found.push(Misplaced { node, operator, opset, dtype, reason });
+                found.misplaced.push(Misplaced { node, operator, opset, dtype, reason });
             }
             for (_, value) in node.attributes.iter() {
                 if let Attribute::Graph(inner) = value {
