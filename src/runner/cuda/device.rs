@@ -48,6 +48,8 @@ pub(in crate::runner) struct CudaDevice {
     cudnn: Mutex<HashMap<bool, Arc<Cudnn>>>,
     /// Whether products of float32 may round their factors to TensorFloat-32.
     tf32: AtomicBool,
+    /// Bytes that were asked for last and not given; 0 where all was.
+    refused: AtomicUsize,
 }
 
 // SAFETY: handles of the driver may be used from any thread whose current context is theirs, and `current` sees to that.
@@ -115,6 +117,7 @@ impl CudaDevice {
             scratch: Mutex::default(),
             cudnn: Mutex::default(),
             tf32: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
         })
     }
 
@@ -182,14 +185,24 @@ impl CudaDevice {
     /// then must not lie where captured graphs of others work.
     pub(in crate::runner) fn lend(&self, bytes: usize, making: bool) -> Option<u64> {
         self.current().ok()?;
-        if !making {
-            return self.arena.lock().ok()?.allocate(bytes);
+        let lent = if making { self.lend_for_long(bytes) } else { self.arena.lock().ok()?.allocate(bytes) };
+        if lent.is_none() {
+            self.refused.store(bytes, Ordering::Relaxed);
         }
+        lent
+    }
+
+    fn lend_for_long(&self, bytes: usize) -> Option<u64> {
         // SAFETY: allocates only.
         let at = unsafe { result::malloc_sync(bytes.max(1)) }.ok()?;
         self.direct.lock().ok()?.insert(at, bytes);
         self.state.fetch_add(bytes, Ordering::Relaxed);
         Some(at)
+    }
+
+    /// Returns the bytes that were asked for last and not given, once.
+    pub(in crate::runner) fn refused(&self) -> Option<usize> {
+        Some(self.refused.swap(0, Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     /// Takes room back that [`CudaDevice::lend`] gave.

@@ -452,6 +452,14 @@ fn is_of_shapes(fact: &Fact) -> bool {
     fact.dtype.is_some_and(|dtype| !dtype.is_float()) && few
 }
 
+/// Returns what ONNX Runtime says of a failure, with the memory that the device did not give where that is why.
+pub(super) fn with_refused(device: &CudaDevice, error: &dyn std::fmt::Display) -> String {
+    match device.refused() {
+        Some(bytes) => format!("CUDA out of memory: requested buffer of size {bytes}: {error}"),
+        None => error.to_string(),
+    }
+}
+
 /// Returns the engine's error of something that a device refuses.
 pub(super) fn refused(reason: String, library: &std::path::Path) -> EngineError {
     EngineError::Library { engine: NAME, library: library.display().to_string(), reason }

@@ -595,7 +595,7 @@ impl OnnxRuntime {
         let family = sessions.get_mut(*session);
         let name = &family.name.clone();
         let Prepared { session, .. } = family.get_mut(*member);
-        let fail = |error: &dyn std::fmt::Display| failed(name, error);
+        let fail = |error: &dyn std::fmt::Display| failed(name, &device::with_refused(gpu, error));
         gpu.current().map_err(|error| fail(&error))?;
         let mut options = RunOptions::new().map_err(|error| fail(&error))?;
         let graph = captured.map_or_else(|| "-1".to_string(), |_| (id.0 + 1).to_string());

@@ -125,7 +125,10 @@ impl Source {
         let fail = |error: &dyn std::fmt::Display| EngineError::Load {
             engine: NAME,
             graph: name.clone(),
-            reason: error.to_string(),
+            reason: match &self.device {
+                Some((gpu, _)) => device::with_refused(gpu, error),
+                None => error.to_string(),
+            },
         };
         let mut session = Session::builder(self.environment)
             .map_err(|error| fail(&error))?
