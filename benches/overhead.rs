@@ -160,7 +160,7 @@ fn main() -> Anything<()> {
         _ => return Err("expected [--epochs N]".into()),
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/digits");
-    let located = locate(&LocateOptions { runtime: None, offline: false }, &mut |line| eprintln!("{line}"))?;
+    let located = locate(&LocateOptions::default(), &mut |line| eprintln!("{line}"))?;
     let mut engine = OnnxRuntime::new(&located.path, 1)?;
     let file = read(&folder.join("model.onnx"))?;
     let analysis = Analysis::of(&file.model);

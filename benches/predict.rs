@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), TrainerError> {
-    let locate = LocateOptions { runtime: None, offline: true };
+    let locate = LocateOptions { offline: true, ..LocateOptions::default() };
     let mut engine = engine(&locate, Some(options.threads), &mut |text| eprintln!("{text}"))?;
     let info = engine.info();
     println!("{} {}, threads {}, rounds {}\n", info.name, info.version, info.threads, options.rounds);

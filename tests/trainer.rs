@@ -7,7 +7,7 @@ use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::PlanOptions;
 use freeze_plan::runner::job::{DataSection, RunSection};
 use freeze_plan::runner::{Job, LocateOptions, RunEvent};
-use freeze_plan::trainer::{Parts, Start, Trainer, engine};
+use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, engine};
 use std::path::Path;
 
 fn trainer(folder: &Path, epochs: u64) -> Trainer {
@@ -23,7 +23,7 @@ fn trainer(folder: &Path, epochs: u64) -> Trainer {
 }
 
 fn on_cpu() -> Result<Box<dyn freeze_plan::runner::Engine>, freeze_plan::trainer::TrainerError> {
-    engine(&LocateOptions::default(), Some(1), &mut |_| {})
+    engine(&LocateOptions::default(), &EngineOptions { threads: Some(1), ..EngineOptions::default() }, &mut |_| {})
 }
 
 fn losses(events: impl Iterator<Item = RunEvent>) -> Vec<f64> {
@@ -73,7 +73,8 @@ fn a_run_that_is_dropped_stops_and_errors_come_with_the_end() {
     let error = again.join().unwrap_err();
     assert!(error.to_string().contains("holds an earlier run") && error.remedy().is_some(), "{error}");
     let broken = trainer(folder.path(), 1000).start(Start::Resume, || {
-        engine(&LocateOptions { runtime: Some("none.so".into()), offline: true }, None, &mut |_| {})
+        let options = LocateOptions { runtime: Some("none.so".into()), offline: true, ..LocateOptions::default() };
+        engine(&options, &EngineOptions::default(), &mut |_| {})
     });
     assert!(broken.join().unwrap_err().to_string().contains("none.so"));
 }

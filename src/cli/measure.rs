@@ -6,9 +6,9 @@ use super::options::RuntimeArgs;
 use super::probe::ChildProbe;
 use crate::losses::LossSpec;
 use crate::plan::{FreezePlan, PlanOptions};
-use crate::runner::{Clock, LocateOptions};
+use crate::runner::{Clock, Device};
 use crate::trainer::sizes::Sizes;
-use crate::trainer::{MadeUp, Trainer, engine};
+use crate::trainer::{EngineOptions, MadeUp, Trainer, engine};
 use crate::training::Dropout;
 use std::path::Path;
 
@@ -44,8 +44,8 @@ impl MeasureArgs {
         };
         let mut probe = ChildProbe { runtime: self.runtime.runtime.as_deref() };
         let trainer = Trainer::made_up(path, wanted, Some(&mut probe), &mut note)?;
-        let locate = LocateOptions { runtime: self.runtime.runtime.clone(), offline: self.runtime.offline };
-        let mut engine = engine(&locate, self.threads, &mut |text| eprintln!("{text}"))?;
+        let made_for = EngineOptions { threads: self.threads, ..EngineOptions::default() };
+        let mut engine = engine(&self.runtime.locate(Device::Cpu), &made_for, &mut |text| eprintln!("{text}"))?;
         trainer.measure(engine.as_mut(), plan, Clock::Wall)
     }
 }

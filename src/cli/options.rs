@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use crate::error::ErrorKind;
 use crate::plan::{PlanOptions, Run};
+use crate::runner::{Device, LocateOptions};
 use crate::trainer::sizes::Sizes;
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
@@ -156,6 +157,13 @@ pub struct RuntimeArgs {
     /// Never fetch anything
     #[arg(long)]
     pub offline: bool,
+}
+
+impl RuntimeArgs {
+    /// Returns what is looked for on a device.
+    pub fn locate(&self, device: Device) -> LocateOptions {
+        LocateOptions { runtime: self.runtime.clone(), offline: self.offline, device }
+    }
 }
 
 /// How a plan is written.

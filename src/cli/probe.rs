@@ -6,7 +6,7 @@ use crate::error::ErrorKind;
 use crate::facts::Probe;
 use crate::graph::{DType, Dim, Fact, Model, ValueId};
 use crate::onnx::{read, to_bytes};
-use crate::runner::{EngineProbe, LocateOptions, OnnxRuntime, locate};
+use crate::runner::{Device, EngineProbe, LocateOptions, OnnxRuntime, locate};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Read;
@@ -50,7 +50,8 @@ impl Probe for ChildProbe<'_> {
         if self.runtime == Some(Path::new("embedded")) {
             return Err("the embedded executor is asked for".into());
         }
-        let options = LocateOptions { runtime: self.runtime.map(Path::to_path_buf), offline: true };
+        let options =
+            LocateOptions { runtime: self.runtime.map(Path::to_path_buf), offline: true, device: Device::Cpu };
         let library = locate(&options, &mut |_| {}).map_err(|error| error.to_string())?.path;
         let values = ask.iter().map(|id| model.graph.value_name(*id).to_string()).collect();
         let found = in_child(model, &Request { library, values, sizes: sizes.clone() })?;

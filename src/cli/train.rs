@@ -1,14 +1,15 @@
 //! `freeze-plan train JOB.toml`: trains a model with a freezing plan.
 
-use super::failure::CommandResult;
+use super::failure::{CommandResult, Failure};
 use super::options::RuntimeArgs;
 use super::probe::ChildProbe;
 use super::progress::{Screen, ScreenArgs, metric};
 use super::{output, signals};
+use crate::error::ErrorKind;
 use crate::report::steps_table;
-use crate::runner::{Engine, LocateOptions, RunEvent};
+use crate::runner::{Engine, RunEvent};
 use crate::sinks::{JsonLines, Sinks};
-use crate::trainer::{Parts, Start, Trained, Trainer, engine, load_job};
+use crate::trainer::{EngineOptions, Parts, Start, Trained, Trainer, engine, load_job};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,8 +60,9 @@ pub fn run(args: &Args) -> CommandResult {
         trainer.check_folder(start)?;
     }
     screen.plan(trainer.plan());
-    let options = LocateOptions { runtime: args.runtime.runtime.clone(), offline: args.runtime.offline };
-    let mut engine = engine(&options, trainer.job().run.threads, &mut |text| screen.engine(text))?;
+    let device = trainer.job().run.device().map_err(|error| Failure::new(ErrorKind::BadInput, error.to_string()))?;
+    let options = args.runtime.locate(device);
+    let mut engine = engine(&options, &EngineOptions::of(&trainer.job().run), &mut |text| screen.engine(text))?;
     if args.dry_run {
         return dry_run(&trainer, engine.as_mut(), start);
     }
@@ -90,6 +92,7 @@ fn dry_run(trainer: &Trainer, engine: &mut dyn Engine, start: Start) -> CommandR
     };
     let eval = if trainer.evaluates() { " and a batch of the eval data" } else { "" };
     sentences.extend(steps_table(&found.plan).map(|table| table.trim_end().to_string()));
+    sentences.extend(found.memory.iter().map(|(epoch, memory)| memory.sentence(*epoch)));
     sentences.push(format!("a step{eval} ran without an error"));
     sentences.extend(trainer.prospects(start)?);
     output::emit(&format!("{}\n", sentences.join("\n")), None)?;

@@ -134,6 +134,12 @@ impl Loader {
         (batch, clock.elapsed().as_secs_f64())
     }
 
+    /// Returns the batch after the one that was taken last, where it is made; it is still there to be taken.
+    pub fn next(&self) -> Option<Batch> {
+        let state = self.shared.lock();
+        state.ready.get(&state.expected?)?.as_ref().ok().cloned()
+    }
+
     fn wait(&self, place: Place) -> Result<Batch, DataError> {
         let mut state = self.shared.lock();
         if state.expected.replace(self.shared.after(place)) != Some(place) {

@@ -254,6 +254,27 @@ impl Tensor {
         })
     }
 
+    /// Returns a floating-point tensor in another floating-point dtype, rounded to the nearest, ties to even; `None` where
+    /// one of them is not floating-point.
+    pub fn cast_float(&self, dtype: DType) -> Option<Tensor> {
+        if !self.dtype.is_float() {
+            return None;
+        }
+        if self.dtype == dtype {
+            return Some(self.clone());
+        }
+        let values = self.to_f64s()?;
+        let halves = |bits: fn(f32) -> u16| values.iter().flat_map(|v| bits(*v as f32).to_le_bytes()).collect();
+        let data: Vec<u8> = match dtype {
+            DType::F64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            DType::F32 => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
+            DType::F16 => halves(f16_bits),
+            DType::BF16 => halves(bf16_bits),
+            _ => return None,
+        };
+        Some(Tensor { dtype, shape: self.shape.clone(), data: data.into() })
+    }
+
     /// Returns float32 elements rounded to float16 or bfloat16, the nearest and of two the even one; finite ones beyond
     /// its range become its largest number of their sign. `None` for other dtypes.
     pub fn rounded(&self, dtype: DType) -> Option<Tensor> {
@@ -266,17 +287,6 @@ impl Tensor {
         let elements = self.to_vec::<f32>().ok()?;
         let data: Vec<u8> = elements.into_iter().flat_map(|value| bits(within(value)).to_le_bytes()).collect();
         Some(Tensor { dtype, shape: self.shape.clone(), data: data.into() })
-    }
-
-    /// Returns float16 or bfloat16 elements as float32; `None` for other dtypes.
-    pub fn widened(&self) -> Option<Tensor> {
-        let value: fn(u16) -> f32 = match self.dtype {
-            DType::F16 => f16_value,
-            DType::BF16 => |bits| f32::from_bits(u32::from(bits) << 16),
-            _ => return None,
-        };
-        let elements = self.data.chunks_exact(2).map(|bytes| value(u16::get(bytes))).collect();
-        Some(Tensor::from_vec(&self.shape, elements))
     }
 
     /// Returns the elements of an int64 or int32 tensor; `None` for other dtypes.
@@ -446,9 +456,9 @@ mod tests {
         for (dtype, value, expected) in cases {
             let rounded = Tensor::scalar(value).rounded(dtype).unwrap();
             assert_eq!(rounded.dtype(), dtype);
-            assert_eq!(rounded.widened(), Some(Tensor::scalar(expected)), "{value} in {dtype}");
+            assert_eq!(rounded.cast_float(DType::F32), Some(Tensor::scalar(expected)), "{value} in {dtype}");
         }
-        let nan = Tensor::scalar(f32::NAN).rounded(DType::F16).unwrap().widened().unwrap();
+        let nan = Tensor::scalar(f32::NAN).rounded(DType::F16).unwrap().cast_float(DType::F32).unwrap();
         assert!(nan.to_f64s().unwrap()[0].is_nan());
         assert_eq!(Tensor::scalar(1_i64).rounded(DType::F16), None);
     }

@@ -1,5 +1,6 @@
 //! The seam between training and whatever executes a graph.
 
+use super::exhausted::OutOfMemory;
 use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::error::ErrorKind;
@@ -37,14 +38,34 @@ pub struct EngineInfo {
     pub version: String,
     /// Library file; empty for the embedded engine.
     pub library: String,
-    /// `cpu`.
+    /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// Threads within one operator.
     pub threads: usize,
     /// In which operators it runs train graphs best.
     pub form: Form,
+    /// True where reading a buffer costs more than a node that looks at it.
+    pub remote: bool,
     /// True where it can reshape to a shape that is computed, as recomputing modules needs.
     pub recomputes: bool,
+}
+
+/// Memory of the device of an engine, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In use now, by this process and by others.
+    pub used: u64,
+    /// The most that this engine has held at a time.
+    pub peak: u64,
+    /// All that the device has.
+    pub total: u64,
+}
+
+impl DeviceMemory {
+    /// Returns what is free now.
+    pub fn free(&self) -> u64 {
+        self.total.saturating_sub(self.used)
+    }
 }
 
 /// A graph that an engine refuses or fails to run.
@@ -61,6 +82,8 @@ pub enum EngineError {
     Precision { engine: String, device: String, dtype: DType },
     #[error("{engine}: a buffer of {what}: {reason}")]
     Buffer { engine: &'static str, what: String, reason: String },
+    #[error(transparent)]
+    OutOfMemory(Box<OutOfMemory>),
 }
 
 impl EngineError {
@@ -73,7 +96,7 @@ impl EngineError {
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            EngineError::Library { .. } => ErrorKind::BadInput,
+            EngineError::Library { .. } | EngineError::OutOfMemory(_) => ErrorKind::BadInput,
             EngineError::Load { .. } | EngineError::Precision { .. } => ErrorKind::Unsupported,
             EngineError::Run { .. } | EngineError::Buffer { .. } => ErrorKind::Internal,
         }
@@ -85,6 +108,11 @@ pub struct Loaded(pub(super) Box<dyn Any + Send>);
 
 /// Prepares graphs for an engine while that runs others.
 pub trait Loader: Send {
+    /// Returns true where reading a buffer of the engine costs more than a node that looks at it.
+    fn remote(&self) -> bool {
+        false
+    }
+
     /// Prepares a graph.
     ///
     /// # Errors
@@ -99,6 +127,15 @@ pub struct NodeTime {
     pub name: String,
     /// Seconds in each run.
     pub seconds: Vec<f64>,
+}
+
+/// A node that runs on the processor although the engine has a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnProcessor {
+    /// Its name.
+    pub node: String,
+    /// Its operator.
+    pub operator: String,
 }
 
 /// Executes graphs on buffers that it owns.
@@ -149,11 +186,43 @@ pub trait Engine {
     /// The engine has no such dtype, or no memory.
     fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError>;
 
+    /// Returns a new buffer whose elements may be anything.
+    ///
+    /// # Errors
+    /// As [`Engine::allocate`].
+    fn reserve(&mut self, dtype: DType, shape: &[usize]) -> Result<BufferId, EngineError> {
+        self.allocate(&Tensor::zeros(dtype, shape))
+    }
+
+    /// Returns the memory of the device; `None` where graphs run in the memory of the process.
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
     /// Replaces the elements of a buffer by others of the same dtype and shape.
     ///
     /// # Errors
     /// Dtype or shape differ.
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError>;
+
+    /// Says what will be written next, so that an engine with a device copies it there while it runs. The tensors that
+    /// are written must share their bytes with these to gain by it.
+    fn ahead(&mut self, _batch: Vec<(BufferId, Tensor)>) {}
+
+    /// Copies a buffer to another one of the same dtype and shape.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn copy(&mut self, from: BufferId, to: BufferId) -> Result<(), EngineError> {
+        let tensor = self.read(from)?;
+        self.write(to, &tensor)
+    }
+
+    /// Returns the nodes of a session that ONNX Runtime has placed on the processor although the engine has a device,
+    /// but for those that compute shapes.
+    fn on_processor(&self, _session: SessionId) -> Vec<OnProcessor> {
+        Vec::new()
+    }
 
     /// Returns a copy of a buffer.
     ///

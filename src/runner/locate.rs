@@ -3,14 +3,22 @@
 //! The order: `--runtime`, `ORT_DYLIB_PATH`, the cache folder, the active Python environment, the
 //! system's library path, and last the pinned wheel (see [`fetch`]). A path that somebody named is
 //! used or is an error; what a search finds and cannot use is skipped and remembered.
+//!
+//! For a device of NVIDIA a library counts that has the CUDA provider beside it, and NVIDIA's own
+//! libraries are looked for as well and fetched last.
 
 mod binary;
 pub mod fetch;
+mod nvidia;
+mod pinned;
 mod search;
+mod wheels;
 
+use super::cuda::{self, CudaError, provider_beside};
+use super::device::Device;
 use super::onnxruntime::{VersionError, library_version};
+use super::surroundings::Surroundings;
 use crate::error::ErrorKind;
-use search::Surroundings;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +32,8 @@ pub struct LocateOptions {
     pub runtime: Option<PathBuf>,
     /// Nothing may be fetched.
     pub offline: bool,
+    /// On what it shall compute.
+    pub device: Device,
 }
 
 /// Where a library was found.
@@ -63,6 +73,8 @@ pub struct Candidate {
     pub path: PathBuf,
     /// The version it reports, or why it cannot be used.
     pub outcome: Result<String, Problem>,
+    /// The CUDA of the provider beside it.
+    pub cuda: Option<u32>,
 }
 
 /// Why a library cannot be used.
@@ -85,6 +97,8 @@ pub enum Problem {
     NotOnnxRuntime,
     #[error("is ONNX Runtime {found}, {}.{} or newer is needed", OLDEST.0, OLDEST.1)]
     TooOld { found: String },
+    #[error("is the package for the CPU: there is no {provider} beside it")]
+    CpuOnly { provider: String },
 }
 
 /// No library can be used.
@@ -93,10 +107,24 @@ pub enum Problem {
 pub enum LocateError {
     #[error("{} ({source_name}) {problem}", .path.display())]
     Unusable { source_name: Source, path: PathBuf, problem: Problem },
-    #[error("no ONNX Runtime {}.{} or newer was found, and --offline forbids fetching one{}", OLDEST.0, OLDEST.1, list_skipped(.skipped))]
-    Offline { skipped: Vec<Candidate> },
-    #[error("no ONNX Runtime {}.{} or newer was found, and fetching one failed: {reason}{}", OLDEST.0, OLDEST.1, list_skipped(.skipped))]
-    Fetch { reason: fetch::FetchError, skipped: Vec<Candidate> },
+    #[error("no {} was found, and --offline forbids fetching one{}", wanted(*.device), list_skipped(.skipped))]
+    Offline { device: Device, skipped: Vec<Candidate> },
+    #[error("no {} was found, and fetching one failed: {reason}{}", wanted(*.device), list_skipped(.skipped))]
+    Fetch { device: Device, reason: fetch::FetchError, skipped: Vec<Candidate> },
+    #[error("{} not found, and fetching failed: {reason}", list(.missing))]
+    FetchNvidia { missing: Vec<String>, reason: fetch::FetchError },
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+}
+
+fn wanted(device: Device) -> String {
+    let device = if device == Device::Cpu { "" } else { " for CUDA" };
+    format!("ONNX Runtime{device} {}.{} or newer", OLDEST.0, OLDEST.1)
+}
+
+fn list(names: &[String]) -> String {
+    let verb = if names.len() == 1 { "was" } else { "were" };
+    format!("{} {verb}", names.join(", "))
 }
 
 impl LocateError {
@@ -109,14 +137,29 @@ impl LocateError {
     pub fn hint(&self) -> String {
         let library = binary::file_names();
         match self {
+            LocateError::Unusable { problem: Problem::CpuOnly { .. }, path, .. } => {
+                CudaError::NoProvider { provider: provider_beside(path) }.hint()
+            }
             LocateError::Unusable { source_name: Source::Environment, .. } => {
                 format!("correct ORT_DYLIB_PATH or unset it; it names the file {library}")
             }
             LocateError::Unusable { .. } => format!("--runtime names the file {library} of ONNX Runtime 1.24 or newer"),
-            LocateError::Offline { .. } | LocateError::Fetch { .. } => format!(
-                "run `pip install onnxruntime`, or unpack a release of \
+            LocateError::Offline { device: Device::Cpu, .. } | LocateError::Fetch { device: Device::Cpu, .. } => {
+                format!(
+                    "run `pip install onnxruntime`, or unpack a release of \
                  https://github.com/microsoft/onnxruntime/releases and pass --runtime with its {library}"
-            ),
+                )
+            }
+            LocateError::Offline { .. } | LocateError::Fetch { .. } => {
+                "run `pip install \"onnxruntime-gpu[cuda,cudnn]\"`".into()
+            }
+            LocateError::FetchNvidia { missing, .. } => {
+                let mut packages: Vec<String> =
+                    missing.iter().filter_map(|name| cuda::package(name, wheels::CUDA)).collect();
+                packages.dedup();
+                format!("run `pip install {}`", packages.join(" "))
+            }
+            LocateError::Cuda(error) => error.hint(),
         }
     }
 }
@@ -142,21 +185,30 @@ fn list_skipped(candidates: &[Candidate]) -> String {
     lines.collect()
 }
 
-/// Returns the library to load. `say` gets a line when one is fetched.
+/// Returns the library to load; for a device of NVIDIA, one that can be used on it, with all that it needs loaded. `say`
+/// gets a line when something is fetched or skipped.
 ///
 /// # Errors
-/// A named file cannot be used, or nothing was found and nothing may or can be fetched.
+/// A named file cannot be used, nothing was found and nothing may or can be fetched, or CUDA cannot be used.
 pub fn locate(options: &LocateOptions, say: &mut dyn FnMut(&str)) -> Result<Located, LocateError> {
     locate_in(options, &Surroundings::of_process(), say)
+}
+
+/// Returns our cache folder, which need not exist; `None` where the environment names none.
+pub fn cache_folder() -> Option<PathBuf> {
+    Surroundings::of_process().cache()
 }
 
 /// Returns every library there is, in the order of the search, with its version or why it cannot
 /// be used. Fetches nothing.
 pub fn survey(options: &LocateOptions) -> Vec<Candidate> {
     let surroundings = Surroundings::of_process();
+    let other = if options.device == Device::Cpu { Device::Cuda(0) } else { Device::Cpu };
     let mut seen = Vec::new();
-    let searched =
-        SEARCHED.iter().flat_map(|source| surroundings.search(*source).into_iter().map(|path| (*source, path)));
+    let all = |device| SEARCHED.iter().flat_map(move |source| [(*source, device)]);
+    let places = all(options.device).chain([(Source::Cache, other)]);
+    let searched = places
+        .flat_map(|(source, device)| surroundings.search(source, device).into_iter().map(move |path| (source, path)));
     surroundings
         .named(options)
         .into_iter()
@@ -167,7 +219,12 @@ pub fn survey(options: &LocateOptions) -> Vec<Candidate> {
             seen.push(real);
             new
         })
-        .map(|(source, path)| Candidate { outcome: inspect(&path), source, path })
+        .map(|(source, path)| Candidate {
+            outcome: inspect(&path, Device::Cpu),
+            cuda: cuda::cuda_of(&provider_beside(&path)).ok(),
+            source,
+            path,
+        })
         .collect()
 }
 
@@ -178,33 +235,67 @@ fn locate_in(
     surroundings: &Surroundings,
     say: &mut dyn FnMut(&str),
 ) -> Result<Located, LocateError> {
+    let (found, skipped) = search(options, surroundings)?;
+    if let Device::Cuda(index) = options.device {
+        let provider = found.as_ref().map(|found| provider_beside(&found.path));
+        nvidia::device(index, provider.as_deref(), surroundings)?;
+        for Candidate { source, path, outcome, .. } in &skipped {
+            if let Err(problem @ Problem::CpuOnly { .. }) = outcome {
+                say(&format!("skipped {} ({source}): it {problem}", path.display()));
+            }
+        }
+    }
+    let located = match found {
+        Some(found) => found,
+        None => fetched(options, surroundings, skipped, say)?,
+    };
+    if options.device != Device::Cpu {
+        nvidia::libraries(&provider_beside(&located.path), options, surroundings, say)?;
+    }
+    Ok(located)
+}
+
+/// Returns the first library that can be used, and those that were skipped before it.
+fn search(
+    options: &LocateOptions,
+    surroundings: &Surroundings,
+) -> Result<(Option<Located>, Vec<Candidate>), LocateError> {
     if let Some((source, path)) = surroundings.named(options).into_iter().next() {
-        return match inspect(&path) {
-            Ok(version) => Ok(Located { path, source, version }),
+        return match inspect(&path, options.device) {
+            Ok(version) => Ok((Some(Located { path, source, version }), Vec::new())),
             Err(problem) => Err(LocateError::Unusable { source_name: source, path, problem }),
         };
     }
     let mut skipped = Vec::new();
     for source in SEARCHED {
-        for path in surroundings.search(source) {
-            match inspect(&path) {
-                Ok(version) => return Ok(Located { path, source, version }),
-                Err(problem) => skipped.push(Candidate { source, path, outcome: Err(problem) }),
+        for path in surroundings.search(source, options.device) {
+            match inspect(&path, options.device) {
+                Ok(version) => return Ok((Some(Located { path, source, version }), skipped)),
+                Err(problem) => skipped.push(Candidate { source, path, outcome: Err(problem), cuda: None }),
             }
         }
     }
+    Ok((None, skipped))
+}
+
+fn fetched(
+    options: &LocateOptions,
+    surroundings: &Surroundings,
+    skipped: Vec<Candidate>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Located, LocateError> {
+    let device = options.device;
     if options.offline {
-        return Err(LocateError::Offline { skipped });
+        return Err(LocateError::Offline { device, skipped });
     }
-    let fetched = surroundings.cache().ok_or(fetch::FetchError::NoCache);
-    match fetched.and_then(|cache| fetch::fetch(&cache, &surroundings.pythons(), say)) {
+    match pinned::onnxruntime(device, surroundings, say) {
         Ok((path, version)) => Ok(Located { path, source: Source::Fetched, version }),
-        Err(reason) => Err(LocateError::Fetch { reason, skipped }),
+        Err(reason) => Err(LocateError::Fetch { device, reason, skipped }),
     }
 }
 
-/// Returns the version of the library at `path`.
-fn inspect(path: &Path) -> Result<String, Problem> {
+/// Returns the version of the library at `path`, when it can be used on the device.
+fn inspect(path: &Path, device: Device) -> Result<String, Problem> {
     let found = path.metadata().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Problem::Missing,
         _ => Problem::Unreadable(error.to_string()),
@@ -213,6 +304,11 @@ fn inspect(path: &Path) -> Result<String, Problem> {
         return Err(Problem::Folder);
     }
     binary::check(path)?;
+    let provider = provider_beside(path);
+    if device != Device::Cpu && !provider.is_file() {
+        let provider = provider.file_name().map(|name| name.to_string_lossy().into_owned());
+        return Err(Problem::CpuOnly { provider: provider.unwrap_or_default() });
+    }
     let version = library_version(path).map_err(|error| match error {
         VersionError::Load(reason) => Problem::Load(reason),
         VersionError::NotOnnxRuntime => Problem::NotOnnxRuntime,
@@ -234,17 +330,9 @@ fn version_numbers(version: &str) -> [u32; 2] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::surroundings::surroundings;
     use super::search::libraries;
     use super::*;
-    use std::ffi::OsString;
-
-    fn surroundings(variables: &[(&str, &Path)]) -> Surroundings {
-        let owned: Vec<(String, OsString)> =
-            variables.iter().map(|(name, value)| ((*name).to_string(), value.as_os_str().to_owned())).collect();
-        Surroundings {
-            variable: Box::new(move |name| owned.iter().find(|entry| entry.0 == name).map(|entry| entry.1.clone())),
-        }
-    }
 
     fn quiet(line: &str) {
         panic!("nothing is said, found {line}");
@@ -277,7 +365,7 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(expected) && text.contains("(ORT_DYLIB_PATH)"), "{text}");
             assert!(error.hint().contains("ORT_DYLIB_PATH"));
-            let flag = LocateOptions { runtime: Some(path.to_path_buf()), offline: false };
+            let flag = LocateOptions { runtime: Some(path.to_path_buf()), ..LocateOptions::default() };
             let text = locate_in(&flag, &surroundings(&[]), &mut quiet).unwrap_err().to_string();
             assert!(text.contains(expected) && text.contains("(--runtime)"), "{text}");
         }
@@ -286,7 +374,7 @@ mod tests {
     #[test]
     fn what_a_search_cannot_use_is_skipped_and_reported() {
         let home = tempfile::tempdir().unwrap();
-        let folder = fetch::folder(&home.path().join("freeze-plan"));
+        let folder = pinned::folder(&home.path().join("freeze-plan"), Device::Cpu);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("libonnxruntime.so.1.32.0"), "half a download").unwrap();
         let options = LocateOptions { offline: true, ..LocateOptions::default() };
@@ -297,22 +385,7 @@ mod tests {
                 text.contains("--offline forbids") && text.contains("libonnxruntime.so.1.32.0 (cache): it "),
                 "{text}"
             );
-            assert!(error.hint().contains("pip install onnxruntime"));
-        }
-    }
-
-    #[test]
-    fn the_cache_folder_follows_the_variables() {
-        let home = Path::new("/home/a");
-        type Case<'a> = (&'a [(&'a str, &'a Path)], Option<&'a str>);
-        let cases: [Case; 4] = [
-            (&[("FREEZE_PLAN_CACHE", Path::new("/c")), ("HOME", home)], Some("/c")),
-            (&[("XDG_CACHE_HOME", Path::new("/x")), ("HOME", home)], Some("/x/freeze-plan")),
-            (&[("XDG_CACHE_HOME", Path::new("relative")), ("HOME", home)], Some("/home/a/.cache/freeze-plan")),
-            (&[], None),
-        ];
-        for (variables, expected) in cases {
-            assert_eq!(surroundings(variables).cache(), expected.map(PathBuf::from), "{variables:?}");
+            assert!(error.hint().contains("pip install onnxruntime`"));
         }
     }
 

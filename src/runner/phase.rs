@@ -1,6 +1,6 @@
 //! One phase on an engine: its sessions, the buffers between them, and bindings.
 
-use super::engine::{BindingId, BufferId, Engine, EngineError, NodeTime, SessionId, Target};
+use super::engine::{BindingId, BufferId, Engine, EngineError, NodeTime, OnProcessor, SessionId, Target};
 use super::front::Front;
 use super::precision::Summary;
 use super::sessions::{Sessions, is_summed};
@@ -32,6 +32,10 @@ pub struct Phase {
     moving: Vec<(String, BufferId)>,
     moving_late: Vec<(String, BufferId)>,
     accumulated: Option<Accumulated>,
+    /// What the train graph moves, with buffers for copies of it.
+    kept: Vec<(BufferId, BufferId)>,
+    /// Whether it was told what runs on the processor.
+    placed: bool,
     /// The output that is the sum of all large gradients, with what it was in the last run.
     sum: Option<(String, f64)>,
 }
@@ -146,7 +150,9 @@ impl Phase {
             front,
             optimizer,
             passed,
-            summed: step.passed.iter().map(|(_, fact)| is_summed(fact)).collect(),
+            summed: step.passed.iter().map(|(_, fact)| is_summed(engine.info().remote, fact)).collect(),
+            kept: Vec::new(),
+            placed: false,
             lr,
             scales,
             number,
@@ -183,10 +189,15 @@ impl Phase {
         for (name, buffer) in self.inputs.iter_mut().chain(&mut self.moving).chain(&mut self.moving_late) {
             *buffer = state.find(name).unwrap_or(*buffer);
         }
+        self.forget_kept(engine);
         let (Some(optimizer), Some(model)) = (&mut self.optimizer, &step.optimizer) else { return Ok(()) };
         let rates = Rates { passed: &self.passed, lr: self.lr, scales: self.scales };
         *optimizer = Optimizer::bind(engine, optimizer.session, &model.graph, step, state, &rates)?;
         Ok(())
+    }
+
+    fn forget_kept(&mut self, engine: &mut dyn Engine) {
+        self.kept.drain(..).for_each(|(_, copy)| engine.free(copy));
     }
 
     /// Sets what the loss is multiplied with while gradients are computed.
@@ -226,9 +237,45 @@ impl Phase {
         self.sum.as_ref().map(|(_, sum)| *sum)
     }
 
-    /// Returns the buffers of what the train graph moves: running statistics.
-    pub(super) fn moving(&self) -> impl Iterator<Item = BufferId> {
-        self.moving.iter().chain(&self.moving_late).map(|(_, buffer)| *buffer)
+    /// Copies what the train graph moves: running statistics.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn keep(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        if self.kept.is_empty() {
+            for (_, buffer) in self.moving.iter().chain(&self.moving_late) {
+                let now = engine.read(*buffer)?;
+                self.kept.push((*buffer, engine.allocate(&now)?));
+            }
+            return Ok(());
+        }
+        self.kept.iter().try_for_each(|(buffer, copy)| engine.copy(*buffer, *copy))
+    }
+
+    /// Puts back what [`Phase::keep`] copied last.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn put_back(&self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        self.kept.iter().try_for_each(|(buffer, copy)| engine.copy(*copy, *buffer))
+    }
+
+    /// Tells the engine which batch comes next.
+    pub(super) fn ahead(&self, engine: &mut dyn Engine, batch: &[(String, Tensor)]) {
+        let key: Vec<Vec<usize>> = batch.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect();
+        if let Some(bound) = self.batches.get(&key) {
+            let pairs = batch.iter().zip(&bound.buffers);
+            engine.ahead(pairs.map(|((_, tensor), (_, buffer))| (*buffer, tensor.clone())).collect());
+        }
+    }
+
+    /// Returns, once after the first run, the nodes that run on the processor although the engine has a device.
+    pub(super) fn on_processor(&mut self, engine: &dyn Engine) -> Vec<OnProcessor> {
+        if std::mem::replace(&mut self.placed, true) {
+            return Vec::new();
+        }
+        let sessions = [Some(self.train), self.optimizer.as_ref().map(|optimizer| optimizer.session)];
+        sessions.into_iter().flatten().flat_map(|session| engine.on_processor(session)).collect()
     }
 
     /// Runs a model that has the inputs of the train graph on a batch and returns outputs. Nothing of the state changes.
@@ -390,8 +437,9 @@ impl Phase {
     }
 
     /// Drops the sessions and buffers of the phase; the state stays.
-    pub fn close(self, engine: &mut dyn Engine) {
+    pub fn close(mut self, engine: &mut dyn Engine) {
         engine.unload(self.train);
+        self.forget_kept(engine);
         if let Some(optimizer) = self.optimizer {
             engine.unload(optimizer.session);
         }

@@ -8,12 +8,12 @@ use crate::training::{TrainStep, finite};
 use std::borrow::Cow;
 
 /// Elements from which on the train graph sums a gradient, in parallel and while it is in the cache. Smaller ones are
-/// looked at after the run, which costs less than a node.
+/// looked at after the run, which costs less than a node; but for an engine from which reading costs more.
 const SUMMED: usize = 1 << 16;
 
 /// Returns true where the train graph sums a gradient of this fact.
-pub(super) fn is_summed(fact: &Fact) -> bool {
-    fact.sizes().is_none_or(|sizes| sizes.iter().product::<usize>() >= SUMMED)
+pub(super) fn is_summed(remote: bool, fact: &Fact) -> bool {
+    remote || fact.sizes().is_none_or(|sizes| sizes.iter().product::<usize>() >= SUMMED)
 }
 
 /// The sessions of a step that an engine runs.
@@ -52,7 +52,8 @@ impl Sessions {
         split: Option<Fronted>,
     ) -> Result<Sessions, EngineError> {
         let rest = split.as_ref().map_or(&step.train, |(split, _)| &split.rest);
-        let (train, sum) = with_sum(rest, step, |model| engine.load(model))?;
+        let (model, sum) = summed(engine.info().remote, rest, step);
+        let train = engine.load(&model)?;
         let optimizer = step.optimizer.as_ref().map(|model| engine.load(model)).transpose()?;
         let mut sessions = Sessions { train, sum, optimizer, front: None };
         if let Some((split, growth)) = split {
@@ -72,7 +73,8 @@ impl Sessions {
         (split, growth): Fronted,
     ) -> Result<(), EngineError> {
         engine.unload(self.train);
-        (self.train, self.sum) = with_sum(&split.rest, step, |model| engine.load(model))?;
+        let (model, sum) = summed(engine.info().remote, &split.rest, step);
+        (self.train, self.sum) = (engine.load(&model)?, sum);
         self.front = Some(Front::new(engine, &split, growth)?);
         Ok(())
     }
@@ -84,7 +86,8 @@ impl LoadedSessions {
     /// # Errors
     /// The engine refuses a graph.
     pub(super) fn load(loader: &dyn Loader, step: &TrainStep) -> Result<LoadedSessions, EngineError> {
-        let (train, sum) = with_sum(&step.train, step, |model| loader.load(model))?;
+        let (model, sum) = summed(loader.remote(), &step.train, step);
+        let train = loader.load(&model)?;
         let optimizer = step.optimizer.as_ref().map(|model| loader.load(model)).transpose()?;
         Ok(LoadedSessions { train, sum, optimizer })
     }
@@ -97,23 +100,19 @@ impl LoadedSessions {
     }
 }
 
-/// Loads the train graph of a step, or what is left of it, with one more output, the sum of all large gradients, and returns its name.
-fn with_sum<T>(
-    train: &Model,
-    step: &TrainStep,
-    load: impl FnOnce(&Model) -> Result<T, EngineError>,
-) -> Result<(T, Option<String>), EngineError> {
-    let (model, sum) = summed(train, step);
-    Ok((load(&model)?, sum))
-}
-
 /// Returns the train graph of a step as an engine runs it, and the name of the sum.
-pub(super) fn train_graph(step: &TrainStep) -> (Cow<'_, Model>, Option<String>) {
-    summed(&step.train, step)
+pub(super) fn train_graph(remote: bool, step: &TrainStep) -> (Cow<'_, Model>, Option<String>) {
+    summed(remote, &step.train, step)
 }
 
-fn summed<'m>(train: &'m Model, step: &TrainStep) -> (Cow<'m, Model>, Option<String>) {
-    let large = step.passed.iter().filter(|(_, fact)| is_summed(fact));
+/// As [`train_graph`], of what is left of a train graph.
+pub(super) fn train_graph_of<'m>(remote: bool, train: &'m Model, step: &TrainStep) -> (Cow<'m, Model>, Option<String>) {
+    summed(remote, train, step)
+}
+
+/// Returns a train graph, or what is left of it, with one more output, the sum of all large gradients, and its name.
+fn summed<'m>(remote: bool, train: &'m Model, step: &TrainStep) -> (Cow<'m, Model>, Option<String>) {
+    let large = step.passed.iter().filter(|(_, fact)| is_summed(remote, fact));
     let gradients: Vec<&str> = large.map(|(name, _)| name.as_str()).collect();
     match finite::summed(train, &gradients).expect("invariant: a sum of outputs fits any graph") {
         Some((model, name)) => (Cow::Owned(model), Some(name)),

@@ -5,8 +5,9 @@ use super::event::RunEvent;
 use super::guard::{Before, Verdict};
 use super::improvement::{Stall, best};
 use super::memory::peak_bytes;
-use super::nonfinite::{Bad, Kept, wrong};
+use super::nonfinite::{Bad, wrong};
 use super::phase::{Feed, Share};
+use super::phases::misplaced;
 use super::run::{Place, Run};
 use super::schedule::lr_at;
 use super::train::RunError;
@@ -54,7 +55,7 @@ impl Run<'_> {
                 return Err(error);
             }
             let seconds = clock.elapsed().as_secs_f64();
-            self.judge_cache(report);
+            self.judge_cache(engine, report);
             self.place.seconds += seconds;
             self.pace.iter_mut().for_each(|pace| pace.step(seconds));
             self.place.at = if number + 1 == count {
@@ -127,6 +128,7 @@ impl Run<'_> {
             samples_per_second: samples as f64 / seconds,
             wait_seconds: wait,
             peak_bytes: peak_bytes(),
+            device_peak_bytes: engine.device_memory().map(|memory| memory.peak),
         });
         if let Verdict::Back(armed) = self.guard.judge(&metrics) {
             self.delay += armed.delay;
@@ -187,7 +189,7 @@ impl Run<'_> {
         if let Some(scale) = self.place.scale {
             phase.set_scale(engine, scale.scale)?;
         }
-        let kept = Kept::of(engine, phase)?;
+        phase.keep(engine)?;
         let (mut loss, mut seconds, mut wait) = (0.0, 0.0, 0.0);
         for index in indices.clone() {
             let (mut batch, waited) = loader.take(epoch as u64, index);
@@ -202,7 +204,7 @@ impl Run<'_> {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
-                    kept.put_back(engine)?;
+                    phase.put_back(engine)?;
                     self.place.started -= 1;
                     return Err(error.into());
                 }
@@ -211,6 +213,9 @@ impl Run<'_> {
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };
             let clock = Instant::now();
+            if let Some(next) = loader.next() {
+                phase.ahead(engine, &next);
+            }
             let feed = Feed { at: (epoch - 1) * batches + index + 1, batch: &batch, share };
             let own = match cache {
                 Some(cache) => cache.backward(engine, phase, &feed, epoch, &read)?,
@@ -219,12 +224,12 @@ impl Run<'_> {
             seconds += clock.elapsed().as_secs_f64();
             if let Some(gradient) = wrong(engine, phase, own)? {
                 if self.place.shrink_scale(&setup.computing) {
-                    kept.put_back(engine)?;
+                    phase.put_back(engine)?;
                     self.place.scale_event(epoch, true).into_iter().for_each(report);
                     return Ok(());
                 }
                 let bad = Bad { index, of: indices, loss: own, gradient, lr, epoch };
-                return self.nonfinite(engine, &bad, kept, report);
+                return self.nonfinite(engine, &bad, report);
             }
             loss += own * weight;
         }
@@ -237,6 +242,7 @@ impl Run<'_> {
             observer.after_update(engine, state)?;
         }
         watch.good();
+        misplaced(&phase.on_processor(engine), &engine.info().device, report);
         if let Some(averager) = averager {
             averager.step(engine, state, self.place.started)?;
         }

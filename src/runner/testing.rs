@@ -20,13 +20,49 @@ pub fn engines() -> Vec<Box<dyn Engine>> {
     }
     #[cfg(feature = "tract")]
     engines.push(Box::new(super::Tract::new()));
+    match cuda() {
+        Ok(engine) => engines.push(Box::new(engine)),
+        Err(reason) => eprintln!("skipped on CUDA: {reason}"),
+    }
     engines
+}
+
+/// Returns ONNX Runtime on the first NVIDIA device, or why there is none to test on.
+pub fn cuda() -> Result<super::OnnxRuntime, String> {
+    let path = cuda_library().as_ref().map_err(String::clone)?;
+    let cuda = super::Cuda { tf32: false, graphs: true, cache: None };
+    super::OnnxRuntime::on_cuda(path, 0, 2, &cuda).map_err(|error| error.to_string())
+}
+
+/// Returns the library of ONNX Runtime for CUDA where there is a device that computes. A process loads one library, so
+/// that is the one that computes on the processor, too.
+fn cuda_library() -> &'static Result<PathBuf, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let driver = super::cuda::Driver::read().map_err(|error| error.to_string())?;
+        let device = driver.devices.first().ok_or("the driver has no device")?;
+        if device.name.contains("computes nothing") {
+            return Err(format!("the device is a {}", device.name));
+        }
+        let options = LocateOptions { runtime: None, offline: true, device: super::Device::Cuda(0) };
+        let found = locate(&options, &mut |_| {}).map_err(|error| error.to_string())?;
+        super::cuda::check(0, &super::cuda::provider_beside(&found.path)).map_err(|error| error.to_string())?;
+        Ok(found.path)
+    })
 }
 
 /// Returns ONNX Runtime.
 pub fn onnxruntime() -> super::OnnxRuntime {
     match library() {
         Ok(path) => open(path),
+        Err(reason) => panic!("{reason}"),
+    }
+}
+
+/// Returns the library of ONNX Runtime.
+pub fn library_path() -> PathBuf {
+    match library() {
+        Ok(path) => path.to_path_buf(),
         Err(reason) => panic!("{reason}"),
     }
 }
@@ -42,7 +78,10 @@ fn embedded_is_enough() -> bool {
 fn library() -> Result<&'static std::path::Path, &'static str> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        let options = LocateOptions { runtime: None, offline: embedded_is_enough() };
+        if let Ok(path) = cuda_library() {
+            return Ok(path.clone());
+        }
+        let options = LocateOptions { offline: embedded_is_enough(), ..LocateOptions::default() };
         locate(&options, &mut |line| eprintln!("{line}"))
             .map(|located| located.path)
             .map_err(|error| format!("tests need ONNX Runtime: {error}\nhint: {}", error.hint()))

@@ -46,6 +46,7 @@ impl Tract {
             device: "cpu".into(),
             threads: 1,
             form: Form::Portable,
+            remote: false,
             recomputes: false,
         };
         Tract { info, sessions: Slab::default(), buffers: Slab::default(), bindings: Slab::default() }

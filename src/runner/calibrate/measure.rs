@@ -78,8 +78,16 @@ pub fn measure(
     clock: Clock,
 ) -> Result<(), RunError> {
     let mut run = Run::new(engine, setup, &mut |_| {})?;
+    let first = run.next_segment();
+    measured(&mut run, engine, plan, clock).map_err(|error| run.explained(engine, error, first.as_ref()))
+}
+
+fn measured(run: &mut Run<'_>, engine: &mut dyn Engine, plan: &mut FreezePlan, clock: Clock) -> Result<(), RunError> {
     let calibration = run.calibrate(engine, plan, Effort { clock, ..Effort::ASKED })?;
-    run.fill(engine, &calibration, plan)
+    run.fill(engine, &calibration, plan)?;
+    let memory = run.memory_of_phases(engine)?;
+    plan.summary.notes.extend(memory.iter().map(|(epoch, memory)| memory.sentence(*epoch)));
+    Ok(())
 }
 
 /// Times the phases of a plan, `rounds` steps of each in turn.
@@ -263,7 +271,7 @@ impl Run<'_> {
         phase.close(engine);
         let [train, update] = noted?;
         let rows = self.setup.train.rows_of(0);
-        times.add(&train_graph(step).0, rows, &train);
+        times.add(&train_graph(false, step).0, rows, &train);
         step.optimizer.iter().for_each(|optimizer| times.add(optimizer, rows, &update));
         Ok(true)
     }
@@ -361,7 +369,7 @@ impl Load {
 /// Returns what the nodes of the train graph and of the update are predicted to take.
 fn told(times: &NodeTimes, step: &TrainStep, rows: usize) -> [Told; 2] {
     let update = step.optimizer.as_ref().map(|optimizer| times.tell(&keys(optimizer, rows)));
-    [times.tell(&keys(&train_graph(step).0, rows)), update.unwrap_or_default()]
+    [times.tell(&keys(&train_graph(false, step).0, rows)), update.unwrap_or_default()]
 }
 
 /// Returns the slots of these steps, each once.

@@ -1,7 +1,7 @@
 //! `[run]`: how long, where, and on what.
 
 use crate::runner::precision::{Keep, LossScale, Precision, ScaleMode};
-use crate::runner::{Computing, Device, Nonfinite, OnNonfinite, Operators};
+use crate::runner::{Computing, Device, NoDevice, Nonfinite, OnNonfinite, Operators};
 use crate::training::Recompute;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -12,7 +12,8 @@ use std::path::PathBuf;
 pub struct RunSection {
     /// Epochs, at least 1.
     pub epochs: u64,
-    /// `"cpu"`.
+    /// On what it computes: `"cpu"` (default), `"cuda"` (the first device of NVIDIA) or `"cuda:1"` (another one, as CUDA
+    /// counts them). A run on CUDA that cannot be there is refused; it never computes on the CPU instead.
     #[serde(default = "cpu")]
     pub device: String,
     /// The folder of the run.
@@ -27,6 +28,10 @@ pub struct RunSection {
     /// gradients as the update reads them, running statistics and the loss are float32 with all of them.
     #[serde(default)]
     pub precision: Precision,
+    /// Whether steps of fixed shapes are captured as CUDA graphs and replayed, which saves the time to start each kernel;
+    /// true by default. It matters on CUDA only.
+    #[serde(default = "yes")]
+    pub cuda_graphs: bool,
     /// What stays float32 with `"bf16"` and `"fp16"` beside what always does: patterns of operators' types and of paths of
     /// modules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -71,6 +76,7 @@ impl RunSection {
             dir: dir.into(),
             threads: None,
             operators: Operators::Own,
+            cuda_graphs: yes(),
             precision: Precision::Fp32,
             keep_float32: Vec::new(),
             loss_scale: None,
@@ -83,6 +89,14 @@ impl RunSection {
             nonfinite_limit: limit(),
             seed: 0,
         }
+    }
+
+    /// Returns the device.
+    ///
+    /// # Errors
+    /// The text names none; that of a job that was read does.
+    pub fn device(&self) -> Result<Device, NoDevice> {
+        self.device.parse()
     }
 
     /// Returns how the run computes, with what it keeps in float32.
@@ -124,6 +138,10 @@ fn limit() -> u64 {
 
 fn five() -> u64 {
     5
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn cpu() -> String {

@@ -20,7 +20,7 @@ mod diagnose;
 
 pub use cause::{Cause, CauseKind, InputRange};
 
-use super::engine::{BufferId, Engine, EngineError};
+use super::engine::{Engine, EngineError};
 use super::event::RunEvent;
 use super::phase::{Phase, Share};
 use super::run::Run;
@@ -28,7 +28,6 @@ use super::save;
 use super::state::Snapshot;
 use super::train::RunError;
 use crate::checkpoint::{Checkpoint, Tensors};
-use crate::graph::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -152,20 +151,6 @@ impl Bad {
     }
 }
 
-/// Running statistics before a step.
-pub(super) struct Kept(Vec<(BufferId, Tensor)>);
-
-impl Kept {
-    /// Copies what the train graph of a phase moves.
-    pub(super) fn of(engine: &dyn Engine, phase: &Phase) -> Result<Kept, EngineError> {
-        phase.moving().map(|buffer| Ok((buffer, engine.read(buffer)?))).collect::<Result<_, _>>().map(Kept)
-    }
-
-    pub(super) fn put_back(self, engine: &mut dyn Engine) -> Result<(), EngineError> {
-        self.0.iter().try_for_each(|(buffer, tensor)| engine.write(*buffer, tensor))
-    }
-}
-
 /// Returns what is wrong with the batch that a phase ran last: `None` where loss and gradients are finite.
 pub(super) fn wrong(engine: &dyn Engine, phase: &Phase, loss: f64) -> Result<Option<Option<String>>, EngineError> {
     if !loss.is_finite() {
@@ -202,11 +187,10 @@ impl Run<'_> {
         &mut self,
         engine: &mut dyn Engine,
         bad: &Bad,
-        kept: Kept,
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<(), RunError> {
         let clock = std::time::Instant::now();
-        kept.put_back(engine)?;
+        self.phases.current().put_back(engine)?;
         let cause = self.diagnose(engine, bad, report);
         self.watch.in_a_row += 1;
         let Nonfinite { action, limit } = self.setup.nonfinite;

@@ -1,10 +1,15 @@
 //! Sessions: a graph as ONNX Runtime has prepared it.
 
 use super::NAME;
-use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model};
+use super::device::{self, CudaSettings, Making};
+use super::family::{Family, Sizes};
+use crate::facts::fold;
+use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, ValueId};
 use crate::onnx::{Encoded, encode};
-use crate::runner::engine::{EngineError, Loaded, Loader};
-use crate::runner::native::optimize;
+use crate::runner::cuda::device::CudaDevice;
+use crate::runner::engine::{EngineError, Loaded, Loader, OnProcessor};
+use crate::runner::native::{Target, optimize};
+use crate::runner::placement::lower;
 use crate::runner::precision::{self, Settings, Summary};
 use ort::environment::Environment;
 use ort::operator::OperatorDomain;
@@ -14,7 +19,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use tempfile::TempDir;
 
 /// Files of a graph of many weights, in a folder of its own.
@@ -23,9 +28,10 @@ const DATA_FILE: &str = "weights.data";
 
 pub(super) struct Prepared {
     pub(super) session: Session,
-    pub(super) name: String,
-    /// Outputs that are scalars.
-    pub(super) scalars: HashSet<String>,
+    /// Whether runs of fixed shapes are captured.
+    pub(super) captures: bool,
+    /// What of it runs on the processor, where it should run on a device.
+    pub(super) on_processor: Vec<OnProcessor>,
     /// What computes in what, in mixed precision.
     pub(super) computes: Option<Summary>,
     /// What the session maps its weights from.
@@ -54,10 +60,18 @@ pub(super) struct Source {
     pub(super) shared: bool,
     /// Most bytes of weights inside an encoded graph.
     pub(super) largest: usize,
+    /// Whose operators of our own graphs are rewritten for.
+    pub(super) target: Target,
+    /// Whether graphs are rewritten for operators of our own; tests of single operators run them as they are.
+    pub(super) optimizes: bool,
     /// In which dtypes new sessions compute, where that is not float32.
     pub(super) precision: Option<Settings>,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
+    /// The sizes that were bound first.
+    pub(super) sizes: Arc<Mutex<Sizes>>,
+    /// The device of sessions that are not on the processor.
+    pub(super) device: Option<(Arc<CudaDevice>, CudaSettings)>,
 }
 
 impl Source {
@@ -73,12 +87,40 @@ impl Source {
             let y = b.unary("Identity", x);
             b.output(y, "y");
             let opsets = [(String::new(), 18)].into();
-            self.session(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() })?;
+            self.session(&Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() }, &Sizes::new())?;
         }
         Ok(())
     }
 
-    pub(super) fn session(&self, model: &Model) -> Result<Prepared, EngineError> {
+    /// Makes a session of a graph whose open dimensions have these sizes, or any where they are not given.
+    pub(super) fn session(&self, model: &Model, sizes: &Sizes) -> Result<Prepared, EngineError> {
+        let fixed = || fold(&model.with_graph(model.graph.with_sizes(sizes)), &HashSet::new());
+        let fixed = self.device.as_ref().map(|_| fixed());
+        let model = fixed.as_ref().unwrap_or(model);
+        let mut model = if self.optimizes { optimize(model, self.target) } else { Cow::Borrowed(model) };
+        let mut computes = None;
+        if let Some(settings) = &self.precision {
+            let (lowered, summary) = precision::lower(&model, settings);
+            computes = Some(summary);
+            if let Cow::Owned(lowered) = lowered {
+                model = Cow::Owned(lowered);
+            }
+        }
+        let graphs = self.device.as_ref().is_some_and(|(_, settings)| settings.graphs);
+        if self.device.is_some() {
+            model = Cow::Owned(lower(&model, &device_names()).into_owned());
+        }
+        // With open sizes shapes are computed on the processor, and ONNX Runtime captures only what is whole on the device.
+        let open = |id: &ValueId| model.graph.fact(*id).sizes().is_none();
+        let captures = graphs && device::can_be_captured(&model) && !model.graph.inputs().iter().any(open);
+        let prepared = match self.prepare(&model, captures) {
+            Err(_) if captures => self.prepare(&model, false),
+            result => result,
+        };
+        prepared.map(|prepared| Prepared { computes, ..prepared })
+    }
+
+    fn prepare(&self, model: &Model, captures: bool) -> Result<Prepared, EngineError> {
         let name = model.graph.name().to_string();
         let fail = |error: &dyn std::fmt::Display| EngineError::Load {
             engine: NAME,
@@ -94,15 +136,9 @@ impl Source {
         if !self.shared {
             session = session.with_independent_thread_pool().map_err(|error| fail(&error))?;
         }
-        let mut model = optimize(model);
-        let mut computes = None;
-        if let Some(settings) = &self.precision {
-            let (lowered, summary) = precision::lower(&model, settings);
-            computes = Some(summary);
-            model = match lowered {
-                Cow::Borrowed(_) => model,
-                Cow::Owned(lowered) => Cow::Owned(lowered),
-            };
+        let making = self.device.as_ref().map(|_| Making::begin());
+        if let Some((gpu, settings)) = &self.device {
+            session = device::on(session, gpu, *settings, captures).map_err(|error| fail(&error))?;
         }
         if model.opsets.contains_key(INTERNAL_DOMAIN) {
             session = session.with_operators(Arc::clone(&self.operators.0)).map_err(|error| fail(&error))?;
@@ -117,24 +153,34 @@ impl Source {
             session = session.with_profiling(folder.path().join("nodes")).map_err(|error| fail(&error))?;
             profile = Some(folder);
         }
-        let encoded = encode(&model, DATA_FILE, self.largest);
+        let encoded = encode(model, DATA_FILE, self.largest);
         let (session, files) = if encoded.pieces.is_empty() {
             (session.commit_from_memory(&encoded.bytes).map_err(|error| fail(&error))?, None)
         } else {
             let folder = on_disk(&encoded).map_err(|error| fail(&format!("its weights cannot be written: {error}")))?;
             (session.commit_from_file(folder.path().join(MODEL_FILE)).map_err(|error| fail(&error))?, Some(folder))
         };
-        let graph = &model.graph;
-        let scalars =
-            graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
-        let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
-        Ok(Prepared { session, name, scalars, computes, _files: files, profile })
+        drop(making);
+        let on_processor = match &self.device {
+            Some(_) => device::on_processor(&session, model).map_err(|error| fail(&error))?,
+            None => Vec::new(),
+        };
+        Ok(Prepared { session, captures, on_processor, computes: None, _files: files, profile })
     }
 }
 
+/// Returns the names of our operators on a device.
+fn device_names() -> Vec<&'static str> {
+    crate::runner::cuda::operators::DEFINITIONS.iter().map(|definition| definition.name).collect()
+}
+
 impl Loader for Source {
+    fn remote(&self) -> bool {
+        self.device.is_some()
+    }
+
     fn load(&self, model: &Model) -> Result<Loaded, EngineError> {
-        self.session(model).map(|session| Loaded(Box::new(session)))
+        Family::new(self, model).map(|family| Loaded(Box::new(family)))
     }
 }
 

@@ -84,7 +84,7 @@ impl Pass<'_> {
     /// Returns the elements of a constant in the low dtype.
     fn constant(&self, id: ValueId) -> Option<Tensor> {
         let rounded = self.graph.constant(id)?.rounded(self.settings.low.dtype())?;
-        if self.settings.simulated { rounded.widened() } else { Some(rounded) }
+        if self.settings.simulated { rounded.cast_float(DType::F32) } else { Some(rounded) }
     }
 
     /// Appends what brings a float32 value into the low dtype.

@@ -7,6 +7,7 @@
 
 mod call;
 mod convolution;
+pub(super) mod device;
 mod elementwise;
 mod normalization;
 mod optimizer;

@@ -1,0 +1,112 @@
+//! A graph with open sizes on a device: one session for each set of sizes that it is bound to.
+//!
+//! With its sizes fixed, ONNX Runtime computes shapes once, when a session is made, so nothing of the graph stays on the
+//! processor and its runs can be captured. On the processor, and for graphs that are bound to many sets of sizes, one
+//! session serves all.
+
+use super::sessions::{Prepared, Source};
+use crate::graph::{Dim, Fact, Model};
+use crate::runner::engine::EngineError;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The sizes that open dimensions have, by the text of the dimension.
+pub(super) type Sizes = HashMap<String, usize>;
+
+/// Most sets of sizes that have a session of their own.
+const MOST: usize = 4;
+
+/// A graph and its sessions.
+pub(super) struct Family {
+    pub(super) name: String,
+    /// Outputs that are scalars.
+    pub(super) scalars: HashSet<String>,
+    /// What inputs have open sizes.
+    open: HashMap<String, Fact>,
+    /// The graph, where further sessions of it may be made.
+    model: Option<Arc<Model>>,
+    members: Vec<(Sizes, Prepared)>,
+}
+
+impl Family {
+    /// Makes a graph's first session, for the sizes that were bound first where it has the same; where it has sizes that
+    /// are not known, its sessions are made when they are.
+    ///
+    /// # Errors
+    /// ONNX Runtime refuses the graph.
+    pub(super) fn new(source: &Source, model: &Model) -> Result<Family, EngineError> {
+        let graph = &model.graph;
+        let scalars =
+            graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
+        let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
+        let mut open = HashMap::new();
+        if source.device.is_some() {
+            let inputs = graph.inputs().iter().filter(|id| symbols(graph.fact(**id)).next().is_some());
+            open = inputs.map(|id| (graph.value_name(*id).to_string(), graph.fact(*id).clone())).collect();
+        }
+        let known = source.sizes.lock().map(|sizes| sizes.clone()).unwrap_or_default();
+        let names: HashSet<&String> = open.values().flat_map(symbols).map(|(_, name)| name).collect();
+        let sizes: Sizes = known.into_iter().filter(|(name, _)| names.contains(name)).collect();
+        let known = sizes.len() == names.len();
+        let members = if known { vec![(sizes.clone(), source.session(model, &sizes)?)] } else { Vec::new() };
+        let model = (!open.is_empty()).then(|| Arc::new(model.clone()));
+        Ok(Family { name: graph.name().to_string(), scalars, open, model, members })
+    }
+
+    /// Returns the number of the session for inputs of these shapes, which is made where there is none.
+    ///
+    /// # Errors
+    /// ONNX Runtime refuses the graph.
+    pub(super) fn member<'s>(
+        &mut self,
+        source: &Source,
+        shape: impl Fn(&str) -> Option<&'s [usize]>,
+    ) -> Result<usize, EngineError> {
+        let Some(model) = &self.model else { return Ok(0) };
+        let mut sizes = Sizes::new();
+        for (name, fact) in &self.open {
+            let Some(shape) = shape(name) else { continue };
+            sizes.extend(symbols(fact).filter_map(|(axis, text)| Some((text.clone(), *shape.get(axis)?))));
+        }
+        if let Ok(mut known) = source.sizes.lock() {
+            // Those of the first full batch, rather than of a smaller last one.
+            for (name, size) in &sizes {
+                known.entry(name.clone()).or_insert(*size);
+            }
+        }
+        let found = |sizes: &Sizes| self.members.iter().position(|(own, _)| own == sizes);
+        if self.members.len() >= MOST && found(&sizes).is_none() {
+            sizes.clear();
+        }
+        if let Some(member) = found(&sizes) {
+            return Ok(member);
+        }
+        let session = source.session(model, &sizes)?;
+        self.members.push((sizes, session));
+        Ok(self.members.len() - 1)
+    }
+
+    /// Returns a session.
+    pub(super) fn get(&self, member: usize) -> &Prepared {
+        &self.members.get(member).expect("invariant: sessions stay as long as their graph").1
+    }
+
+    /// Returns a session, to run it.
+    pub(super) fn get_mut(&mut self, member: usize) -> &mut Prepared {
+        &mut self.members.get_mut(member).expect("invariant: sessions stay as long as their graph").1
+    }
+
+    /// Returns the session that was made last; `None` where none was yet.
+    pub(super) fn last(&self) -> Option<&Prepared> {
+        self.members.last().map(|(_, session)| session)
+    }
+}
+
+/// Returns the open dimensions of a fact: their axes and texts.
+fn symbols(fact: &Fact) -> impl Iterator<Item = (usize, &String)> {
+    let dims = fact.shape.iter().flatten().enumerate();
+    dims.filter_map(|(axis, dim)| match dim {
+        Dim::Symbol(name) => Some((axis, name)),
+        Dim::Known(_) | Dim::Unknown => None,
+    })
+}
