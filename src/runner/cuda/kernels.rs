@@ -6,6 +6,7 @@ use super::gpu::{Element, Source};
 pub(super) const HEADER: &str = include_str!("kernels/device.h");
 
 pub(super) static ELEMENTWISE: Source = source("elementwise", include_str!("kernels/elementwise.cu"));
+pub(super) static CROSS_ENTROPY: Source = source("cross_entropy", include_str!("kernels/cross_entropy.cu"));
 pub(super) static DROPOUT: Source = source("dropout", include_str!("kernels/dropout.cu"));
 pub(super) static EMBEDDING: Source = source("embedding", include_str!("kernels/embedding.cu"));
 pub(super) static GELU: Source = source("gelu", include_str!("kernels/gelu.cu"));
@@ -14,7 +15,8 @@ pub(super) static OPTIMIZER: Source = source("optimizer", include_str!("kernels/
 pub(super) static SOFTMAX: Source = source("softmax", include_str!("kernels/softmax.cu"));
 
 /// Every source.
-pub(super) static SOURCES: &[&Source] = &[&DROPOUT, &ELEMENTWISE, &EMBEDDING, &GELU, &LAYER_NORM, &OPTIMIZER, &SOFTMAX];
+pub(super) static SOURCES: &[&Source] =
+    &[&CROSS_ENTROPY, &DROPOUT, &ELEMENTWISE, &EMBEDDING, &GELU, &LAYER_NORM, &OPTIMIZER, &SOFTMAX];
 
 const fn source(name: &'static str, text: &'static str) -> Source {
     Source { name, text }

@@ -3,6 +3,7 @@
 //! Each has the name, attributes, inputs and outputs of the operator on the CPU (`runner/onnxruntime/operators`), which
 //! is its twin in tests; here data may be float16 or bfloat16, too.
 
+mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -68,6 +69,8 @@ impl Definition {
 
 /// Every operator.
 pub(in crate::runner) static DEFINITIONS: &[&Definition] = &[
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY_GRAD,
     &dropout::DROPOUT,
     &elementwise::CLIP_GRAD,
     &elementwise::RELU_GRAD,
