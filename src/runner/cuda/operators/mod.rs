@@ -4,6 +4,7 @@
 //! is its twin in tests; here data may be float16 or bfloat16, too.
 
 mod convolution;
+mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -77,6 +78,8 @@ pub(in crate::runner) static DEFINITIONS: &[&Definition] = &[
     &convolution::CONV,
     &convolution::CONV_INPUT_GRAD,
     &convolution::CONV_WEIGHT_GRAD,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY_GRAD,
     &dropout::DROPOUT,
     &elementwise::CLIP_GRAD,
     &elementwise::RELU_GRAD,
