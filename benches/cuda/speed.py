@@ -39,7 +39,7 @@ class Speed(peers.Bench):
         self.suite = suite
         super().__init__(argparse.Namespace(
             python=sys.executable, driver=suite.args.driver, runtime=suite.args.runtime, device=suite.args.device,
-            tiny=suite.args.tiny, threads=4, set=[], cached=[], limit=suite.args.limit, epoch_steps=12,
+            tiny=suite.args.tiny, threads=4, set=[], cached=[], limit=suite.args.limit, epoch_steps=12, make=False,
         ))
 
     def row(self, model, precision, operators, graphs, frozen):
