@@ -44,7 +44,7 @@ tests=(); [ -x "$here/tests" ] && tests=(--tests "$here/tests")
 stages=${STAGES:-doctor suite peers speed}
 suite=(python3 benches/cuda/run.py --program "$here/freeze-plan" --runtime "$runtime" --json "$out/suite.json")
 peers=(python3 benches/peers/run.py --device "${DEVICE:-cuda}" --python "$(command -v python3)" --driver "$here/steps"
-  --runtime "$runtime" --json "$out/peers.json" --threads 8 --rounds 5 --steps 5 ${TINY:+--tiny})
+  --runtime "$runtime" --json "$out/peers.json" --threads 8 --rounds 5 --steps 5 --limit 150 ${TINY:+--tiny})
 [ -n "${ROWS:-}" ] && peers+=(--rows $ROWS)
 has() { [[ " $stages " == *" $1 "* ]]; }
 set -f

@@ -29,7 +29,7 @@ from pathlib import Path
 import children
 import compare
 from cases import CASES, STEPS, ways
-from table import table
+from tables import tables
 
 # Unit tests that use a device, by path.
 TESTS = r"^runner::(cuda|onnxruntime|cache|precision)::|cuda"
@@ -226,7 +226,7 @@ def arguments():
 def main():
     args = arguments()
     if args.table:
-        return print(table(json.loads(args.json.read_text())))
+        return print(tables(json.loads(args.json.read_text())))
     suite = Suite(args)
     wanted = lambda name: any(fnmatch.fnmatch(name, pattern) for pattern in args.checks)
     checks = [check for check in suite.checks() if wanted(check[0])]
@@ -252,7 +252,7 @@ def main():
             one(*check)
     except KeyboardInterrupt:
         pass
-    print(table(results), flush=True)
+    print(tables(results), flush=True)
     if not args.work:
         shutil.rmtree(suite.work, ignore_errors=True)
     return any(row["verdict"] != "ok" for row in results.values())

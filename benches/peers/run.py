@@ -229,8 +229,8 @@ class Bench:
         """What the device does meanwhile: memory of both sides, and how busy this program keeps it."""
         result = {"memory": [ours.device_bytes(), theirs.ask("memory")["bytes"]]}
         with gpu.Busy() as busy:
-            ours.ask(f"steps {min(500, math.ceil(4.0 / max(seconds, 1e-3)))}")
-        return result | {"busy": busy.share()}
+            walls = ours.ask(f"steps {min(500, math.ceil(4.0 / max(seconds, 1e-3)))}")["walls"]
+        return result | {"busy": busy.share(sum(walls))}
 
     def measure_run(self, row):
         def once(_):
