@@ -94,7 +94,8 @@ pub(super) fn check(case: &Case) {
             for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
                 let size = expected.iter().fold(1e-30_f64, |most, value| most.max(value.abs()));
                 let far = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                let what = format!("{} {element:?} {name}: output {at}", case.op);
+                let what = format!("{} {element:?} on {name}: output {at}", case.op);
+                eprintln!("{what} is {:.1e} of what is allowed", far / (near(*element) * size));
                 assert!(expected.len() == found.len() && far.is_finite(), "{what}");
                 assert!(far <= near(*element) * size, "{what}: {far} of {size}");
             }
