@@ -52,7 +52,7 @@ impl LossSpec {
         if !self.is_fused(&fact)? {
             return Ok(None);
         }
-        let Some(expected) = self.target_fact(&[fact.clone()])? else { return Ok(None) };
+        let Some(expected) = self.target_fact(std::slice::from_ref(&fact))? else { return Ok(None) };
         b.enter(Origin::Loss, "loss");
         self.check_target(b, target, &expected)?;
         b.refine(target, &expected);

@@ -56,13 +56,16 @@ const OPTIONAL_FLOAT: Port = Port { kind: Kind::Float, required: false };
 /// One of integers that must be there.
 const INT: Port = Port { kind: Kind::Int, required: true };
 
+/// Returns what computes a node with these attributes.
+type Make = fn(&dyn Attributes) -> Result<Box<dyn Compute>, String>;
+
 /// An operator: what it is called, what it takes, and who computes it.
 pub(in crate::runner) struct Definition {
     pub name: &'static str,
     pub inputs: &'static [Port],
     pub outputs: &'static [Port],
     /// Returns what computes a node with these attributes.
-    pub make: fn(&dyn Attributes) -> Result<Box<dyn Compute>, String>,
+    pub make: Make,
 }
 
 impl Definition {
