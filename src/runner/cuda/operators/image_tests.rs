@@ -72,7 +72,7 @@ fn gradients_of_normalizations() {
                 let y = kept[1].then(|| noise(shape, 3));
                 let images = vec![Some(noise(shape, 1)), more, y, Some(noise(shape, 4))];
                 let inputs = [images, [scale, bias, mean, spread].map(Some).to_vec()].concat();
-                let all = vec![shape.to_vec(), vec![shape[3]], vec![shape[3]], shape.to_vec()];
+                let all = [shape.to_vec(), vec![shape[3]], vec![shape[3]], shape.to_vec()];
                 let outputs = all[..if number % 2 == 0 { 3 } else { 4 }].to_vec();
                 check(&Case { op, attributes: attributes.clone(), inputs: inputs.clone(), outputs });
                 let outputs = all[..1].to_vec();
