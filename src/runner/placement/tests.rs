@@ -7,7 +7,7 @@ use crate::losses::{LossKind, LossSpec};
 use crate::onnx::read;
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::planner::Analysis;
-use crate::runner::native::optimize;
+use crate::runner::native::{Target, optimize};
 use crate::training::{PhaseOptions, Prepared, Rates, build, prepare};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ fn graphs(name: &str, loss: &LossSpec, form: Form, optimizer: OptimizerKind) -> 
     let step = build(&prepared, &options).unwrap();
     let optimizer = step.optimizer.map(|model| ("optimizer", model));
     let graphs = [("train", step.train), ("eval", step.eval)].into_iter().chain(optimizer);
-    graphs.map(|(part, model)| (part, optimize(&model).into_owned())).collect()
+    graphs.map(|(part, model)| (part, optimize(&model, Target::Device).into_owned())).collect()
 }
 
 /// Names of this program's operators in a graph.
