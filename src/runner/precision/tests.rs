@@ -176,6 +176,8 @@ fn the_graphs_of_every_fixture_fit_after_it() {
         built += 1;
         for model in [Some(&step.train), Some(&step.eval), step.optimizer.as_ref()].into_iter().flatten() {
             let optimized = optimize(model, Target::Device);
+            // What the provider refuses in float32 as well is rewritten later.
+            let refused: HashSet<String> = on_cpu(&optimized, &own).into_iter().map(|node| node.node).collect();
             for low in [LowDType::Bf16, LowDType::Fp16] {
                 let (real, summary) = lower(&optimized, &Settings::of(low));
                 let (simulated, again) = lower(&optimized, &Settings::of(low).simulated());
@@ -202,6 +204,7 @@ fn the_graphs_of_every_fixture_fit_after_it() {
                 }
                 failures.extend(problems(&real.graph, low.dtype()).iter().map(|problem| name(problem)));
                 let misplaced = on_cpu(&real, &own).into_iter().filter(|node| node.dtype == Some(low.dtype()));
+                let misplaced = misplaced.filter(|node| !refused.contains(&node.node));
                 failures.extend(misplaced.map(|node| name(&node.to_string())));
                 let widened = simulated.graph.nodes().iter().filter(|node| !node.op.is("Cast"));
                 let reads = |node: &Node| {
