@@ -23,7 +23,7 @@ tests=$(cargo test --no-default-features --features cli --lib --no-run --message
 # Tests find fixtures where they were built.
 pwd >"$work/built"
 strip "$work/freeze-plan" "$work/steps" ${tests:+"$work/tests"}
-ls "$work"/* | xargs -P "$(nproc)" -n 1 xz -6
+ls "$work"/* | xargs -P "$(nproc)" -n 1 xz "-${XZ:-6}"
 
 rm -rf "$out"
 number=1 room=$((${LIMIT:-40} * 1000000)) left=0

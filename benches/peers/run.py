@@ -412,6 +412,8 @@ def main():
                 result = bench.measure(row)
             except (Failed, BrokenPipeError) as failed:
                 result = {"failed": str(failed)}
+            if bench.model(row) != row.model:
+                result["tiny"] = True
             result |= {"threads": args.threads, "commit": commit(), "seconds": round(time.perf_counter() - start, 1)}
             print(f"{row.name}: {json.dumps(result)}", file=sys.stderr, flush=True)
             results["rows"][row.name] = result
