@@ -52,6 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "artifacts",
             "checkpoint",
+            "classic",
             "data",
             "facts",
             "graph",

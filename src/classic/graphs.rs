@@ -4,7 +4,7 @@ use super::{ClassicError, TrainStep, names};
 use crate::graph::{
     Attributes, Builder, DType, Fact, Graph, Model, Node, OpId, Origin, Tensor, ValueId, check,
 };
-use crate::training::{Prepared, Role, names as own};
+use crate::training::{Port, Prepared, Role, names as own};
 use std::collections::HashMap;
 
 /// Domain of the training operators.
@@ -23,6 +23,10 @@ pub struct Phase {
     pub frozen: Vec<String>,
     /// Those of `frozen` that the training model writes.
     pub moves: Vec<String>,
+    /// What the training step is fed, in its order.
+    pub inputs: Vec<Port>,
+    /// What the eval step gives, in its order.
+    pub outputs: Vec<Port>,
     /// The values of all state before training, by name.
     pub(super) values: HashMap<String, Tensor>,
 }
@@ -59,7 +63,9 @@ impl Phase {
             ..step.train.clone()
         };
         let eval = Model { graph: eval, ..step.eval.clone() };
-        Ok(Phase { training, eval, trains: step.trained.clone(), frozen, moves, values })
+        let inputs = fed(&step.contract.train.inputs).cloned().collect();
+        let outputs = step.contract.eval.outputs.clone();
+        Ok(Phase { training, eval, trains: step.trained.clone(), frozen, moves, inputs, outputs, values })
     }
 }
 
@@ -132,16 +138,19 @@ impl Copy<'_> {
     }
 }
 
+/// Returns what a user feeds: data, then targets.
+fn fed(ports: &[Port]) -> impl Iterator<Item = &Port> {
+    let of = |role| ports.iter().filter(move |port| port.role == role);
+    of(Role::Data).chain(of(Role::Target))
+}
+
 fn count() -> Fact {
     Fact::fixed(DType::F32, &[1])
 }
 
 fn training(step: &TrainStep, state: &[String]) -> Result<Graph, ClassicError> {
     let mut copy = Copy::new(&step.train.graph, "training");
-    let ports = &step.contract.train.inputs;
-    for role in [Role::Data, Role::Target] {
-        ports.iter().filter(|port| port.role == role).for_each(|port| copy.input(&port.name));
-    }
+    fed(&step.contract.train.inputs).for_each(|port| copy.input(&port.name));
     state.iter().for_each(|name| copy.state(name, count));
     let mut buffers = Vec::with_capacity(step.trained.len());
     for name in &step.trained {
@@ -199,10 +208,7 @@ fn write(b: &mut Builder, name: &str, state: ValueId, value: ValueId, reset: Val
 
 fn eval(step: &TrainStep, state: &[String]) -> Result<Graph, ClassicError> {
     let mut copy = Copy::new(&step.eval.graph, "eval");
-    let ports = &step.contract.eval.inputs;
-    for role in [Role::Data, Role::Target] {
-        ports.iter().filter(|port| port.role == role).for_each(|port| copy.input(&port.name));
-    }
+    fed(&step.contract.eval.inputs).for_each(|port| copy.input(&port.name));
     state.iter().for_each(|name| copy.state(name, count));
     copy.initializers();
     step.eval.graph.nodes().iter().for_each(|node| copy.node(node));

@@ -46,6 +46,7 @@ mod state;
 pub use graphs::Phase;
 pub use optimizer::{check_optimizer, optimizer};
 pub use phases::{FileName, PhaseFolder, Phases, Stretch, folders};
+pub use state::restored;
 
 use crate::error::ErrorKind;
 use crate::training::TrainStep;

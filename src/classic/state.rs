@@ -73,6 +73,25 @@ impl Phase {
     }
 }
 
+/// Returns the values that a checkpoint has for the parameters of a model, which are given with their own.
+///
+/// # Errors
+/// The checkpoint is of another model.
+pub fn restored(
+    parameters: &BTreeMap<String, Tensor>,
+    checkpoint: &Checkpoint,
+) -> Result<BTreeMap<String, Tensor>, ClassicError> {
+    let mut values = BTreeMap::new();
+    for (name, tensor) in checkpoint.trains.iter().chain(&checkpoint.frozen).filter(|(name, _)| !names::is_ours(name)) {
+        let like = parameters.get(name).ok_or_else(|| ClassicError::Stranger { name: name.clone() })?;
+        values.insert(name.clone(), fitting(name, tensor, like)?);
+    }
+    match parameters.keys().find(|name| !values.contains_key(*name)) {
+        Some(name) => Err(ClassicError::Missing { name: name.clone() }),
+        None => Ok(values),
+    }
+}
+
 fn fitting(name: &str, value: &Tensor, like: &Tensor) -> Result<Tensor, ClassicError> {
     if (value.dtype(), value.shape()) == (like.dtype(), like.shape()) {
         return Ok(value.clone());
