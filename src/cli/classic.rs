@@ -10,6 +10,7 @@ use crate::losses::LossSpec;
 use crate::onnx::{LARGEST, encode};
 use crate::optim::OptimizerSpec;
 use crate::plan::{self, FreezePlan, OnReturn, Point, Segment, sha256_hex};
+use crate::planner::identify;
 use crate::training::{PhaseOptions, Prepared, Rates, build};
 use std::path::Path;
 use std::process::ExitCode;
@@ -46,8 +47,9 @@ impl Before {
 /// Writes the artifacts, of every phase or of one.
 pub(super) fn run(args: &Args, folder: &Path) -> CommandResult {
     let before = args.from.as_ref().map(|_| Before::read(folder)).transpose()?.flatten();
-    let Wanted { mut loaded, plan, loss, optimizer: spec, dropout, sizes, .. } = wanted(args, before)?;
+    let Wanted { mut loaded, mut plan, loss, optimizer: spec, dropout, sizes, .. } = wanted(args, before)?;
     check_optimizer(&spec)?;
+    identify(&mut plan, &loaded.file);
     let on_return: Option<OnReturn> = options::word("--on-return", &args.on_return)?;
     let from = args.from.as_deref().map(read_checkpoint).transpose()?;
     let sets = folders(&plan)?;
