@@ -65,7 +65,7 @@ const CASES: [Case; 4] = [
         batch: 4,
         units: 1,
         optimizer: "sgd",
-        settings: &[("lr", "0.2")],
+        settings: &[("lr", "0.2"), ("clip_norm", "0.25")],
         keep: false,
     },
     Case {
@@ -85,7 +85,7 @@ const CASES: [Case; 4] = [
         batch: 36,
         units: 5,
         optimizer: "sgd",
-        settings: &[("lr", "0.1"), ("clip_norm", "1.0")],
+        settings: &[("lr", "0.05")],
         keep: false,
     },
     Case {

@@ -6,7 +6,7 @@
 //! the plain model with the checkpoint's values ([`Artifacts::model`]), what was frozen, and which
 //! loss and optimizer the files train with.
 //!
-//! [`encode_checkpoint`] writes a checkpoint; [`crate::classic`] makes the models beside it.
+//! [`encode_checkpoint`] writes a checkpoint; the module `classic` makes the models beside it.
 //!
 //! What this module does not do: run these graphs.
 
