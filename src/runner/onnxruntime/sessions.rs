@@ -1,8 +1,9 @@
 //! Sessions: a graph as ONNX Runtime has prepared it.
 
 use super::NAME;
-use super::device::{self, CudaSettings, Making};
+use super::device::{self, CudaSettings};
 use super::family::{Family, Sizes};
+use super::lender::Making;
 use crate::facts::fold;
 use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, ValueId};
 use crate::onnx::{Encoded, encode};
