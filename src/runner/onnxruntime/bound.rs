@@ -49,10 +49,8 @@ impl OnnxRuntime {
     ) -> Result<BindingId, EngineError> {
         let shape = |name: &str| {
             let (_, id) = inputs.iter().find(|(input, _)| *input == name)?;
-            match self.buffers.get(id.0) {
-                Buffer::Device(buffer) => Some(buffer.shape.as_slice()),
-                Buffer::Host(_) => None,
-            }
+            let (Buffer::Host(value) | Buffer::Device(DeviceBuffer { value, .. })) = self.buffers.get(id.0);
+            Some(value.shape().iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect::<Vec<usize>>())
         };
         let member = self.sessions.get_mut(session.0).member(&self.sessions_of, shape)?;
         let family = self.sessions.get(session.0);

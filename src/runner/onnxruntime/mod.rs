@@ -159,6 +159,7 @@ impl OnnxRuntime {
             optimizes: true,
             precision: None,
             notes: false,
+            fixes_sizes: device.is_some(),
             sizes: Arc::default(),
             device,
         };
@@ -190,6 +191,11 @@ impl OnnxRuntime {
     /// Returns this engine, which runs graphs as they are.
     pub(super) fn running_as_is(self) -> OnnxRuntime {
         OnnxRuntime { sessions_of: Source { optimizes: false, ..self.sessions_of }, ..self }
+    }
+
+    /// Returns this engine, which makes a session for each set of sizes as one on a device does.
+    pub(super) fn fixing_sizes(self) -> OnnxRuntime {
+        OnnxRuntime { sessions_of: Source { fixes_sizes: true, ..self.sessions_of }, ..self }
     }
 
     /// Returns this engine with another limit of weights inside an encoded graph.

@@ -69,6 +69,8 @@ pub(super) struct Source {
     pub(super) precision: Option<Settings>,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
+    /// Whether a graph with open sizes has a session for each set of them.
+    pub(super) fixes_sizes: bool,
     /// The sizes that were bound first.
     pub(super) sizes: Arc<Mutex<Sizes>>,
     /// The device of sessions that are not on the processor.
@@ -96,7 +98,7 @@ impl Source {
     /// Makes a session of a graph whose open dimensions have these sizes, or any where they are not given.
     pub(super) fn session(&self, model: &Model, sizes: &Sizes) -> Result<Prepared, EngineError> {
         let fixed = || fold(&model.with_graph(model.graph.with_sizes(sizes)), &HashSet::new());
-        let fixed = self.device.as_ref().map(|_| fixed());
+        let fixed = self.fixes_sizes.then(fixed);
         let model = fixed.as_ref().unwrap_or(model);
         let mut model = if self.optimizes { optimize(model, self.target) } else { Cow::Borrowed(model) };
         let mut computes = None;
