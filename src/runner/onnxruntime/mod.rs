@@ -219,7 +219,7 @@ impl Engine for OnnxRuntime {
     }
 
     fn compute_in(&mut self, settings: Option<&Settings>) -> Result<(), EngineError> {
-        let on_device = self.sessions_of.device.is_some();
+        let on_device = self.sessions_of.target == native::Target::Device;
         if let Some(settings) = settings.filter(|settings| !settings.simulated && !on_device) {
             return Err(EngineError::no_precision(&self.info, settings));
         }
