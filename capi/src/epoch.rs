@@ -1,6 +1,6 @@
 //! What a plan says of an epoch.
 
-use crate::out::{at, give, some, text};
+use crate::out::{Grows, at, give, some, text};
 use crate::plan::fp_plan;
 use crate::status::{Failure, fp_status, guard};
 use freeze_plan::error::nearest;
@@ -37,6 +37,8 @@ pub struct fp_epoch {
     /// Bytes that the forward pass makes and the backward pass reads.
     pub activation_bytes: u64,
 }
+
+impl Grows for fp_epoch {}
 
 impl fp_plan {
     fn epoch(&self, epoch: usize) -> Result<&EpochPlan, Failure> {
@@ -118,8 +120,8 @@ pub unsafe extern "C" fn fp_plan_epoch(
     })
 }
 
-/// Returns the name of a parameter that is frozen at the start of an epoch, in the order of the units. It lives as long as
-/// the plan.
+/// Returns the name of a parameter that is frozen at the start of an epoch, in the order of the units. It
+/// lives as long as the plan.
 #[unsafe(no_mangle)]
 pub extern "C" fn fp_plan_frozen(
     plan: Option<&fp_plan>,
@@ -130,8 +132,8 @@ pub extern "C" fn fp_plan_frozen(
     guard(|| some(plan, "plan")?.listed(epoch, |epoch| &epoch.frozen, index, "frozen parameter", name))
 }
 
-/// Returns the name of a running statistic that stays in an epoch and is used in place of that of the batch. It lives as
-/// long as the plan.
+/// Returns the name of a running statistic that stays in an epoch and is used in place of that of the batch.
+/// It lives as long as the plan.
 #[unsafe(no_mangle)]
 pub extern "C" fn fp_plan_statistic(
     plan: Option<&fp_plan>,
@@ -142,7 +144,8 @@ pub extern "C" fn fp_plan_statistic(
     guard(|| some(plan, "plan")?.listed(epoch, |epoch| &epoch.statistics, index, "statistic", name))
 }
 
-/// Returns the name of the output of a Dropout node that passes its input on in an epoch. It lives as long as the plan.
+/// Returns the name of the output of a Dropout node that passes its input on in an epoch. It lives as long as
+/// the plan.
 #[unsafe(no_mangle)]
 pub extern "C" fn fp_plan_dropout_off(
     plan: Option<&fp_plan>,
@@ -239,9 +242,8 @@ mod tests {
     #[test]
     fn a_parameter_is_frozen_where_the_lists_name_it() {
         let changing = [("policy", "svcca-linear"), ("steps_per_epoch", "7")];
-        let both_ways =
-            [("steps", r#"[{"epoch": 2, "frozen": 4}, {"epoch": 5, "frozen": 1}, {"epoch": 8, "frozen": 6}]"#)];
-        let both_ways = [("policy", "steps"), both_ways[0]];
+        let steps = r#"[{"epoch": 2, "frozen": 4}, {"epoch": 5, "frozen": 1}, {"epoch": 8, "frozen": 6}]"#;
+        let both_ways = [("policy", "steps"), ("steps", steps)];
         for (settings, within) in [(&changing, true), (&both_ways, false)] {
             let plan = planned(settings);
             let (mut yes, mut changes) = (0, 0);

@@ -1,12 +1,13 @@
 //! The C interface of the planner: load a model, plan what freezes in which epoch, read the plan.
 //!
-//! `include/freeze_plan.h` is made of this crate by cbindgen and says everything a caller must know; this file only
-//! says how the crate is built up. One file holds one kind of handle: [`fp_model`], [`fp_options`], [`fp_plan`].
-//! `status` holds what they share: every entry runs inside one guard, which turns an error into an [`fp_status`] with a
-//! message for the thread, and a panic into [`fp_status::FP_PANIC`].
+//! `include/freeze_plan.h` is made of this crate by cbindgen and says everything a caller must know; this
+//! file only says how the crate is built up. One file holds one kind of handle: [`fp_model`], [`fp_options`],
+//! [`fp_plan`]. `status` holds what they share: every entry runs inside one guard, which turns an error into
+//! an [`fp_status`] with a message for the thread, and a panic into [`fp_status::FP_PANIC`].
 //!
-//! A pointer that may be NULL is an `Option` of a reference or of a box, which has the same representation. Functions that read
-//! text, or write a struct whose size the caller gives, are unsafe: the header says what they take.
+//! A pointer that may be NULL is an `Option` of a reference or of a box, which has the same representation.
+//! Functions that read text, or write a struct whose size the caller gives, are unsafe: the header says what
+//! they take.
 //!
 //! What this crate does not do: train, or open ONNX Runtime.
 

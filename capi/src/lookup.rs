@@ -3,7 +3,8 @@
 use crate::names::Names;
 use freeze_plan::plan::FreezePlan;
 
-/// The frozen sets of a plan as sorted numbers of names. Stretches that follow each other with the same set share one.
+/// The frozen sets of a plan as sorted numbers of names. Stretches that follow each other with the same set
+/// share one.
 pub(crate) struct Lookup {
     sets: Vec<Vec<usize>>,
     /// For each epoch the steps that come before and the set that holds from there on.

@@ -12,8 +12,8 @@ use std::borrow::Cow;
 /// Slots of the optimizer where nobody says: SGD with momentum.
 const SLOTS: u64 = 1;
 
-/// Plans a run. What the model itself keeps frozen is frozen throughout: by training artifacts, or because the training step that
-/// the file carries does not update it.
+/// Plans a run. What the model itself keeps frozen is frozen throughout: by training artifacts, or because
+/// the training step that the file carries does not update it.
 pub(crate) fn plan(model: &fp_model, epochs: usize, options: &fp_options) -> Result<FreezePlan, Failure> {
     let mut asked = options.plan.clone();
     if let Some((name, reason)) = asked.problem() {
@@ -55,7 +55,8 @@ pub(crate) fn plan(model: &fp_model, epochs: usize, options: &fp_options) -> Res
     Ok(plan)
 }
 
-/// Freezes what the training step of the file does not update, and returns the slots of its optimizer with a sentence about it.
+/// Freezes what the training step of the file does not update, and returns the slots of its optimizer with a
+/// sentence about it.
 fn carried(
     model: &fp_model,
     analysis: &Analysis,
@@ -87,7 +88,8 @@ mod tests {
         for epoch in &plan.epochs {
             assert_eq!(epoch.frozen, ["stem.conv.weight", "stem.conv.bias"]);
         }
-        assert!(plan.summary.notes.iter().any(|note| note.contains("training artifacts")), "{:?}", plan.summary.notes);
+        let notes = &plan.summary.notes;
+        assert!(notes.iter().any(|note| note.contains("training artifacts")), "{notes:?}");
         let plan = planned("classic/frozen", &[("policy", "none"), ("keep", "*.bias")]);
         assert_eq!(plan.epochs[3].frozen, ["stem.conv.weight"]);
     }

@@ -1,7 +1,7 @@
 //! A model: its modules and its tensors.
 
 use crate::names::Names;
-use crate::out::{at, give, owned, path as path_of, some};
+use crate::out::{Grows, at, give, owned, path as path_of, some};
 use crate::status::{Failure, fp_status, guard};
 use bytes::Bytes;
 use freeze_plan::artifacts::{self, Artifacts};
@@ -43,6 +43,8 @@ pub struct fp_module {
     pub parameters: usize,
 }
 
+impl Grows for fp_module {}
+
 /// What a tensor is to training.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub struct fp_tensor {
     /// Index of the module that holds it; FP_NONE where none does.
     pub module: usize,
 }
+
+impl Grows for fp_tensor {}
 
 impl fp_model {
     fn of(file: OnnxFile, artifacts: Option<Artifacts>) -> Result<fp_model, Failure> {
@@ -108,8 +112,9 @@ impl fp_model {
     }
 }
 
-/// Reads a model. The path is that of an ONNX file, or of ONNX Runtime's training artifacts: their folder or one of their files. Weights
-/// are mapped: the files must not change while the model or a plan that was made of it lives. fp_model_free() frees the model.
+/// Reads a model. The path is that of an ONNX file, or of ONNX Runtime's training artifacts: their folder or
+/// one of their files. Weights are mapped: the files must not change while the model or a plan that was made
+/// of it lives. fp_model_free() frees the model.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fp_model_read(
     path: *const c_char,
@@ -123,8 +128,9 @@ pub unsafe extern "C" fn fp_model_read(
     })
 }
 
-/// Reads a model from the bytes of an ONNX file, which are copied. The path stands in messages and in plans, and data outside of the file
-/// are looked for in its folder; NULL stands for "model.onnx". fp_model_free() frees the model.
+/// Reads a model from the bytes of an ONNX file, which are copied. The path stands in messages and in plans,
+/// and data outside of the file are looked for in its folder; NULL stands for "model.onnx". fp_model_free()
+/// frees the model.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fp_model_from_bytes(
     bytes: *const u8,
@@ -150,7 +156,8 @@ pub unsafe extern "C" fn fp_model_from_bytes(
     })
 }
 
-/// Counts the modules. They stand in registration order, each before those that it holds; index 0 is the root.
+/// Counts the modules. They stand in registration order, each before those that it holds; index 0 is the
+/// root.
 #[unsafe(no_mangle)]
 pub extern "C" fn fp_model_modules(model: Option<&fp_model>, count: Option<&mut MaybeUninit<usize>>) -> fp_status {
     guard(|| {
@@ -198,8 +205,8 @@ pub extern "C" fn fp_model_module_parameter(
     })
 }
 
-/// Counts the parameters, running statistics and buffers, which stand in file order. Constants without a name of their
-/// author's are left out.
+/// Counts the parameters, running statistics and buffers, which stand in file order. Constants without a name
+/// of their author's are left out.
 #[unsafe(no_mangle)]
 pub extern "C" fn fp_model_tensors(model: Option<&fp_model>, count: Option<&mut MaybeUninit<usize>>) -> fp_status {
     guard(|| {

@@ -69,7 +69,8 @@ pub extern "C" fn fp_options_new(options: Option<&mut MaybeUninit<Box<fp_options
     })
 }
 
-/// Sets an option by the name that it has in the table [freeze] of a job file, to a value as on the command line:
+/// Sets an option by the name that it has in the table [freeze] of a job file, to a value as on the command
+/// line:
 ///
 ///     policy            name of the policy; "linear" by default
 ///     freeze_start ..   the settings of the policy, by their names: a number, a word, or JSON
@@ -83,8 +84,9 @@ pub extern "C" fn fp_options_new(options: Option<&mut MaybeUninit<Box<fp_options
 ///     steps_per_epoch   for policies that act within an epoch; not known by default
 ///     slots             tensors that the optimizer keeps for each parameter; 1 by default
 ///
-/// and on_return, warm_up_steps, rollback, prefix, which a run reads from the plan. Whether the policy has such a setting, and
-/// whether a pattern matches anything, is checked by fp_plan_make(). A call that fails changes nothing.
+/// and on_return, warm_up_steps, rollback, prefix, which a run reads from the plan. Whether the policy has
+/// such a setting, and whether a pattern matches anything, is checked by fp_plan_make(). A call that fails
+/// changes nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fp_options_set(
     options: Option<&mut fp_options>,

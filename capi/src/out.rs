@@ -2,6 +2,7 @@
 
 use crate::status::{Failure, guard};
 use std::ffi::{CStr, CString, c_char};
+use std::mem::MaybeUninit;
 use std::path::PathBuf;
 
 fn null(what: &str) -> Failure {
@@ -64,24 +65,30 @@ unsafe fn bytes_of<'a>(pointer: *const c_char, what: &str) -> Result<&'a [u8], F
     Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes())
 }
 
-/// Writes a struct whose size the caller knows from its header: a newer one may be larger and gets zeros beyond what
-/// this version fills. A field that is added goes to the end, and what is refused here stays the size of the first version.
+/// A struct that may grow at its end from version to version.
+pub(crate) trait Grows: Copy {
+    /// Its size in the first version.
+    const FIRST: usize = size_of::<Self>();
+}
+
+/// Writes a struct whose size the caller knows from its header. An older, smaller one gets its front, a newer, larger one zeros
+/// beyond what this version knows.
 ///
 /// # Safety
 /// The pointer is NULL or leads to `size` bytes that may be written.
-pub(crate) unsafe fn give<T: Copy>(out: *mut T, size: usize, what: &str, value: T) -> Result<(), Failure> {
-    let own = size_of::<T>();
+pub(crate) unsafe fn give<T: Grows>(out: *mut T, size: usize, what: &str, value: T) -> Result<(), Failure> {
     if out.is_null() {
         return Err(null(what));
     }
-    if size < own {
-        let failure = Failure::usage(format!("the size of {what} is {size}, expected {own} or more"));
+    if size < T::FIRST {
+        let failure = Failure::usage(format!("the size of {what} is {size}, expected {} or more", T::FIRST));
         return Err(failure.hint(format!("pass sizeof *{what}")));
     }
-    // SAFETY: there is room for `size` bytes, of which the value takes the first `own`.
+    let known = size.min(size_of::<T>());
+    // SAFETY: there is room for `size` bytes, of which `known` come from the value, which has as many.
     unsafe {
-        out.write_unaligned(value);
-        out.cast::<u8>().add(own).write_bytes(0, size - own);
+        std::ptr::from_ref(&value).cast::<MaybeUninit<u8>>().copy_to_nonoverlapping(out.cast(), known);
+        out.cast::<u8>().add(known).write_bytes(0, size - known);
     }
     Ok(())
 }
@@ -108,17 +115,32 @@ pub unsafe extern "C" fn fp_string_free(text: *mut c_char) {
 mod tests {
     use super::*;
 
+    #[derive(Clone, Copy)]
+    #[repr(C)]
+    struct Grown([u32; 2]);
+
+    impl Grows for Grown {
+        const FIRST: usize = 4;
+    }
+
     #[test]
     fn a_struct_grows_at_its_end() {
-        let mut room = [7u32; 4];
-        // SAFETY: there is room for as many bytes as are named.
-        unsafe {
-            give(room.as_mut_ptr().cast::<[u32; 2]>(), 12, "room", [1, 2]).unwrap();
-            assert_eq!(room, [1, 2, 0, 7]);
-            let failure = give(room.as_mut_ptr().cast::<[u32; 2]>(), 7, "room", [1, 2]).unwrap_err();
-            assert!(format!("{failure:?}").contains("the size of room is 7, expected 8 or more"), "{failure:?}");
-            assert!(give(std::ptr::null_mut::<u32>(), 4, "room", 1).is_err());
+        let cases: [(usize, Option<[u32; 4]>); 5] = [
+            (3, None),
+            (4, Some([1, 7, 7, 7])),
+            (8, Some([1, 2, 7, 7])),
+            (12, Some([1, 2, 0, 7])),
+            (16, Some([1, 2, 0, 0])),
+        ];
+        for (size, expected) in cases {
+            let mut room = [7u32; 4];
+            // SAFETY: there is room for as many bytes as are named.
+            let given = unsafe { give(room.as_mut_ptr().cast::<Grown>(), size, "room", Grown([1, 2])) };
+            assert_eq!(given.is_ok(), expected.is_some(), "{size}");
+            assert_eq!(room, expected.unwrap_or([7; 4]), "{size}");
         }
+        // SAFETY: NULL is allowed.
+        assert!(unsafe { give(std::ptr::null_mut::<Grown>(), 8, "room", Grown([1, 2])) }.is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::make;
 use crate::model::fp_model;
 use crate::names::Names;
 use crate::options::fp_options;
-use crate::out::{at, give, owned, path as path_of, some, text as text_of};
+use crate::out::{Grows, at, give, owned, path as path_of, some, text as text_of};
 use crate::status::{Failure, fp_status, guard};
 use bytes::Bytes;
 use freeze_plan::plan::{self, EpochPlan, FreezePlan, sha256_hex};
@@ -44,6 +44,8 @@ pub struct fp_summary {
     pub pays: bool,
 }
 
+impl Grows for fp_summary {}
+
 impl fp_plan {
     fn of(plan: FreezePlan, file: Option<Bytes>) -> Result<fp_plan, Failure> {
         let mut names = Names::default();
@@ -74,8 +76,8 @@ impl fp_plan {
     }
 }
 
-/// Plans a run of a model over some epochs. Options may be NULL, which is the linear policy with its defaults. The plan stays when the
-/// model is freed. fp_plan_free() frees the plan.
+/// Plans a run of a model over some epochs. Options may be NULL, which is the linear policy with its
+/// defaults. The plan stays when the model is freed. fp_plan_free() frees the plan.
 #[unsafe(no_mangle)]
 pub extern "C" fn fp_plan_make(
     model: Option<&fp_model>,
@@ -120,8 +122,8 @@ pub unsafe extern "C" fn fp_plan_from_json(
     })
 }
 
-/// Returns the text of the plan file, as freeze-plan --format json writes it. The first call for a plan that was made of a model reads the
-/// whole model for its digest. fp_string_free() frees the text.
+/// Returns the text of the plan file, as freeze-plan --format json writes it. The first call for a plan that
+/// was made of a model reads the whole model for its digest. fp_string_free() frees the text.
 #[unsafe(no_mangle)]
 pub extern "C" fn fp_plan_to_json(plan: Option<&fp_plan>, json: Option<&mut MaybeUninit<*mut c_char>>) -> fp_status {
     guard(|| {

@@ -11,7 +11,8 @@ use std::error::Error;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How a call ended; the numbers are the exit codes of the program freeze-plan. Later versions may return others.
+/// How a call ended; the numbers are the exit codes of the program freeze-plan. Later versions may return
+/// others.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fp_status {

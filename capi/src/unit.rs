@@ -1,6 +1,6 @@
 //! The units of a plan.
 
-use crate::out::{at, give, some};
+use crate::out::{Grows, at, give, some};
 use crate::plan::fp_plan;
 use crate::status::{fp_status, guard};
 use std::ffi::c_char;
@@ -27,6 +27,8 @@ pub struct fp_unit {
     /// Bytes of gradients and optimizer slots.
     pub state_bytes: u64,
 }
+
+impl Grows for fp_unit {}
 
 /// Counts the units, which stand from the input side.
 #[unsafe(no_mangle)]

@@ -1,5 +1,5 @@
-/* Calls every function in the wrong way, and some in the right one: errors MODEL. What a call returns is compared with what it
- * must; nothing may be read or written out of bounds, which valgrind watches. */
+/* Calls every function in the wrong way, and in the right one: errors MODEL. What a call returns is
+ * compared with what it must; nothing may be read or written out of bounds, which valgrind watches. */
 #include "freeze_plan.h"
 
 #include <stdio.h>

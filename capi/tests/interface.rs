@@ -152,7 +152,7 @@ fn the_text_of_a_plan_is_that_of_the_library() {
 }
 
 #[test]
-#[ignore = "valgrind takes a minute; capi/valgrind.sh runs it too"]
+#[ignore = "takes seconds and wants valgrind; capi/valgrind.sh runs it"]
 fn valgrind_finds_nothing() {
     let found = Command::new("valgrind").arg("--version").output();
     if !cfg!(target_os = "linux") || found.is_err() {
