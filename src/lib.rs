@@ -124,6 +124,7 @@ pub mod artifacts;
 pub mod autodiff;
 #[cfg(feature = "runner")]
 pub mod checkpoint;
+pub mod classic;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "training",
         &["graph", "modules", "cost", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"],
     ),
+    ("classic", &["artifacts", "graph", "onnx", "losses", "optim", "plan", "training", "error"]),
     ("data", &["graph", "error"]),
     ("checkpoint", &["graph", "data", "error"]),
     ("initial", &["graph", "onnx", "modules", "plan", "training", "data", "checkpoint", "error"]),
@@ -51,6 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "artifacts",
             "checkpoint",
+            "classic",
             "data",
             "facts",
             "graph",
@@ -74,6 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "trainer",
             "artifacts",
             "autodiff",
+            "classic",
             "graph",
             "onnx",
             "facts",

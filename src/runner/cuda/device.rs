@@ -6,6 +6,7 @@ use super::cudnn::{Cudnn, Search, Settings};
 use super::gpu::{Convolution, Element, Gpu, Launch};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -274,15 +275,18 @@ impl CudaDevice {
     fn function(&self, launch: &Launch<'_>) -> Result<sys::CUfunction, String> {
         let mut modules = self.modules.lock().map_err(|error| error.to_string())?;
         let key = (launch.source.name, launch.element);
-        if !modules.contains_key(&key) {
-            let code = self.compiler.machine_code(launch.source, launch.element)?;
-            // SAFETY: the code is a whole image for this device, which the driver copies.
-            let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
-            modules.insert(key, module.map_err(said(&format!("{}.cu", launch.source.name)))?);
-        }
+        let module = match modules.entry(key) {
+            Entry::Occupied(loaded) => *loaded.get(),
+            Entry::Vacant(place) => {
+                let code = self.compiler.machine_code(launch.source, launch.element)?;
+                // SAFETY: the code is a whole image for this device, which the driver copies.
+                let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
+                *place.insert(module.map_err(said(&format!("{}.cu", launch.source.name)))?)
+            }
+        };
         let name = CString::new(launch.kernel).map_err(|error| error.to_string())?;
         // SAFETY: modules stay loaded as long as the device.
-        unsafe { result::module::get_function(modules[&key], name) }.map_err(said(launch.kernel))
+        unsafe { result::module::get_function(module, name) }.map_err(said(launch.kernel))
     }
 }
 

@@ -1,15 +1,17 @@
 //! What lies on a device: buffers as values of ONNX Runtime, sessions of the CUDA execution provider, captured graphs.
 
 use super::{NAME, buffer_error, element_type};
-use crate::graph::{DType, Fact, Model, Tensor};
+use crate::graph::{DType, Model, Tensor};
 use crate::runner::cuda::device::CudaDevice;
 use crate::runner::cuda::gpu::Gpu;
 use crate::runner::cuda::staging::Stage;
 use crate::runner::engine::{BufferId, EngineError, OnProcessor};
+use crate::runner::placement::on_host;
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynTensor, DynValue};
 use std::cell::Cell;
@@ -403,18 +405,15 @@ impl Ahead {
     }
 }
 
-/// Returns the nodes of a session that are not on the device, but for those that compute shapes: ONNX Runtime does that
-/// on the processor, where shapes are wanted.
+/// Returns the nodes of a graph that are not on the device, but for those that compute with shapes: ONNX Runtime does that
+/// on the processor on purpose. `own` names our operators on the device.
 ///
 /// # Errors
 /// ONNX Runtime has not recorded it.
-pub(super) fn on_processor(session: &ort::session::Session, model: &Model) -> ort::Result<Vec<OnProcessor>> {
-    let graph = &model.graph;
-    let shapes = graph
-        .nodes()
-        .iter()
-        .filter(|node| node.outputs.iter().flatten().all(|output| is_of_shapes(graph.fact(*output))));
-    let shapes: HashSet<&str> = shapes.map(|node| node.name.as_str()).collect();
+pub(super) fn on_processor(session: &Session, model: &Model, own: &[&str]) -> ort::Result<Vec<OnProcessor>> {
+    let host: HashSet<String> = on_host(model, own).into_iter().collect();
+    // What has no name of the graph, ONNX Runtime has made.
+    let known: HashSet<&str> = model.graph.nodes().iter().map(|node| node.name.as_str()).collect();
     let api = ort::api();
     let mut found = Vec::new();
     // SAFETY: the session lives; arrays and strings that it gives live as long as it does and have the lengths it tells.
@@ -441,15 +440,8 @@ pub(super) fn on_processor(session: &ort::session::Session, model: &Model) -> or
             }
         }
     }
-    found.retain(|found| !shapes.contains(found.node.as_str()));
+    found.retain(|found| known.contains(found.node.as_str()) && !host.contains(&found.node));
     Ok(found)
-}
-
-/// Returns true for a few integers, as shapes and indices of axes are.
-fn is_of_shapes(fact: &Fact) -> bool {
-    const MOST: usize = 64;
-    let few = fact.sizes().is_some_and(|sizes| sizes.iter().product::<usize>() <= MOST);
-    fact.dtype.is_some_and(|dtype| !dtype.is_float()) && few
 }
 
 /// Returns what ONNX Runtime says of a failure, with the memory that the device did not give where that is why.

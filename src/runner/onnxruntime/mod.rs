@@ -211,7 +211,7 @@ impl OnnxRuntime {
     }
 
     /// Returns this engine, which runs graphs as they are.
-    pub(super) fn as_is(self) -> OnnxRuntime {
+    pub(super) fn running_as_is(self) -> OnnxRuntime {
         OnnxRuntime { sessions_of: Source { optimizes: false, ..self.sessions_of }, ..self }
     }
 

@@ -165,7 +165,7 @@ impl Source {
         };
         drop(making);
         let on_processor = match &self.device {
-            Some(_) => device::on_processor(&session, model).map_err(|error| fail(&error))?,
+            Some(_) => device::on_processor(&session, model, &device_names()).map_err(|error| fail(&error))?,
             None => Vec::new(),
         };
         Ok(Prepared { session, captures, on_processor, computes: None, _files: files, profile })

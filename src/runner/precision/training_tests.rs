@@ -166,10 +166,6 @@ fn low_precision_trains_as_float32_does() {
             failures
                 .extend((first > rounding).then(|| format!("{model} {precision}: the first loss is {first} apart")));
             failures.extend((far > bound || far < 1e-7).then(|| format!("{model} {precision}: {far}")));
-            let scales = low.events.iter().filter(|event| matches!(event, RunEvent::LossScale { .. }));
-            println!("scales {}", scales.count());
-            let each = low.losses.iter().zip(&full.losses).map(|(a, b)| format!("{:.1e}", (a - b).abs() / b));
-            println!("{}", each.collect::<Vec<_>>().join(" "));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
