@@ -250,7 +250,8 @@ fn weights_of_a_checkpoint_go_back_into_the_model() {
 fn what_artifacts_cannot_hold_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (fixture("digits/model.onnx"), folder.path().join("out"));
-    let args = |more: &[&'static str]| [&["graph", path(&model), "--classic", path(&out), "--epochs", "4"], more].concat();
+    let args =
+        |more: &[&'static str]| [&["graph", path(&model), "--classic", path(&out), "--epochs", "4"], more].concat();
     let cases: [(&[&str], i32, &str); 7] = [
         (&["--optimizer", "lion"], 3, "the optimizer lion cannot be held"),
         (&["--optimizer", "sgd", "--optimizer-set", "momentum=0.9"], 3, "sgd with momentum cannot be held"),
@@ -366,7 +367,9 @@ fn a_device_trains_as_we_do_through_a_freeze_and_back() {
         let second = device(&python, case, &at("epoch-0002"), &at("second"));
         near(&second, epochs[1], &format!("{what}, frozen in epoch 2"));
         let [first, second] = [at("first"), at("second")].map(|path| read_checkpoint(&path).unwrap());
-        for (name, tensor) in second.frozen.iter().filter(|(name, _)| first.trains.iter().any(|(known, _)| known == name)) {
+        for (name, tensor) in
+            second.frozen.iter().filter(|(name, _)| first.trains.iter().any(|(known, _)| known == name))
+        {
             assert!(first.parameter(name) == Some(tensor), "{what}: {name} is frozen and moved");
         }
         case.onward(folder.path(), "3", &at("second"));
@@ -376,7 +379,8 @@ fn a_device_trains_as_we_do_through_a_freeze_and_back() {
         stdout(&["restore", path(&fixture(case.model)), path(&at("third")), "--output", path(&restored)]);
         if case.optimizer == "sgd" {
             near(&third, epochs[2], &format!("{what}, all again in epoch 3"));
-            let [found, expected] = [&restored, &trained].map(|path| freeze_plan::onnx::read(path).unwrap().model.graph);
+            let [found, expected] =
+                [&restored, &trained].map(|path| freeze_plan::onnx::read(path).unwrap().model.graph);
             for (_, value, expected) in expected.initializers() {
                 let found = found.value(found.find(&value.name).unwrap()).initializer.as_ref().unwrap();
                 let off = difference(found, expected);

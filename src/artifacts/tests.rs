@@ -301,7 +301,10 @@ fn large_tensors_lie_in_a_file_beside() {
     let folder = tempfile::tempdir().unwrap();
     let official = read(&fixture("convnet/checkpoint")).unwrap();
     let encoded = super::write::encode_with(&official, 100);
-    assert!(encoded.pieces.len() > 3 && encoded.bytes.len() < std::fs::metadata(fixture("convnet/checkpoint")).unwrap().len() as usize);
+    assert!(
+        encoded.pieces.len() > 3
+            && encoded.bytes.len() < std::fs::metadata(fixture("convnet/checkpoint")).unwrap().len() as usize
+    );
     let mut data = Vec::new();
     encoded.write_data(&mut data).unwrap();
     std::fs::write(folder.path().join("checkpoint.data"), data).unwrap();

@@ -1,9 +1,7 @@
 //! The training and the eval model of one frozen set.
 
 use super::{ClassicError, TrainStep, names};
-use crate::graph::{
-    Attributes, Builder, DType, Fact, Graph, Model, Node, OpId, Origin, Tensor, ValueId, check,
-};
+use crate::graph::{Attributes, Builder, DType, Fact, Graph, Model, Node, OpId, Origin, Tensor, ValueId, check};
 use crate::training::{Port, Prepared, Role, names as own};
 use std::collections::HashMap;
 

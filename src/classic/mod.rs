@@ -63,7 +63,9 @@ pub enum ClassicError {
     DType { name: String, found: String, can: &'static str },
     #[error("{what} cannot be held by training artifacts, which know {known}")]
     Optimizer { what: String, known: &'static str },
-    #[error("the plan multiplies the learning rate of \"{parameter}\" with {factor} in epoch {epoch}; training artifacts have one learning rate for all parameters")]
+    #[error(
+        "the plan multiplies the learning rate of \"{parameter}\" with {factor} in epoch {epoch}; training artifacts have one learning rate for all parameters"
+    )]
     Rate { parameter: String, factor: f64, epoch: usize },
     #[error("the plan has no epoch in which something trains")]
     Nothing,

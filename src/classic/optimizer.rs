@@ -33,7 +33,10 @@ pub fn check_optimizer(spec: &OptimizerSpec) -> Result<(), ClassicError> {
     };
     let refused = [
         (!adam && spec.kind == OptimizerKind::Adam, "adam with weight decay in the gradient".to_string()),
-        (!adam && !matches!(spec.kind, OptimizerKind::Adam | OptimizerKind::Sgd), format!("the optimizer {}", spec.kind)),
+        (
+            !adam && !matches!(spec.kind, OptimizerKind::Adam | OptimizerKind::Sgd),
+            format!("the optimizer {}", spec.kind),
+        ),
         (spec.kind == OptimizerKind::Sgd && spec.momentum() != 0.0, "sgd with momentum".into()),
         (spec.kind == OptimizerKind::Sgd && spec.weight_decay() != 0.0, "sgd with weight decay".into()),
         (spec.amsgrad(), "amsgrad".into()),

@@ -44,7 +44,8 @@ fn inputs_outputs_and_accumulators_are_those_of_the_format() {
     assert!((13..=21).contains(&made.training.opset()) && made.training.ir_version <= 10);
     assert_eq!(made.training.opsets.get("com.microsoft"), Some(&1));
     let inputs = listed(graph, graph.inputs());
-    let state: Vec<String> = made.eval.graph.inputs().iter().skip(2).map(|id| made.eval.graph.value_name(*id).into()).collect();
+    let state: Vec<String> =
+        made.eval.graph.inputs().iter().skip(2).map(|id| made.eval.graph.value_name(*id).into()).collect();
     let buffers = made.trains.iter().map(|name| format!("{name}_grad.accumulation.buffer"));
     let expected: Vec<String> =
         owned(&["x", "target"]).into_iter().chain(state.clone()).chain(buffers).chain([names::RESET.into()]).collect();
@@ -77,13 +78,19 @@ fn inputs_outputs_and_accumulators_are_those_of_the_format() {
     let eval = &made.eval.graph;
     assert_eq!(listed(eval, eval.outputs()), ["loss", "logits"]);
     let norms: Vec<_> = eval.nodes().iter().filter(|node| node.op.is("BatchNormalization")).collect();
-    assert!(!norms.is_empty() && norms.iter().all(|node| node.outputs.len() == 1 && node.attributes.get("training_mode").is_none()));
+    assert!(
+        !norms.is_empty()
+            && norms.iter().all(|node| node.outputs.len() == 1 && node.attributes.get("training_mode").is_none())
+    );
 }
 
 #[test]
 fn what_is_random_follows_from_a_count_in_the_checkpoint() {
     let made = phase(&fixture("digits_vit/model.onnx"), &[]).unwrap();
-    assert_eq!((made.moves.as_slice(), made.frozen.as_slice()), (&owned(&[names::COUNT])[..], &owned(&[names::COUNT])[..]));
+    assert_eq!(
+        (made.moves.as_slice(), made.frozen.as_slice()),
+        (&owned(&[names::COUNT])[..], &owned(&[names::COUNT])[..])
+    );
     for graph in [&made.training.graph, &made.eval.graph] {
         assert_eq!(graph.inputs().iter().filter(|id| graph.value_name(**id) == names::COUNT).count(), 1);
         assert!(graph.nodes().iter().all(|node| !node.op.is("Dropout")));
@@ -128,7 +135,10 @@ fn names_and_dtypes_that_mean_something_else_are_refused() {
     }
     let frozen = phase(&dense("x", "inner_grad", "y", DType::F64), &["fc.weight"]);
     assert!(frozen.unwrap_err().to_string().contains("\"fc.bias\" is float64"), "a frozen parameter may be float64");
-    assert!(phase(&dense("x", "inner_grad", "y", DType::F32), &[]).is_ok(), "what is neither input nor output may end so");
+    assert!(
+        phase(&dense("x", "inner_grad", "y", DType::F32), &[]).is_ok(),
+        "what is neither input nor output may end so"
+    );
 }
 
 #[test]
@@ -141,7 +151,10 @@ fn optimizers_are_one_node_over_sequences() {
     let adam = OptimizerSpec { weight_decay: Some(0.25), ..OptimizerSpec::new(OptimizerKind::AdamW) };
     let graph = read(&adam);
     let moments = ["first_order_moments", "second_order_moments"];
-    assert_eq!(listed(&graph, graph.inputs()), [&["learning_rate", "step", "params", "gradients"][..], &moments].concat());
+    assert_eq!(
+        listed(&graph, graph.inputs()),
+        [&["learning_rate", "step", "params", "gradients"][..], &moments].concat()
+    );
     let [node] = graph.nodes() else { panic!("one node") };
     assert_eq!(node.op.to_string(), "com.microsoft.AdamWOptimizer");
     let number = |name| node.attributes.float(name, f32::NAN).unwrap();
@@ -275,7 +288,10 @@ fn checkpoints_of_something_else_are_refused() {
     let cases: [(&dyn Fn(&mut Checkpoint), &str); 5] = [
         (&|c| drop(c.trains.pop()), "the checkpoint holds no \"fc.bias\""),
         (&|c| c.frozen.push(("other".into(), Tensor::scalar(1_f32))), "holds \"other\", which is no parameter"),
-        (&|c| c.trains[0].1 = Tensor::scalar(1_f32), "\"fc.weight\" is float32[] in the checkpoint, expected float32[2,3]"),
+        (
+            &|c| c.trains[0].1 = Tensor::scalar(1_f32),
+            "\"fc.weight\" is float32[] in the checkpoint, expected float32[2,3]",
+        ),
         (
             &|c| drop(c.optimizer[0].moments.get_mut("fc.bias").unwrap().pop()),
             "\"fc.bias\" has 1 moments in the checkpoint, adamw keeps 2",

@@ -30,9 +30,8 @@ impl Before {
         if !path.exists() {
             return Ok(None);
         }
-        let wrong = |reason: &dyn std::fmt::Display| {
-            Failure::new(ErrorKind::BadInput, format!("{}: {reason}", path.display()))
-        };
+        let wrong =
+            |reason: &dyn std::fmt::Display| Failure::new(ErrorKind::BadInput, format!("{}: {reason}", path.display()));
         let text = std::fs::read_to_string(&path).map_err(|error| wrong(&error))?;
         let phases: Phases = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
         let file = folder.join(&phases.plan.file);
@@ -108,7 +107,8 @@ pub(super) fn run(args: &Args, folder: &Path) -> CommandResult {
 /// Returns the frozen set that holds at the start of an epoch, by its position.
 fn chosen(plan: &FreezePlan, sets: &[Vec<Segment>], epoch: usize) -> Result<usize, Failure> {
     let at = Point { epoch, after: 0 };
-    let begun = sets.iter().enumerate().flat_map(|(index, segments)| segments.iter().map(move |one| (one.start(), index)));
+    let begun =
+        sets.iter().enumerate().flat_map(|(index, segments)| segments.iter().map(move |one| (one.start(), index)));
     let last = begun.filter(|(start, _)| *start <= at).max();
     last.filter(|_| (1..=plan.epochs.len()).contains(&epoch)).map(|(_, index)| index).ok_or_else(|| {
         Failure::new(ErrorKind::Usage, format!("--epoch {epoch}: the plan has epochs 1 to {}", plan.epochs.len()))

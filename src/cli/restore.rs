@@ -41,7 +41,8 @@ pub fn run(args: &Args) -> CommandResult {
         Some((parameter.name.clone(), tensor))
     });
     let own: BTreeMap<String, Tensor> = own.collect();
-    let values = restored(&own, &checkpoint).map_err(|error| Failure::from(error).within(&path.display().to_string()))?;
+    let values =
+        restored(&own, &checkpoint).map_err(|error| Failure::from(error).within(&path.display().to_string()))?;
     let mut edits = trained_edits(&loaded.file.model.graph, &values);
     if !edits.nodes.is_empty() {
         match loaded.file.training.is_empty() {

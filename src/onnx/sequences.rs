@@ -11,7 +11,8 @@ pub fn to_bytes_with_sequences(model: &Model, sequences: &[&str]) -> Vec<u8> {
     let declared = proto.graph.iter_mut().flat_map(|graph| graph.input.iter_mut().chain(&mut graph.value_info));
     for value in declared.filter(|value| value.name.as_deref().is_some_and(|name| sequences.contains(&name))) {
         let elements = value.r#type.take().map(Box::new);
-        let sequence = proto::r#type::Value::SequenceType(Box::new(proto::r#type::SequenceType { elem_type: elements }));
+        let sequence =
+            proto::r#type::Value::SequenceType(Box::new(proto::r#type::SequenceType { elem_type: elements }));
         value.r#type = Some(proto::Type { value: Some(sequence), denotation: None });
     }
     proto.encode_to_vec()
