@@ -150,7 +150,7 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
     };
     let free = args.epoch.is_some() || args.classic.is_some();
     if args.plan.given() && (!free || planned.is_some()) {
-        return usage("plan options need --epoch N and no --plan: they choose the frozen set of that epoch");
+        return usage("plan options need --epoch N or --classic and no plan: they choose what is frozen");
     }
     let mut options = args.plan.options()?;
     options.batch_norm = args.frozen_units.batch_norm()?.unwrap_or(options.batch_norm);
