@@ -130,8 +130,8 @@ impl From<ClassicError> for TrainerError {
                 told.hint("rename it in the model (an exporter lets you choose the names of inputs and outputs)")
             }
             ClassicError::Rate { .. } => told.hint(
-                "choose a policy that keeps rates, or its setting for that, such as --set decay=1 of thaw and --set \
-                 anneal=false of freezeout",
+                "choose a policy that keeps rates, or its setting for that, such as --set decay=1 of thaw, or \
+                 --set anneal=false --set scaled=false of freezeout",
             ),
             ClassicError::Optimizer { .. } => told.hint("give --optimizer adamw or sgd, and --optimizer-set KEY=VALUE"),
             _ => told,
