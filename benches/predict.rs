@@ -15,7 +15,7 @@ use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::{BatchNorm, PlanOptions, Run, StepSeconds};
 use freeze_plan::runner::{Clock, Engine, LocateOptions};
 use freeze_plan::trainer::sizes::Sizes;
-use freeze_plan::trainer::{MadeUp, Trainer, TrainerError, engine, model};
+use freeze_plan::trainer::{EngineOptions, MadeUp, Trainer, TrainerError, engine, model};
 use freeze_plan::training::Dropout;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,7 +54,10 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), TrainerError> {
     let locate = LocateOptions { offline: true, ..LocateOptions::default() };
-    let mut engine = engine(&locate, Some(options.threads), &mut |text| eprintln!("{text}"))?;
+    let mut engine =
+        engine(&locate, &EngineOptions { threads: Some(options.threads), ..EngineOptions::default() }, &mut |text| {
+            eprintln!("{text}")
+        })?;
     let info = engine.info();
     println!("{} {}, threads {}, rounds {}\n", info.name, info.version, info.threads, options.rounds);
     println!("| model | frozen | predicted ms | measured ms | error | median ms | saved | of predicted | of flops |");

@@ -1,15 +1,14 @@
 //! Graphs that are made while the phase before trains: the change adopts them, and no clock has a say in the numbers.
 
+use crate::delegate::{Delegate, Hooks};
 use crate::engines::{deviation, golden, onnxruntime};
 use crate::runs::{Job, Ran, Watched, in_order};
-use freeze_plan::graph::{Model, Tensor};
+use freeze_plan::graph::Model;
 use freeze_plan::plan::PlanOptions;
-use freeze_plan::runner::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, RunEvent, SessionId, Target,
-};
+use freeze_plan::runner::{Engine, EngineError, Loaded, Loader, RunEvent, SessionId};
 use std::time::Duration;
 
-/// An engine whose loader takes its time.
+/// Has a loader that takes its time.
 struct Slow<'a> {
     inner: &'a mut dyn Engine,
     delay: Duration,
@@ -26,9 +25,13 @@ impl Loader for SlowLoader {
     }
 }
 
-impl Engine for Slow<'_> {
-    fn info(&self) -> &EngineInfo {
-        self.inner.info()
+impl Hooks for Slow<'_> {
+    fn inner(&self) -> &dyn Engine {
+        self.inner
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Engine {
+        self.inner
     }
 
     fn loader(&self) -> Option<Box<dyn Loader>> {
@@ -43,43 +46,6 @@ impl Engine for Slow<'_> {
     fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
         self.loads += 1;
         self.inner.load(model)
-    }
-
-    fn unload(&mut self, session: SessionId) {
-        self.inner.unload(session);
-    }
-
-    fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError> {
-        self.inner.allocate(tensor)
-    }
-
-    fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {
-        self.inner.write(buffer, tensor)
-    }
-
-    fn read(&self, buffer: BufferId) -> Result<Tensor, EngineError> {
-        self.inner.read(buffer)
-    }
-
-    fn free(&mut self, buffer: BufferId) {
-        self.inner.free(buffer);
-    }
-
-    fn bind(
-        &mut self,
-        session: SessionId,
-        inputs: &[(&str, BufferId)],
-        outputs: &[(&str, Target)],
-    ) -> Result<BindingId, EngineError> {
-        self.inner.bind(session, inputs, outputs)
-    }
-
-    fn unbind(&mut self, binding: BindingId) {
-        self.inner.unbind(binding);
-    }
-
-    fn run(&mut self, binding: BindingId) -> Result<Vec<Tensor>, EngineError> {
-        self.inner.run(binding)
     }
 }
 
@@ -114,7 +80,8 @@ fn graphs_made_ahead_train_the_same_however_long_they_take() {
     let mut engine = onnxruntime();
     let job = job();
     let mut run = |delay| {
-        let mut slow = Slow { inner: &mut engine, delay: Duration::from_millis(delay), loads: 0, adopted: 0 };
+        let delay = Duration::from_millis(delay);
+        let mut slow = Delegate(Slow { inner: &mut engine, delay, loads: 0, adopted: 0 });
         let ran = job.run(&mut slow);
         (ran, slow.loads, slow.adopted)
     };

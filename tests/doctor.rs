@@ -170,6 +170,21 @@ fn what_is_missing_is_named() {
     assert!(line(&found, "cuda   ").contains("ROOT/site/nvidia/cudnn/lib/libcudnn.so.9"), "{found}");
     machine.library("site/nvidia/cudnn/lib/libcudnn.so.9", CUDNN, &[], &[]);
 
+    let other = machine.at("site/nvidia_cudnn_cu12-9.1.0.dist-info");
+    std::fs::create_dir(&other).unwrap();
+    let found = machine.doctor(&[], &["driver"], 1);
+    assert!(
+        line(&found, "cuda   ").starts_with(&not("libcudnn.so.9, which a run on CUDA needs, was not found")),
+        "{found}"
+    );
+    std::fs::remove_dir(&other).unwrap();
+
+    let foreign = format!("{CUDNN} unsigned long cudnnGetCudartVersion(void) {{ return 12080; }}");
+    machine.library("foreign/libcudnn.so.9", &foreign, &[], &[]);
+    let found = machine.doctor(&[], &["driver", "foreign"], 1);
+    let expected = not("ROOT/foreign/libcudnn.so.9 cannot be loaded: it is for CUDA 12, CUDA 97 is needed");
+    assert!(line(&found, "cuda   ").starts_with(&expected), "{found}");
+
     machine.remove("site/nvidia/cudnn/lib/libcudnn_ops.so.9");
     let found = machine.doctor(&[], &["driver"], 1);
     let expected = not("libcudnn_ops.so.9, which libcudnn.so.9 needs, was not found");
@@ -200,13 +215,15 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn a_driver_that_is_too_old_or_has_no_device_is_an_error() {
-    for (version, devices, expected) in [
-        (12_040, 1, "NVIDIA's driver is too old: it is "),
-        (97_000, 0, "NVIDIA's driver finds no device; see whether nvidia-smi lists one"),
-    ] {
+    let cases: [(u32, u32, &[&str]); 2] = [
+        (12_040, 1, &["NVIDIA's driver is too old: it is ", "for CUDA 12.4, CUDA 97 is needed"]),
+        (97_000, 0, &["NVIDIA's driver finds no device; see whether nvidia-smi lists one"]),
+    ];
+    for (version, devices, expected) in cases {
         let found = Machine::new(version, devices).doctor(&[], &["driver"], 1);
-        assert!(line(&found, "cuda   ").starts_with(&format!("cuda        not usable: {expected}")), "{found}");
-        assert!(version > 97_000 || devices == 0 || found.contains("for CUDA 12.4, CUDA 97 is needed"), "{found}");
+        let reason = line(&found, "cuda   ");
+        assert!(reason.starts_with("cuda        not usable: "), "{found}");
+        assert!(expected.iter().all(|part| reason.contains(part)), "{reason}");
     }
 }
 
@@ -229,16 +246,22 @@ fn a_library_for_the_cpu_is_skipped_and_the_order_stays() {
 #[test]
 fn training_on_cuda_never_becomes_training_on_the_cpu() {
     let machine = Machine::new(97_000, 1);
+    machine.remove("site/onnxruntime/capi/libonnxruntime_providers_cuda.so");
+    machine.onnxruntime("system", "1.30.0");
+    machine.provider("system");
     machine.remove("site/nvidia/cu97/lib/libcurand.so.97");
     let folder = tempfile::tempdir().unwrap();
-    let job = digits_job(folder.path(), |job| job.replace("[run]\n", "[run]\ndevice = \"cuda\"\n"));
-    let cases: [(&[&str], i32, &str); 3] = [
+    let job = digits_job(folder.path(), |job| job.replace("device = \"cpu\"", "device = \"cuda\""));
+    let skipped =
+        "site/onnxruntime/capi/libonnxruntime.so.1.31.1 (Python package): it is the package for the CPU: there is no";
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&[], 1, skipped),
         (&[], 1, "error: libcurand.so.97, which libonnxruntime_providers_cuda.so needs, was not found"),
         (&["--set", "run.device=cuda:1"], 1, "error: there is no device cuda:1: the driver finds one, cuda:0"),
         (&["--runtime", "embedded"], 2, "error: the embedded executor computes on the CPU, the device is cuda"),
     ];
     for (more, code, expected) in cases {
-        let output = machine.run(&[&["train", path(&job), "--offline"], more].concat(), &["driver"]);
+        let output = machine.run(&[&["train", path(&job), "--offline"], more].concat(), &["driver", "system"]);
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{more:?}\n{stderr}");
         assert!(stderr.contains(expected) && stderr.contains("hint: "), "{more:?}\n{stderr}");

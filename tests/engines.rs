@@ -2,7 +2,7 @@
 
 use freeze_plan::graph::Tensor;
 use freeze_plan::runner::cuda::Driver;
-use freeze_plan::runner::{Device, Engine, LocateOptions, OnnxRuntime, Tract, locate};
+use freeze_plan::runner::{Device, Engine, LocateOptions, OnnxRuntime, locate};
 use freeze_plan::trainer::{EngineOptions, engine};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -17,12 +17,23 @@ pub fn onnxruntime() -> OnnxRuntime {
 
 /// Returns every engine: ONNX Runtime on the processor and, where there is a device, on CUDA, and tract.
 pub fn engines() -> Vec<Box<dyn Engine>> {
-    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(onnxruntime()), Box::new(Tract::new())];
+    let own: Box<dyn Engine> = Box::new(onnxruntime());
+    let mut engines: Vec<Box<dyn Engine>> = [Some(own), embedded()].into_iter().flatten().collect();
     match cuda() {
         Ok(engine) => engines.push(engine),
         Err(reason) => eprintln!("skipped on CUDA: {reason}"),
     }
     engines
+}
+
+#[cfg(feature = "tract")]
+fn embedded() -> Option<Box<dyn Engine>> {
+    Some(Box::new(freeze_plan::runner::Tract::new()))
+}
+
+#[cfg(not(feature = "tract"))]
+fn embedded() -> Option<Box<dyn Engine>> {
+    None
 }
 
 /// Returns ONNX Runtime on the first NVIDIA device, or why there is none to test on.

@@ -156,6 +156,8 @@ fn folders_use_only_what_they_may() {
 fn crates_stay_behind_their_file() {
     let walls = [
         ("ort::", "runner/onnxruntime/"),
+        ("cudarc::", "runner/cuda/"),
+        ("object::", "runner/cuda/"),
         ("tract_onnx::", "runner/tract.rs facts/"),
         ("proto::", "onnx/ sinks/"),
         ("flatbuffers::", "artifacts/"),

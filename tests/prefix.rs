@@ -1,15 +1,18 @@
 //! The frozen prefix of a train graph on its own, and what is kept of it for each sample.
 
+use crate::delegate::{Delegate, Hooks};
 use crate::engines::{deviation, engines, fixture, onnxruntime};
 use crate::models::{case, files, step};
 use crate::runs::{Job, Ran};
 use freeze_plan::data::{
     self, AugmentOptions, BatchOptions, Batches, DataOptions, Dataset, LastBatch, Sampler, Wanted,
 };
-use freeze_plan::graph::{Model, Tensor};
+use freeze_plan::graph::{DType, Model, Tensor};
 use freeze_plan::plan::{BatchNorm, FrozenDropout, PlanOptions, PrefixMode};
 use freeze_plan::runner::job::CacheMode;
-use freeze_plan::runner::{Caching, Checkpoints, Engine, LocateOptions, RunEvent, evaluate};
+use freeze_plan::runner::{
+    BufferId, Caching, Checkpoints, DeviceMemory, Engine, EngineError, LocateOptions, OnnxRuntime, RunEvent, evaluate,
+};
 use freeze_plan::trainer::{Start, Trainer};
 use freeze_plan::training::prefix::{Prefix, Split};
 use freeze_plan::training::{PhaseOptions, Rates, Role, TrainStep, build, names, target_fact};
@@ -218,7 +221,8 @@ fn a_run_that_keeps_what_is_frozen_has_the_losses_of_one_that_does_not() {
         for mut engine in engines().into_iter().take(if name == "vit" { 1 } else { 2 }) {
             job.cache = None;
             let plain = job.run(engine.as_mut());
-            for mode in [CacheMode::Memory, CacheMode::Disk] {
+            let mut losses = Vec::new();
+            for mode in [CacheMode::Memory, CacheMode::Disk, CacheMode::Device] {
                 job.cache = cache(mode, 1 << 30, folder.path());
                 let name = format!("{name}, {mode:?}, {}", engine.info().name);
                 let ran = job.run(engine.as_mut());
@@ -227,7 +231,9 @@ fn a_run_that_keeps_what_is_frozen_has_the_losses_of_one_that_does_not() {
                 let expected = ["data", "kept", "kept"].map(|from| Ok(from.to_string()));
                 assert_eq!(told, expected, "{name}");
                 assert_eq!(folder.path().read_dir().unwrap().count(), 0, "{name}: the files are removed at the end");
+                losses.push(ran.losses());
             }
+            assert!(losses.iter().all(|found| *found == losses[0]), "{name}: what is read back is what was kept");
         }
     }
 }
@@ -290,6 +296,115 @@ fn a_run_that_goes_on_uses_its_file_and_never_a_torn_or_another_one() {
     let mut other = whole.clone();
     other[9] ^= 1;
     goes_on("another key", "data", &other);
+}
+
+/// A device whose buffers the host cannot look into.
+struct Apart {
+    inner: OnnxRuntime,
+    memory: Option<DeviceMemory>,
+    /// Whether there is no memory for what is large.
+    full: bool,
+}
+
+impl Hooks for Apart {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Engine {
+        &mut self.inner
+    }
+
+    fn gives_bytes(&self) -> bool {
+        false
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        self.memory
+    }
+
+    fn reserve(&mut self, dtype: DType, shape: &[usize]) -> Result<BufferId, EngineError> {
+        let reason = "Failed to allocate memory for requested buffer of size 5".to_string();
+        let error = || EngineError::Buffer { engine: "made up", what: "rows".into(), reason };
+        if self.full { Err(error()) } else { self.inner.reserve(dtype, shape) }
+    }
+}
+
+fn apart(memory: Option<DeviceMemory>, full: bool) -> Delegate<Apart> {
+    Delegate(Apart { inner: onnxruntime(), memory, full })
+}
+
+/// Returns where rows are kept in each phase.
+fn places(ran: &Ran) -> Vec<String> {
+    let of = |event: &RunEvent| match event {
+        RunEvent::Cache { place: Some(place), .. } => Some(place.clone()),
+        _ => None,
+    };
+    ran.events.iter().filter_map(of).collect()
+}
+
+#[test]
+fn rows_on_a_device_are_never_seen_by_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = digits();
+    job.cache = cache(CacheMode::Memory, 1 << 30, folder.path());
+    let memory = job.run(&mut apart(None, false));
+    job.cache = cache(CacheMode::Device, 1 << 30, folder.path());
+    let device = job.run(&mut apart(None, false));
+    assert_eq!(memory.losses(), device.losses());
+    crate::runs::same_end(&memory, &device);
+    assert_eq!((places(&memory), places(&device)), (vec!["memory".into(); 3], vec!["device".into(); 3]));
+    assert_eq!(told(&device), ["data", "kept", "kept"].map(|from| Ok(from.to_string())));
+    // There is no memory for them: the run goes on without.
+    let full = job.run(&mut apart(None, true));
+    same("full", &full, &memory);
+    assert!(told(&full).iter().all(|told| told.as_ref().is_err_and(|reason| reason.contains("requested buffer"))));
+    // The limit holds there as well: the rows of two phases do not fit side by side.
+    let bytes = device.events.iter().filter_map(|event| match event {
+        RunEvent::Cache { bytes, .. } => Some(*bytes),
+        _ => None,
+    });
+    job.cache = cache(CacheMode::Device, bytes.max().unwrap(), folder.path());
+    let bounded = job.run(&mut apart(None, false));
+    same("bounded", &bounded, &memory);
+    assert!(told(&bounded).contains(&Ok("data".to_string())), "{:?}", told(&bounded));
+}
+
+#[test]
+fn auto_keeps_on_a_device_that_has_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = digits();
+    (job.train, job.epochs) = (batches(8, None), 6);
+    job.options = PlanOptions { batch_norm: BatchNorm::Frozen, ..PlanOptions::of("steps") }.with("steps", "1:6,4:9");
+    job.cache = cache(CacheMode::Auto, 1 << 30, folder.path());
+    let device = |used, full| {
+        let ran = job.run(&mut apart(Some(DeviceMemory { used, peak: used, total: 1 << 40 }), full));
+        ran.outcome();
+        places(&ran)
+    };
+    assert_eq!(device(1 << 30, false)[0], "device");
+    assert_eq!(device((1 << 40) - 1000, false)[0], "memory");
+    assert_eq!(device(1 << 30, true)[0], "memory", "it has not what it says");
+}
+
+#[test]
+fn a_run_that_goes_on_keeps_on_the_device_again() {
+    let (folder, saved) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut job = digits();
+    let stop = 2 * job.steps_per_epoch() + 1;
+    let mut rest = Vec::new();
+    for mode in [CacheMode::Memory, CacheMode::Device] {
+        (job.cache, job.resume) = (cache(mode, 1 << 30, folder.path()), None);
+        job.checkpoints = Some(Checkpoints { folder: saved.path().into(), every: None, keep: 1 });
+        job.stop_after = Some(stop);
+        assert!(job.run(&mut onnxruntime()).outcome().stopped);
+        job.resume = Some(crate::runs::newest(saved.path()));
+        (job.checkpoints, job.stop_after) = (None, None);
+        let ran = job.run(&mut onnxruntime());
+        ran.outcome();
+        rest.push((ran.losses(), told(&ran)));
+    }
+    assert_eq!(rest[0], rest[1]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Whole runs in a few lines: a model, its data, a policy by name or by value, and what came of it.
 
+use crate::delegate::{Delegate, Hooks};
 use crate::engines::fixture;
 use freeze_plan::checkpoint::{Checkpoint, Store};
 use freeze_plan::data::{self, BatchOptions, Batches, Dataset, Feed, LastBatch, Sampler, Wanted};
@@ -10,8 +11,8 @@ use freeze_plan::optim::OptimizerSpec;
 use freeze_plan::plan::{Decision, FrozenSet, Moment, PlanOptions, Policy, Rollback, Signal};
 use freeze_plan::planner::{Analysis, Basis, Request};
 use freeze_plan::runner::{
-    BindingId, BufferId, Caching, Checkpoints, Ema, Engine, EngineError, EngineInfo, Evaluation, Freezing, Nonfinite,
-    Outcome, RunError, RunEvent, Schedule, SessionId, Setup, Target, train,
+    BindingId, BufferId, Caching, Checkpoints, Ema, Engine, EngineError, Evaluation, Freezing, Loader, Nonfinite,
+    Outcome, RunError, RunEvent, Schedule, SessionId, Setup, train,
 };
 use freeze_plan::training::{Objective, Own, Prepared, Recompute, names, prepare, target_fact};
 use std::collections::{BTreeMap, HashMap};
@@ -311,8 +312,8 @@ pub struct Victim {
     pub run: usize,
 }
 
-/// An engine that counts, and may flip a bit of a buffer.
-pub struct Watched<'a> {
+/// Counts, and may flip a bit of a buffer; graphs are made by the engine alone.
+pub struct Watching<'a> {
     inner: &'a mut dyn Engine,
     victim: Option<Victim>,
     found: Option<BufferId>,
@@ -321,24 +322,30 @@ pub struct Watched<'a> {
     pub loads: usize,
 }
 
+pub type Watched<'a> = Delegate<Watching<'a>>;
+
 impl<'a> Watched<'a> {
     pub fn new(inner: &'a mut dyn Engine, victim: Option<Victim>) -> Watched<'a> {
-        Watched { inner, victim, found: None, runs: 0, loads: 0 }
+        Delegate(Watching { inner, victim, found: None, runs: 0, loads: 0 })
     }
 }
 
-impl Engine for Watched<'_> {
-    fn info(&self) -> &EngineInfo {
-        self.inner.info()
+impl Hooks for Watching<'_> {
+    fn inner(&self) -> &dyn Engine {
+        self.inner
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Engine {
+        self.inner
+    }
+
+    fn loader(&self) -> Option<Box<dyn Loader>> {
+        None
     }
 
     fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
         self.loads += 1;
         self.inner.load(model)
-    }
-
-    fn unload(&mut self, session: SessionId) {
-        self.inner.unload(session);
     }
 
     fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError> {
@@ -350,31 +357,6 @@ impl Engine for Watched<'_> {
             }
         }
         Ok(id)
-    }
-
-    fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {
-        self.inner.write(buffer, tensor)
-    }
-
-    fn read(&self, buffer: BufferId) -> Result<Tensor, EngineError> {
-        self.inner.read(buffer)
-    }
-
-    fn free(&mut self, buffer: BufferId) {
-        self.inner.free(buffer);
-    }
-
-    fn bind(
-        &mut self,
-        session: SessionId,
-        inputs: &[(&str, BufferId)],
-        outputs: &[(&str, Target)],
-    ) -> Result<BindingId, EngineError> {
-        self.inner.bind(session, inputs, outputs)
-    }
-
-    fn unbind(&mut self, binding: BindingId) {
-        self.inner.unbind(binding);
     }
 
     fn run(&mut self, binding: BindingId) -> Result<Vec<Tensor>, EngineError> {

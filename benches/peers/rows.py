@@ -1,4 +1,4 @@
-"""What run.py measures: the models, and a row of the table each."""
+"""What run.py measures: the models, and a row of the table each, on the processor or a CUDA device."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,8 @@ class Model:
     optimizer: dict
     convolutions: bool
     batches: int = 16
+    # Of the small model that stands for a large one with --tiny.
+    tiny_batch: int = 0
 
 
 MODELS = {
@@ -23,6 +25,9 @@ MODELS = {
     # At a higher rate two layouts of PyTorch itself differ by more than the tolerance.
     "mobilenet": Model("MobileNetV2, 64x64, batch 32, SGD", 32, SGD | {"lr": 1e-4}, True),
     "resnet18": Model("ResNet-18, 112x112, batch 16, SGD", 16, SGD, True),
+    "resnet50": Model("ResNet-50, 224x224, batch 256, SGD", 256, SGD, True, 6, 4),
+    "vit-b16": Model("ViT-B/16, 224x224, batch 128, AdamW", 128, ADAMW, False, 12, 4),
+    "bert-base": Model("BERT-base, sequence 128, batch 64, AdamW", 64, ADAMW, False, 128, 4),
 }
 
 
@@ -36,6 +41,23 @@ class Row:
     frozen: float = 0.0
     batch_norm: str = "train"
     cached: bool = False
+    device: str = "cpu"
+    precision: str = "fp32"
+    # Whether torch.compile is timed too, where that is asked for.
+    compiled: bool = True
+
+
+def on_cuda():
+    """The large models, what matters most first."""
+    found = []
+    for precision in ("bf16", "tf32"):
+        for percent in (0, 50, 75):
+            for model in ("resnet50", "vit-b16", "bert-base"):
+                about = f"{precision}, " + (f"first {percent} % of leaves frozen" if percent else "nothing frozen")
+                name = f"cuda-{model}-{precision}" + (f"-{percent}" if percent else "")
+                found.append(Row(name, model, about, 0.85 if percent else 1.0, frozen=percent / 100, device="cuda",
+                                 precision=precision, compiled=not percent))
+    return found
 
 
 def rows():
@@ -75,4 +97,4 @@ def rows():
         Row("try-memory", "resnet8", "peak resident memory", 1.0, "memory"),
         Row("try-overhead", "resnet8", "step over its bare sessions", 1.0, "overhead"),
     ]
-    return found
+    return found + on_cuda()

@@ -7,6 +7,11 @@ which that is much are repeated while patience lasts. Where others never rest, t
 to look at, with `--threads 1`, where no thread waits busily for another. Before that, three steps on the same batches
 must give the same losses.
 
+With `--device cuda` the rows are large models on a CUDA device, beside PyTorch there: in TensorFloat-32 and bfloat16, and
+with `--compile` beside torch.compile too. Their turns are told by events of the device on PyTorch's side, so that it need
+not wait for each loss as this program does. `--budget` ends it in time, with the table of what there is; `--tiny` puts
+small models in place of the large ones, to try it, with `--device cpu` also where there is no device.
+
 The table goes to stdout as Markdown; `--json` also keeps the numbers, and replaces only the rows that were run.
 
 PyTorch is installed into an environment in the cache folder, or `--python` names one that has requirements.txt.
@@ -17,6 +22,7 @@ import datetime
 import fnmatch
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -27,6 +33,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import gpu
 from rows import MODELS, rows
 from sides import Failed, Side, busy
 from table import table
@@ -35,7 +42,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "freeze-plan-peers"
 # How far losses may differ, relative to PyTorch's.
-TOLERANCE = 1e-3
+TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
 # Of a whole run.
 EPOCHS = 10
 
@@ -44,21 +51,49 @@ class Bench:
     def __init__(self, args):
         self.args = args
         self.python = args.python or environment()
-        self.driver = args.driver or driver()
+        self.driver = args.driver or (None if args.make else driver())
         self.work = Path(tempfile.mkdtemp(prefix="freeze-plan-peers-"))
         self.names = {}
         self.about = {}
 
+    def model(self, row):
+        """The name of the model that a row trains."""
+        return row.model + ("-tiny" if self.args.tiny and MODELS[row.model].tiny_batch else "")
+
+    def batch(self, row):
+        return MODELS[row.model].tiny_batch if self.model(row) != row.model else MODELS[row.model].batch
+
+    def precision(self, row):
+        """On the processor, where rows of a device are tried, there is float32 alone."""
+        return row.precision if self.args.device != "cpu" else "fp32"
+
+    def place(self, row):
+        """The folder with the model and the data of a row, and what makes it where it is not there yet."""
+        count = self.batch(row) * self.batches(row)
+        text = (HERE / "models.py").read_text() + self.version()
+        folder = CACHE / "models" / f"{self.model(row)}-{count}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return folder, [self.python, HERE / "models.py", self.model(row), folder, str(count)]
+
     def folder(self, row):
         """The folder with the model and the data of a row."""
-        count = MODELS[row.model].batch * self.batches(row)
-        text = (HERE / "models.py").read_text() + self.version()
-        folder = CACHE / "models" / f"{row.model}-{count}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        folder, _ = self.place(row)
         if not (folder / "done").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            subprocess.run([self.python, HERE / "models.py", row.model, folder, str(count)], check=True)
-            (folder / "done").touch()
+            self.make([row])
+        if not (folder / "done").exists():
+            raise Failed(f"models.py could not make {self.model(row)}")
         return folder
+
+    def make(self, wanted):
+        """Makes what rows need, side by side."""
+        made = {}
+        for row in wanted:
+            folder, command = self.place(row)
+            if folder not in made and not (folder / "done").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                made[folder] = subprocess.Popen([str(part) for part in command])
+        for folder, process in made.items():
+            if process.wait() == 0:
+                (folder / "done").touch()
 
     def batches(self, row):
         return self.args.epoch_steps if row.kind == "run" else MODELS[row.model].batches
@@ -71,7 +106,7 @@ class Bench:
         return self.about["torch"]
 
     def frozen(self, model, fraction):
-        """The parameters of the first leaves, as PyTorch's side freezes them."""
+        """The parameters of the first leaves of a model, as PyTorch's side freezes them."""
         if fraction and (model, fraction) not in self.names:
             code = "import json, sys, models; model = models.build(sys.argv[1])\n"
             code += "print(json.dumps(models.frozen_names(model, float(sys.argv[2]))))"
@@ -80,14 +115,14 @@ class Bench:
             self.names[model, fraction] = json.loads(found.stdout)
         return self.names.get((model, fraction), [])
 
-    def ours(self, row, frozen=None, bare=False):
-        """This program's side of a row; `frozen` in place of what the row freezes."""
+    def ours(self, row, frozen=None, bare=False, more=()):
+        """This program's side of a row; `frozen` in place of what the row freezes, `more` are keys of the job."""
         frozen = row.frozen if frozen is None else frozen
         folder = self.folder(row)
-        names = json.dumps(self.frozen(row.model, frozen))
+        names = json.dumps(self.frozen(self.model(row), frozen))
         policy = "linear" if row.kind == "run" else "none"
         options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in MODELS[row.model].optimizer.items())
-        job = self.work / f"{row.name}-{frozen}.toml"
+        job = self.work / f"{row.name}-{frozen}-{len(list(self.work.iterdir()))}.toml"
         # A run of steps has no end of its own.
         epochs = EPOCHS if row.kind == "run" else 1_000
         # A cache is of samples, so that order is no matter; without one the order is PyTorch's.
@@ -96,30 +131,28 @@ class Bench:
             f"optimizer = {{ {options} }}\n"
             'loss = { kind = "cross-entropy" }\n'
             f"data = {{ train = {json.dumps(str(folder / 'data.npz'))}, inputs = {{ x = \"x\" }}, target = \"labels\", "
-            f"batch = {MODELS[row.model].batch}, shuffle = {json.dumps(row.cached)} }}\n"
+            f"batch = {self.batch(row)}, shuffle = {json.dumps(row.cached)} }}\n"
             f"freeze = {{ policy = \"{policy}\", freeze = {names}, batch_norm = \"{row.batch_norm}\" }}\n"
             f"run = {{ epochs = {epochs}, dir = {json.dumps(str(job.with_suffix('')))}, threads = {self.args.threads}, "
-            "ceiling_steps = 0, log_every = 1 }\n"
+            f'ceiling_steps = 0, log_every = 1, device = "{self.args.device}", precision = "{self.precision(row)}" }}\n'
         )
         command = [self.driver, job]
-        for setting in [*self.args.set, *(self.args.cached if row.cached else [])]:
+        for setting in [*self.args.set, *more, *(self.args.cached if row.cached else [])]:
             command += ["--set", setting]
-        side = Side([str(part) for part in command + (["--bare"] if bare else [])])
-        if not side.about["engine"].startswith("onnxruntime"):
-            side.__exit__()
-            raise Failed(f"trains on {side.about['engine']}, expected ONNX Runtime")
-        return side
+        if self.args.runtime:
+            command += ["--runtime", self.args.runtime]
+        return Side([str(part) for part in command + (["--bare"] if bare else [])], limit=self.args.limit)
 
     def theirs(self, row, compiled=False):
         folder = self.folder(row)
         options = {
-            "model": row.model, "data": str(folder / "data.npz"), "batch": MODELS[row.model].batch,
+            "model": self.model(row), "data": str(folder / "data.npz"), "batch": self.batch(row),
             "optimizer": MODELS[row.model].optimizer, "threads": self.args.threads, "frozen": row.frozen,
             "batch_norm": row.batch_norm, "channels_last": MODELS[row.model].convolutions, "compile": compiled,
-            "epochs": EPOCHS,
+            "epochs": EPOCHS, "device": self.args.device, "precision": self.precision(row),
         }
         threads = {"OMP_NUM_THREADS": str(self.args.threads)}
-        return Side([str(self.python), str(HERE / "torch_side.py"), json.dumps(options)], threads)
+        return Side([str(self.python), str(HERE / "torch_side.py"), json.dumps(options)], threads, self.args.limit)
 
     def rounds(self, count, once):
         """Calls `once` until the machine was quiet for `count` of the calls, or patience is over: then what there is."""
@@ -131,6 +164,8 @@ class Bench:
             others = (after[0] - before[0] - after[1] + before[1]) / (seconds * os.cpu_count())
             found.append((max(others, 0.0), walls, spent))
             quiet = [entry for entry in found if entry[0] <= self.args.others]
+            if self.args.device != "cpu" and len(found) >= count:
+                break
             late = len(found) >= count and time.perf_counter() - start > self.args.patience
             if len(quiet) >= count or late:
                 break
@@ -138,6 +173,8 @@ class Bench:
         used = sorted(found, key=lambda entry: entry[0])[: max(count, len(quiet))]
         ours, theirs = zip(*(walls for _, walls, _ in used))
         result = compared(ours, theirs)
+        if self.args.device != "cpu":
+            return result
         if all(theirs for _, _, (_, theirs) in found):
             result["processor"] = statistics.median(ours / theirs for _, _, (ours, theirs) in found)
         return result | {"others": statistics.median(entry[0] for entry in used), "of": len(found)}
@@ -162,24 +199,38 @@ class Bench:
         return getattr(self, f"measure_{row.kind}")(row)
 
     def measure_step(self, row):
-        with self.ours(row) as ours, self.theirs(row) as theirs:
-            self.note(ours, theirs)
-            result = {}
-            if not row.cached:
-                result["difference"] = agree(ours.ask("steps 3")["losses"], theirs.ask("steps 3")["losses"])
-            # A cache is full after an epoch.
-            warm = MODELS[row.model].batches + 1 if row.cached else self.args.warm
-            ours.ask(f"steps {warm}")
-            theirs.ask(f"steps {self.args.warm}")
-            command = f"steps {self.args.steps}"
-            result |= self.turns([ours, theirs], [command, command])
-        if self.args.compile:
-            with self.theirs(row, True) as compiled, self.theirs(row) as theirs:
-                compiled.ask("steps 5")
-                theirs.ask("steps 5")
-                found = self.turns([compiled, theirs], [command, command])
-                result["compiled"] = found["ratio"]
+        command = f"steps {self.args.steps}"
+        compiles = self.args.compile and row.compiled
+        with self.theirs(row) as theirs:
+            with self.ours(row) as ours:
+                self.note(ours, theirs)
+                result = {}
+                if not row.cached:
+                    allowed = TOLERANCE[self.precision(row)]
+                    result["difference"] = agree(ours.ask("steps 3")["losses"], theirs.ask("steps 3")["losses"], allowed)
+                # A cache is full after an epoch.
+                warm = MODELS[row.model].batches + 1 if row.cached else self.args.warm
+                ours.ask(f"steps {warm}")
+                theirs.ask(f"steps {self.args.warm}")
+                result |= self.turns([ours, theirs], [command, command])
+                if self.args.device != "cpu":
+                    result |= self.of_device(ours, theirs, result["ours"])
+            if compiles:
+                try:
+                    with self.theirs(row, True) as compiled:
+                        compiled.ask(f"steps {3 + self.args.warm}")
+                        found = self.turns([compiled, theirs], [command, command])
+                        result["compiled"] = found["ratio"]
+                except Failed as failed:
+                    result["compile_failed"] = str(failed)[-200:]
         return result
+
+    def of_device(self, ours, theirs, seconds):
+        """What the device does meanwhile: memory of both sides, and how busy this program keeps it."""
+        result = {"memory": [ours.device_bytes(), theirs.ask("memory")["bytes"]]}
+        with gpu.Busy() as busy:
+            walls = ours.ask(f"steps {min(500, math.ceil(4.0 / max(seconds, 1e-3)))}")["walls"]
+        return result | {"busy": busy.share(sum(walls))}
 
     def measure_run(self, row):
         def once(_):
@@ -225,6 +276,8 @@ class Bench:
 
     def note(self, ours, theirs):
         self.about["ours"] = ours.about["engine"]
+        if not self.about["ours"].startswith("onnxruntime"):
+            raise Failed(f"trains on {self.about['ours']}, expected ONNX Runtime")
         if theirs:
             self.about["theirs"] = theirs.about["engine"]
 
@@ -241,9 +294,9 @@ def compared(ours, theirs):
     }
 
 
-def agree(ours, theirs):
+def agree(ours, theirs, allowed):
     worst = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
-    if not worst <= TOLERANCE:
+    if not worst <= allowed:
         raise Failed(f"the losses differ by {worst:.2g} of PyTorch's")
     return worst
 
@@ -270,8 +323,10 @@ def driver():
 
 
 def machine():
-    """The processor, as far as it is told."""
+    """The processor and the device, as far as they are told."""
     found = {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()}
+    if device := gpu.name():
+        found["device"] = device
     try:
         lines = dict(line.split(":", 1) for line in open("/proc/cpuinfo") if ":" in line)
         lines = {key.strip(): value.strip() for key, value in lines.items()}
@@ -285,18 +340,27 @@ def machine():
 
 def commit():
     """The commit, with a plus where files differ from it."""
-    found = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, cwd=ROOT)
+    try:
+        found = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, cwd=ROOT)
+    except OSError:
+        return ""
     return found.stdout.strip()
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option = parser.add_argument
-    option("--rows", nargs="+", metavar="PATTERN", help="rows by name; all but try* by default")
+    option("--rows", nargs="+", metavar="PATTERN", help="rows by name; by default all of the device but try*")
+    option("--device", default="cpu", help="\"cpu\" or \"cuda\"")
+    option("--tiny", action="store_true", help="small models in place of the large ones, to try the harness")
+    option("--budget", type=float, default=math.inf, help="seconds after which no row begins")
+    option("--limit", type=float, help="seconds that a side may take for an answer; 300 on a device, else no limit")
+    option("--make", action="store_true", help="make the models of the rows and run nothing")
+    option("--runtime", type=Path, help="the library of ONNX Runtime")
     option("--list", action="store_true", help="print the names of the rows")
     option("--rounds", type=int, default=9, help="turns of each side")
     option("--steps", type=int, default=3, help="steps in a turn")
-    option("--warm", type=int, default=2, help="steps that do not count, beside those that compare losses")
+    option("--warm", type=int, help="steps that do not count, beside those that compare losses; 2, or 10 on a device")
     option("--runs", type=int, default=2, help="whole runs of each side")
     option("--epoch-steps", type=int, default=12, help="steps in an epoch of a whole run")
     option("--quick", action="store_true", help="3 rounds of 2 steps, 1 run")
@@ -313,7 +377,12 @@ def arguments():
     option("--driver", type=Path, help="the built example `steps`")
     args = parser.parse_args()
     if not args.rows:
-        args.rows = [row.name for row in rows() if not row.name.startswith("try")]
+        there = lambda row: row.device == ("cpu" if args.device == "cpu" and not args.tiny else "cuda")
+        args.rows = [row.name for row in rows() if there(row) and not row.name.startswith("try")]
+    on_device = args.device != "cpu"
+    args.limit = args.limit or (300 if on_device else None)
+    if args.warm is None:
+        args.warm = 10 if on_device else 2
     if args.quick:
         args.rounds, args.steps, args.runs = 3, 2, 1
     return args
@@ -327,16 +396,24 @@ def main():
     if args.table:
         return print(table(results))
     bench = Bench(args)
+    wanted = [row for row in rows() if any(fnmatch.fnmatch(row.name, pattern) for pattern in args.rows)]
+    if args.make:
+        return bench.make(wanted)
+    until = time.monotonic() + args.budget
     try:
-        for row in rows():
-            if not any(fnmatch.fnmatch(row.name, pattern) for pattern in args.rows):
-                continue
-            bench.folder(row)
+        if any(row.device != "cpu" for row in wanted):
+            bench.make(wanted)
+        for row in wanted:
             start = time.perf_counter()
             try:
+                if time.monotonic() > until:
+                    raise Failed("there was no time left")
+                bench.folder(row)
                 result = bench.measure(row)
-            except Failed as failed:
+            except (Failed, BrokenPipeError) as failed:
                 result = {"failed": str(failed)}
+            if bench.model(row) != row.model:
+                result["tiny"] = True
             result |= {"threads": args.threads, "commit": commit(), "seconds": round(time.perf_counter() - start, 1)}
             print(f"{row.name}: {json.dumps(result)}", file=sys.stderr, flush=True)
             results["rows"][row.name] = result
@@ -346,7 +423,7 @@ def main():
     finally:
         shutil.rmtree(bench.work, ignore_errors=True)
     print(table(results))
-    return any("failed" in result for result in results["rows"].values())
+    return any("failed" in results["rows"].get(row.name, {}) for row in wanted)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """The processes that take turns, and what the machine does meanwhile."""
 
+import contextlib
 import json
 import os
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
+
+import gpu
 
 
 class Failed(Exception):
@@ -16,25 +20,40 @@ class Side:
 
     alive = set()
 
-    def __init__(self, command, environment=None):
+    def __init__(self, command, environment=None, limit=None):
+        self.limit, self.said = limit, None
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env={**os.environ, **(environment or {})},
         )
         Side.alive.add(self)
-        self.about = self.answer()
+
+    @property
+    def about(self):
+        """What it says of itself when it is ready."""
+        if self.said is None:
+            self.said = self.answer()
+        return self.said
 
     def answer(self):
+        late = threading.Timer(self.limit, self.process.kill) if self.limit else None
+        if late:
+            late.start()
         line = self.process.stdout.readline()
+        if late:
+            late.cancel()
         if not line:
             self.process.wait()
             Side.alive.discard(self)
             self.log.seek(0)
-            raise Failed(f"{Path(self.process.args[0]).name} ended: {self.log.read().strip()[-600:]}")
+            said = self.log.read().strip()[-600:]
+            how = f"ended with {self.process.returncode}" if self.process.returncode >= 0 else "was killed or crashed"
+            raise Failed(f"{Path(self.process.args[0]).name} {how}: {said}")
         return json.loads(line)
 
     def ask(self, command):
+        assert self.about
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         return self.answer()
@@ -43,6 +62,10 @@ class Side:
         with open(f"/proc/{self.process.pid}/status") as file:
             line = next(line for line in file if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
+
+    def device_bytes(self):
+        """What it has of a device's memory, as the driver tells; None where it does not."""
+        return gpu.memory(self.process.pid)
 
     def seconds(self):
         """Of processor time that its threads have spent."""
@@ -53,7 +76,8 @@ class Side:
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.kill()
         self.process.wait()
         Side.alive.discard(self)

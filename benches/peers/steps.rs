@@ -1,6 +1,6 @@
 //! Runs a job in portions, as its standard input says: this program's side of `run.py`.
 //!
-//! `steps JOB.toml [--set KEY=VALUE].. [--bare]`. Each line of the input is answered by a line of JSON:
+//! `steps JOB.toml [--set KEY=VALUE].. [--runtime FILE] [--bare]`. Each line of the input is answered by a line of JSON:
 //! - `steps N` trains N steps: `walls`, seconds from the end of one step to that of the next (of the first step of an
 //!   epoch, from the last event before it, so that checkpoints do not count), and `losses`;
 //! - `bare N`, with `--bare`, runs the sessions of the last step N times with nothing between: `walls`;
@@ -9,13 +9,14 @@
 //! The first line of the output tells what the job is. What a job does is what `freeze-plan train` does with it; between
 //! two commands the run waits inside its report of an event. The program ends with its input.
 
+#[path = "../../tests/delegate.rs"]
+mod delegate;
+
+use delegate::{Delegate, Hooks};
 use freeze_plan::error::ErrorKind;
-use freeze_plan::graph::{Model, Tensor};
-use freeze_plan::runner::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, LocateOptions, NodeTime, RunEvent, SessionId,
-    Target,
-};
-use freeze_plan::trainer::{Parts, Start, Trainer, TrainerError, engine, load_job};
+use freeze_plan::graph::Tensor;
+use freeze_plan::runner::{BindingId, Engine, EngineError, LocateOptions, RunEvent};
+use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, TrainerError, engine, load_job};
 use serde_json::json;
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -47,12 +48,15 @@ fn run() -> Result<(), TrainerError> {
     let job = load_job(job.as_ref(), &sets, &mut note)?;
     let parts = Parts { file: PathBuf::from(&args[0]), note: Some(&mut note), ..Parts::default() };
     let trainer = Trainer::with(job, parts)?;
-    let options = LocateOptions::default();
-    let mut engine = engine(&options, trainer.job().run.threads, &mut |text| eprintln!("{text}"))?;
+    let run = &trainer.job().run;
+    let device = run.device().map_err(|error| TrainerError::new(ErrorKind::Usage, error.to_string()))?;
+    let runtime = args.iter().position(|arg| arg == "--runtime").and_then(|at| args.get(at + 1)).map(PathBuf::from);
+    let options = LocateOptions { runtime, device, ..LocateOptions::default() };
+    let mut engine = engine(&options, &EngineOptions::of(run), &mut |text| eprintln!("{text}"))?;
     let replay = Rc::new(RefCell::new(Replay::default()));
     let mut watched = None;
     let engine: &mut dyn Engine = match args.iter().any(|arg| arg == "--bare") {
-        true => watched.insert(Watched { engine, replay: Rc::clone(&replay) }),
+        true => watched.insert(Delegate(Watched { engine, replay: Rc::clone(&replay) })),
         false => engine.as_mut(),
     };
     let mut turns = Turns::new(replay);
@@ -90,8 +94,9 @@ impl Turns {
 
     fn take(&mut self, event: &RunEvent) {
         match event {
-            RunEvent::Start { engine, engine_version, threads, .. } => {
-                self.engine = format!("{engine} {engine_version}, {threads} threads");
+            RunEvent::Start { engine, engine_version, device, threads, .. } => {
+                let place = if device == "cpu" { format!("{threads} threads") } else { device.clone() };
+                self.engine = format!("{engine} {engine_version}, {place}");
             }
             RunEvent::Phase { predicted_step_cost, seconds, nodes, frozen, .. } => {
                 if matches!(self.task, Task::Start) {
@@ -178,7 +183,7 @@ impl Replay {
     }
 }
 
-/// An engine that notes which sessions run, and runs them again when asked.
+/// Notes which sessions run, and runs them again when asked.
 struct Watched {
     engine: Box<dyn Engine>,
     replay: Rc<RefCell<Replay>>,
@@ -205,80 +210,18 @@ impl Watched {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
-impl Engine for Watched {
-    fn info(&self) -> &EngineInfo {
-        self.engine.info()
+impl Hooks for Watched {
+    fn inner(&self) -> &dyn Engine {
+        self.engine.as_ref()
     }
 
-    fn load(&mut self, model: &Model) -> Result<SessionId, EngineError> {
-        self.engine.load(model)
-    }
-
-    fn loader(&self) -> Option<Box<dyn Loader>> {
-        self.engine.loader()
-    }
-
-    fn adopt(&mut self, loaded: Loaded) -> SessionId {
-        self.engine.adopt(loaded)
-    }
-
-    fn unload(&mut self, session: SessionId) {
-        self.engine.unload(session);
-    }
-
-    fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError> {
-        self.engine.allocate(tensor)
-    }
-
-    fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {
-        self.engine.write(buffer, tensor)
-    }
-
-    fn read(&self, buffer: BufferId) -> Result<Tensor, EngineError> {
-        self.engine.read(buffer)
-    }
-
-    fn is_finite(&self, buffer: BufferId) -> Result<bool, EngineError> {
-        self.engine.is_finite(buffer)
-    }
-
-    fn bytes(&self, buffer: BufferId) -> Option<&[u8]> {
-        self.engine.bytes(buffer)
-    }
-
-    fn bytes_mut(&mut self, buffer: BufferId) -> Option<&mut [u8]> {
-        self.engine.bytes_mut(buffer)
-    }
-
-    fn free(&mut self, buffer: BufferId) {
-        self.engine.free(buffer);
-    }
-
-    fn bind(
-        &mut self,
-        session: SessionId,
-        inputs: &[(&str, BufferId)],
-        outputs: &[(&str, Target)],
-    ) -> Result<BindingId, EngineError> {
-        self.engine.bind(session, inputs, outputs)
-    }
-
-    fn unbind(&mut self, binding: BindingId) {
-        self.engine.unbind(binding);
+    fn inner_mut(&mut self) -> &mut dyn Engine {
+        self.engine.as_mut()
     }
 
     fn run(&mut self, binding: BindingId) -> Result<Vec<Tensor>, EngineError> {
         self.replay()?;
         self.replay.borrow_mut().current.push(binding);
         self.engine.run(binding)
-    }
-
-    fn note_nodes(&mut self, on: bool) -> bool {
-        self.engine.note_nodes(on)
-    }
-
-    fn node_times(&mut self, session: SessionId) -> Result<Vec<NodeTime>, EngineError> {
-        self.engine.node_times(session)
     }
 }

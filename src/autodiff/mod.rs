@@ -166,6 +166,22 @@ pub fn gradients_of(
     walk_back(form, builder, opset, &active, &seeds, wrt, "grad")
 }
 
+/// As [`gradients_in`], from a value with the gradient that it has.
+///
+/// # Errors
+/// As [`gradients`].
+pub fn gradients_from(
+    form: Form,
+    builder: &mut Builder,
+    opset: i64,
+    seed: (ValueId, ValueId),
+    wrt: &[ValueId],
+) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    let active = active_values(builder, opset, wrt);
+    check_path(builder, opset, &active, &[seed.0])?;
+    walk_back(form, builder, opset, &active, &[seed], wrt, "grad")
+}
+
 /// As [`gradients`], from several values with the gradient that each has.
 pub(crate) fn pull_back(
     builder: &mut Builder,

@@ -92,6 +92,7 @@ fn dry_run(trainer: &Trainer, engine: &mut dyn Engine, start: Start) -> CommandR
     };
     let eval = if trainer.evaluates() { " and a batch of the eval data" } else { "" };
     sentences.extend(steps_table(&found.plan).map(|table| table.trim_end().to_string()));
+    sentences.extend(found.memory.iter().map(|(epoch, memory)| memory.sentence(*epoch)));
     sentences.push(format!("a step{eval} ran without an error"));
     sentences.extend(trainer.prospects(start)?);
     output::emit(&format!("{}\n", sentences.join("\n")), None)?;

@@ -14,6 +14,24 @@ use std::time::UNIX_EPOCH;
 /// A batch: the names of what reads it, each with its rows.
 pub type Batch = Vec<(String, Tensor)>;
 
+/// What an input of a batch is, without its elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Its name.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes.
+    pub sizes: Vec<usize>,
+}
+
+impl Shape {
+    /// Returns its bytes.
+    pub fn bytes(&self) -> u64 {
+        self.sizes.iter().fold(self.dtype.size() as u64, |bytes, size| bytes.saturating_mul(*size as u64))
+    }
+}
+
 /// What becomes of rows that do not fill a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -235,6 +253,27 @@ impl Batches {
     pub fn column(&self, input: &str) -> Option<&str> {
         let feed = self.0.feeds.iter().find(|feed| feed.input == input)?;
         feed.source.columns().get(feed.column).map(|column| column.name.as_str())
+    }
+
+    /// Returns the rows of the largest batch, with those that only fill it up.
+    pub fn most(&self) -> usize {
+        if self.0.options.last_batch == LastBatch::Pad { self.0.options.size } else { self.rows_of(0) }
+    }
+
+    /// Returns what a batch of so many rows is.
+    pub fn shapes(&self, rows: usize) -> Vec<Shape> {
+        let shape = |feed: &Feed| {
+            let column = feed.source.columns().get(feed.column);
+            let mut sizes = vec![rows];
+            sizes.extend(column.iter().flat_map(|column| column.shape.iter().copied()));
+            let mut dtype = feed.dtype;
+            if let Some((axis, classes)) = feed.classes {
+                sizes.insert(axis.min(sizes.len()), classes);
+                dtype = DType::F32;
+            }
+            Shape { name: feed.input.clone(), dtype, sizes }
+        };
+        self.0.feeds.iter().map(shape).collect()
     }
 
     /// Returns batch `index` (from 0) of the rows in the order of the file, with nothing random.

@@ -23,7 +23,7 @@ mod selection;
 mod source;
 
 pub use augment::{AugmentOptions, Erasing, Mix, RandomCrop, RandomResizedCrop};
-pub use batches::{Batch, BatchOptions, Batches, Elsewhere, LastBatch};
+pub use batches::{Batch, BatchOptions, Batches, Elsewhere, LastBatch, Shape};
 pub use check::{Feed, Wanted, check, check_fed_labels, check_labels};
 pub use columns::Columns;
 pub use dataset::Dataset;

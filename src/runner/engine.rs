@@ -1,5 +1,6 @@
 //! The seam between training and whatever executes a graph.
 
+use super::exhausted::OutOfMemory;
 use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::error::ErrorKind;
@@ -49,6 +50,24 @@ pub struct EngineInfo {
     pub recomputes: bool,
 }
 
+/// Memory of the device of an engine, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In use now, by this process and by others.
+    pub used: u64,
+    /// The most that this engine has held at a time.
+    pub peak: u64,
+    /// All that the device has.
+    pub total: u64,
+}
+
+impl DeviceMemory {
+    /// Returns what is free now.
+    pub fn free(&self) -> u64 {
+        self.total.saturating_sub(self.used)
+    }
+}
+
 /// A graph that an engine refuses or fails to run.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -63,6 +82,8 @@ pub enum EngineError {
     Precision { engine: String, device: String, dtype: DType },
     #[error("{engine}: a buffer of {what}: {reason}")]
     Buffer { engine: &'static str, what: String, reason: String },
+    #[error(transparent)]
+    OutOfMemory(Box<OutOfMemory>),
 }
 
 impl EngineError {
@@ -75,7 +96,7 @@ impl EngineError {
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            EngineError::Library { .. } => ErrorKind::BadInput,
+            EngineError::Library { .. } | EngineError::OutOfMemory(_) => ErrorKind::BadInput,
             EngineError::Load { .. } | EngineError::Precision { .. } => ErrorKind::Unsupported,
             EngineError::Run { .. } | EngineError::Buffer { .. } => ErrorKind::Internal,
         }
@@ -164,6 +185,19 @@ pub trait Engine {
     /// # Errors
     /// The engine has no such dtype, or no memory.
     fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError>;
+
+    /// Returns a new buffer whose elements may be anything.
+    ///
+    /// # Errors
+    /// As [`Engine::allocate`].
+    fn reserve(&mut self, dtype: DType, shape: &[usize]) -> Result<BufferId, EngineError> {
+        self.allocate(&Tensor::zeros(dtype, shape))
+    }
+
+    /// Returns the memory of the device; `None` where graphs run in the memory of the process.
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        None
+    }
 
     /// Replaces the elements of a buffer by others of the same dtype and shape.
     ///

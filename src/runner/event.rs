@@ -2,6 +2,7 @@
 
 use super::Operators;
 use super::ceiling::Ceiling;
+use super::estimate::MemoryEstimate;
 use super::nonfinite::{Cause, OnNonfinite};
 use super::precision::Precision;
 use crate::plan::Signal;
@@ -82,6 +83,9 @@ pub enum RunEvent {
         /// Nodes of the frozen prefix that runs on its own before the train graph; 0 where none does.
         #[serde(default, skip_serializing_if = "is_zero")]
         prefix_nodes: usize,
+        /// What the phase is estimated to take of memory where its graphs run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory_estimate: Option<MemoryEstimate>,
     },
     /// Whether what the frozen prefix of the phase makes of the samples is kept, and why not.
     Cache {
@@ -95,7 +99,7 @@ pub enum RunEvent {
         /// Why it is not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
-        /// `memory` or `disk`.
+        /// `device`, `memory` or `disk`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         place: Option<String>,
         /// The values of the train graph that are kept.
@@ -263,6 +267,9 @@ pub enum RunEvent {
         wait_seconds: f64,
         /// Peak resident memory of the process in bytes; 0 where the system does not tell.
         peak_bytes: u64,
+        /// The most bytes that the engine has held on its device, where that has a memory of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device_peak_bytes: Option<u64>,
     },
     /// The run ends before its last epoch: a metric does not get better.
     #[serde(rename = "early_stop")]

@@ -12,9 +12,11 @@ pub mod cuda;
 mod device;
 mod ema;
 mod engine;
+mod estimate;
 mod evaluation;
 mod evaluator;
 mod event;
+mod exhausted;
 mod front;
 mod guard;
 mod improvement;
@@ -69,15 +71,18 @@ pub use clock::Clock;
 pub use device::{Device, NoDevice};
 pub use ema::{Ema, UPDATES};
 pub use engine::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, SessionId, Target, evaluate,
+    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
+    SessionId, Target, evaluate,
 };
+pub use estimate::MemoryEstimate;
 pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
+pub use exhausted::{Exhausted, OutOfMemory};
 pub use improvement::{EarlyStopping, Stall, best, stops};
 pub use job::{Gaps, Job, JobError, Targets};
 pub use locate::{LocateError, LocateOptions, locate, survey};
 pub use nonfinite::{Cause, CauseKind, InputRange, Nonfinite, OnNonfinite, what_is_not_finite};
-pub use onnxruntime::{Cuda, OnnxRuntime};
+pub use onnxruntime::{Arena, Cuda, OnnxRuntime};
 pub use operators::Operators;
 pub use phase::{Phase, Share};
 pub use precision::{Computing, Precision};

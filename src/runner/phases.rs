@@ -1,8 +1,9 @@
 //! The phases of a run: the one that trains, and those that come back and are kept ready.
 
 use super::ahead::{Ahead, Made, Next};
-use super::cache::Cache;
+use super::cache::{Cache, Fresh};
 use super::engine::{Engine, OnProcessor};
+use super::estimate::{Assumed, MemoryEstimate, Sizes};
 use super::event::RunEvent;
 use super::phase::Phase;
 use super::precision::Summary;
@@ -14,12 +15,15 @@ use super::train::RunError;
 use crate::graph::{Model, Tensor};
 use crate::plan::{OnReturn, Segment};
 use crate::training::TrainStep;
+use crate::training::prefix::Split;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 /// The most phases that are kept ready.
 const MOST: usize = 16;
+/// The most phases whose memory is told ahead.
+const TOLD: usize = 8;
 
 /// The phases whose sessions live.
 pub(super) struct Phases {
@@ -69,6 +73,8 @@ pub(super) struct Open {
     pub(super) seconds: f64,
     /// What to make ready before it comes.
     pub(super) next: Option<Next>,
+    /// What it is estimated to take.
+    pub(super) memory: MemoryEstimate,
 }
 
 impl Phases {
@@ -197,7 +203,7 @@ impl Run<'_> {
             Some(position) => {
                 let clock = Instant::now();
                 let mut open = self.phases.parked.remove(position);
-                self.forget_kept();
+                self.forget_kept(engine);
                 self.state.set_slots(engine, &open.step.slots, keep)?;
                 open.phase.rebind(engine, &open.step, &self.state)?;
                 open.seconds = clock.elapsed().as_secs_f64();
@@ -262,6 +268,7 @@ impl Run<'_> {
             nodes: open.step.train.graph.nodes().len(),
             recomputed,
             prefix_nodes: open.phase.prefix_nodes(),
+            memory_estimate: Some(open.memory.clone()),
         });
         if let Some(Summary { low, float32, kept, casts }) = open.phase.computes(engine).cloned() {
             report(RunEvent::Precision { epoch: segment.first_epoch, low, float32, kept, casts });
@@ -296,7 +303,7 @@ impl Run<'_> {
         fronted: Option<(&Segment, &mut dyn FnMut(RunEvent))>,
     ) -> Result<(Open, Vec<String>), RunError> {
         let clock = Instant::now();
-        let (Graphs { step, recomputed }, made, seconds) = match self.made(&held, form)? {
+        let (Graphs { step, recomputed, mut memory }, made, seconds) = match self.made(&held, form)? {
             Some(Made { graphs, sessions, seconds }) => (graphs, Some(sessions), seconds),
             None => (self.build(engine, &held, form)?, None, 0.0),
         };
@@ -309,10 +316,14 @@ impl Run<'_> {
                         fixed.insert(name.clone(), engine.read(self.state.value(name))?);
                     }
                 }
-                self.front(engine, &step, segment, *form == Form::Inputs, &fixed, report)
+                let of = Fresh { step: &step, segment, recurs: *form == Form::Inputs, fixed: &fixed, memory: &memory };
+                self.front(engine, &of, report)
             }
             None => None,
         };
+        if let Some((split, _)) = &front {
+            memory = self.memory(engine, &step, split);
+        }
         let sessions = match (made, front) {
             (Some(made), Some(front)) => {
                 let mut sessions = made.adopt(engine);
@@ -339,8 +350,30 @@ impl Run<'_> {
             values,
             seconds,
             next: None,
+            memory,
         };
         Ok((open, recomputed))
+    }
+
+    /// Returns what a phase takes whose frozen prefix runs on its own.
+    fn memory(&self, engine: &dyn Engine, step: &TrainStep, split: &Split) -> MemoryEstimate {
+        let sizes = Sizes::of(self.setup, engine);
+        let cached = self.cache.as_ref().map_or(0, Cache::on_device);
+        MemoryEstimate::of(step, Some(split), &Assumed { cached, ..sizes.assumed(&self.prepared) })
+    }
+
+    /// Returns what phases of the plan are estimated to take, each with its first epoch: all, or some of many.
+    pub(super) fn memory_of_phases(&self, engine: &dyn Engine) -> Result<Vec<(usize, MemoryEstimate)>, RunError> {
+        let mut seen = HashSet::new();
+        let held = |segment: &Segment| segment.held().map(String::from).collect::<BTreeSet<String>>();
+        let parts: Vec<&Segment> = self.segments.iter().filter(|part| seen.insert(held(part))).collect();
+        let apart = parts.len().div_ceil(TOLD).max(1);
+        let told = parts.iter().step_by(apart);
+        told.map(|part| {
+            let memory = self.build(engine, &held(part), &Form::Constants)?.memory;
+            Ok((part.first_epoch, memory))
+        })
+        .collect()
     }
 
     /// Begins to make the graphs of the open phase with all that is frozen as constants.
@@ -398,6 +431,7 @@ impl Run<'_> {
             report(open.proof.event(open.from_epoch, to_epoch));
         }
         self.phases.proved = Some(std::mem::take(&mut open.proof));
+        self.cache.iter_mut().for_each(|cache| cache.unbind(engine));
         if !self.phases.recurring.contains(&open.held) {
             open.phase.close(engine);
             return Ok(());

@@ -1,6 +1,7 @@
 //! What the graphs of a phase are built from, apart from the run, so that another thread can build them.
 
 use super::engine::Engine;
+use super::estimate::{MemoryEstimate, Sizes};
 use super::run::Run;
 use super::train::RunError;
 use crate::graph::Tensor;
@@ -52,6 +53,7 @@ struct How {
     /// `None` where the engine cannot.
     recompute: Option<Recompute>,
     accumulate: usize,
+    sizes: Sizes,
 }
 
 /// The graphs of a phase.
@@ -59,6 +61,8 @@ pub(super) struct Graphs {
     pub(super) step: TrainStep,
     /// Modules that are recomputed.
     pub(super) recomputed: Vec<String>,
+    /// What the phase takes where its frozen prefix is a part of the train graph.
+    pub(super) memory: MemoryEstimate,
 }
 
 impl Recipe {
@@ -82,6 +86,7 @@ impl How {
             seed: setup.seed,
             recompute: engine.info().recomputes.then(|| setup.recompute.clone()),
             accumulate: setup.accumulate,
+            sizes: Sizes::of(setup, engine),
         }
     }
 
@@ -115,7 +120,8 @@ impl How {
         for slot in &mut step.slots {
             slot.initial = self.initial.get(&slot.name).unwrap_or(&slot.initial).clone();
         }
-        Ok(Graphs { step, recomputed })
+        let memory = MemoryEstimate::of(&step, None, &self.sizes.assumed(prepared));
+        Ok(Graphs { step, recomputed, memory })
     }
 }
 
@@ -135,6 +141,18 @@ impl Run<'_> {
     pub(super) fn build(&self, engine: &dyn Engine, held: &BTreeSet<String>, form: &Form) -> Result<Graphs, RunError> {
         let values = self.constants(engine, held, &BTreeMap::new())?;
         Ok(How::of(self, engine).build(&self.setup.objective, &self.prepared, held, form, &values)?)
+    }
+
+    /// As [`Run::build`], with other modules recomputed.
+    pub(super) fn build_recomputing(
+        &self,
+        engine: &dyn Engine,
+        held: &BTreeSet<String>,
+        recompute: Recompute,
+    ) -> Result<Graphs, RunError> {
+        let values = self.constants(engine, held, &BTreeMap::new())?;
+        let how = How { recompute: Some(recompute), ..How::of(self, engine) };
+        Ok(how.build(&self.setup.objective, &self.prepared, held, &Form::Constants, &values)?)
     }
 
     /// Returns what another thread builds the graphs of a phase from; `None` for a training step of the file. Values

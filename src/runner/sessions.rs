@@ -105,6 +105,11 @@ pub(super) fn train_graph(remote: bool, step: &TrainStep) -> (Cow<'_, Model>, Op
     summed(remote, &step.train, step)
 }
 
+/// As [`train_graph`], of what is left of a train graph.
+pub(super) fn train_graph_of<'m>(remote: bool, train: &'m Model, step: &TrainStep) -> (Cow<'m, Model>, Option<String>) {
+    summed(remote, train, step)
+}
+
 /// Returns a train graph, or what is left of it, with one more output, the sum of all large gradients, and its name.
 fn summed<'m>(remote: bool, train: &'m Model, step: &TrainStep) -> (Cow<'m, Model>, Option<String>) {
     let large = step.passed.iter().filter(|(_, fact)| is_summed(remote, fact));

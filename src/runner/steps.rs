@@ -55,7 +55,7 @@ impl Run<'_> {
                 return Err(error);
             }
             let seconds = clock.elapsed().as_secs_f64();
-            self.judge_cache(report);
+            self.judge_cache(engine, report);
             self.place.seconds += seconds;
             self.pace.iter_mut().for_each(|pace| pace.step(seconds));
             self.place.at = if number + 1 == count {
@@ -128,6 +128,7 @@ impl Run<'_> {
             samples_per_second: samples as f64 / seconds,
             wait_seconds: wait,
             peak_bytes: peak_bytes(),
+            device_peak_bytes: engine.device_memory().map(|memory| memory.peak),
         });
         if let Verdict::Back(armed) = self.guard.judge(&metrics) {
             self.delay += armed.delay;

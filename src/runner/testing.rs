@@ -1,7 +1,11 @@
-//! The engines that tests run on.
+//! The engines that tests run on, and a plan without costs.
 
 use super::engine::Engine;
 use super::locate::{LocateOptions, locate};
+use crate::cost::{StepCost, UnitCost};
+use crate::plan::{FreezePlan, Inputs, ModelInfo, PlanOptions, StepCosts, build};
+use crate::training::Prepared;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -83,4 +87,32 @@ fn library() -> Result<&'static std::path::Path, &'static str> {
             .map_err(|error| format!("tests need ONNX Runtime: {error}\nhint: {}", error.hint()))
     });
     found.as_deref().map_err(String::as_str)
+}
+
+struct NoCosts;
+
+impl StepCosts for NoCosts {
+    fn cost(&self, _: &HashSet<&str>) -> StepCost {
+        StepCost::default()
+    }
+
+    fn keeps_backward_alive(&self, _: &HashSet<&str>) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Returns the linear plan of a model's leaf units, without costs.
+pub fn linear(prepared: &Prepared, epochs: usize, freeze_start: f64, freeze_level: f64) -> FreezePlan {
+    let costs = vec![UnitCost::default(); prepared.units.len()];
+    let inputs = Inputs {
+        model: &ModelInfo::default(),
+        units: &prepared.units,
+        costs: &costs,
+        step_costs: &NoCosts,
+        epochs,
+        steps_per_epoch: 0,
+        accompanied: None,
+    };
+    let options = PlanOptions::default().with("freeze_start", freeze_start).with("freeze_level", freeze_level);
+    build(&inputs, &options).expect("a plan can be made")
 }

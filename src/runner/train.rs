@@ -5,8 +5,10 @@ use super::cache::Caching;
 use super::ceiling::Ceiling;
 use super::ema::{Ema, UPDATES};
 use super::engine::{Engine, EngineError};
+use super::estimate::MemoryEstimate;
 use super::evaluation::{Evaluation, unwatchable};
 use super::event::RunEvent;
+use super::exhausted::Exhausted;
 use super::nonfinite::{Cause, Nonfinite};
 use super::precision::Computing;
 use super::run::Run;
@@ -272,6 +274,8 @@ pub enum RunError {
     #[error(transparent)]
     Metrics(#[from] MetricError),
     #[error(transparent)]
+    OutOfMemory(Box<Exhausted>),
+    #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
     Training(#[from] TrainingError),
@@ -298,7 +302,7 @@ impl RunError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             RunError::NotFinite { .. } | RunError::EvalNotFinite { .. } | RunError::Moved { .. } => ErrorKind::Check,
-            RunError::Initial { .. } | RunError::Resume { .. } => ErrorKind::BadInput,
+            RunError::Initial { .. } | RunError::Resume { .. } | RunError::OutOfMemory(_) => ErrorKind::BadInput,
             RunError::Metric { .. }
             | RunError::Unwatched { .. }
             | RunError::Steps { .. }
@@ -326,7 +330,10 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Outcome, RunError> {
     let clock = Instant::now();
-    let result = whole(engine, setup, report, stop);
+    let result = whole(engine, setup, report, stop).map_err(|error| match error {
+        RunError::Engine(error) => error.recognised(&engine.info().device).into(),
+        other => other,
+    });
     let (status, error, metrics) = match &result {
         Ok(outcome) => (if outcome.stopped { "stopped" } else { "done" }, None, outcome.metrics.clone()),
         Err(error) => ("failed", Some(error.to_string()), BTreeMap::new()),
@@ -342,6 +349,8 @@ pub struct Checked {
     pub ceiling: Option<Ceiling>,
     /// The plan, with predicted seconds of its steps where some were measured.
     pub plan: FreezePlan,
+    /// What phases are estimated to take of memory, each with its first epoch: all, or some of many.
+    pub memory: Vec<(usize, MemoryEstimate)>,
 }
 
 /// Makes the first phase ready, runs a step and a batch of the eval data, and checks what the freezing can save, without
@@ -356,16 +365,22 @@ pub fn check_ceiling(
 ) -> Result<Checked, RunError> {
     let mut run = Run::new(engine, setup, report)?;
     run.calibrates = true;
+    let first = run.next_segment();
+    checked(&mut run, engine, report).map_err(|error| run.explained(engine, error, first.as_ref()))
+}
+
+fn checked(run: &mut Run<'_>, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<Checked, RunError> {
     let ceiling = run.check_ceiling(engine, report)?;
     if ceiling.is_none() {
         run.try_step(engine, report)?;
     }
     run.try_evaluation(engine)?;
-    let mut plan = setup.freezing.plan.clone();
+    let mut plan = run.setup.freezing.plan.clone();
     if let Some(calibration) = run.calibration.take() {
         run.fill(engine, &calibration, &mut plan)?;
     }
-    Ok(Checked { ceiling, plan })
+    let memory = run.memory_of_phases(engine)?;
+    Ok(Checked { ceiling, plan, memory })
 }
 
 fn whole(
@@ -375,16 +390,21 @@ fn whole(
     stop: &AtomicBool,
 ) -> Result<Outcome, RunError> {
     let mut run = Run::new(engine, setup, report)?;
-    run.check_ceiling(engine, report)?;
+    let first = run.next_segment();
+    if let Err(error) = run.check_ceiling(engine, report) {
+        return Err(run.explained(engine, error, first.as_ref()));
+    }
     let stopped = loop {
         let Some(segment) = run.next_segment() else { break false };
-        if run.segment(engine, &segment, report, stop)? {
-            break run.next_segment().is_some();
+        match run.segment(engine, &segment, report, stop) {
+            Ok(true) => break run.next_segment().is_some(),
+            Ok(false) => {}
+            Err(error) => return Err(run.explained(engine, error, Some(&segment))),
         }
     };
     run.finish(engine, report)?;
     if !stopped {
-        run.forget_kept();
+        run.forget_kept(engine);
     }
     let metrics = run.evaluate(engine)?;
     if let Some(loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {

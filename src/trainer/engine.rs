@@ -59,6 +59,17 @@ pub fn engine(
     }
 }
 
+/// Refuses an engine on the CPU for a run on another device.
+pub(super) fn not_on_the_cpu_instead(device: &str, engine: &dyn Engine) -> Result<(), TrainerError> {
+    let (is, cpu) = (&engine.info().device, Device::Cpu.to_string());
+    if device == cpu || *is != cpu {
+        return Ok(());
+    }
+    let text = format!("the device of the run is {device}, the engine computes on {is}");
+    Err(TrainerError::new(ErrorKind::Usage, text)
+        .hint("make the engine with the device of the run in its LocateOptions"))
+}
+
 fn on_cpu(options: &LocateOptions, threads: usize, note: Note<'_>) -> Result<Box<dyn Engine>, TrainerError> {
     match locate(options, note) {
         Ok(found) => Ok(Box::new(OnnxRuntime::new(&found.path, threads)?)),
@@ -94,4 +105,17 @@ fn embedded() -> Result<Box<dyn Engine>, TrainerError> {
 fn embedded() -> Result<Box<dyn Engine>, TrainerError> {
     let text = "this build has no embedded executor (feature \"tract\")";
     Err(TrainerError::new(ErrorKind::Usage, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_on_cuda_gets_no_engine_on_the_cpu() {
+        let engine = crate::runner::testing::onnxruntime();
+        assert!(not_on_the_cpu_instead("cpu", &engine).is_ok());
+        let error = not_on_the_cpu_instead("cuda:1", &engine).unwrap_err();
+        assert_eq!(error.message(), "the device of the run is cuda:1, the engine computes on cpu");
+    }
 }

@@ -154,6 +154,9 @@ impl From<crate::runner::RunError> for TrainerError {
             crate::runner::RunError::NotFinite { .. } => {
                 told.hint("lower optimizer.lr, set optimizer.clip_norm, or look for bad values in the data")
             }
+            crate::runner::RunError::OutOfMemory(exhausted) if !exhausted.remedies.is_empty() => {
+                told.hint(format!("what would help, with estimates: {}", exhausted.remedies.join("; ")))
+            }
             crate::runner::RunError::Metrics(MetricError::Unfit { others, .. }) if !others.is_empty() => {
                 told.hint(format!("the loss decides which metrics there are, here {}", others.join(", ")))
             }

@@ -206,6 +206,7 @@ impl Trainer {
     /// # Errors
     /// A graph cannot be built or run.
     pub fn check(&self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) -> Result<Checked, TrainerError> {
+        engine::not_on_the_cpu_instead(&self.job.run.device, engine)?;
         self.setup(None, None, |setup| Ok(check_ceiling(engine, setup, report)?))
     }
 
@@ -258,6 +259,7 @@ impl Trainer {
         mut sinks: Sinks<'_>,
         stop: &AtomicBool,
     ) -> Result<Trained, TrainerError> {
+        engine::not_on_the_cpu_instead(&self.job.run.device, engine)?;
         if start != Start::Resume {
             // Refused before the folder is touched.
             self.setup(None, None, |_| Ok(()))?;

@@ -49,7 +49,10 @@ pub(super) fn libraries(candidates: &[Candidate]) -> String {
     }
     for error in missing {
         let _ = match &error {
-            CudaError::MissingLibrary { name, .. } => writeln!(text, "  {name} is missing: {}", error.hint()),
+            CudaError::MissingLibrary { name, package: Some(package), .. } => {
+                writeln!(text, "  {name}  missing: pip install {package}")
+            }
+            CudaError::MissingLibrary { name, .. } => writeln!(text, "  {name}  missing"),
             other => writeln!(text, "  {other}"),
         };
     }

@@ -165,6 +165,7 @@ mod tests {
             nodes: 1,
             recomputed: Vec::new(),
             prefix_nodes: 0,
+            memory_estimate: None,
         }
     }
 

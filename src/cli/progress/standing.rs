@@ -21,6 +21,8 @@ pub struct Standing {
     pub frozen_units: usize,
     /// Resident memory in bytes; 0 where the system does not tell.
     pub memory: u64,
+    /// The most bytes that were held on a device, where that has a memory of its own.
+    pub device_memory: Option<u64>,
     samples_per_step: f64,
     loss: Option<f64>,
     metric: Option<(String, f64)>,
@@ -50,7 +52,8 @@ impl Standing {
                 self.seconds += (seconds - self.seconds) * f64::max(1.0 / self.measured as f64, NEWEST);
                 self.last = Some(timed.time);
             }
-            RunEvent::Epoch { metrics, .. } => {
+            RunEvent::Epoch { metrics, device_peak_bytes, .. } => {
+                self.device_memory = *device_peak_bytes;
                 self.evaluation = self.last.take().map_or(0.0, |last| timed.time - last);
                 let named = |name: &str| metrics.get_key_value(name);
                 let first = || metrics.iter().find(|(name, _)| *name != "loss");
@@ -89,6 +92,7 @@ impl Standing {
         let units = if self.units > 0 { format!("/{}", self.units) } else { String::new() };
         fields.push((2, format!("{}{units} frozen", self.frozen_units)));
         fields.extend((self.memory > 0).then(|| (7, bytes(self.memory))));
+        fields.extend(self.device_memory.map(|held| (8, format!("{} on the device", bytes(held)))));
         fields
     }
 
@@ -146,6 +150,7 @@ mod tests {
             nodes: 9,
             recomputed: Vec::new(),
             prefix_nodes: 0,
+            memory_estimate: None,
         };
         let epoch = RunEvent::Epoch {
             epoch: 11,
@@ -158,6 +163,7 @@ mod tests {
             samples_per_second: 4.0,
             wait_seconds: 0.0,
             peak_bytes: 5,
+            device_peak_bytes: None,
         };
         let events = [
             (0.0, start),
@@ -190,6 +196,8 @@ mod tests {
         for (width, expected) in cases {
             assert_eq!(standing().line(width), expected, "in {width} columns");
         }
+        let on_device = Standing { device_memory: Some(9_300_000_000), ..standing() };
+        assert!(on_device.line(200).ends_with("118 MB  9.3 GB on the device"));
     }
 
     #[test]

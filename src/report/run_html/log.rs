@@ -78,6 +78,7 @@ pub(super) struct Epoch {
     pub(super) seconds: f64,
     pub(super) samples_per_second: f64,
     pub(super) peak_bytes: u64,
+    pub(super) device_peak_bytes: Option<u64>,
     pub(super) wait: f64,
     /// By name a value for each class.
     pub(super) per_class: BTreeMap<String, Vec<Option<f64>>>,
@@ -161,6 +162,7 @@ struct EpochLine {
     seconds: Option<f64>,
     samples_per_second: Option<f64>,
     peak_bytes: Option<u64>,
+    device_peak_bytes: Option<u64>,
     wait_seconds: Option<f64>,
     #[serde(default)]
     per_class: serde_json::Value,
@@ -311,6 +313,7 @@ impl RunLog {
             seconds: number(line.seconds),
             samples_per_second: number(line.samples_per_second),
             peak_bytes: line.peak_bytes.unwrap_or(0),
+            device_peak_bytes: line.device_peak_bytes,
             wait: number(line.wait_seconds),
             per_class,
             confusion,

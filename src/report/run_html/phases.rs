@@ -1,7 +1,7 @@
 //! The phases of a run: what was frozen, that it stayed, and what a step took beside what was predicted.
 
 use super::log::RunLog;
-use super::numbers::seconds;
+use super::numbers::{seconds, size};
 use super::series::median;
 use crate::report::human::{grouped, plural};
 use crate::runner::RunEvent;
@@ -26,6 +26,8 @@ pub(super) struct Row {
     /// Seconds that training waited for it.
     stall: f64,
     predicted: f64,
+    /// Bytes that it was estimated to take.
+    pub(super) memory: Option<u64>,
     pub(super) recomputed: Vec<String>,
     pub(super) speed: Option<Speed>,
     /// What was proved not to have changed.
@@ -69,6 +71,7 @@ pub(super) fn note(rows: &mut Vec<Row>, event: RunEvent, last: usize) {
             stall_seconds,
             predicted_step_cost,
             recomputed,
+            memory_estimate,
             ..
         } => {
             rows.push(Row {
@@ -80,6 +83,7 @@ pub(super) fn note(rows: &mut Vec<Row>, event: RunEvent, last: usize) {
                 prepare: seconds,
                 stall: stall_seconds,
                 predicted: predicted_step_cost,
+                memory: memory_estimate.map(|estimate| estimate.total),
                 recomputed,
                 ..Row::default()
             });
@@ -123,7 +127,8 @@ pub(super) fn section(page: &mut String, log: &RunLog) {
          <thead><tr><th scope=\"col\" rowspan=\"2\">from epoch</th><th scope=\"col\" rowspan=\"2\">frozen</th>\
          <th scope=\"col\" rowspan=\"2\">logged steps</th>\
          <th scope=\"colgroup\" colspan=\"3\" class=\"group\">a step</th><th scope=\"colgroup\" colspan=\"3\" \
-         class=\"group\">the change to it</th><th scope=\"col\" rowspan=\"2\">flops</th><th scope=\"col\" rowspan=\"2\" \
+         class=\"group\">the change to it</th><th scope=\"col\" rowspan=\"2\">flops</th>\
+         <th scope=\"col\" rowspan=\"2\">memory, estimated</th><th scope=\"col\" rowspan=\"2\" \
          class=\"path\">proved unchanged</th></tr>\n<tr><th scope=\"col\">logged</th><th scope=\"col\">measured</th>\
          <th scope=\"col\">predicted</th><th scope=\"col\">measured</th><th scope=\"col\">predicted</th>\
          <th scope=\"col\">stall</th></tr></thead>\n<tbody>\n",
@@ -147,6 +152,7 @@ pub(super) fn section(page: &mut String, log: &RunLog) {
             speed(|speed| speed.predicted_change),
             seconds(row.stall),
             format!("{:.0} %", 100.0 * row.predicted),
+            row.memory.map_or("-".into(), size),
         ] {
             let _ = write!(page, "<td>{cell}</td>");
         }

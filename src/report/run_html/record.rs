@@ -136,6 +136,17 @@ impl RunRecord {
         epochs.map(|epoch| epoch.peak_bytes).max().filter(|bytes| *bytes > 0)
     }
 
+    /// Returns the most bytes that were held on a device with a memory of its own.
+    pub(super) fn device_peak_bytes(&self) -> Option<u64> {
+        let epochs = self.log.epochs.iter().chain(&self.log.undone_epochs);
+        epochs.filter_map(|epoch| epoch.device_peak_bytes).max()
+    }
+
+    /// Returns the most bytes that a phase was estimated to take.
+    pub(super) fn estimated_bytes(&self) -> Option<u64> {
+        self.log.phases.iter().filter_map(|phase| phase.memory).max()
+    }
+
     /// Returns what freezing saved: the fraction that was measured, and the one that was predicted.
     pub(super) fn gain(&self) -> Option<(f64, f64)> {
         self.log.events.iter().rev().find_map(|event| match event {

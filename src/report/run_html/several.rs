@@ -155,6 +155,8 @@ fn results(page: &mut String, runs: &[Numbered<'_>]) {
     });
     row("waiting for data", &|run| Some(share(run.waiting()?)));
     row("peak memory", &|run| Some(size(run.peak_bytes()?)));
+    row("peak device memory", &|run| Some(size(run.device_peak_bytes()?)));
+    row("memory, estimated", &|run| Some(size(run.estimated_bytes()?)));
     page.push_str("<section>\n<h2>What each came to</h2>\n");
     table(page, "results", runs, &rows);
     page.push_str("</section>\n");

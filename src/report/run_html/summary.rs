@@ -142,6 +142,12 @@ fn figures(run: &RunRecord) -> Vec<(String, String, String)> {
     if let Some(peak) = run.peak_bytes() {
         figure("peak memory".into(), size(peak), "resident, whole process".into());
     }
+    if let Some(peak) = run.device_peak_bytes() {
+        figure("peak device memory".into(), size(peak), "held by the engine".into());
+    }
+    if let Some(bytes) = run.estimated_bytes() {
+        figure("memory, estimated".into(), size(bytes), "largest phase, without program and data".into());
+    }
     figures
 }
 

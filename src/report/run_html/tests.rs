@@ -92,8 +92,11 @@ fn a_whole_run_is_shown() {
         step(20, 0.5, 0.2),
         epoch(2, 0.98, r#","wait_seconds":0.1"#),
         r#"{"event":"checkpoint","epoch":2,"step":20,"path":"runs/first/checkpoints","time":2.1}"#.into(),
-        epoch(3, 0.96, r#","wait_seconds":0.0"#),
-        phase(4, 0, 1, 0.5),
+        epoch(3, 0.96, r#","wait_seconds":0.0,"device_peak_bytes":9500000000"#),
+        phase(4, 0, 1, 0.5).replace(
+            "\"nodes\"",
+            r#""memory_estimate":{"weights":1,"frozen":0,"slots":0,"gradients":0,"activations":2500000000,"workspace":0,"other":0,"total":2500000001,"largest":[["x",9]]},"nodes""#,
+        ),
         r#"{"event":"speed","epoch":1,"steps":30,"predicted_seconds":0.25,"median_seconds":0.2,"predicted_change_seconds":0.0,"change_seconds":0.0,"time":3.6}"#.into(),
         step(40, 0.25, 0.1),
         epoch(4, 0.97, r#","wait_seconds":0.2,"per_class":{"f1":[0.9,null],"recall":[0.8,0.75]},"confusion":[[9,1],[0,12]]"#),
@@ -115,6 +118,8 @@ fn a_whole_run_is_shown() {
         "<dt>samples per second</dt><dd>320</dd>",
         "<dt>units frozen</dt><dd>1</dd><dd class=\"dim\">of 3, in the last phase</dd>",
         "<dt>peak memory</dt><dd>123 MB</dd>",
+        "<dt>peak device memory</dt><dd>9.50 GB</dd>",
+        "<dt>memory, estimated</dt><dd>2.50 GB</dd>",
         "<li>the data is small (2 times)</li>",
         "<b>Training loss</b>",
         "<b>Loss</b>",
@@ -139,8 +144,8 @@ fn a_whole_run_is_shown() {
         ["by the steps|30.0 %|35.0 %|", "less the phase changes|25.0 %|27.5 %|"]
     );
     let phases = [
-        "1|0 units, 0 tensors|2|200 ms|200 ms|250 ms|0 s|0 s|0 s|100 %|-|",
-        "4|1 unit, 1 tensor|1|100 ms|100 ms|125 ms|750 ms|500 ms|0 s|50 %|2 tensors, 1 statistic (b0123456789a)|",
+        "1|0 units, 0 tensors|2|200 ms|200 ms|250 ms|0 s|0 s|0 s|100 %|-|-|",
+        "4|1 unit, 1 tensor|1|100 ms|100 ms|125 ms|750 ms|500 ms|0 s|50 %|2.50 GB|2 tensors, 1 statistic (b0123456789a)|",
     ];
     assert_eq!(rows(&page, "Phases"), phases);
     assert_eq!(rows(&page, "Classes")[..2], ["0|0.9000|0.8000|", "1|-|0.7500|"]);

@@ -1,13 +1,16 @@
 //! What a phase keeps, decided when it begins.
 
+use super::super::device::Device;
 use super::super::engine::Engine;
+use super::super::estimate::MemoryEstimate;
 use super::super::event::RunEvent;
 use super::super::front::Growth;
 use super::super::job::CacheMode;
 use super::super::memory::available_bytes;
 use super::super::run::Run;
+use super::device::DeviceRows;
 use super::store::Store;
-use super::{Cache, Kept, Trial};
+use super::{Kept, Trial};
 use crate::data::Elsewhere;
 use crate::graph::{Tensor, ValueId};
 use crate::plan::{PrefixMode, Segment};
@@ -20,6 +23,12 @@ use std::path::Path;
 /// What computing and reading take about, on one core of a common machine. Which cut is taken follows from it; whether it
 /// pays is measured.
 const PRICES: Prices = Prices { flop: 1e-11, written: 2e-10, read: 4e-10 };
+/// As [`PRICES`], on a device with a memory of its own, where rows are kept there.
+const DEVICE: Prices = Prices { flop: 2e-14, written: 1e-12, read: 2e-12 };
+/// What reading a byte takes there where rows are kept in memory of the host.
+const UPLOAD: f64 = 1e-10;
+/// The part of the room on a device that is taken without being asked for.
+const ROOM: f64 = 0.9;
 /// Times by which a byte of a file costs more than one of memory.
 const FILE: f64 = 2.0;
 /// Flops of a batch below which a prefix stays in the train graph.
@@ -30,25 +39,36 @@ const RAISES: [f64; 5] = [1.0, 4.0, 16.0, 64.0, 256.0];
 /// The prefix of a phase, and what grows from what the phase before kept.
 pub(in crate::runner) type Fronted = (Split, Option<Growth>);
 
+/// A phase that is made ready.
+#[derive(Clone, Copy)]
+pub(in crate::runner) struct Fresh<'a> {
+    pub(in crate::runner) step: &'a TrainStep,
+    pub(in crate::runner) segment: &'a Segment,
+    /// Whether its frozen set comes again later.
+    pub(in crate::runner) recurs: bool,
+    /// Values of frozen parameters and statistics that are inputs of the train graph.
+    pub(in crate::runner) fixed: &'a BTreeMap<String, Tensor>,
+    /// What it takes beside what is kept.
+    pub(in crate::runner) memory: &'a MemoryEstimate,
+}
+
 /// Why nothing is kept.
 struct No(String);
 
 impl Run<'_> {
-    /// Returns the prefix of a phase that runs on its own, where there is one, and makes what it keeps ready. `fixed` are
-    /// the values of frozen parameters and statistics that are inputs of the train graph.
+    /// Returns the prefix of a phase that runs on its own, where there is one, and makes what it keeps ready.
     pub(in crate::runner) fn front(
         &mut self,
-        engine: &dyn Engine,
-        step: &TrainStep,
-        segment: &Segment,
-        recurs: bool,
-        fixed: &BTreeMap<String, Tensor>,
+        engine: &mut dyn Engine,
+        fresh: &Fresh<'_>,
         report: &mut dyn FnMut(RunEvent),
     ) -> Option<Fronted> {
+        let Fresh { step, segment, recurs, fixed, memory } = *fresh;
+        self.cache.iter_mut().for_each(|cache| cache.unbind(engine));
         self.loader.leave_out(None);
         let wanted = self.cache.as_ref().is_some_and(|cache| cache.caching.mode != CacheMode::Off);
         if segment.frozen.is_empty() || !wanted && self.setup.freezing.prefix == PrefixMode::Off {
-            self.forget_kept();
+            self.forget_kept(engine);
             return None;
         }
         let data: Vec<&str> = inputs(step, Role::Data);
@@ -63,7 +83,7 @@ impl Run<'_> {
         let prefix = match found {
             Ok(prefix) => prefix,
             Err(reason) => {
-                self.forget_kept();
+                self.forget_kept(engine);
                 if wanted {
                     self.unused(segment, reason.into(), report);
                 }
@@ -71,10 +91,10 @@ impl Run<'_> {
             }
         };
         if wanted {
-            match self.keep(engine, &prefix, &data, segment, report) {
+            match self.keep(engine, &prefix, &data, (segment, memory), report) {
                 Ok(fronted) => return Some(fronted),
                 Err(No(reason)) => {
-                    self.forget_kept();
+                    self.forget_kept(engine);
                     self.unused(segment, reason, report);
                 }
             }
@@ -88,8 +108,8 @@ impl Run<'_> {
     }
 
     /// Drops what was kept: the phase that begins has no prefix of its own.
-    pub(in crate::runner) fn forget_kept(&mut self) {
-        self.cache.iter_mut().for_each(Cache::clear);
+    pub(in crate::runner) fn forget_kept(&mut self, engine: &mut dyn Engine) {
+        self.cache.iter_mut().for_each(|cache| cache.clear(engine));
         self.loader.leave_out(None);
     }
 
@@ -111,10 +131,10 @@ impl Run<'_> {
 
     fn keep(
         &mut self,
-        engine: &dyn Engine,
+        engine: &mut dyn Engine,
         prefix: &Prefix<'_>,
         data: &[&str],
-        segment: &Segment,
+        (segment, memory): (&Segment, &MemoryEstimate),
         report: &mut dyn FnMut(RunEvent),
     ) -> Result<Fronted, No> {
         let train = self.setup.train;
@@ -134,9 +154,11 @@ impl Run<'_> {
         if cache.kept.is_none() && left <= 1.0 {
             return Err(No("no later epoch would read it".into()));
         }
+        let on_device = mode == CacheMode::Device || mode == CacheMode::Auto && engine.device_memory().is_some();
+        let prices = prices(info.device.parse().unwrap_or_default(), on_device);
         let (cut, row) = fitting(prefix, rows, cache.caching.limit, |raise| Prices {
-            read: PRICES.read * raise * if mode == CacheMode::Disk { FILE } else { 1.0 },
-            ..PRICES
+            read: prices.read * raise * if mode == CacheMode::Disk { FILE } else { 1.0 },
+            ..prices
         })?;
         let split = prefix.split(&cut);
         let parts: Vec<Part> = split.cut.iter().filter_map(|crossing| crossing.part.clone()).collect();
@@ -162,7 +184,7 @@ impl Run<'_> {
             // The cut is where it was, and so is what was kept.
             kept.elsewhere.inputs = own;
             let growth = cache.before.as_ref().and_then(|before| grown(prefix, &cut, before));
-            let event = used(segment, &split, row, all, kept.store.path(), Some("kept"));
+            let event = used(segment, &split, row, all, kept.store.place(), Some("kept"));
             if let Some(trial) = &mut cache.trial {
                 trial.event = event;
             } else {
@@ -177,26 +199,35 @@ impl Run<'_> {
         let older = cache.before.take();
         let (before, older) =
             if before.as_ref().is_some_and(|before| before.count > 0) { (before, older) } else { (older, before) };
-        older.into_iter().filter(|_| !stays).for_each(|older| older.store.remove());
+        older.into_iter().for_each(|older| older.give_up(engine, stays));
         let growth = before.as_ref().and_then(|before| grown(prefix, &cut, before));
+        let mut device = match mode {
+            CacheMode::Device => Some(DeviceRows::new(engine, &parts, rows).map_err(No)?),
+            CacheMode::Auto if has_room(engine, memory, all) => DeviceRows::new(engine, &parts, rows).ok(),
+            _ => None,
+        };
         let in_file = match mode {
+            _ if device.is_some() => false,
             CacheMode::Disk => true,
             CacheMode::Auto => all > available_bytes().map_or(u64::MAX, |free| free / 2),
             _ => false,
         };
-        let on_disk = before.as_ref().filter(|before| before.store.path().is_some());
-        let held = on_disk.map_or(0, |before| before.row as u64 * rows as u64);
-        let seeds = growth.is_some() && (!in_file || held + all <= cache.caching.limit);
+        let place = if in_file { "disk" } else { "device" };
+        let beside = before.as_ref().filter(|before| before.store.place() == place);
+        let held = beside.map_or(0, |before| before.row as u64 * rows as u64);
+        let bounded = in_file || device.is_some();
+        let seeds = growth.is_some() && (!bounded || held + all <= cache.caching.limit);
         let (before, growth) = match seeds {
             true => (before, growth),
             false => {
-                before.into_iter().filter(|_| !stays).for_each(|before| before.store.remove());
+                before.into_iter().for_each(|before| before.give_up(engine, stays));
                 (None, None)
             }
         };
-        let store = match in_file {
-            true => open(&cache.caching.dir, &key, rows, row).map_err(No)?,
-            false => Store::in_memory(rows),
+        let store = match device.take() {
+            Some(device) => Store::Device(device),
+            None if in_file => open(&cache.caching.dir, &key, rows, row).map_err(No)?,
+            None => Store::in_memory(rows),
         };
         if in_file && !stays {
             let paths = [store.path(), before.as_ref().and_then(|before| before.store.path())];
@@ -213,7 +244,7 @@ impl Run<'_> {
             (true, true) => "kept",
             (false, true) => "data",
         };
-        let event = used(segment, &split, row, all, store.path(), Some(from));
+        let event = used(segment, &split, row, all, store.place(), Some(from));
         let judged = cache.trial.is_none() && before.is_some() || from == "file";
         cache.before = before;
         cache.kept = Some(Kept { key, prints, parts, row, count: found.len(), store, elsewhere: elsewhere.clone() });
@@ -238,6 +269,23 @@ impl Run<'_> {
         let last = later.take_while(holds).map(|later| later.last_epoch).last().unwrap_or(segment.last_epoch);
         if adaptive { self.plan.epochs.len().max(last) } else { last }
     }
+}
+
+/// Returns what computing and reading take about.
+fn prices(device: Device, on_device: bool) -> Prices {
+    match (device, on_device) {
+        (Device::Cpu, _) => PRICES,
+        (_, true) => DEVICE,
+        (_, false) => Prices { read: UPLOAD, ..DEVICE },
+    }
+}
+
+/// Returns true where the device has room for so many bytes beside what the phase is about to take.
+fn has_room(engine: &dyn Engine, phase: &MemoryEstimate, bytes: u64) -> bool {
+    let Some(memory) = engine.device_memory() else { return false };
+    // Parameters and statistics are there already.
+    let room = memory.free().saturating_sub(phase.total - phase.weights);
+    bytes as f64 <= ROOM * room as f64
 }
 
 /// Returns the cheapest cut that fits into a limit, and its bytes for each row.
@@ -274,14 +322,14 @@ fn grown(prefix: &Prefix<'_>, cut: &[ValueId], before: &Kept) -> Option<Growth> 
     Some(Growth { model, inputs: names.into_iter().zip(before.parts.iter().cloned()).collect() })
 }
 
-fn used(segment: &Segment, split: &Split, row: usize, bytes: u64, path: Option<&Path>, from: Option<&str>) -> RunEvent {
+fn used(segment: &Segment, split: &Split, row: usize, bytes: u64, place: &str, from: Option<&str>) -> RunEvent {
     let values = split.cut.iter().filter(|crossing| crossing.part.is_some()).map(|crossing| crossing.name.clone());
     RunEvent::Cache {
         epoch: segment.first_epoch,
         after: segment.after,
         used: true,
         reason: None,
-        place: Some(if path.is_some() { "disk" } else { "memory" }.into()),
+        place: Some(place.into()),
         values: values.collect(),
         sample_bytes: row as u64,
         bytes,

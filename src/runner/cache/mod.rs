@@ -2,7 +2,7 @@
 //!
 //! The prefix of a phase ends at a cut ([`Prefix::cheapest`](crate::training::prefix::Prefix::cheapest)). Its values are
 //! kept for each row of the training data as batches come: a batch of which every row is kept is read back, another one
-//! is computed and kept. When the prefix grows, what the phase before kept takes the place of the data: only the new
+//! is computed and kept. They are kept in memory, in a file, or in buffers of the engine ([`device`]). When the prefix grows, what the phase before kept takes the place of the data: only the new
 //! part of the prefix runs on it, a batch at a time, and its rows are given up as they are taken over.
 //!
 //! Rows are known by a key: the SHA-256 of the operators and constants that lead to the cut, of what tells the training
@@ -13,6 +13,7 @@
 //! With `auto` the first batches of a phase are measured: what computing and keeping them takes, and reading them back. It
 //! is worth it when reading is faster and `epochs left > 1 + keep / (compute - read)`.
 
+mod device;
 mod enter;
 mod pays;
 mod store;
@@ -21,11 +22,12 @@ use super::engine::{BufferId, Engine, EngineError};
 use super::event::RunEvent;
 use super::front::Front;
 use super::job::CacheMode;
+use super::memory::readable;
 use super::phase::{Feed, Phase};
 use crate::data::Elsewhere;
 use crate::graph::Tensor;
 use crate::training::prefix::Part;
-pub(super) use enter::Fronted;
+pub(super) use enter::{Fresh, Fronted};
 use pays::Trial;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -66,17 +68,10 @@ pub fn what_is_kept(event: &RunEvent) -> Option<String> {
     });
     Some(format!(
         "cache of what is frozen: {many}, {} a row, {} in {}{from}{seconds}",
-        size(*sample_bytes),
-        size(*bytes),
+        readable(*sample_bytes),
+        readable(*bytes),
         place.as_deref().unwrap_or("memory")
     ))
-}
-
-/// Returns bytes with a decimal prefix.
-fn size(bytes: u64) -> String {
-    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
-    let unit = units.into_iter().find(|(size, _)| bytes >= *size);
-    unit.map_or_else(|| format!("{bytes} B"), |(size, name)| format!("{:.1} {name}", bytes as f64 / size as f64))
 }
 
 /// What a run keeps.
@@ -124,13 +119,28 @@ impl Cache {
         self.kept.is_some()
     }
 
+    /// Returns the bytes that are kept where graphs run.
+    pub(super) fn on_device(&self) -> u64 {
+        let stores = self.kept.iter().chain(&self.before).map(|kept| &kept.store);
+        stores.map(|store| if let Store::Device(device) = store { device.bytes() } else { 0 }).sum()
+    }
+
+    /// Drops what is bound to buffers of a phase, which are about to be freed.
+    pub(super) fn unbind(&mut self, engine: &mut dyn Engine) {
+        for kept in self.kept.iter_mut().chain(&mut self.before) {
+            if let Store::Device(device) = &mut kept.store {
+                device.unbind(engine);
+            }
+        }
+    }
+
     /// Returns true where a batch of these rows needs nothing from the data but what the train graph itself reads.
     pub(super) fn has(&mut self, phase: &mut Phase, rows: &[usize]) -> bool {
         phase.front().is_some_and(|front| self.source(front, rows) != Source::Data)
     }
 
     fn source(&mut self, front: &Front, rows: &[usize]) -> Source {
-        let all = |kept: &mut Kept| rows.iter().all(|row| kept.store.get(*row).is_some());
+        let all = |kept: &mut Kept| rows.iter().all(|row| kept.store.has(*row));
         if !front.is_complete(rows.len()) {
             return Source::Data;
         }
@@ -193,6 +203,19 @@ impl Cache {
         let (Some(kept), Some(front)) = (&mut self.kept, phase.front()) else { return Ok(()) };
         let mut values: Vec<Tensor> = Vec::new();
         let parts = front.parts(rows.len());
+        if let Store::Device(device) = &mut kept.store {
+            let buffers: Vec<BufferId> = parts.iter().map(|(_, buffer)| *buffer).collect();
+            let new = device.enter(engine, &buffers, rows)?;
+            kept.count += new.len();
+            for row in new {
+                kept.elsewhere.set(row, true);
+                if let (Some(before), Source::Before) = (&mut self.before, source) {
+                    before.store.forget(row);
+                }
+            }
+            self.take_over(engine, phase);
+            return Ok(());
+        }
         if parts.iter().any(|(_, buffer)| engine.bytes(*buffer).is_none()) {
             values = parts.iter().map(|(_, buffer)| engine.read(*buffer)).collect::<Result<_, _>>()?;
         }
@@ -202,7 +225,7 @@ impl Cache {
         let parts: Vec<(usize, &[u8])> =
             parts.iter().enumerate().map(|(place, (part, buffer))| (part.bytes(), value(place, *buffer))).collect();
         for (place, row) in rows.iter().enumerate() {
-            if kept.store.get(*row).is_some() {
+            if kept.store.has(*row) {
                 continue;
             }
             kept.store.put(*row, kept.row, |to| {
@@ -218,12 +241,17 @@ impl Cache {
                 before.store.forget(*row);
             }
         }
+        self.take_over(engine, phase);
+        Ok(())
+    }
+
+    /// Gives up what the phase before kept once everything of it was taken over.
+    fn take_over(&mut self, engine: &mut dyn Engine, phase: &mut Phase) {
         let all = self.kept.as_ref().is_some_and(|kept| kept.is_whole());
         if all && let Some(before) = self.before.take() {
-            before.store.remove();
-            front.stop_growing(engine);
+            before.store.remove(engine);
+            phase.front().into_iter().for_each(|front| front.stop_growing(engine));
         }
-        Ok(())
     }
 
     /// Measures a batch, and gives up where it does not pay.
@@ -245,11 +273,9 @@ impl Cache {
     }
 
     /// Drops everything, with the files that do not stay.
-    pub(super) fn clear(&mut self) {
+    pub(super) fn clear(&mut self, engine: &mut dyn Engine) {
         for kept in [self.kept.take(), self.before.take()].into_iter().flatten() {
-            if !self.caching.stays {
-                kept.store.remove();
-            }
+            kept.give_up(engine, self.caching.stays);
         }
         self.trial = None;
     }
@@ -257,9 +283,13 @@ impl Cache {
 
 impl Kept {
     fn is_whole(&self) -> bool {
-        match &self.store {
-            Store::Memory(rows) => self.count >= rows.len(),
-            Store::Mapped(mapped) => self.count >= mapped.rows(),
+        self.count >= self.store.rows()
+    }
+
+    /// Drops the rows; a file of them may stay.
+    fn give_up(self, engine: &mut dyn Engine, stays: bool) {
+        if !stays || self.store.path().is_none() {
+            self.store.remove(engine);
         }
     }
 }
@@ -271,6 +301,10 @@ fn fill(
     parts: &[(&Part, BufferId)],
     rows: &[usize],
 ) -> Result<(), EngineError> {
+    if let Store::Device(device) = &mut kept.store {
+        let buffers: Vec<BufferId> = parts.iter().map(|(_, buffer)| *buffer).collect();
+        return device.fetch(engine, &buffers, rows);
+    }
     let mut from = 0;
     for (part, buffer) in parts {
         let bytes = part.bytes();

@@ -1,5 +1,6 @@
 //! Whether keeping what a prefix makes pays, from a few batches.
 
+use super::super::engine::Engine;
 use super::super::event::RunEvent;
 use super::super::run::Run;
 use super::Cache;
@@ -79,7 +80,7 @@ impl Trial {
 
 impl Run<'_> {
     /// Decides whether the phase that trains goes on keeping what its prefix makes, once that was measured.
-    pub(in crate::runner) fn judge_cache(&mut self, report: &mut dyn FnMut(RunEvent)) {
+    pub(in crate::runner) fn judge_cache(&mut self, engine: &mut dyn Engine, report: &mut dyn FnMut(RunEvent)) {
         let Some(Cache { trial: Some(trial), .. }) = &self.cache else { return };
         let Some(seconds) = trial.seconds() else { return };
         let problem = seconds.problem(trial.left);
@@ -103,7 +104,7 @@ impl Run<'_> {
             other => other,
         });
         if unused {
-            cache.clear();
+            cache.clear(engine);
             self.loader.leave_out(None);
         }
     }

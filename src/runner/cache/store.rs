@@ -1,10 +1,13 @@
-//! Rows of bytes, one for each sample that is kept: in memory, or in a file that is mapped.
+//! Rows of bytes, one for each sample that is kept: in memory, in a file that is mapped, or where the engine has its
+//! buffers.
 //!
 //! The file is the header (magic, key, number of rows, bytes of a row, each number 8 bytes little-endian), a word for each
 //! row, and the rows from the next page on. A word is 0 for a row that is not there, else 2^32 and the CRC-32C of the row. It
 //! is written after its row, and a row of a file that was opened again is there when its checksum is right: so what a
 //! process that was killed left half-written is not taken for a row.
 
+use super::device::DeviceRows;
+use crate::runner::engine::Engine;
 use memmap2::MmapMut;
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -19,6 +22,7 @@ const PAGE: usize = 4096;
 pub(super) enum Store {
     Memory(Vec<Option<Box<[u8]>>>),
     Mapped(Mapped),
+    Device(DeviceRows),
 }
 
 /// Rows in a file.
@@ -69,14 +73,42 @@ impl Store {
         match self {
             Store::Memory(rows) => (0..rows.len()).filter(|row| rows[*row].is_some()).collect(),
             Store::Mapped(mapped) => (0..mapped.rows).filter(|row| mapped.word(*row) != 0).collect(),
+            Store::Device(device) => device.found(),
         }
     }
 
-    /// Returns a row; `None` where it is not there.
+    /// Returns true for a row that is there.
+    pub(super) fn has(&mut self, row: usize) -> bool {
+        match self {
+            Store::Device(device) => device.has(row),
+            _ => self.get(row).is_some(),
+        }
+    }
+
+    /// Returns the rows that there is room for.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Store::Memory(rows) => rows.len(),
+            Store::Mapped(mapped) => mapped.rows,
+            Store::Device(device) => device.rows(),
+        }
+    }
+
+    /// Returns where rows are.
+    pub(super) fn place(&self) -> &'static str {
+        match self {
+            Store::Memory(_) => "memory",
+            Store::Mapped(_) => "disk",
+            Store::Device(_) => "device",
+        }
+    }
+
+    /// Returns a row; `None` where it is not there or not where the host can read it.
     pub(super) fn get(&mut self, row: usize) -> Option<&[u8]> {
         match self {
             Store::Memory(rows) => rows.get(row)?.as_deref(),
             Store::Mapped(mapped) => mapped.get(row),
+            Store::Device(_) => None,
         }
     }
 
@@ -91,38 +123,41 @@ impl Store {
                 }
             }
             Store::Mapped(mapped) => mapped.put(row, fill),
+            Store::Device(_) => unreachable!("invariant: rows of a device are entered there"),
         }
     }
 
     /// Gives a row up. The space of a file is not given back before the file is removed.
     pub(super) fn forget(&mut self, row: usize) {
-        if let Store::Memory(rows) = self
-            && let Some(place) = rows.get_mut(row)
-        {
-            *place = None;
+        match self {
+            Store::Memory(rows) => rows.get_mut(row).into_iter().for_each(|place| *place = None),
+            Store::Mapped(_) => {}
+            Store::Device(device) => device.forget(row),
         }
     }
 
     /// Returns the file.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
-            Store::Memory(_) => None,
+            Store::Memory(_) | Store::Device(_) => None,
             Store::Mapped(mapped) => Some(&mapped.path),
         }
     }
 
     /// Drops everything, also the file.
-    pub(super) fn remove(self) {
-        if let Store::Mapped(Mapped { path, file, map, .. }) = self {
-            drop((map, file));
-            let _ = std::fs::remove_file(path);
+    pub(super) fn remove(self, engine: &mut dyn Engine) {
+        match self {
+            Store::Memory(_) => {}
+            Store::Mapped(mapped) => mapped.remove(),
+            Store::Device(device) => device.remove(engine),
         }
     }
 }
 
 impl Mapped {
-    pub(super) fn rows(&self) -> usize {
-        self.rows
+    fn remove(self) {
+        drop((self.map, self.file));
+        let _ = std::fs::remove_file(self.path);
     }
 
     fn word(&self, row: usize) -> u64 {
@@ -245,7 +280,8 @@ mod tests {
         assert_eq!([0, 1, 2].map(|row| store.get(row).is_some()), [true, false, true]);
         put(&mut store, 1, 6);
         assert_eq!(store.get(1), Some([6; 12].as_slice()));
-        store.remove();
+        let Store::Mapped(mapped) = store else { panic!("it is in a file") };
+        mapped.remove();
         assert!(!path.exists());
         // A header that was cut.
         std::fs::write(&path, &bytes[..20]).unwrap();

@@ -78,8 +78,16 @@ pub fn measure(
     clock: Clock,
 ) -> Result<(), RunError> {
     let mut run = Run::new(engine, setup, &mut |_| {})?;
+    let first = run.next_segment();
+    measured(&mut run, engine, plan, clock).map_err(|error| run.explained(engine, error, first.as_ref()))
+}
+
+fn measured(run: &mut Run<'_>, engine: &mut dyn Engine, plan: &mut FreezePlan, clock: Clock) -> Result<(), RunError> {
     let calibration = run.calibrate(engine, plan, Effort { clock, ..Effort::ASKED })?;
-    run.fill(engine, &calibration, plan)
+    run.fill(engine, &calibration, plan)?;
+    let memory = run.memory_of_phases(engine)?;
+    plan.summary.notes.extend(memory.iter().map(|(epoch, memory)| memory.sentence(*epoch)));
+    Ok(())
 }
 
 /// Times the phases of a plan, `rounds` steps of each in turn.

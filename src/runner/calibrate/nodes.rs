@@ -2,7 +2,7 @@
 
 use crate::graph::{Dim, Fact, Graph, INTERNAL_DOMAIN, Model, Node, ValueId};
 use crate::runner::engine::NodeTime;
-use crate::runner::native::{optimize, read};
+use crate::runner::native::{Target, optimize, read};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -20,7 +20,7 @@ pub(super) struct Key {
 
 /// Returns the nodes of a model as the engine gets them, for batches of so many rows.
 pub(super) fn keys(model: &Model, rows: usize) -> Vec<Key> {
-    let model = optimize(model);
+    let model = optimize(model, Target::Processor);
     model.graph.nodes().iter().map(|node| key(&model.graph, node, rows)).collect()
 }
 
@@ -93,7 +93,7 @@ impl NodeTimes {
     /// Adds what the nodes of a model took. A node that the engine does not name ran as part of another, or not at all:
     /// it takes no time of its own.
     pub(super) fn add(&mut self, model: &Model, rows: usize, times: &[NodeTime]) {
-        let model = optimize(model);
+        let model = optimize(model, Target::Processor);
         let graph = &model.graph;
         let owners = owners(graph);
         let mut seconds = vec![0.0; graph.nodes().len()];

@@ -11,7 +11,7 @@ use crate::plan::testing::chain;
 use crate::plan::{FreezePlan, PlanOptions, StepSeconds, build, segments};
 use crate::planner::Analysis;
 use crate::runner::engine::NodeTime;
-use crate::runner::native::{optimize, read};
+use crate::runner::native::{Target, optimize, read};
 use crate::runner::pace::Scale;
 use crate::runner::run::Run;
 use crate::runner::sessions::train_graph;
@@ -88,7 +88,7 @@ fn frozen(layers: usize) -> impl Iterator<Item = &'static str> {
 
 /// What the nodes of a model take on the machine, in two runs that were disturbed and two that were not.
 fn took(model: &Model, rename: &dyn Fn(&str, &str) -> String) -> (Vec<NodeTime>, f64) {
-    let graph = &optimize(model).graph;
+    let graph = &optimize(model, Target::Processor).graph;
     let mut sum = 0.0;
     let mut times = Vec::new();
     for (node, index) in graph.nodes().iter().zip(1_u32..) {
@@ -312,7 +312,7 @@ fn every_name_that_onnx_runtime_tells_is_that_of_a_node() {
         let [noted, update] = phase.node_times(engine).unwrap();
         assert_eq!(update.is_empty(), layers == LAYERS.len());
         let train = train_graph(false, &step).0;
-        let model = optimize(&train);
+        let model = optimize(&train, Target::Processor);
         // What ONNX Runtime adds between layouts belongs to no node.
         let known =
             |time: &&NodeTime| !super::nodes::owned(&model.graph, &time.name) && !time.name.starts_with("Reorder");

@@ -52,11 +52,6 @@ impl<S: Segments> Arena<S> {
         self.held
     }
 
-    /// Makes what is used now the most that was.
-    pub(super) fn forget_peak(&mut self) {
-        self.held.peak = self.held.used;
-    }
-
     /// Returns room for so many bytes; `None` where the device has none.
     pub(super) fn allocate(&mut self, bytes: usize) -> Option<u64> {
         let size = bytes.max(1).checked_next_multiple_of(GRAIN)?;
@@ -163,8 +158,6 @@ mod tests {
         let Held { segments, used, peak } = arena.held();
         assert!(used == 0 && peak > 0 && peak <= segments);
         assert!(arena.places == arena.starts, "all pieces are whole segments again");
-        arena.forget_peak();
-        assert_eq!(arena.held().peak, 0);
     }
 
     #[test]

@@ -2,13 +2,18 @@
 
 use super::arena::{Arena, Held, Segments};
 use super::compile::Compiler;
+use super::cudnn::{Cudnn, Search, Settings};
 use super::gpu::{Convolution, Element, Gpu, Launch};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Most bytes of workspace of a convolution.
+const WORKSPACE: usize = 1 << 30;
 
 /// What a device has, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +44,13 @@ pub(in crate::runner) struct CudaDevice {
     /// What was allocated beside the arena.
     direct: Mutex<HashMap<u64, usize>>,
     state: AtomicUsize,
-    scratch: Mutex<(u64, usize)>,
+    /// What a node holds of the arena.
+    scratch: Mutex<Option<u64>>,
+    cudnn: Mutex<HashMap<bool, Arc<Cudnn>>>,
+    /// Whether products of float32 may round their factors to TensorFloat-32.
+    tf32: AtomicBool,
+    /// Bytes that were asked for last and not given; 0 where all was.
+    refused: AtomicUsize,
 }
 
 // SAFETY: handles of the driver may be used from any thread whose current context is theirs, and `current` sees to that.
@@ -105,6 +116,9 @@ impl CudaDevice {
             direct: Mutex::default(),
             state: AtomicUsize::new(0),
             scratch: Mutex::default(),
+            cudnn: Mutex::default(),
+            tf32: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
         })
     }
 
@@ -127,6 +141,23 @@ impl CudaDevice {
     pub(in crate::runner) fn current(&self) -> Result<(), String> {
         // SAFETY: the context is retained as long as the process lives.
         unsafe { result::ctx::set_current(self.context) }.map_err(said("cuCtxSetCurrent"))
+    }
+
+    /// Says whether products of float32 may round their factors to TensorFloat-32, from now on.
+    pub(in crate::runner) fn allow_tf32(&self, allowed: bool) {
+        self.tf32.store(allowed, Ordering::Relaxed);
+    }
+
+    fn cudnn(&self) -> Result<Arc<Cudnn>, String> {
+        let tf32 = self.tf32.load(Ordering::Relaxed);
+        let mut opened = self.cudnn.lock().map_err(|error| error.to_string())?;
+        if let Some(cudnn) = opened.get(&tf32) {
+            return Ok(Arc::clone(cudnn));
+        }
+        let settings = Settings { search: Search::Measured, tf32, deterministic: false, workspace: WORKSPACE };
+        let cudnn = Arc::new(Cudnn::new(self.stream(), settings)?);
+        opened.insert(tf32, Arc::clone(&cudnn));
+        Ok(cudnn)
     }
 
     /// Returns new memory that lives from step to step.
@@ -155,14 +186,24 @@ impl CudaDevice {
     /// then must not lie where captured graphs of others work.
     pub(in crate::runner) fn lend(&self, bytes: usize, making: bool) -> Option<u64> {
         self.current().ok()?;
-        if !making {
-            return self.arena.lock().ok()?.allocate(bytes);
+        let lent = if making { self.lend_for_long(bytes) } else { self.arena.lock().ok()?.allocate(bytes) };
+        if lent.is_none() {
+            self.refused.store(bytes, Ordering::Relaxed);
         }
+        lent
+    }
+
+    fn lend_for_long(&self, bytes: usize) -> Option<u64> {
         // SAFETY: allocates only.
         let at = unsafe { result::malloc_sync(bytes.max(1)) }.ok()?;
         self.direct.lock().ok()?.insert(at, bytes);
         self.state.fetch_add(bytes, Ordering::Relaxed);
         Some(at)
+    }
+
+    /// Returns the bytes that were asked for last and not given, once.
+    pub(in crate::runner) fn refused(&self) -> Option<usize> {
+        Some(self.refused.swap(0, Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     /// Takes room back that [`CudaDevice::lend`] gave.
@@ -226,18 +267,26 @@ impl CudaDevice {
         self.stream
     }
 
+    /// Returns room of the arena.
+    fn room(&self, bytes: usize) -> Result<u64, String> {
+        self.lend(bytes, false).ok_or_else(|| format!("CUDA out of memory: {bytes} bytes of workspace"))
+    }
+
     fn function(&self, launch: &Launch<'_>) -> Result<sys::CUfunction, String> {
         let mut modules = self.modules.lock().map_err(|error| error.to_string())?;
         let key = (launch.source.name, launch.element);
-        if !modules.contains_key(&key) {
-            let code = self.compiler.machine_code(launch.source, launch.element)?;
-            // SAFETY: the code is a whole image for this device, which the driver copies.
-            let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
-            modules.insert(key, module.map_err(said(&format!("{}.cu", launch.source.name)))?);
-        }
+        let module = match modules.entry(key) {
+            Entry::Occupied(loaded) => *loaded.get(),
+            Entry::Vacant(place) => {
+                let code = self.compiler.machine_code(launch.source, launch.element)?;
+                // SAFETY: the code is a whole image for this device, which the driver copies.
+                let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
+                *place.insert(module.map_err(said(&format!("{}.cu", launch.source.name)))?)
+            }
+        };
         let name = CString::new(launch.kernel).map_err(|error| error.to_string())?;
         // SAFETY: modules stay loaded as long as the device.
-        unsafe { result::module::get_function(modules[&key], name) }.map_err(said(launch.kernel))
+        unsafe { result::module::get_function(module, name) }.map_err(said(launch.kernel))
     }
 }
 
@@ -267,15 +316,30 @@ impl Gpu for CudaDevice {
 
     fn scratch(&self, bytes: usize) -> Result<u64, String> {
         let mut scratch = self.scratch.lock().map_err(|error| error.to_string())?;
-        if scratch.1 < bytes {
-            // What was there stays: a captured graph may work in it.
-            let size = bytes.max(2 * scratch.1).next_multiple_of(1 << 20);
-            *scratch = (self.allocate(size)?, size);
+        if let Some(before) = scratch.take() {
+            self.take_back(before);
         }
-        Ok(scratch.0)
+        let at = self.room(bytes)?;
+        *scratch = Some(at);
+        Ok(at)
     }
 
-    fn convolve(&self, _: &Convolution, _: u64, _: u64, _: u64) -> Result<(), String> {
-        Err("cuDNN is not there".into())
+    fn convolve(&self, convolution: &Convolution, first: u64, second: u64, output: u64) -> Result<(), String> {
+        let cudnn = self.cudnn()?;
+        let mut lent: Option<u64> = None;
+        let mut workspace = |bytes: usize| {
+            if let Some(before) = lent.take() {
+                self.take_back(before);
+            }
+            let at = self.room(bytes)?;
+            lent = Some(at);
+            Ok(at)
+        };
+        let result = cudnn.convolve(self, convolution, [first, second, output], &mut workspace);
+        // What is asked for next comes after it on the stream.
+        if let Some(at) = lent {
+            self.take_back(at);
+        }
+        result
     }
 }

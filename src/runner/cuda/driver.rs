@@ -73,7 +73,11 @@ fn present() -> Result<(), CudaError> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(error) => Err(CudaError::NoDriver { reason: super::library::reason(&error) }),
+        Err(error) => {
+            let reason = super::library::reason(&error);
+            let named = format!("{}: ", names::DRIVER);
+            Err(CudaError::NoDriver { reason: reason.strip_prefix(&named).unwrap_or(&reason).to_string() })
+        }
     }
 }
 

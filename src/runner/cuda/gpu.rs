@@ -1,5 +1,6 @@
 //! What an operator sees of a device: kernels, convolutions and room, in the order in which they are asked for.
 
+#[cfg(test)]
 use crate::graph::DType;
 
 /// The type of the elements that a kernel reads and writes; its arithmetic is float32.
@@ -32,6 +33,7 @@ impl Element {
     }
 
     /// Returns it as a type of tensors.
+    #[cfg(test)]
     pub(in crate::runner) fn dtype(self) -> DType {
         match self {
             Element::F32 => DType::F32,

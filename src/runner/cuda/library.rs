@@ -45,6 +45,31 @@ fn cudnn_version(name: &str) -> Option<String> {
     Some(format!("{}.{}.{}", version / 10_000, version % 10_000 / 100, version % 100))
 }
 
+/// Returns the CUDA that cuDNN is built with; `None` where it does not tell.
+fn cuda_of_cudnn(name: &str) -> Option<u32> {
+    // SAFETY: as above.
+    let version = unsafe {
+        let library = libloading::Library::new(name).ok()?;
+        library.get::<unsafe extern "C" fn() -> usize>(b"cudnnGetCudartVersion").ok()?()
+    };
+    u32::try_from(version / 1000).ok().filter(|cuda| *cuda > 0)
+}
+
+/// Returns true for the folder of a Python package of cuDNN for another CUDA: the packages for CUDA 12 and 13 put files of
+/// the same names into the same folder, and only what is written beside tells which was installed.
+fn is_for_another(folder: &Path, name: &str, cuda: u32) -> bool {
+    if names::stem(name) != Some("cudnn") {
+        return false;
+    }
+    let Some(entries) = folder.ancestors().nth(3).and_then(|packages| packages.read_dir().ok()) else { return false };
+    let entries = entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok());
+    let installed: Vec<String> = entries
+        .filter(|entry| entry.ends_with(".dist-info"))
+        .filter_map(|entry| Some(entry.strip_prefix("nvidia_cudnn_cu")?.split_once('-')?.0.to_string()))
+        .collect();
+    !installed.is_empty() && !installed.contains(&cuda.to_string())
+}
+
 /// Loads libraries by name, each once, with what they are linked with before them.
 pub(super) struct Loading<'a> {
     /// The CUDA they are for.
@@ -68,13 +93,14 @@ impl Loading<'_> {
             return Ok(());
         }
         if let Ok(path) = open(Path::new(name)) {
-            self.loaded.push(Library { name: name.into(), path });
-            return Ok(());
+            return self.loaded(name, path);
         }
-        let package = names::package(name, self.cuda);
+        let cuda = self.cuda;
+        let package = names::package(name, cuda);
         let folders = if package.is_some() { (self.folders)() } else { Vec::new() };
         let mut broken = None;
-        for file in folders.iter().map(|folder| folder.join(name)).filter(|file| file.is_file()) {
+        let fitting = folders.iter().filter(|folder| !is_for_another(folder, name, cuda));
+        for file in fitting.map(|folder| folder.join(name)).filter(|file| file.is_file()) {
             self.within.push(name.into());
             let outcome = self.load_file(name, &file);
             self.within.pop();
@@ -94,14 +120,29 @@ impl Loading<'_> {
             self.load(other, name)?;
         }
         self.whole(name, file)?;
-        let path = open(file).map_err(|reason| CudaError::BrokenLibrary {
+        let path = open(file).map_err(|reason| self.broken(name, file, reason))?;
+        self.loaded(name, path.or(Some(file.to_path_buf())))
+    }
+
+    /// Takes note of a loaded library, unless it is cuDNN for another CUDA, whose name is the same.
+    fn loaded(&mut self, name: &str, path: Option<PathBuf>) -> Result<(), CudaError> {
+        if names::stem(name) == Some("cudnn")
+            && let Some(found) = cuda_of_cudnn(name).filter(|found| *found != self.cuda)
+        {
+            let reason = format!("it is for CUDA {found}, CUDA {} is needed", self.cuda);
+            return Err(self.broken(name, path.as_deref().unwrap_or(Path::new(name)), reason));
+        }
+        self.loaded.push(Library { name: name.into(), path });
+        Ok(())
+    }
+
+    fn broken(&self, name: &str, file: &Path, reason: String) -> CudaError {
+        CudaError::BrokenLibrary {
             name: name.into(),
             path: file.to_path_buf(),
             package: names::package(name, self.cuda),
             reason,
-        })?;
-        self.loaded.push(Library { name: name.into(), path: path.or(Some(file.to_path_buf())) });
-        Ok(())
+        }
     }
 
     /// Checks that the parts of cuDNN, which it opens at its first use, lie beside it.

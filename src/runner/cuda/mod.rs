@@ -12,6 +12,7 @@
 mod arena;
 mod check;
 mod compile;
+mod cudnn;
 pub(super) mod device;
 mod driver;
 #[cfg(all(test, unix))]
@@ -25,6 +26,7 @@ pub(super) mod operators;
 mod places;
 mod requires;
 pub(super) mod staging;
+mod turn;
 
 pub use check::{Libraries, Ready, check, libraries};
 pub(super) use check::{cuda_of, load, usable};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn places(provider: &Path, surroundings: &Surroundings) -> Vec<PathBuf> {
     let own = provider.parent().and_then(Path::parent).and_then(Path::parent).map(Path::to_path_buf);
     let packages = own.into_iter().chain(surroundings.packages()).flat_map(|folder| of_packages(&folder));
-    let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(|name| surroundings.get(name));
+    let toolkits = ["CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX"].into_iter().filter_map(|name| surroundings.get(name));
     let toolkits = toolkits.chain(installed()).flat_map(|folder| of_toolkit(&folder));
     let fetched = surroundings.cache().map(|cache| subfolders(&cache.join(CACHED))).unwrap_or_default();
     let mut found: Vec<PathBuf> = Vec::new();

@@ -25,7 +25,7 @@ pub(super) fn requires(path: &Path) -> Result<Vec<String>, CudaError> {
 fn needed(data: &[u8]) -> Result<Vec<String>, object::Error> {
     let file = ElfFile64::<Endianness>::parse(data)?;
     let table = file.elf_dynamic_table()?;
-    let entries = table.iter().filter(|entry| entry.tag == i64::from(elf::DT_NEEDED));
+    let entries = table.iter().filter(|entry| entry.tag == elf::DT_NEEDED);
     entries.map(|entry| Ok(String::from_utf8_lossy(table.string(entry)?).into_owned())).collect()
 }
 

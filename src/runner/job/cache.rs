@@ -12,8 +12,8 @@ pub const CACHE: &str = "cache";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CacheSection {
-    /// `"off"` (default), `"memory"`, `"disk"`, or `"auto"`: where it pays, in memory where it fits into half of what is
-    /// free.
+    /// `"off"` (default), `"memory"`, `"disk"`, `"device"` (where the graphs run), or `"auto"`: where it pays, on a device
+    /// with a memory of its own where that has room beside the phase, in memory where it fits into half of what is free.
     #[serde(default)]
     pub mode: CacheMode,
     /// The most bytes that are kept, as a number or `"4GB"`; 4 GB by default.
@@ -35,7 +35,9 @@ pub enum CacheMode {
     Memory,
     /// In a file that is mapped.
     Disk,
-    /// In either, where it pays.
+    /// In buffers of the engine, where the graphs run.
+    Device,
+    /// In any of them, where it pays.
     Auto,
 }
 

@@ -396,3 +396,55 @@ fn what_is_wrong_with_the_evaluation_or_the_schedule_names_its_key() {
         assert_eq!(parse(&without_eval, &[&training]).is_ok(), !set.contains("metrics"), "{training}");
     }
 }
+
+#[test]
+fn the_precision_goes_with_the_device() {
+    use crate::runner::Precision;
+    use crate::runner::precision::{Keep, LossScale, ScaleMode};
+    let job = parse(DESIGN, &["run.device=cuda", "run.precision=fp16", "run.loss_scale={ init = 1024.0 }"]).unwrap();
+    assert_eq!(job.run.precision, Precision::Fp16);
+    assert_eq!(job.run.loss_scale, Some(LossScale { init: 1024.0, ..LossScale::default() }));
+    assert!(job.run.is_scaled() && job.run.computing(Keep::default()).scale == job.run.loss_scale);
+    let again = Job::parse(Path::new("/elsewhere/job.toml"), &job.resolved(), &[]).unwrap();
+    assert_eq!(again.run, job.run);
+    let job = parse(DESIGN, &["run.device=cuda", "run.precision=bf16", "run.keep_float32=[\"fc\"]"]).unwrap();
+    assert!(!job.run.is_scaled() && job.run.computing(Keep::default()).scale.is_none());
+    let off = ["run.device=cuda", "run.precision=fp16", "run.loss_scale.mode=off"];
+    let off = parse(DESIGN, &off).unwrap().run;
+    assert!(!off.is_scaled() && off.loss_scale.unwrap().mode == ScaleMode::Off);
+    assert_eq!(parse(DESIGN, &[]).unwrap().run.precision, Precision::Fp32);
+    let cases: [(&[&str], &str); 8] = [
+        (
+            &["run.precision=bf16"],
+            "key `run.precision` given with --set: expected \"fp32\" on device \"cpu\", found \"bf16\"",
+        ),
+        (&["run.precision=tf32"], "expected \"fp32\" on device \"cpu\", found \"tf32\""),
+        (&["run.device=cuda", "run.precision=fp8"], "key `run.precision` given with --set: unknown value \"fp8\""),
+        (
+            &["run.keep_float32=[\"fc\"]"],
+            "key `run.keep_float32` given with --set: goes with precision \"bf16\" or \"fp16\", found \"fp32\"",
+        ),
+        (
+            &["run.device=cuda", "run.precision=bf16", "run.loss_scale.init=2.0"],
+            "goes with precision \"fp16\", found \"bf16\"",
+        ),
+        (
+            &["run.device=cuda", "run.precision=fp16", "run.loss_scale.init=0.5"],
+            "key `run.loss_scale.init` given with --set: expected 1 or more, in float32, found 0.5",
+        ),
+        (
+            &["run.device=cuda", "run.precision=fp16", "run.loss_scale.backoff=1.0"],
+            "expected a number between 0 and 1, found 1",
+        ),
+        (
+            &["run.device=cuda", "run.precision=fp16", "run.loss_scale.grow=2.0"],
+            "unknown key `grow` in [run.loss_scale] given with --set, did you mean `growth`?",
+        ),
+    ];
+    for (sets, expected) in cases {
+        let error = parse(DESIGN, sets).unwrap_err();
+        assert!(error.contains(expected), "{sets:?}: {error}");
+    }
+    let error = parse(&DESIGN.replace("device = \"cpu\"", "precision = \"fp16\""), &[]).unwrap_err();
+    assert!(error.contains("key `run.precision` at line 25"), "{error}");
+}

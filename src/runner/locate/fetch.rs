@@ -65,7 +65,7 @@ pub(super) fn fetch(
     if complete() {
         return Ok(());
     }
-    let (package, version, size) = (release.package, release.version, megabytes(build.bytes));
+    let (package, version, size) = (release.package, release.version, size(build.bytes));
     say(&format!("fetching {package} {version} ({size}) with pip, into {}", target.display()));
     let work = parent.join(format!(".{package}-{version}-{}", std::process::id()));
     let result = download(release, build, &work, pythons).and_then(|file| {
@@ -80,9 +80,12 @@ pub(super) fn fetch(
     result
 }
 
-/// Writes a size in megabytes (10^6 bytes).
-pub(super) fn megabytes(bytes: u64) -> String {
-    format!("{} MB", bytes.div_ceil(1_000_000))
+/// Writes a size in MB (10^6 bytes), or in GB from a thousand of them.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes.div_ceil(1_000_000) {
+        megabytes @ 0..1000 => format!("{megabytes} MB"),
+        megabytes => format!("{}.{} GB", megabytes.div_ceil(100) / 10, megabytes.div_ceil(100) % 10),
+    }
 }
 
 fn download(release: &Release, build: &'static Build, work: &Path, pythons: &[PathBuf]) -> Result<PathBuf, FetchError> {
@@ -202,6 +205,15 @@ mod tests {
         assert!(!target.exists());
         assert!(lines.len() <= 1);
         assert!(cache.path().join("onnxruntime").read_dir().map_or(0, Iterator::count) <= 1);
+    }
+
+    #[test]
+    fn sizes_are_rounded_up() {
+        for (bytes, expected) in
+            [(1, "1 MB"), (255_560_985, "256 MB"), (1_000_000_000, "1.0 GB"), (1_092_036_275, "1.1 GB")]
+        {
+            assert_eq!(size(bytes), expected);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where pinned libraries lie in the cache, and what fetches them.
 
-use super::fetch::{FetchError, fetch, megabytes};
+use super::fetch::{FetchError, fetch, size};
 use super::wheels::{NVIDIA, ONNXRUNTIME, ONNXRUNTIME_GPU, Release};
 use super::{inspect, search::libraries};
 use crate::runner::cuda::CACHED;
@@ -52,7 +52,7 @@ pub(super) fn fetch_nvidia(
 ) -> Result<(), FetchError> {
     let folder = surroundings.cache().ok_or(FetchError::NoCache)?.join(CACHED);
     let builds = releases.iter().map(|release| release.build_here()).collect::<Result<Vec<_>, _>>()?;
-    let total = megabytes(builds.iter().map(|build| build.bytes).sum());
+    let total = size(builds.iter().map(|build| build.bytes).sum());
     let names: Vec<&str> = releases.iter().map(|release| release.package).collect();
     say(&format!("{total} of NVIDIA's libraries are fetched once, about twice that on the disk: {}", names.join(", ")));
     for release in releases {

@@ -10,13 +10,13 @@
 use super::absorb::absorb;
 use super::order::weights_first;
 use super::running::statistics;
-use super::{applies_statistics, convolution, in_order, is_own, normalizes};
+use super::{Target, applies_statistics, convolution, in_order, is_own, normalizes};
 use crate::autodiff::own;
 use crate::graph::{Attributes, Builder, Graph, Node, NodeId, Origin, ValueId};
 use std::collections::{HashMap, HashSet};
 
 /// Returns the graph with chains fused, convolutions of images in our operator, and without outputs of our operators that nobody reads.
-pub(super) fn fuse(graph: &Graph) -> Graph {
+pub(super) fn fuse(graph: &Graph, target: Target) -> Graph {
     let view = View::of(graph);
     let mut nodes: Vec<Option<Node>> = graph.nodes().iter().cloned().map(Some).collect();
     let mut taken: HashSet<NodeId> = HashSet::new();
@@ -32,7 +32,8 @@ pub(super) fn fuse(graph: &Graph) -> Graph {
         }
     }
     let ours = |node: Node| convolution(graph, &node).unwrap_or(node);
-    let mut nodes = absorb(graph, nodes.into_iter().flatten().map(ours).collect());
+    let nodes = nodes.into_iter().flatten().map(ours).collect();
+    let mut nodes = if target == Target::Processor { absorb(graph, nodes) } else { nodes };
     let read: HashSet<ValueId> = nodes.iter().flat_map(|node| node.inputs.iter().flatten().copied()).collect();
     for node in nodes.iter_mut().filter(|node| node.op.domain == crate::graph::INTERNAL_DOMAIN) {
         for output in &mut node.outputs {

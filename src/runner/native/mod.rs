@@ -2,8 +2,8 @@
 //!
 //! [`optimize`] takes a graph that was built for operators of our own ([`Form::Native`](crate::autodiff::Form), which
 //! the model says by importing their domain) and returns one that computes the same: normalization, residual
-//! and activation are one operator ([`fuse`]), convolutions normalize what they read ([`absorb`]), and images are
-//! channels-last from end to end ([`layout`]). The names of inputs and outputs stay. Operators on rows, dropout
+//! and activation are one operator ([`fuse`]), convolutions on the processor normalize what they read ([`absorb`]), and
+//! images are channels-last from end to end ([`layout`]). The names of inputs and outputs stay. Operators on rows, dropout
 //! ([`rows`]) and averages of statistics ([`running`]) are ours too.
 //!
 //! What this module does not do: numerics (`kernels`), or the binding to ONNX Runtime (`runner/onnxruntime`).
@@ -26,15 +26,24 @@ use crate::graph::{DType, Dim, Graph, INTERNAL_DOMAIN, Model, Node, ValueId};
 use fuse::rebuilt;
 use std::borrow::Cow;
 
+/// Whose operators of our own a graph is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The processor, whose convolutions can normalize what they read.
+    Processor,
+    /// A device, whose convolutions are a library's.
+    Device,
+}
+
 /// Returns the model as ONNX Runtime runs it with operators of our own.
-pub(super) fn optimize(model: &Model) -> Cow<'_, Model> {
+pub(super) fn optimize(model: &Model, target: Target) -> Cow<'_, Model> {
     let imports = model.opsets.contains_key(INTERNAL_DOMAIN);
     if !imports
         || !(rows::concerned(&model.graph) || model.graph.nodes().iter().any(|node| profits(&model.graph, node)))
     {
         return Cow::Borrowed(model);
     }
-    Cow::Owned(model.with_graph(layout::channels_last(&fuse::fuse(&rows::rows(&model.graph)))))
+    Cow::Owned(model.with_graph(layout::channels_last(&fuse::fuse(&rows::rows(&model.graph), target))))
 }
 
 /// Returns true for an operator of our own, and for a convolution of images, also one with fixed weights: what ONNX

@@ -1,11 +1,12 @@
 //! Train graphs in operators of our own against their portable twins, on ONNX Runtime.
 
+use super::Target;
 use crate::autodiff::Form;
 use crate::graph::{Attributes, Builder, DType, Dim, Fact, INTERNAL_DOMAIN, Model, Node, OpId, Tensor, ValueId};
 use crate::losses::{LossKind, LossSpec};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::planner::Analysis;
-use crate::runner::{evaluate, testing};
+use crate::runner::{Engine, evaluate, testing};
 use crate::training::{PhaseOptions, Rates, TrainStep, build, prepare};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -213,7 +214,7 @@ pub(super) fn step(model: &Model, form: Form, frozen: &[&str]) -> TrainStep {
     build(&prepared, &options).unwrap()
 }
 
-fn outputs(model: &Model, step: &TrainStep, draw: &mut Draw) -> BTreeMap<String, Vec<f64>> {
+fn outputs(engine: &mut dyn Engine, model: &Model, step: &TrainStep, draw: &mut Draw) -> BTreeMap<String, Vec<f64>> {
     let x = model.graph.fact(model.graph.inputs()[0]).shape.clone().unwrap();
     let x: Vec<usize> = x.iter().map(|dim| dim.known().unwrap_or(BATCH)).collect();
     let x = draw.tensor(&x);
@@ -226,7 +227,7 @@ fn outputs(model: &Model, step: &TrainStep, draw: &mut Draw) -> BTreeMap<String,
         }
     }
     let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
-    let found = evaluate(&mut testing::onnxruntime(), &step.train, &feeds);
+    let found = evaluate(engine, &step.train, &feeds);
     let found = found.unwrap_or_else(|error| panic!("{error}\n{}", crate::graph::dump(graph)));
     let names = graph.outputs().iter().map(|id| graph.value_name(*id).to_string());
     names.zip(found.iter().map(|tensor| tensor.to_f64s().unwrap())).collect()
@@ -249,10 +250,17 @@ fn both_forms_compute_the_same() {
 
 /// Returns which outputs of the portable and the native form differ.
 fn differences(what: &str, model: &Model, steps: [TrainStep; 2]) -> Vec<String> {
+    differences_on(&mut testing::onnxruntime(), what, model, steps)
+}
+
+/// Returns which outputs of the portable form on the processor and of the native form on an engine differ.
+fn differences_on(engine: &mut dyn Engine, what: &str, model: &Model, steps: [TrainStep; 2]) -> Vec<String> {
     let mut failures = Vec::new();
     let own = |step: &TrainStep| step.train.graph.nodes().iter().any(|node| node.op.domain == INTERNAL_DOMAIN);
     assert!(!own(&steps[0]) && own(&steps[1]), "{what}");
-    let [expected, found] = steps.map(|step| outputs(model, &step, &mut Draw(ChaCha8Rng::seed_from_u64(99))));
+    let draw = || Draw(ChaCha8Rng::seed_from_u64(99));
+    let expected = outputs(&mut testing::onnxruntime(), model, &steps[0], &mut draw());
+    let found = outputs(engine, model, &steps[1], &mut draw());
     assert!(expected.keys().eq(found.keys()), "{what}");
     let largest = |values: &[f64]| values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
     // What normalization follows has gradients that cancel.
@@ -299,7 +307,7 @@ fn convolutions_absorb_normalizations() {
         let frozen: Vec<&str> = model.graph.initializers().map(|(_, value, _)| value.name.as_str()).collect();
         let frozen: Vec<&str> = frozen.into_iter().filter(|name| given && name.contains(".bn.")).collect();
         let steps = [Form::Portable, Form::Native].map(|form| step(&model, form, &frozen));
-        let optimized = super::optimize(&steps[1].train).into_owned();
+        let optimized = super::optimize(&steps[1].train, Target::Processor).into_owned();
         let count = |name: &str, fits: fn(&Node) -> bool| {
             optimized.graph.nodes().iter().filter(|node| super::is_own(node, name) && fits(node)).count()
         };
@@ -313,6 +321,136 @@ fn convolutions_absorb_normalizations() {
         let sized = optimized.graph.nodes().iter().any(|node| node.op.is("Size"));
         assert!(!sized, "{}", dump());
         let failures = differences(&format!("{kinds:?}"), &model, steps);
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    }
+}
+
+/// Models as they are trained on a device, on the emulated one.
+#[cfg(unix)]
+mod device {
+    use super::*;
+    use crate::runner::OnnxRuntime;
+
+    impl Net {
+        fn conv(
+            &mut self,
+            x: ValueId,
+            channels: usize,
+            kernel: i64,
+            stride: i64,
+            pads: [i64; 4],
+            group: usize,
+        ) -> ValueId {
+            let inputs = self.shape(x)[0];
+            let name = self.name("conv.weight");
+            let shape = [channels, inputs / group, kernel as usize, kernel as usize];
+            let scale = 1.0 / ((shape[1] * shape[2] * shape[3]) as f32).sqrt();
+            let weight = self.draw.tensor(&shape).to_f64s().unwrap();
+            let weight = Tensor::from_vec(&shape, weight.iter().map(|w| *w as f32 * scale).collect::<Vec<_>>());
+            let w = self.b.initializer(&name, weight);
+            let attributes = Attributes::none()
+                .with("kernel_shape", vec![kernel; 2])
+                .with("strides", vec![stride; 2])
+                .with("pads", pads.to_vec())
+                .with("group", group as i64);
+            self.b.op("Conv", &[x, w], attributes)
+        }
+
+        fn clip(&mut self, x: ValueId) -> ValueId {
+            let bounds = [0.0_f32, 1.5].map(|bound| self.b.constant("bound", Tensor::scalar(bound)));
+            self.b.op("Clip", &[x, bounds[0], bounds[1]], Attributes::none())
+        }
+    }
+
+    fn start(size: usize) -> (Net, ValueId) {
+        let mut net = Net { b: Builder::new("images"), draw: Draw(ChaCha8Rng::seed_from_u64(5)), count: 0 };
+        let shape = [Dim::Symbol("batch".into()), Dim::Known(3), Dim::Known(size), Dim::Known(size)].to_vec();
+        let x = net.b.input("x", Fact::new(DType::F32, shape));
+        (net, x)
+    }
+
+    fn end(mut net: Net, y: ValueId) -> Model {
+        let pooled = net.b.op("GlobalAveragePool", &[y], Attributes::none());
+        let features = net.shape(pooled)[0];
+        let flat = net.b.op("Flatten", &[pooled], Attributes::none());
+        let weight = net.draw.tensor(&[5, features]);
+        let w = net.b.initializer("head.weight", weight);
+        let logits = net.b.op("Gemm", &[flat, w], Attributes::none().with("transB", 1));
+        net.b.output(logits, "logits");
+        Model { graph: net.b.finish(), opsets: [(String::new(), 18)].into(), ir_version: 8, ..Model::default() }
+    }
+
+    /// Three blocks of residuals after a stem with a pool.
+    fn resnet() -> Model {
+        let (mut net, x) = start(16);
+        let around = [1; 4];
+        let mut y = net.conv(x, 16, 3, 1, around, 1);
+        y = net.normalization(y);
+        y = net.b.unary("Relu", y);
+        let window = Attributes::none()
+            .with("kernel_shape", vec![3; 2])
+            .with("strides", vec![2; 2])
+            .with("pads", around.to_vec());
+        y = net.b.op("MaxPool", &[y], window);
+        for (channels, stride) in [(16, 1), (32, 2), (64, 2)] {
+            let mut z = net.conv(y, channels, 3, stride, around, 1);
+            z = net.normalization(z);
+            z = net.b.unary("Relu", z);
+            z = net.conv(z, channels, 3, 1, around, 1);
+            z = net.normalization(z);
+            if stride > 1 {
+                y = net.conv(y, channels, 1, stride, [0; 4], 1);
+                y = net.normalization(y);
+            }
+            y = net.b.add(z, y);
+            y = net.b.unary("Relu", y);
+        }
+        end(net, y)
+    }
+
+    /// Blocks of a wide depthwise convolution between narrow ones, with padding as TensorFlow has it.
+    fn mobilenet() -> Model {
+        let (mut net, x) = start(12);
+        let mut y = net.conv(x, 8, 3, 2, [0, 0, 1, 1], 1);
+        y = net.normalization(y);
+        y = net.clip(y);
+        for (channels, stride) in [(8, 1), (12, 2), (12, 1)] {
+            let inputs = net.shape(y)[0];
+            let wide = inputs * 4;
+            let mut z = net.conv(y, wide, 1, 1, [0; 4], 1);
+            z = net.normalization(z);
+            z = net.clip(z);
+            let pads = if stride == 2 { [0, 0, 1, 1] } else { [1; 4] };
+            z = net.conv(z, wide, 3, stride, pads, wide);
+            z = net.normalization(z);
+            z = net.clip(z);
+            z = net.conv(z, channels, 1, 1, [0; 4], 1);
+            z = net.normalization(z);
+            y = if inputs == channels { net.b.add(z, y) } else { z };
+        }
+        end(net, y)
+    }
+
+    fn check(what: &str, model: &Model, frozen: &[&str]) -> Vec<String> {
+        let mut engine = OnnxRuntime::emulated(&testing::library_path(), 2);
+        let steps = [Form::Portable, Form::Native].map(|form| step(model, form, frozen));
+        let optimized = super::super::optimize(&steps[1].train, Target::Device).into_owned();
+        let absorbs = |node: &Node| super::super::is_own(node, "Conv") && node.attributes.get("activation").is_some();
+        assert!(!optimized.graph.nodes().iter().any(absorbs), "{}", crate::graph::dump(&optimized.graph));
+        differences_on(&mut engine, what, model, steps)
+    }
+
+    #[test]
+    fn a_device_computes_the_same() {
+        let mut failures = Vec::new();
+        for (what, model) in [("resnet", resnet()), ("mobilenet", mobilenet())] {
+            let parameters: Vec<&str> = model.graph.initializers().map(|(_, value, _)| value.name.as_str()).collect();
+            failures.extend(check(what, &model, &[]));
+            failures.extend(check(&format!("{what}, frozen"), &model, &parameters[..parameters.len() / 2]));
+        }
+        for seed in 0..12 {
+            failures.extend(check(&format!("model {seed}"), &model(seed), &[]));
+        }
         assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     }
 }

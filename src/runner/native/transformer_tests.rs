@@ -1,7 +1,7 @@
 //! Train graphs of transformers in operators of our own against their portable twins, on ONNX Runtime.
 
 use super::tests::{Draw, step};
-use super::{optimize, rows};
+use super::{Target, optimize, rows};
 use crate::autodiff::Form;
 use crate::graph::{Attributes, Builder, DType, Dim, Fact, INTERNAL_DOMAIN, Model, OpId, Tensor, ValueId};
 use crate::runner::{evaluate, testing};
@@ -146,10 +146,15 @@ fn both_forms_compute_the_same() {
         let frozen: Vec<&str> =
             parameters.iter().copied().filter(|name| name.contains("layer") && seed % 3 == 0).take(9).collect();
         let steps = [Form::Portable, Form::Native].map(|form| step(&model, form, &frozen));
-        for node in optimize(&steps[1].train).graph.nodes().iter().filter(|node| node.op.domain == INTERNAL_DOMAIN) {
+        for node in optimize(&steps[1].train, Target::Processor)
+            .graph
+            .nodes()
+            .iter()
+            .filter(|node| node.op.domain == INTERNAL_DOMAIN)
+        {
             *seen.entry(node.op.name.clone()).or_default() += 1;
         }
-        let rest = optimize(&steps[1].train);
+        let rest = optimize(&steps[1].train, Target::Processor);
         assert!(!rows::concerned(&rest.graph), "model {seed}: a mask stays");
         let [expected, found] = steps.map(|step| outputs(&model, &step.train));
         assert!(expected.keys().eq(found.keys()), "model {seed}");

@@ -1,14 +1,17 @@
 //! What lies on a device: buffers as values of ONNX Runtime, sessions of the CUDA execution provider, captured graphs.
 
 use super::{NAME, buffer_error, element_type};
-use crate::graph::{DType, Fact, Model, Tensor};
+use crate::graph::{DType, Model, Tensor};
 use crate::runner::cuda::device::CudaDevice;
 use crate::runner::cuda::gpu::Gpu;
 use crate::runner::cuda::staging::Stage;
 use crate::runner::engine::{BufferId, EngineError, OnProcessor};
+use crate::runner::placement::on_host;
 use ort::AsPointer;
+use ort::environment::Environment;
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynTensor, DynValue};
 use std::cell::Cell;
@@ -54,19 +57,64 @@ pub(super) fn adopted() -> Option<Arc<CudaDevice>> {
     DEVICE.get().cloned()
 }
 
-extern "C" fn allocate(bytes: usize) -> *mut c_void {
+extern "system" fn allocate(_: *mut ort::sys::OrtAllocator, bytes: usize) -> *mut c_void {
     let lent = DEVICE.get().and_then(|device| device.lend(bytes, MAKING.get()));
     lent.map_or(std::ptr::null_mut(), |at| at as *mut c_void)
 }
 
-extern "C" fn free(at: *mut c_void) {
+extern "system" fn reserve(_: *const ort::sys::OrtAllocator, bytes: usize) -> *mut c_void {
+    let lent = DEVICE.get().and_then(|device| device.lend(bytes, true));
+    lent.map_or(std::ptr::null_mut(), |at| at as *mut c_void)
+}
+
+extern "system" fn free(_: *mut ort::sys::OrtAllocator, at: *mut c_void) {
     if let Some(device) = DEVICE.get() {
         device.take_back(at as u64);
     }
 }
 
-/// Nothing is kept that could be given back: the arena stays as it is.
-extern "C" fn empty_cache() {}
+/// What ONNX Runtime allocates on the device with.
+#[repr(C)]
+struct Lender {
+    table: ort::sys::OrtAllocator,
+    info: MemoryInfo<'static>,
+}
+
+extern "system" fn info(lender: *const ort::sys::OrtAllocator) -> *const ort::sys::OrtMemoryInfo {
+    // SAFETY: the table is the first field of a `Lender`, which is never dropped.
+    unsafe { (*lender.cast::<Lender>()).info.ptr() }
+}
+
+/// Makes the sessions of the process share the device's memory: each would have an arena of its own.
+///
+/// # Errors
+/// ONNX Runtime refuses it.
+pub(super) fn share_memory(environment: &Environment, device: &CudaDevice) -> ort::Result<()> {
+    static SHARED: Mutex<bool> = Mutex::new(false);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *shared {
+        return Ok(());
+    }
+    let index = i32::try_from(device.index()).unwrap_or(0);
+    let info_of = MemoryInfo::new(AllocationDevice::CUDA, index, AllocatorType::Device, MemoryType::Default)?;
+    // SAFETY: the table is complete but for what is optional.
+    let rest = unsafe { ort::sys::OrtAllocator::default() };
+    let table = ort::sys::OrtAllocator {
+        Alloc: Some(allocate),
+        Free: Some(free),
+        Info: Some(info),
+        Reserve: Some(reserve),
+        ..rest
+    };
+    let lender = Box::leak(Box::new(Lender { table, info: info_of }));
+    // SAFETY: the environment lives, and the allocator as long as the process.
+    unsafe {
+        let status = (ort::api().RegisterAllocator)(environment.ptr().cast_mut(), &raw mut lender.table);
+        ort::Error::result_from_status(status)?;
+    }
+    *shared = true;
+    Ok(())
+}
 
 /// Held by whoever makes a session or captures a run: while a stream is captured, a call such as an allocation of any
 /// thread would break the capture.
@@ -105,18 +153,15 @@ pub(super) fn on(
     graph: bool,
 ) -> Result<SessionBuilder, String> {
     let index = i32::try_from(device.index()).map_err(|error| error.to_string())?;
-    let address = |function: *const c_void| (function as usize).to_string();
     let provider = CUDA::default()
         .with_device_id(index)
         .with_tf32(settings.tf32)
         .with_cuda_graph(graph)
         .with_arbitrary_config("has_user_compute_stream", 1)
-        .with_arbitrary_config("user_compute_stream", device.stream())
-        .with_arbitrary_config("gpu_external_alloc", address(allocate as *const c_void))
-        .with_arbitrary_config("gpu_external_free", address(free as *const c_void))
-        .with_arbitrary_config("gpu_external_empty_cache", address(empty_cache as *const c_void));
+        .with_arbitrary_config("user_compute_stream", device.stream());
     let provider = provider.build().error_on_failure();
     let session = session.with_execution_providers([provider]).map_err(|error| error.to_string())?;
+    let session = session.with_env_allocators().map_err(|error| error.to_string())?;
     session.with_config_entry("session.record_ep_graph_assignment_info", "1").map_err(|error| error.to_string())
 }
 
@@ -360,18 +405,15 @@ impl Ahead {
     }
 }
 
-/// Returns the nodes of a session that are not on the device, but for those that compute shapes: ONNX Runtime does that
-/// on the processor, where shapes are wanted.
+/// Returns the nodes of a graph that are not on the device, but for those that compute with shapes: ONNX Runtime does that
+/// on the processor on purpose. `own` names our operators on the device.
 ///
 /// # Errors
 /// ONNX Runtime has not recorded it.
-pub(super) fn on_processor(session: &ort::session::Session, model: &Model) -> ort::Result<Vec<OnProcessor>> {
-    let graph = &model.graph;
-    let shapes = graph
-        .nodes()
-        .iter()
-        .filter(|node| node.outputs.iter().flatten().all(|output| is_of_shapes(graph.fact(*output))));
-    let shapes: HashSet<&str> = shapes.map(|node| node.name.as_str()).collect();
+pub(super) fn on_processor(session: &Session, model: &Model, own: &[&str]) -> ort::Result<Vec<OnProcessor>> {
+    let host: HashSet<String> = on_host(model, own).into_iter().collect();
+    // What has no name of the graph, ONNX Runtime has made.
+    let known: HashSet<&str> = model.graph.nodes().iter().map(|node| node.name.as_str()).collect();
     let api = ort::api();
     let mut found = Vec::new();
     // SAFETY: the session lives; arrays and strings that it gives live as long as it does and have the lengths it tells.
@@ -398,15 +440,16 @@ pub(super) fn on_processor(session: &ort::session::Session, model: &Model) -> or
             }
         }
     }
-    found.retain(|found| !shapes.contains(found.node.as_str()));
+    found.retain(|found| known.contains(found.node.as_str()) && !host.contains(&found.node));
     Ok(found)
 }
 
-/// Returns true for a few integers, as shapes and indices of axes are.
-fn is_of_shapes(fact: &Fact) -> bool {
-    const MOST: usize = 64;
-    let few = fact.sizes().is_some_and(|sizes| sizes.iter().product::<usize>() <= MOST);
-    fact.dtype.is_some_and(|dtype| !dtype.is_float()) && few
+/// Returns what ONNX Runtime says of a failure, with the memory that the device did not give where that is why.
+pub(super) fn with_refused(device: &CudaDevice, error: &dyn std::fmt::Display) -> String {
+    match device.refused() {
+        Some(bytes) => format!("CUDA out of memory: requested buffer of size {bytes}: {error}"),
+        None => error.to_string(),
+    }
 }
 
 /// Returns the engine's error of something that a device refuses.

@@ -6,9 +6,10 @@ use super::cuda::device::CudaDevice;
 use super::cuda::gpu::Gpu;
 use super::device::Device;
 use super::engine::{
-    BindingId, BufferId, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor, SessionId, Slab,
-    Target, is_finite,
+    BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
+    SessionId, Slab, Target, is_finite,
 };
+use super::native;
 use super::precision::{Settings, Summary};
 use crate::autodiff::Form;
 use crate::graph::{DType, Model, Tensor};
@@ -23,6 +24,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod arena;
 mod device;
 mod family;
 mod library;
@@ -30,6 +32,7 @@ mod operators;
 mod profile;
 mod sessions;
 
+pub use arena::Arena;
 #[cfg(test)]
 pub(super) use operators::names as operator_names;
 
@@ -122,6 +125,7 @@ impl OnnxRuntime {
             }
         };
         let settings = CudaSettings { tf32: cuda.tf32, graphs: cuda.graphs };
+        gpu.allow_tf32(cuda.tf32);
         let operators: Arc<dyn Gpu> = Arc::clone(&gpu) as Arc<dyn Gpu>;
         OnnxRuntime::with(library, threads, Some((gpu, settings)), || {
             operators::device::domain(&operators, Some("CUDAExecutionProvider"))
@@ -144,6 +148,10 @@ impl OnnxRuntime {
             },
         })?;
         let Environments { library, environment, threads: shared } = environment(library, threads)?;
+        if let Some((gpu, _)) = &device {
+            let shared = device::share_memory(environment, gpu);
+            shared.map_err(|error| device::refused(error.to_string(), &library))?;
+        }
         let operators = operators().map_err(|error| EngineError::Library {
             engine: NAME,
             library: library.display().to_string(),
@@ -170,6 +178,7 @@ impl OnnxRuntime {
             threads,
             shared: threads == shared,
             largest: LARGEST,
+            target: if device.is_some() { native::Target::Device } else { native::Target::Processor },
             optimizes: true,
             precision: None,
             notes: false,
@@ -196,11 +205,13 @@ impl OnnxRuntime {
     #[cfg(unix)]
     pub(super) fn emulated(library: &Path, threads: usize) -> OnnxRuntime {
         let gpu: Arc<dyn super::cuda::gpu::Gpu> = Arc::new(super::cuda::emulated::Emulated::default());
-        OnnxRuntime::with(library, threads, None, || operators::device::domain(&gpu, None)).expect("ONNX Runtime loads")
+        let engine = OnnxRuntime::with(library, threads, None, || operators::device::domain(&gpu, None));
+        let engine = engine.expect("ONNX Runtime loads");
+        OnnxRuntime { sessions_of: Source { target: native::Target::Device, ..engine.sessions_of }, ..engine }
     }
 
     /// Returns this engine, which runs graphs as they are.
-    pub(super) fn as_is(self) -> OnnxRuntime {
+    pub(super) fn running_as_is(self) -> OnnxRuntime {
         OnnxRuntime { sessions_of: Source { optimizes: false, ..self.sessions_of }, ..self }
     }
 
@@ -336,18 +347,33 @@ impl Engine for OnnxRuntime {
     }
 
     fn allocate(&mut self, tensor: &Tensor) -> Result<BufferId, EngineError> {
+        let id = self.reserve(tensor.dtype(), tensor.shape())?;
+        self.write(id, tensor)?;
+        Ok(id)
+    }
+
+    fn reserve(&mut self, dtype: DType, shape: &[usize]) -> Result<BufferId, EngineError> {
         let buffer = match &self.sessions_of.device {
-            Some((gpu, _)) => Buffer::Device(DeviceBuffer::new(gpu, tensor.dtype(), tensor.shape())?),
+            Some((gpu, _)) => Buffer::Device(DeviceBuffer::new(gpu, dtype, shape)?),
             None => {
-                let what = || format!("{}{:?}", tensor.dtype(), tensor.shape());
-                let element = element_type(tensor.dtype()).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
-                let value = DynTensor::new(&self.allocator, element, tensor.shape().to_vec());
+                let what = || format!("{dtype}{shape:?}");
+                let element = element_type(dtype).ok_or_else(|| buffer_error(what(), "no such dtype"))?;
+                let value = DynTensor::new(&self.allocator, element, shape.to_vec());
                 Buffer::Host(value.map_err(|error| buffer_error(what(), error))?)
             }
         };
-        let id = BufferId(self.buffers.insert(buffer));
-        self.write(id, tensor)?;
-        Ok(id)
+        Ok(BufferId(self.buffers.insert(buffer)))
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        let (gpu, _) = self.sessions_of.device.as_ref()?;
+        let memory = gpu.memory().ok()?;
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        Some(DeviceMemory {
+            used: bytes(memory.total.saturating_sub(memory.free)),
+            peak: bytes(memory.state.saturating_add(memory.work.peak)),
+            total: bytes(memory.total),
+        })
     }
 
     fn write(&mut self, buffer: BufferId, tensor: &Tensor) -> Result<(), EngineError> {
@@ -501,8 +527,15 @@ impl Engine for OnnxRuntime {
                 Target::Host => None,
             })
             .collect();
-        let in_place = inputs.iter().map(|(_, id)| *id).filter(|id| written.contains(id)).collect();
-        let captured = (loaded.captures && fixed).then_some(false);
+        let in_place: Vec<BufferId> = inputs.iter().map(|(_, id)| *id).filter(|id| written.contains(id)).collect();
+        // Capturing keeps a copy of what changes in place, for which there must be room.
+        let copies = in_place.iter().filter_map(|id| match self.buffers.get(id.0) {
+            Buffer::Device(buffer) => Some(buffer.bytes()),
+            Buffer::Host(_) => None,
+        });
+        let gpu = self.sessions_of.device.as_ref().map(|(gpu, _)| gpu).filter(|_| loaded.captures && fixed);
+        let room = gpu.and_then(|gpu| gpu.memory().ok()).map(|memory| memory.free / 2);
+        let captured = room.filter(|room| copies.sum::<usize>() <= *room).map(|_| false);
         let bound = Bound { session: session.0, member, binding, host, scalars, fixed, in_place, captured };
         Ok(BindingId(self.bindings.insert(bound)))
     }
@@ -562,7 +595,7 @@ impl OnnxRuntime {
         let family = sessions.get_mut(*session);
         let name = &family.name.clone();
         let Prepared { session, .. } = family.get_mut(*member);
-        let fail = |error: &dyn std::fmt::Display| failed(name, error);
+        let fail = |error: &dyn std::fmt::Display| failed(name, &device::with_refused(gpu, error));
         gpu.current().map_err(|error| fail(&error))?;
         let mut options = RunOptions::new().map_err(|error| fail(&error))?;
         let graph = captured.map_or_else(|| "-1".to_string(), |_| (id.0 + 1).to_string());

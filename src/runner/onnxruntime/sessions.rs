@@ -8,7 +8,8 @@ use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, ValueId};
 use crate::onnx::{Encoded, encode};
 use crate::runner::cuda::device::CudaDevice;
 use crate::runner::engine::{EngineError, Loaded, Loader, OnProcessor};
-use crate::runner::native::optimize;
+use crate::runner::native::{Target, optimize};
+use crate::runner::placement::lower;
 use crate::runner::precision::{self, Settings, Summary};
 use ort::environment::Environment;
 use ort::operator::OperatorDomain;
@@ -59,6 +60,8 @@ pub(super) struct Source {
     pub(super) shared: bool,
     /// Most bytes of weights inside an encoded graph.
     pub(super) largest: usize,
+    /// Whose operators of our own graphs are rewritten for.
+    pub(super) target: Target,
     /// Whether graphs are rewritten for operators of our own; tests of single operators run them as they are.
     pub(super) optimizes: bool,
     /// In which dtypes new sessions compute, where that is not float32.
@@ -94,7 +97,7 @@ impl Source {
         let fixed = || fold(&model.with_graph(model.graph.with_sizes(sizes)), &HashSet::new());
         let fixed = self.device.as_ref().map(|_| fixed());
         let model = fixed.as_ref().unwrap_or(model);
-        let mut model = if self.optimizes { optimize(model) } else { Cow::Borrowed(model) };
+        let mut model = if self.optimizes { optimize(model, self.target) } else { Cow::Borrowed(model) };
         let mut computes = None;
         if let Some(settings) = &self.precision {
             let (lowered, summary) = precision::lower(&model, settings);
@@ -104,6 +107,9 @@ impl Source {
             }
         }
         let graphs = self.device.as_ref().is_some_and(|(_, settings)| settings.graphs);
+        if self.device.is_some() {
+            model = Cow::Owned(lower(&model, &device_names()).into_owned());
+        }
         // With open sizes shapes are computed on the processor, and ONNX Runtime captures only what is whole on the device.
         let open = |id: &ValueId| model.graph.fact(*id).sizes().is_none();
         let captures = graphs && device::can_be_captured(&model) && !model.graph.inputs().iter().any(open);
@@ -119,7 +125,10 @@ impl Source {
         let fail = |error: &dyn std::fmt::Display| EngineError::Load {
             engine: NAME,
             graph: name.clone(),
-            reason: error.to_string(),
+            reason: match &self.device {
+                Some((gpu, _)) => device::with_refused(gpu, error),
+                None => error.to_string(),
+            },
         };
         let mut session = Session::builder(self.environment)
             .map_err(|error| fail(&error))?
@@ -156,11 +165,16 @@ impl Source {
         };
         drop(making);
         let on_processor = match &self.device {
-            Some(_) => device::on_processor(&session, model).map_err(|error| fail(&error))?,
+            Some(_) => device::on_processor(&session, model, &device_names()).map_err(|error| fail(&error))?,
             None => Vec::new(),
         };
         Ok(Prepared { session, captures, on_processor, computes: None, _files: files, profile })
     }
+}
+
+/// Returns the names of our operators on a device.
+fn device_names() -> Vec<&'static str> {
+    crate::runner::cuda::operators::DEFINITIONS.iter().map(|definition| definition.name).collect()
 }
 
 impl Loader for Source {

@@ -70,12 +70,17 @@ impl Host {
     /// Returns true for a node that runs on the host because of what it reads; then so are its outputs. `has_kernel` says
     /// that the provider could run it.
     pub(super) fn follows(&mut self, graph: &Graph, node: &Node, has_kernel: bool) -> bool {
-        let asks = node.op.domain.is_empty() && ["Shape", "Size"].contains(&node.op.name.as_str());
+        let asks = asks(node);
         let follows = !asks && if has_kernel { self.pulled(graph, node) } else { self.reads_host_only(graph, node) };
         if asks || follows {
             self.names.extend(node.outputs.iter().flatten().map(|id| graph.value_name(*id).to_string()));
         }
         follows
+    }
+
+    /// Returns true where a node that has been judged runs on the host.
+    pub(super) fn runs(&self, graph: &Graph, node: &Node) -> bool {
+        !asks(node) && node.outputs.iter().flatten().any(|id| self.contains(graph, *id))
     }
 
     /// Returns true where one of the graph inputs that a node reads is not as small as shapes are.
@@ -113,6 +118,11 @@ impl Host {
         }
         some
     }
+}
+
+/// Returns true for an operator that runs for the device and answers on the host.
+fn asks(node: &Node) -> bool {
+    node.op.is("Shape") || node.op.is("Size")
 }
 
 fn elements(sizes: &[usize]) -> usize {

@@ -1,17 +1,21 @@
 //! Where ONNX Runtime's CUDA execution provider would run the nodes of a graph, told without a device.
 //!
 //! [`on_cpu`] finds the nodes that would run on the processor: those without a CUDA kernel of their operator, opset and
-//! types (`cuda_kernels.txt`), and those that the provider refuses ([`refused`]). A node that computes with shapes alone
-//! is left out: ONNX Runtime runs it on the host on purpose ([`host`]). [`lower`] rewrites a graph so that fewer remain.
+//! types (`cuda_kernels.txt`), and those that the provider refuses (`refused.rs`). A node that computes with shapes alone
+//! is left out: ONNX Runtime runs it on the host on purpose (`host.rs`). [`lower`] rewrites a graph so that fewer remain.
 //!
 //! What this module does not do: ask ONNX Runtime. Whoever makes a session can compare.
 
 mod host;
 mod kernels;
+mod lower;
 mod refused;
+#[cfg(test)]
+mod tests;
 
 use crate::graph::{Attribute, DType, Graph, INTERNAL_DOMAIN, Model, Node, OpId, ValueId};
 use host::Host;
+pub use lower::lower;
 use std::fmt;
 
 /// A node that would run on the processor.
@@ -41,7 +45,7 @@ pub enum Reason {
         /// The types that they take.
         takes: Vec<DType>,
     },
-    /// The provider takes the operator, but not so.
+    /// The provider has a kernel, but it does not take the node, its kernel fails, or it computes something else.
     Refused(&'static str),
     /// All it reads are values on the host and graph inputs, which ONNX Runtime takes for values on the host.
     Inputs,
@@ -66,7 +70,7 @@ impl fmt::Display for Reason {
                 let takes: Vec<String> = takes.iter().map(DType::to_string).collect();
                 write!(f, "its CUDA kernel takes only {}", takes.join(", "))
             }
-            Reason::Refused(why) => write!(f, "the CUDA provider does not take it: {why}"),
+            Reason::Refused(why) => write!(f, "its CUDA kernel does not serve: {why}"),
             Reason::Inputs => f.write_str("it reads only graph inputs and values on the host"),
         }
     }
@@ -75,42 +79,67 @@ impl fmt::Display for Reason {
 /// Returns the nodes of a model, and of the subgraphs in it, that would not run on the device, in the order of the
 /// graph. `own` names the operators of this program's domain that are registered for CUDA.
 pub fn on_cpu(model: &Model, own: &[&str]) -> Vec<Misplaced> {
-    let mut walk = Walk { model, own, found: Vec::new() };
-    walk.graph(&model.graph, Host::of(&model.graph));
-    walk.found
+    let mut found = Found::default();
+    Judge { model, own }.graph(&model.graph, Host::of(&model.graph), &mut found);
+    found.misplaced
 }
 
-struct Walk<'a> {
+/// Returns the names of the nodes that run on the processor because they compute with shapes, or with what ONNX Runtime
+/// takes for such; [`on_cpu`] leaves them out, except those that read data.
+pub fn on_host(model: &Model, own: &[&str]) -> Vec<String> {
+    let mut found = Found::default();
+    Judge { model, own }.graph(&model.graph, Host::of(&model.graph), &mut found);
+    found.host
+}
+
+#[derive(Default)]
+struct Found {
+    misplaced: Vec<Misplaced>,
+    host: Vec<String>,
+}
+
+/// Why a node would run on the processor, and the dtype that it is about.
+type Verdict = (Reason, Option<DType>);
+
+struct Judge<'a> {
     model: &'a Model,
     own: &'a [&'a str],
-    found: Vec<Misplaced>,
 }
 
-impl Walk<'_> {
-    fn graph(&mut self, graph: &Graph, mut host: Host) {
+impl Judge<'_> {
+    fn graph(&self, graph: &Graph, mut host: Host, found: &mut Found) {
         for node in graph.nodes() {
-            let opset = self.model.opsets.get(&node.op.domain).copied().unwrap_or(1);
-            let missing = if self.is_own(node) { None } else { missing(graph, node, opset) };
-            let read_first = node.input(0).and_then(|id| graph.fact(id).dtype);
-            let reason = match &missing {
-                Some((reason, dtype)) => {
-                    (!host.follows(graph, node, false)).then(|| (reason.clone(), dtype.or(read_first)))
-                }
-                None if host.follows(graph, node, true) => {
-                    host.large(graph, node).then_some((Reason::Inputs, read_first))
-                }
-                None => None,
-            };
-            if let Some((reason, dtype)) = reason {
-                let (node, operator) = (node.name.clone(), node.op.clone());
-                self.found.push(Misplaced { node, operator, opset, dtype, reason });
+            let verdict = self.node(graph, node, &mut host);
+            if host.runs(graph, node) {
+                found.host.push(node.name.clone());
+            }
+            if let Some((reason, dtype)) = verdict {
+                let (node, operator, opset) = (node.name.clone(), node.op.clone(), self.opset(node));
+                found.misplaced.push(Misplaced { node, operator, opset, dtype, reason });
             }
             for (_, value) in node.attributes.iter() {
                 if let Attribute::Graph(inner) = value {
-                    self.graph(&inner.graph, host.inner(inner));
+                    self.graph(&inner.graph, host.inner(inner), found);
                 }
             }
         }
+    }
+
+    /// Judges a node, given what is on the host before it; nodes come in the order of their graph.
+    fn node(&self, graph: &Graph, node: &Node, host: &mut Host) -> Option<Verdict> {
+        let missing = if self.is_own(node) { None } else { missing(graph, node, self.opset(node)) };
+        let first = node.input(0).and_then(|id| graph.fact(id).dtype);
+        match missing {
+            Some((reason, dtype)) => (!host.follows(graph, node, false)).then(|| (reason, dtype.or(first))),
+            None => {
+                let moves = host.follows(graph, node, true) && host.large(graph, node);
+                moves.then_some((Reason::Inputs, first))
+            }
+        }
+    }
+
+    fn opset(&self, node: &Node) -> i64 {
+        self.model.opsets.get(&node.op.domain).copied().unwrap_or(1)
     }
 
     fn is_own(&self, node: &Node) -> bool {
@@ -123,6 +152,7 @@ fn missing(graph: &Graph, node: &Node, opset: i64) -> Option<(Reason, Option<DTy
     let dtypes = |values: &[Option<ValueId>]| -> Vec<Option<DType>> {
         values.iter().map(|value| value.and_then(|id| graph.fact(id).dtype)).collect()
     };
-    let found = kernels::find(&node.op, opset, &dtypes(&node.inputs), &dtypes(&node.outputs));
-    found.err().or_else(|| refused::why(node).map(|why| (Reason::Refused(why), None)))
+    let (inputs, outputs) = (dtypes(&node.inputs), dtypes(&node.outputs));
+    let found = kernels::find(&node.op, opset, &inputs, &outputs);
+    found.err().or_else(|| refused::why(node, &inputs).map(|why| (Reason::Refused(why), None)))
 }

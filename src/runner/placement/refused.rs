@@ -1,6 +1,7 @@
-//! What the CUDA execution provider does not take although it has a kernel.
+//! What the CUDA execution provider does not do although it has a kernel: nodes that it does not take, on which making
+//! the session or running it fails, or that its kernel computes wrongly.
 
-use crate::graph::{Attribute, Node};
+use crate::graph::{Attribute, DType, Node};
 
 /// Activations of the recurrent operators that cuDNN has, for both directions.
 const RECURRENT: [(&str, &[&str]); 3] = [
@@ -10,8 +11,9 @@ const RECURRENT: [(&str, &[&str]); 3] = [
 ];
 const STRING: i64 = 8;
 
-/// Returns why the provider does not take a node of which it has a kernel.
-pub(super) fn why(node: &Node) -> Option<&'static str> {
+/// Returns why the provider's kernel does not serve a node whose inputs have these dtypes.
+pub(super) fn why(node: &Node, inputs: &[Option<DType>]) -> Option<&'static str> {
+    let dtype = |index: usize| inputs.get(index).copied().flatten();
     if !node.op.domain.is_empty() {
         return None;
     }
@@ -25,6 +27,8 @@ pub(super) fn why(node: &Node) -> Option<&'static str> {
             (node.attributes.int("training_mode", 0) != Ok(0)).then_some("it normalizes by the batch's statistics")
         }
         "LSTM" | "RNN" | "GRU" => recurrent(node),
+        "ScatterElements" | "ScatterND" => scattered(node, dtype(0)?),
+        "Resize" => resized(node, dtype(1)?),
         _ => None,
     }
 }
@@ -43,6 +47,9 @@ fn transposed(node: &Node) -> Option<&'static str> {
 fn recurrent(node: &Node) -> Option<&'static str> {
     let given = |name: &str| node.attributes.get(name).is_some();
     let (_, known) = RECURRENT.iter().find(|(name, _)| node.op.is(name))?;
+    if node.attributes.int("layout", 0) != Ok(0) {
+        return Some("its batch comes first");
+    }
     if given("clip") || given("activation_alpha") || given("activation_beta") {
         return Some("cuDNN has no such activation");
     }
@@ -56,4 +63,23 @@ fn recurrent(node: &Node) -> Option<&'static str> {
     }
     let before = node.attributes.int("linear_before_reset", 1) == Ok(1);
     (node.op.is("GRU") && !before).then_some("cuDNN applies the reset gate after the product")
+}
+
+/// The kernel of ScatterND takes two dtypes; that of ScatterElements computes with the floating-point numbers that have
+/// as many bytes.
+fn scattered(node: &Node, dtype: DType) -> Option<&'static str> {
+    if node.attributes.text("reduction", "none").is_ok_and(|kind| kind == "none") {
+        return None;
+    }
+    match dtype {
+        DType::F32 | DType::F16 => None,
+        DType::F64 if node.op.is("ScatterElements") => None,
+        _ => Some("it reduces in another dtype"),
+    }
+}
+
+/// The kernel reads regions as float32 whatever they are.
+fn resized(node: &Node, regions: DType) -> Option<&'static str> {
+    let mode = node.attributes.text("coordinate_transformation_mode", "half_pixel").ok()?;
+    (mode == "tf_crop_and_resize" && regions != DType::F32).then_some("its regions are not float32")
 }

@@ -36,8 +36,8 @@ pub(super) fn decide(graph: &Graph, settings: &Settings) -> Vec<Option<&'static 
             let written = node.outputs.iter().flatten();
             written.clone().all(|value| {
                 let output = outputs.contains(value);
-                let reads = |reader: &NodeId| pass.reads_low(*reader, *value) == wanted;
-                !(wanted && output) && (output || !readers[value.0].is_empty()) && readers[value.0].iter().all(reads)
+                let mut reads = readers[value.0].iter().filter_map(|reader| pass.reads_low(*reader, *value)).peekable();
+                !(wanted && output) && (output || reads.peek().is_some()) && reads.all(|low| low == wanted)
             })
         };
         if pass.rows[id.0].is_some() && table::is_arithmetic(&node.op) && all(false) {
@@ -119,7 +119,8 @@ impl Pass<'_> {
             .filter(|(index, _)| row.inputs.has(*index))
             .filter_map(|(_, value)| *value)
             .collect();
-        if !read.iter().any(|value| self.computed.contains(value)) {
+        let low = |value: &ValueId| self.computed.contains(value);
+        if !row.led_by.map_or_else(|| read.iter().any(low), |index| node.input(index).as_ref().is_some_and(low)) {
             return false;
         }
         let standard = node.op.domain.is_empty() && !table::moves(&node.op);
@@ -160,10 +161,16 @@ impl Pass<'_> {
         *self.lost.entry(value).or_insert(lost == Some(true))
     }
 
-    /// Returns true where a node reads a value in the low dtype only.
-    fn reads_low(&self, reader: NodeId, value: ValueId) -> bool {
+    /// Returns whether a node reads a value in the low dtype only; `None` where it takes any.
+    fn reads_low(&self, reader: NodeId, value: ValueId) -> Option<bool> {
         let node = self.graph.node(reader);
-        let Some(row) = self.rows[reader.0] else { return false };
-        node.inputs.iter().enumerate().all(|(index, input)| *input != Some(value) || row.inputs.has(index))
+        let at = || node.inputs.iter().enumerate().filter(|(_, input)| **input == Some(value)).map(|(index, _)| index);
+        match self.rows[reader.0] {
+            Some(row) => Some(at().all(|index| row.inputs.has(index))),
+            None => {
+                let any = table::find(&node.op).is_some_and(|row| at().all(|index| row.either.contains(&index)));
+                (!any || at().next().is_none()).then_some(false)
+            }
+        }
     }
 }

@@ -21,6 +21,8 @@ mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod training;
 
 pub use keep::{Keep, KeepError};
 pub(super) use scale::Scale;

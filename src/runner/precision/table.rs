@@ -37,6 +37,8 @@
 //! | RunningStatistics | float | mean, var, running_mean, running_var float32, x T of its own (only its shape is read) | all float32 |
 //! | SgdStep | float | all float32 | all float32 |
 //! | Softmax | follows | x T | y T |
+//! | SoftmaxCrossEntropy | follows | x T, target int64, weights float32 | loss, log_sum, total float32 |
+//! | SoftmaxCrossEntropyGrad | follows | dloss float32, x T, target int64, log_sum, total, weights float32 | dx T |
 //! | SoftmaxGrad | follows | dy, y T | dx T |
 
 use crate::graph::{INTERNAL_DOMAIN, OpId};
@@ -46,7 +48,8 @@ use crate::graph::{INTERNAL_DOMAIN, OpId};
 pub(super) enum Class {
     /// In the low dtype: what it reads is cast to it. These are the products that profit most.
     Low,
-    /// In the low dtype where something that it reads was computed in it, else in float32.
+    /// In the low dtype where something that it reads was computed in it, else in float32; a gradient where its forward node
+    /// computed in it.
     Follows,
     /// In float32: sums over many elements, what leaves the range or resolution of the low dtypes, updates of state, and
     /// everything that is not known.
@@ -82,6 +85,9 @@ pub(super) struct Row {
     pub(super) inputs: Ports,
     /// Outputs that are of the low dtype where a node computes in it.
     pub(super) outputs: Ports,
+    /// The input that decides for a node that follows, where that is one alone: of a gradient what its forward node read or
+    /// wrote.
+    pub(super) led_by: Option<usize>,
     /// Inputs that may be of any dtype in any case: only their shape is read, or they are converted.
     pub(super) either: &'static [usize],
     /// Whether the CUDA execution provider computes it in bfloat16.
@@ -91,7 +97,7 @@ pub(super) struct Row {
 const MICROSOFT: &str = "com.microsoft";
 
 const fn row(domain: &'static str, op: &'static str, class: Class) -> Row {
-    Row { domain, op, class, inputs: Ports::All, outputs: Ports::All, either: &[], bf16: true }
+    Row { domain, op, class, inputs: Ports::All, outputs: Ports::All, led_by: None, either: &[], bf16: true }
 }
 
 const fn low(op: &'static str) -> Row {
@@ -104,6 +110,11 @@ const fn follows(op: &'static str) -> Row {
 
 const fn own(op: &'static str, class: Class, inputs: &'static [usize], outputs: &'static [usize]) -> Row {
     Row { inputs: Ports::At(inputs), outputs: Ports::At(outputs), ..row(INTERNAL_DOMAIN, op, class) }
+}
+
+/// A gradient: it has the dtype of one of its inputs, whatever that of `dy` is.
+const fn gradient(op: &'static str, led_by: usize, inputs: &'static [usize], outputs: &'static [usize]) -> Row {
+    Row { led_by: Some(led_by), ..own(op, Class::Follows, inputs, outputs) }
 }
 
 /// An operator that reads the shape of these inputs, or takes them in any dtype.
@@ -166,11 +177,11 @@ pub(super) static ROWS: &[Row] = &[
     row(MICROSOFT, "FastGelu", Follows),
     row(MICROSOFT, "Gelu", Follows),
     row(MICROSOFT, "QuickGelu", Follows),
-    own("ClipGrad", Follows, &[0, 1], &[0]),
+    gradient("ClipGrad", 1, &[0, 1], &[0]),
     own("Dropout", Follows, &[0], &[0]),
     own("Gelu", Follows, &[0], &[0]),
-    own("GeluGrad", Follows, &[0, 1], &[0]),
-    own("ReluGrad", Follows, &[0, 1], &[0]),
+    gradient("GeluGrad", 1, &[0, 1], &[0]),
+    gradient("ReluGrad", 1, &[0, 1], &[0]),
     // Moves.
     follows("Concat"),
     half(follows("DepthToSpace")),
@@ -201,18 +212,20 @@ pub(super) static ROWS: &[Row] = &[
     own("AveragePool", Follows, &[0], &[0]),
     own("AveragePoolGrad", Follows, &[0], &[0]),
     own("BatchNormalization", Follows, &[0, 3], &[0]),
-    own("BatchNormalizationGrad", Follows, &[0, 1, 2, 3], &[0, 3]),
+    gradient("BatchNormalizationGrad", 3, &[0, 1, 2, 3], &[0, 3]),
     own("EmbeddingGrad", Follows, &[1], &[]),
     own("FixedNormalization", Follows, &[0, 5], &[0]),
-    own("FixedNormalizationGrad", Follows, &[0, 1, 2, 3], &[0, 3]),
+    gradient("FixedNormalizationGrad", 3, &[0, 1, 2, 3], &[0, 3]),
     own("GlobalAveragePool", Follows, &[0], &[0]),
     own("GlobalAveragePoolGrad", Follows, &[0], &[0]),
     own("LayerNormalization", Follows, &[0], &[0]),
-    own("LayerNormalizationGrad", Follows, &[0, 1], &[0]),
+    gradient("LayerNormalizationGrad", 1, &[0, 1], &[0]),
     own("MaxPool", Follows, &[0], &[0]),
-    own("MaxPoolGrad", Follows, &[0, 1, 2], &[0]),
+    gradient("MaxPoolGrad", 1, &[0, 1, 2], &[0]),
     own("Softmax", Follows, &[0], &[0]),
-    own("SoftmaxGrad", Follows, &[0, 1], &[0]),
+    own("SoftmaxCrossEntropy", Follows, &[0], &[]),
+    own("SoftmaxCrossEntropyGrad", Follows, &[1], &[0]),
+    gradient("SoftmaxGrad", 1, &[0, 1], &[0]),
     // Float32 beside inputs of any dtype.
     either("", "Cast", &[0]),
     either("", "Shape", &[0]),

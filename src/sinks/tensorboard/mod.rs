@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `train/loss`, `train/lr` | the step | of the step |
 //! | `train/epoch_loss`, `eval/METRIC` | last step of the epoch | of the epoch |
-//! | `epoch/seconds`, `epoch/samples_per_second`, `epoch/peak_bytes` | last step of the epoch | of the epoch |
+//! | `epoch/seconds`, `epoch/samples_per_second`, `epoch/peak_bytes`, `epoch/device_peak_bytes` | last step of the epoch | of the epoch |
 //! | `freeze/units`, `freeze/step_cost` | first step of a phase, last of an epoch | frozen units; predicted cost of a step relative to nothing frozen |
 //!
 //! A run that resumes writes another file, later by its name. Where steps come again, after a resume or a rollback, a
@@ -141,7 +141,16 @@ impl Sink for TensorBoard {
                     self.scalars(*step, &scalars)?;
                 }
             }
-            RunEvent::Epoch { epoch, train_loss, metrics, seconds, samples_per_second, peak_bytes, .. } => {
+            RunEvent::Epoch {
+                epoch,
+                train_loss,
+                metrics,
+                seconds,
+                samples_per_second,
+                peak_bytes,
+                device_peak_bytes,
+                ..
+            } => {
                 self.step = epoch * self.steps_per_epoch;
                 let metrics: Vec<(String, f64)> =
                     metrics.iter().map(|(name, value)| (format!("eval/{name}"), *value)).collect();
@@ -151,6 +160,7 @@ impl Sink for TensorBoard {
                     ("epoch/samples_per_second", *samples_per_second),
                 ];
                 scalars.extend((*peak_bytes > 0).then_some(("epoch/peak_bytes", *peak_bytes as f64)));
+                scalars.extend(device_peak_bytes.map(|bytes| ("epoch/device_peak_bytes", bytes as f64)));
                 scalars.extend(metrics.iter().map(|(tag, value)| (tag.as_str(), *value)));
                 scalars.extend(self.frozen(false));
                 self.scalars(self.step, &scalars)?;

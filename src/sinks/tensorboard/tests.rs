@@ -32,6 +32,7 @@ fn phase(epoch: usize, after: usize, frozen_units: usize) -> RunEvent {
         nodes: 1,
         recomputed: Vec::new(),
         prefix_nodes: 0,
+        memory_estimate: None,
     }
 }
 
@@ -51,6 +52,7 @@ fn epoch(epoch: usize, accuracy: f64) -> RunEvent {
         samples_per_second: 4.0,
         wait_seconds: 0.0,
         peak_bytes: 5,
+        device_peak_bytes: Some(7),
     }
 }
 
@@ -104,7 +106,8 @@ fn every_scalar_stands_at_its_step() {
     write(&mut board, events);
     write(&mut board, vec![phase(2, 1, 2), step(2, 4, 0.5), epoch(2, 0.625)]);
     let curves = curves(&files(folder.path()));
-    let expected: [(&str, &[(i64, f32)]); 9] = [
+    let expected: [(&str, &[(i64, f32)]); 10] = [
+        ("epoch/device_peak_bytes", &[(2, 7.0), (4, 7.0)]),
         ("epoch/peak_bytes", &[(2, 5.0), (4, 5.0)]),
         ("epoch/samples_per_second", &[(2, 4.0), (4, 4.0)]),
         ("epoch/seconds", &[(2, 3.0), (4, 3.0)]),

@@ -3,7 +3,8 @@
  *
  * A kernel takes one struct of arguments by value. Pointers point to device memory. The element type T is float,
  * float16 or bfloat16 (T_F32, T_F16, T_BF16 of the compiler's command line); it is read and written with load and store,
- * and all arithmetic is float. Blocks have one dimension; every thread of a block reaches every barrier. */
+ * and all arithmetic is float. Blocks have one dimension; every thread of a block reaches every barrier, and every
+ * thread of a warp every sum over it. A kernel of many registers says its most threads (KERNEL_OF). */
 #ifndef FREEZE_PLAN_DEVICE_H
 #define FREEZE_PLAN_DEVICE_H
 
@@ -15,6 +16,8 @@ typedef unsigned short u16;
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
 
 #define KERNEL(name, arguments) extern "C" __global__ void name(const arguments a)
+#define KERNEL_OF(threads, name, arguments) \
+    extern "C" __global__ void __launch_bounds__(threads) name(const arguments a)
 #define DEVICE static __device__ __forceinline__
 #define SHARED(type, name, count) __shared__ type name[count]
 #define THREAD ((i64)threadIdx.x)
@@ -24,9 +27,11 @@ typedef unsigned short u16;
 #define BLOCK_Y ((i64)blockIdx.y)
 #define BLOCKS_Y ((i64)gridDim.y)
 #define INFINITY_F __int_as_float(0x7f800000)
+#define UNROLL _Pragma("unroll")
 
 DEVICE void barrier(void) { __syncthreads(); }
 DEVICE void atomic_add(float *at, float value) { atomicAdd(at, value); }
+DEVICE u32 atomic_next(u32 *at) { return atomicAdd(at, 1u); }
 DEVICE float from_bits(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 to_bits(float value) { return __float_as_uint(value); }
 
@@ -46,6 +51,31 @@ DEVICE u16 float_to_bf16(float value) {
     u16 bits;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
     return bits;
+}
+
+/* Returns 2^x, and 1 / x, to two units of the last place; numbers below the normal ones are 0. */
+DEVICE float exp2_fast(float x) {
+    float value;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+    return value;
+}
+
+DEVICE float reciprocal(float x) {
+    float value;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+    return value;
+}
+
+/* Returns the sum over the threads of the warp, to every thread. */
+DEVICE float warp_sum(float value) {
+    for (int step = 16; step > 0; step >>= 1) value += __shfl_xor_sync(0xffffffffu, value, step);
+    return value;
+}
+
+/* Returns the largest over the threads of the warp, to every thread. */
+DEVICE float warp_max(float value) {
+    for (int step = 16; step > 0; step >>= 1) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, step));
+    return value;
 }
 
 /* Returns the sum over the threads of the block, to every thread. */
@@ -99,6 +129,7 @@ DEVICE float block_max(float value) {
         name##_body(a);                                                                                                \
     }                                                                                                                  \
     static void name##_body(const arguments a)
+#define KERNEL_OF(threads, name, arguments) KERNEL(name, arguments)
 #define DEVICE static inline
 #define SHARED(type, name, count) static type name[count]
 #define THREAD emulated_thread
@@ -108,13 +139,17 @@ DEVICE float block_max(float value) {
 #define BLOCK_Y emulated_block[1]
 #define BLOCKS_Y emulated_blocks[1]
 #define INFINITY_F INFINITY
+#define UNROLL
 
 static i64 emulated_thread, emulated_threads, emulated_block[2], emulated_blocks[2];
 static void emulated_barrier(void);
 
 DEVICE void barrier(void) { emulated_barrier(); }
 DEVICE void atomic_add(float *at, float value) { *at += value; }
+DEVICE u32 atomic_next(u32 *at) { return (*at)++; }
 DEVICE float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+DEVICE float exp2_fast(float x) { return exp2f(x); }
+DEVICE float reciprocal(float x) { return 1.0f / x; }
 
 DEVICE float from_bits(u32 bits) {
     float value;
@@ -150,6 +185,24 @@ DEVICE u16 float_to_bf16(float value) {
 }
 
 static float emulated_slots[1024];
+
+DEVICE float warp_sum(float value) {
+    emulated_slots[THREAD] = value;
+    barrier();
+    float sum = 0.0f;
+    for (i64 at = THREAD & ~31; at < (THREAD | 31) + 1; at++) sum += emulated_slots[at];
+    barrier();
+    return sum;
+}
+
+DEVICE float warp_max(float value) {
+    emulated_slots[THREAD] = value;
+    barrier();
+    float most = value;
+    for (i64 at = THREAD & ~31; at < (THREAD | 31) + 1; at++) most = fmaxf(most, emulated_slots[at]);
+    barrier();
+    return most;
+}
 
 DEVICE float block_sum(float value) {
     emulated_slots[THREAD] = value;
@@ -217,5 +270,66 @@ DEVICE void store_many(T *p, i64 i, const float *v) {
     for (int k = 0; k < MANY; k++) store(u.parts, k, v[k]);
     *(pack *)(p + i) = u.whole;
 }
+
+/* Some elements side by side as they lie in memory: MANY of them, or one where `many` is 1. */
+typedef union {
+    pack whole;
+    T parts[MANY];
+} group;
+
+DEVICE void fetch(const T *p, i64 i, group *g, const int many) {
+    if (many == MANY) g->whole = *(const pack *)(p + i);
+    else g->parts[0] = p[i];
+}
+
+DEVICE void place(T *p, i64 i, const group *g, const int many) {
+    if (many == MANY) *(pack *)(p + i) = g->whole;
+    else p[i] = g->parts[0];
+}
+
+/* Reads and writes elements of T: 1, or MANY as load_many and store_many do. */
+DEVICE void load_some(const T *p, i64 i, const int count, float *v) {
+    if (count == 1) v[0] = load(p, i);
+    else load_many(p, i, v);
+}
+
+DEVICE void store_some(T *p, i64 i, const int count, const float *v) {
+    if (count == 1) store(p, i, v[0]);
+    else store_many(p, i, v);
+}
+
+/* Reads and writes elements of float: 1, or a multiple of 4 at places that are divisible by 4. */
+DEVICE void load_floats(const float *p, i64 i, const int count, float *v) {
+    if (count == 1) v[0] = p[i];
+    else
+        for (int k = 0; k < count; k += 4) {
+            const pack whole = *(const pack *)(p + i + k);
+            v[k] = from_bits(whole.x);
+            v[k + 1] = from_bits(whole.y);
+            v[k + 2] = from_bits(whole.z);
+            v[k + 3] = from_bits(whole.w);
+        }
+}
+
+DEVICE void store_floats(float *p, i64 i, const int count, const float *v) {
+    if (count == 1) p[i] = v[0];
+    else
+        for (int k = 0; k < count; k += 4) {
+            pack whole;
+            whole.x = to_bits(v[k]);
+            whole.y = to_bits(v[k + 1]);
+            whole.z = to_bits(v[k + 2]);
+            whole.w = to_bits(v[k + 3]);
+            *(pack *)(p + i + k) = whole;
+        }
+}
+
+/* Who shares a row: a warp or, where `whole` is not 0, a block. */
+DEVICE int team_threads(const int whole) { return whole ? (int)THREADS : 32; }
+DEVICE int team_thread(const int whole) { return whole ? (int)THREAD : (int)THREAD & 31; }
+DEVICE i64 team_first(const int whole) { return whole ? BLOCK : (BLOCK * THREADS + THREAD) >> 5; }
+DEVICE i64 team_count(const int whole) { return whole ? BLOCKS : (BLOCKS * THREADS) >> 5; }
+DEVICE float team_sum(float value, const int whole) { return whole ? block_sum(value) : warp_sum(value); }
+DEVICE float team_max(float value, const int whole) { return whole ? block_max(value) : warp_max(value); }
 
 #endif

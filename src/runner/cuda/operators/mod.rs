@@ -3,9 +3,25 @@
 //! Each has the name, attributes, inputs and outputs of the operator on the CPU (`runner/onnxruntime/operators`), which
 //! is its twin in tests; here data may be float16 or bfloat16, too.
 
+mod convolution;
+mod cross_entropy;
+mod dropout;
 mod elementwise;
+mod embedding;
+mod gelu;
+#[cfg(all(test, unix))]
+mod image_tests;
+mod layer_norm;
+mod normalization;
+mod optimizer;
+#[cfg(all(test, unix))]
+mod optimizer_tests;
+mod pooling;
+mod rows;
+mod softmax;
 #[cfg(all(test, unix))]
 mod tests;
+mod tiles;
 
 use super::gpu::{Element, Gpu};
 use std::any::Any;
@@ -31,6 +47,17 @@ pub(in crate::runner) struct Port {
 
 /// A port of data that must be there.
 const DATA: Port = Port { kind: Kind::Data, required: true };
+/// One of data.
+const OPTIONAL: Port = Port { kind: Kind::Data, required: false };
+/// One of float32 that must be there.
+const FLOAT: Port = Port { kind: Kind::Float, required: true };
+/// One of float32.
+const OPTIONAL_FLOAT: Port = Port { kind: Kind::Float, required: false };
+/// One of integers that must be there.
+const INT: Port = Port { kind: Kind::Int, required: true };
+
+/// Returns what computes a node with these attributes.
+type Make = fn(&dyn Attributes) -> Result<Box<dyn Compute>, String>;
 
 /// An operator: what it is called, what it takes, and who computes it.
 pub(in crate::runner) struct Definition {
@@ -38,7 +65,7 @@ pub(in crate::runner) struct Definition {
     pub inputs: &'static [Port],
     pub outputs: &'static [Port],
     /// Returns what computes a node with these attributes.
-    pub make: fn(&dyn Attributes) -> Result<Box<dyn Compute>, String>,
+    pub make: Make,
 }
 
 impl Definition {
@@ -50,7 +77,36 @@ impl Definition {
 }
 
 /// Every operator.
-pub(in crate::runner) static DEFINITIONS: &[&Definition] = &[&elementwise::CLIP_GRAD, &elementwise::RELU_GRAD];
+pub(in crate::runner) static DEFINITIONS: &[&Definition] = &[
+    &convolution::CONV,
+    &convolution::CONV_INPUT_GRAD,
+    &convolution::CONV_WEIGHT_GRAD,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY_GRAD,
+    &dropout::DROPOUT,
+    &elementwise::CLIP_GRAD,
+    &elementwise::RELU_GRAD,
+    &embedding::EMBEDDING_GRAD,
+    &gelu::GELU,
+    &gelu::GELU_GRAD,
+    &layer_norm::LAYER_NORMALIZATION,
+    &layer_norm::LAYER_NORMALIZATION_GRAD,
+    &normalization::BATCH_NORMALIZATION,
+    &normalization::BATCH_NORMALIZATION_GRAD,
+    &normalization::FIXED_NORMALIZATION,
+    &normalization::FIXED_NORMALIZATION_GRAD,
+    &normalization::RUNNING_STATISTICS,
+    &optimizer::ADAM_STEP,
+    &optimizer::SGD_STEP,
+    &pooling::AVERAGE_POOL,
+    &pooling::AVERAGE_POOL_GRAD,
+    &pooling::GLOBAL_AVERAGE_POOL,
+    &pooling::GLOBAL_AVERAGE_POOL_GRAD,
+    &pooling::MAX_POOL,
+    &pooling::MAX_POOL_GRAD,
+    &softmax::SOFTMAX,
+    &softmax::SOFTMAX_GRAD,
+];
 
 /// The attributes of a node.
 pub(in crate::runner) trait Attributes {
@@ -82,6 +138,14 @@ impl Array {
     /// Returns the number of elements.
     pub fn count(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Returns the shape as four sizes.
+    ///
+    /// # Errors
+    /// It has another rank.
+    fn image(&self) -> Result<[usize; 4], String> {
+        <[usize; 4]>::try_from(self.shape.as_slice()).map_err(|_| format!("an image has shape {:?}", self.shape))
     }
 }
 
@@ -133,6 +197,17 @@ impl dyn Node + '_ {
         }
         Ok([a, b])
     }
+}
+
+/// Returns an attribute that is a list of sizes.
+///
+/// # Errors
+/// The attribute is missing, has another length, or a negative entry.
+fn sizes<const N: usize>(node: &dyn Attributes, name: &str) -> Result<[usize; N], String> {
+    let list = node.ints(name).ok_or_else(|| format!("attribute \"{name}\" is missing"))?;
+    let sizes: Option<Vec<usize>> = list.iter().map(|size| usize::try_from(*size).ok()).collect();
+    let sizes = sizes.ok_or_else(|| format!("attribute \"{name}\" is {list:?}, which has a negative entry"))?;
+    sizes.try_into().map_err(|_| format!("attribute \"{name}\" is {list:?}, expected {N} entries"))
 }
 
 /// Returns a number of elements as a kernel takes it.
