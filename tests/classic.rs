@@ -252,11 +252,12 @@ fn what_artifacts_cannot_hold_is_refused() {
     let (model, out) = (fixture("digits/model.onnx"), folder.path().join("out"));
     let args =
         |more: &[&'static str]| [&["graph", path(&model), "--classic", path(&out), "--epochs", "4"], more].concat();
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["--optimizer", "lion"], 3, "the optimizer lion cannot be held"),
         (&["--optimizer", "sgd", "--optimizer-set", "momentum=0.9"], 3, "sgd with momentum cannot be held"),
         (&["--optimizer-set", "speed=1"], 2, "unknown field `speed`"),
         (&["--policy", "thaw"], 3, "training artifacts have one learning rate for all parameters"),
+        (&["--policy", "thaw"], 3, "--set decay=1"),
         (&["--epoch", "9"], 2, "the plan has epochs 1 to 4"),
         (&["--freeze", "*"], 2, "no epoch in which something trains"),
         (&["--from", "nowhere"], 2, "--epoch"),
@@ -266,6 +267,20 @@ fn what_artifacts_cannot_hold_is_refused() {
         assert!(text.contains(expected), "{more:?}: {text}");
     }
     assert!(!out.join("phases.json").exists());
+}
+
+/// Returns the loss of our own eval graph on the first batch, with the weights of a checkpoint.
+fn eval_loss(case: &Case, checkpoint: &Checkpoint) -> f64 {
+    let prepared = prepare(&Analysis::of(&freeze_plan::onnx::read(&fixture(case.model)).unwrap().model)).unwrap();
+    let model = freeze_plan::training::eval(&prepared, &LossSpec::new(LossKind::CrossEntropy), None).unwrap();
+    let rows: BTreeMap<String, Tensor> = read_tensors(&fixture(case.data), None).unwrap().into_iter().collect();
+    let mut state: BTreeMap<String, Tensor> = checkpoint.trains.iter().chain(&checkpoint.frozen).cloned().collect();
+    for (input, column) in ["x", "target"].into_iter().zip(case.columns) {
+        state.insert(input.into(), part(&rows[column], 0, case.batch));
+    }
+    let names = model.graph.inputs().iter().map(|id| model.graph.value_name(*id));
+    let feeds: Vec<(&str, &Tensor)> = names.map(|name| (name, &state[name])).collect();
+    evaluate(&mut onnxruntime(), &model, &feeds).unwrap()[0].to_f64s().unwrap()[0]
 }
 
 /// Returns the losses of our own graphs of a model in which nothing is frozen, from the state of a checkpoint on.
@@ -318,8 +333,9 @@ fn part(column: &Tensor, from: usize, rows: usize) -> Tensor {
     Tensor::new(column.dtype(), shape, column.bytes().slice(from * row..(from + rows) * row)).unwrap()
 }
 
-/// Trains artifacts in the training interface; returns its losses.
+/// Trains artifacts in the training interface; returns its losses. Its eval step gives what ours gives.
 fn device(python: &str, case: &Case, artifacts: &Path, save: &Path) -> Vec<f64> {
+    let begun = read_checkpoint(&artifacts.join("checkpoint")).unwrap();
     let rate: f64 = case.settings.iter().find(|(name, _)| *name == "lr").unwrap().1.parse().unwrap();
     let request = serde_json::json!({
         "artifacts": artifacts, "rows": fixture(case.data), "columns": case.columns, "batch": case.batch,
@@ -330,6 +346,13 @@ fn device(python: &str, case: &Case, artifacts: &Path, save: &Path) -> Vec<f64> 
     let output = Command::new(python).arg(fixture("classic/device.py")).arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (when, checkpoint) in [("before", begun), ("after", read_checkpoint(save).unwrap())] {
+        near(
+            &[said[when].as_f64().unwrap()],
+            &[eval_loss(case, &checkpoint)],
+            &format!("{} {when} training", case.model),
+        );
+    }
     said["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect()
 }
 

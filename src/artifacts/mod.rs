@@ -31,6 +31,9 @@ use crate::optim::OptimizerSpec;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+/// The front of the names of tensors that this program puts into a checkpoint beside those of the model.
+pub const OURS: &str = "freeze_plan.";
+
 /// What the files say.
 #[derive(Clone, Debug)]
 pub struct Artifacts {

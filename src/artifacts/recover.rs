@@ -10,7 +10,7 @@
 //! - outputs that only a backward pass reads (mask, indices, saved statistics) are left out.
 
 use super::loss::{self, FoundLoss, Match};
-use super::{ArtifactsError, Checkpoint, Files, plain};
+use super::{ArtifactsError, Checkpoint, Files, OURS, plain};
 use crate::graph::{Builder, Fact, Graph, Model, Node, OpId, Tensor, ValueId, check};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -253,7 +253,7 @@ fn usable(graph: &Graph, found: Match, notes: &mut Vec<String>) -> Option<FoundL
 }
 
 fn tell_unused(graph: &Graph, checkpoint: &Checkpoint, notes: &mut Vec<String>) {
-    let absent = |name: &str| graph.find(name).is_none();
+    let absent = |name: &str| graph.find(name).is_none() && !name.starts_with(OURS);
     let unused: Vec<&str> = checkpoint
         .trains
         .iter()

@@ -1,6 +1,7 @@
 //! The names that ONNX Runtime's training interface tells inputs and outputs by.
 
 use super::ClassicError;
+use crate::artifacts::OURS;
 use crate::graph::Graph;
 use crate::training::{Role, TrainStep};
 
@@ -36,7 +37,7 @@ pub fn parked(parameter: &str, moment: &str) -> String {
 
 /// Returns true for a tensor of a checkpoint that is no initializer of the model.
 pub fn is_ours(name: &str) -> bool {
-    name == COUNT || name.starts_with(PARKED)
+    name.starts_with(OURS)
 }
 
 /// Refuses a model with names that the interface would take for something else.

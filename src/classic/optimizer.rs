@@ -88,8 +88,8 @@ pub fn optimizer(spec: &OptimizerSpec, like: &Model) -> Result<Vec<u8>, ClassicE
     let inputs: Vec<_> = inputs.into_iter().map(Some).collect();
     let updated = b.ops(&op, &inputs, attributes, 1)[0];
     b.rename(updated, "update_flag");
-    // The runtime's own shape inference says [1] of one operator and [] of the other.
-    b.refine(updated, &Fact { dtype: Some(DType::Bool), shape: None });
+    // What the kernels give; without it the runtime warns in each step of SGD, whose inferred shape is [].
+    b.refine(updated, &Fact::fixed(DType::Bool, &[1]));
     b.mark_output(updated);
     let opsets = [(String::new(), like.opset()), (DOMAIN.to_string(), 1)].into();
     let (ir_version, producer) = (like.ir_version, like.producer.clone());

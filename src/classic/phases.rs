@@ -24,6 +24,8 @@ pub struct Phases {
     pub loss: LossSpec,
     /// The optimizer; its `lr` is the learning rate to begin with.
     pub optimizer: OptimizerSpec,
+    /// Dropout while training, as `--dropout` takes it.
+    pub dropout: String,
     /// What becomes of the averages of parameters that train again.
     pub on_return: OnReturn,
     /// Inputs of the training step, in its order.
@@ -79,7 +81,7 @@ fn is_zero(number: &usize) -> bool {
 
 impl Phases {
     /// Returns the file of a plan, without entries of frozen sets.
-    pub fn of(plan: &FreezePlan, model: FileName, loss: &LossSpec, optimizer: &OptimizerSpec) -> Phases {
+    pub fn of(plan: &FreezePlan, model: FileName, loss: &LossSpec, optimizer: &OptimizerSpec, dropout: &str) -> Phases {
         let on_return = plan.policy.settings.get("on_return").cloned();
         Phases {
             format: FORMAT.into(),
@@ -87,6 +89,7 @@ impl Phases {
             model,
             loss: loss.clone(),
             optimizer: OptimizerSpec { lr: Some(optimizer.lr()), ..optimizer.clone() },
+            dropout: dropout.to_string(),
             on_return: on_return.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
             inputs: Vec::new(),
             outputs: Vec::new(),

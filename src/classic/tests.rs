@@ -321,3 +321,20 @@ fn weights_come_back_under_their_names() {
     checkpoint.trains.clear();
     assert_eq!(restored(&own, &checkpoint), Err(ClassicError::Missing { name: "fc.weight".into() }));
 }
+
+#[cfg(feature = "runner")]
+#[test]
+fn the_count_is_the_number_of_the_batch_from_one() {
+    let made = phase(&fixture("digits_vit/model.onnx"), &[]).unwrap();
+    let mut graph = made.training.graph.clone();
+    let written = graph.find(&names::done(names::COUNT)).and_then(|done| graph.producer(done)).unwrap();
+    let next = graph.node(written).input(1).unwrap();
+    graph.outputs = vec![graph.find("step").unwrap(), next];
+    let count = graph.find(names::COUNT).unwrap();
+    graph.inputs.retain(|input| *input == count);
+    let model = Model { graph: crate::graph::prune(&graph), ..made.training.clone() };
+    let before = Tensor::from_vec(&[1], vec![4_f32]);
+    let mut engine = crate::runner::testing::onnxruntime();
+    let found = crate::runner::evaluate(&mut engine, &model, &[(names::COUNT, &before)]).unwrap();
+    assert_eq!(found, [Tensor::scalar(5_i64), Tensor::from_vec(&[1], vec![5_f32])]);
+}

@@ -22,6 +22,7 @@ pub(super) struct Before {
     pub plan: FreezePlan,
     pub loss: LossSpec,
     pub optimizer: OptimizerSpec,
+    pub dropout: String,
 }
 
 impl Before {
@@ -39,14 +40,16 @@ impl Before {
         if sha256_hex(&bytes) != phases.plan.sha256 {
             return Err(wrong(&format!("{} is not the plan that it was written for", file.display())));
         }
-        Ok(Some(Before { plan: plan::read(&file)?, loss: phases.loss, optimizer: phases.optimizer }))
+        let Phases { loss, optimizer, dropout, .. } = phases;
+        Ok(Some(Before { plan: plan::read(&file)?, loss, optimizer, dropout }))
     }
 }
 
 /// Writes the artifacts, of every phase or of one.
 pub(super) fn run(args: &Args, folder: &Path) -> CommandResult {
     let before = args.from.as_ref().map(|_| Before::read(folder)).transpose()?.flatten();
-    let Wanted { mut loaded, mut plan, loss, optimizer: spec, dropout, sizes, .. } = wanted(args, before)?;
+    let Wanted { mut loaded, mut plan, loss, optimizer: spec, dropout, sizes, dropout_text, .. } =
+        wanted(args, before)?;
     check_optimizer(&spec)?;
     identify(&mut plan, &loaded.file);
     let on_return: Option<OnReturn> = options::word("--on-return", &args.on_return)?;
@@ -63,7 +66,7 @@ pub(super) fn run(args: &Args, folder: &Path) -> CommandResult {
         file: loaded.file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         sha256: sha256_hex(&loaded.file.bytes),
     };
-    let mut phases = Phases::of(&plan, model, &loss, &spec);
+    let mut phases = Phases::of(&plan, model, &loss, &spec, &dropout_text);
     let on_return = on_return.unwrap_or(phases.on_return);
     if on_return == OnReturn::WarmUp && from.is_some() {
         note("artifacts have one learning rate for all parameters: warm-up is reset");

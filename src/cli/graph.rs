@@ -86,8 +86,8 @@ pub struct Args {
     #[command(flatten)]
     frozen_units: FrozenUnitArgs,
     /// Dropout while training: as-exported (default), on, or a ratio for every Dropout of the model
-    #[arg(long, value_name = "KIND", default_value = "as-exported")]
-    dropout: String,
+    #[arg(long, value_name = "KIND")]
+    dropout: Option<String>,
 }
 
 /// The kind of loss that only a job can describe.
@@ -101,6 +101,7 @@ pub(super) struct Wanted {
     pub loss: LossSpec,
     pub optimizer: OptimizerSpec,
     pub dropout: Dropout,
+    pub dropout_text: String,
     pub sizes: Sizes,
 }
 
@@ -116,8 +117,10 @@ pub fn run(args: &Args) -> CommandResult {
 /// Returns what the options ask for; `before` is what artifacts were made with that go on.
 pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wanted, Failure> {
     let loss = args.loss.as_deref().map(loss_kind).transpose()?;
+    let (own, earlier) = (args.dropout.clone(), before.as_ref().map(|before| before.dropout.clone()));
+    let dropout_text = own.or(earlier).unwrap_or_else(|| "as-exported".into());
     let dropout: Dropout =
-        args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
+        dropout_text.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
     let usage = |text| Err(Failure::new(ErrorKind::Usage, text));
     if args.lr.is_some() && !args.training_info && args.classic.is_none() {
         return usage("--lr goes with --training-info or --classic: optimizer.onnx reads it with each step");
@@ -150,7 +153,10 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
     };
     let free = args.epoch.is_some() || args.classic.is_some();
     if args.plan.given() && (!free || planned.is_some()) {
-        return usage("plan options need --epoch N and no --plan: they choose the frozen set of that epoch");
+        return usage("plan options need --epoch N or --classic and no plan: they choose what is frozen");
+    }
+    if args.classic.is_some() && planned.is_some() && args.frozen_units.given() {
+        return usage("--batch-norm and --frozen-dropout go without a plan file: it says them");
     }
     let mut options = args.plan.options()?;
     options.batch_norm = args.frozen_units.batch_norm()?.unwrap_or(options.batch_norm);
@@ -175,7 +181,7 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
         [output] if loss.kind.outputs() == 1 => loss.output = Some(output.clone()),
         outputs => loss.outputs = Some(outputs.to_vec()),
     }
-    Ok(Wanted { loaded, stage, plan, loss, optimizer, dropout, sizes })
+    Ok(Wanted { loaded, stage, plan, loss, optimizer, dropout, dropout_text, sizes })
 }
 
 /// Returns the optimizer with its settings; of artifacts theirs, where none is given.
@@ -200,7 +206,7 @@ fn optimizer(args: &Args, loaded: &model::Loaded, before: Option<OptimizerSpec>)
 
 /// Writes the graphs of one phase.
 fn graphs(args: &Args, out: &Path) -> CommandResult {
-    let Wanted { mut loaded, stage, plan, loss, optimizer, dropout, sizes } = wanted(args, None)?;
+    let Wanted { mut loaded, stage, plan, loss, optimizer, dropout, sizes, .. } = wanted(args, None)?;
     let (frozen, lr_scale, entry) = match args.epoch {
         None => (loaded.frozen(), BTreeMap::new(), None),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {

@@ -1,5 +1,6 @@
 //! What a job, a model or data can be refused for, as a person reads it.
 
+use crate::classic::ClassicError;
 use crate::error::ErrorKind;
 use crate::metrics::MetricError;
 use crate::training::{TrainingError, names};
@@ -93,7 +94,6 @@ macro_rules! errors {
 
 errors! {
     crate::artifacts::ArtifactsError,
-    crate::classic::ClassicError,
     crate::initial::InitialError,
     crate::onnx::OnnxError,
     crate::plan::PlanError,
@@ -117,6 +117,23 @@ impl From<TrainingError> for TrainerError {
             TrainingError::Collision { .. } => {
                 told.hint("rename it in the model (an exporter lets you choose the names of inputs and outputs)")
             }
+            _ => told,
+        }
+    }
+}
+
+impl From<ClassicError> for TrainerError {
+    fn from(error: ClassicError) -> TrainerError {
+        let told = TrainerError::of(error.kind(), &error);
+        match &error {
+            ClassicError::Taken { .. } | ClassicError::Suffix { .. } => {
+                told.hint("rename it in the model (an exporter lets you choose the names of inputs and outputs)")
+            }
+            ClassicError::Rate { .. } => told.hint(
+                "choose a policy that keeps rates, or its setting for that, such as --set decay=1 of thaw, or \
+                 --set anneal=false --set scaled=false of freezeout",
+            ),
+            ClassicError::Optimizer { .. } => told.hint("give --optimizer adamw or sgd, and --optimizer-set KEY=VALUE"),
             _ => told,
         }
     }
