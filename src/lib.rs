@@ -151,3 +151,10 @@ pub mod sinks;
 #[cfg(feature = "runner")]
 pub mod trainer;
 pub mod training;
+
+pub use planner::Planning;
+
+/// Begins a plan of an ONNX file; see [`Planning`].
+pub fn plan(model: impl AsRef<std::path::Path>) -> Planning {
+    Planning::of(model)
+}

@@ -5,7 +5,7 @@ use super::forward::{Forward, Mode, forward};
 use super::scaled::Scale;
 use super::terms::{self, add_loss, targets};
 use super::{Prepared, Rate, Rates, TrainingError, check_in_place, groups, names};
-use crate::autodiff::{Form, decompose, dependents, gradients_of, lower_to, reads, recognise, simplify};
+use crate::autodiff::{Form, decompose, dependents, gradients_of, lower_to, reads, recognise_but, simplify};
 use crate::graph::{DType, Fact, Graph, INTERNAL_DOMAIN, Model, Node, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::{OptimizerSpec, Parameter};
@@ -112,7 +112,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     let opset = prepared.model.opset();
     let mut scale = Scale::of(prepared, &mut f.b);
     let factor = scale.as_ref().map(|scale| scale.like(&mut f.b, loss));
-    let grads = gradients_of(prepared.form, &mut f.b, opset, (loss, factor), &wrt);
+    let grads = gradients_of(&prepared.manner(), &mut f.b, opset, (loss, factor), &wrt);
     let grads = grads.map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
     let (mut trained, mut unused) = (Vec::new(), Vec::new());
@@ -172,11 +172,13 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
 /// rest of the graph stays as it is.
 pub(super) fn differentiable(prepared: &Prepared, graph: &Graph, names: &[&str]) -> Result<Graph, TrainingError> {
     let moving = dependents(graph, names.iter().filter_map(|name| graph.find(name)));
-    let wanted = |node: &Node| reads(graph, node, &moving);
+    let (rules, opset) = (&prepared.rules, prepared.model.opset());
+    let own = |node: &Node| rules.holds(&node.op, opset);
+    let wanted = |node: &Node| reads(graph, node, &moving) && !own(node);
     let graph = decompose(graph, &prepared.model.opsets, wanted).map_err(|source| prepared.at(source))?;
     let moving = dependents(&graph, names.iter().filter_map(|name| graph.find(name)));
     let variable: HashSet<&str> = prepared.trainable().into_iter().chain(prepared.statistics()).collect();
-    Ok(recognise(&graph, prepared.model.opset(), &variable, &moving))
+    Ok(recognise_but(&graph, opset, &variable, &moving, own))
 }
 
 fn slots(optimizer: &OptimizerSpec, own: &Parameter) -> Vec<Slot> {
