@@ -178,7 +178,8 @@ pub(super) fn check_fact(ctx: &Ctx<'_>, input: ValueId, gradient: ValueId) -> Re
     let (of, found) = (ctx.b.fact(input), ctx.b.fact(gradient));
     let dtype = of.dtype.zip(found.dtype).is_none_or(|(of, found)| of == found);
     let shape = of.shape.as_ref().zip(found.shape.as_ref()).is_none_or(|(of, found)| {
-        let differ = |(a, b): (&crate::graph::Dim, &crate::graph::Dim)| a.known().zip(b.known()).is_some_and(|(a, b)| a != b);
+        let differ =
+            |(a, b): (&crate::graph::Dim, &crate::graph::Dim)| a.known().zip(b.known()).is_some_and(|(a, b)| a != b);
         of.len() == found.len() && !of.iter().zip(found).any(differ)
     });
     if dtype && shape {

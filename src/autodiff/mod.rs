@@ -418,10 +418,16 @@ fn backward_own(
     let (node, opset) = (ctx.node(), ctx.opset());
     let (name, op) = (|| node.name.clone(), || node.op.to_string());
     let is_active = |name: &str| ctx.b.graph().find(name).is_some_and(|id| active.contains_key(&id));
-    custom::check_captured(node, is_active)
-        .map_err(|source| AutodiffError::Whole { node: name(), op: op(), opset, source })?;
+    custom::check_captured(node, is_active).map_err(|source| AutodiffError::Whole {
+        node: name(),
+        op: op(),
+        opset,
+        source,
+    })?;
     for (index, input) in node.inputs.iter().enumerate() {
-        let Some(input) = input.filter(|input| active.contains_key(input) && !rule.is_constant(index)) else { continue };
+        let Some(input) = input.filter(|input| active.contains_key(input) && !rule.is_constant(index)) else {
+            continue;
+        };
         let gradient = rule.gradient(ctx, index).and_then(|gradient| {
             custom::check_fact(ctx, input, gradient)?;
             Ok(gradient)

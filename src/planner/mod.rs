@@ -1,7 +1,7 @@
 //! From a model to its plan, for programs that embed the planner: needs no ONNX Runtime.
 //!
 //! [`Planning`] is all of it in one expression. Underneath, [`Analysis`] is a model with its facts, its module tree and its parameters; [`plan()`] makes a
-//! [`FreezePlan`] of it. Everything below (`facts`, `modules`, `cost`, [`crate::plan`]) can be used by itself.
+//! [`FreezePlan`] of it. Everything below (`facts`, `modules`, `cost`, [`mod@crate::plan`]) can be used by itself.
 //!
 //! What this module does not do: differentiate the model or run it; an operator without a
 //! gradient can be planned.

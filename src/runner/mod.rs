@@ -8,6 +8,7 @@ mod cache;
 mod calibrate;
 mod ceiling;
 mod clock;
+#[doc(hidden)]
 pub mod cuda;
 mod device;
 mod ema;
@@ -32,6 +33,7 @@ mod operators;
 mod pace;
 mod phase;
 mod phases;
+#[doc(hidden)]
 pub mod placement;
 pub mod precision;
 mod probe;
