@@ -199,6 +199,7 @@ pub mod artifacts;
 pub mod autodiff;
 #[cfg(feature = "runner")]
 pub mod checkpoint;
+pub mod classic;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

@@ -19,6 +19,9 @@ const TOLERANCE: f64 = 1e-4;
 /// first step all elements agree to 2e-7 but three whose gradient is rounding and nothing else, as large as Adam's `eps`;
 /// they, and values that a Relu lets pass or not, part the two runs further.
 const SIGNS: f64 = 5e-3;
+/// Of where state ends, where SGD trains with our operators: the losses of the first steps agree to 1e-7, that of the
+/// twentieth to 1e-5, as roundings grow.
+const GROWN: f64 = 1e-3;
 
 fn plan(prepared: &Prepared, golden: &serde_json::Value) -> FreezePlan {
     let tree = freeze_plan::modules::recover(&prepared.model);
@@ -157,8 +160,8 @@ fn digits_on_every_engine() {
 
 #[test]
 fn resnet8_with_sgd() {
-    for operators in [Operators::Own, Operators::Standard] {
-        check("resnet8", &mut crate::engines::onnxruntime(), operators, TOLERANCE);
+    for (operators, ends) in [(Operators::Own, GROWN), (Operators::Standard, TOLERANCE)] {
+        check("resnet8", &mut crate::engines::onnxruntime(), operators, ends);
     }
 }
 

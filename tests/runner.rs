@@ -8,6 +8,7 @@ mod averages;
 mod backend;
 mod budget;
 mod ceiling;
+mod classic;
 mod cli;
 mod companions;
 mod compare;

@@ -66,7 +66,9 @@ class Case:
             + f"optimizer = {{ {options} }}\n"
             'loss = { kind = "cross-entropy" }\n'
             f"data = {{ train = {json.dumps(str(data))}, inputs = {{ {inputs} }}, target = {json.dumps(self.target)}, "
-            f'batch = {self.batch}, last_batch = "drop", seed = 0 }}\n'
+            f'batch = {self.batch}, last_batch = "drop", seed = 0, '
+            # Of repeated data each batch has every row once.
+            f'shuffle = {json.dumps(self.repeat == 1)} }}\n'
             f'freeze = {{ policy = "steps", steps = {freeze}, batch_norm = "{batch_norm}" }}\n'
             f"{more}[run]\nepochs = {epochs}\nthreads = 2\nceiling_steps = 0\nlog_every = 1\n"
             f'device = "{device}"\nprecision = "{precision}"\noperators = "{operators}"\n'

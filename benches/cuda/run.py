@@ -9,7 +9,7 @@
 - speed (only with --driver): the large models, time of a step, memory and how busy the device is.
 
 Every check runs programs with a time limit, so a crash of one is a row of the table. Each row is printed when it is
-there, `--json` keeps all, and the table comes last, with what there was no time for. Needs numpy and onnx.
+there, `--json` keeps all, also those of earlier calls that are not run again, and the table comes last, with what there was no time for. Needs numpy and onnx.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from pathlib import Path
 import children
 import compare
 from cases import CASES, STEPS, ways
-from table import table
+from tables import tables
 
 # Unit tests that use a device, by path.
 TESTS = r"^runner::(cuda|onnxruntime|cache|precision)::|cuda"
@@ -196,12 +196,13 @@ def row_of(suite, check):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option = parser.add_argument
-    option("--program", type=Path, required=True, help="the program `freeze-plan`")
+    option("--program", type=Path, help="the program `freeze-plan`")
     option("--runtime", type=Path, help="the library of ONNX Runtime for CUDA; looked for without")
     option("--tests", type=Path, help="the program of the unit tests; no operators without")
     option("--tests-that", metavar="REGEX", help=f"which unit tests, by path; {TESTS} by default")
     option("--driver", type=Path, help="the example `steps`; no speed without")
     option("--checks", nargs="+", default=["*"], metavar="PATTERN", help="checks by name, such as parity/digits/*")
+    option("--table", action="store_true", help="run nothing, print the tables of --json")
     option("--list", action="store_true", help="print the names of the checks")
     option("--device", default="cuda", help="\"cuda\", \"cuda:N\", or \"cpu\" to try the suite")
     option("--limit", type=float, default=120, help="seconds that a program may take")
@@ -213,6 +214,8 @@ def arguments():
     option("--json", type=Path, help="a file for all results")
     option("--work", type=Path, help="a folder for the runs and their logs, which is kept")
     args = parser.parse_args()
+    if not args.program and not args.table:
+        parser.error("--program is missing")
     for name in ("program", "runtime", "tests", "driver"):
         path = getattr(args, name)
         if path:
@@ -222,13 +225,16 @@ def arguments():
 
 def main():
     args = arguments()
+    if args.table:
+        return print(tables(json.loads(args.json.read_text())))
     suite = Suite(args)
     wanted = lambda name: any(fnmatch.fnmatch(name, pattern) for pattern in args.checks)
     checks = [check for check in suite.checks() if wanted(check[0])]
     speeds = [check for check in suite.speeds() if wanted(check[0])]
     if args.list:
         return print("\n".join(name for name, _ in checks + speeds))
-    results = {name: {"verdict": "not run: the suite was ended"} for name, _ in checks + speeds}
+    results = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    results |= {name: {"verdict": "not run: the suite was ended"} for name, _ in checks + speeds}
     lock = threading.Lock()
 
     def one(name, check):
@@ -246,7 +252,7 @@ def main():
             one(*check)
     except KeyboardInterrupt:
         pass
-    print(table(results), flush=True)
+    print(tables(results), flush=True)
     if not args.work:
         shutil.rmtree(suite.work, ignore_errors=True)
     return any(row["verdict"] != "ok" for row in results.values())

@@ -39,7 +39,7 @@ class Speed(peers.Bench):
         self.suite = suite
         super().__init__(argparse.Namespace(
             python=sys.executable, driver=suite.args.driver, runtime=suite.args.runtime, device=suite.args.device,
-            tiny=suite.args.tiny, threads=4, set=[], cached=[], limit=suite.args.limit, epoch_steps=12,
+            tiny=suite.args.tiny, threads=4, set=[], cached=[], limit=suite.args.limit, epoch_steps=12, make=False,
         ))
 
     def row(self, model, precision, operators, graphs, frozen):
@@ -56,10 +56,9 @@ class Speed(peers.Bench):
                 walls = side.ask(f"steps {STEPS}")["walls"]
                 middle = statistics.median(walls)
                 result = {"ms": middle * 1e3, "memory": side.device_bytes()}
-                # The driver tells of whole seconds.
                 with gpu.Busy() as busy:
-                    side.ask(f"steps {min(500, math.ceil(3.0 / max(middle, 1e-3)))}")
-                return result | {"busy": busy.share(), "verdict": "ok"}
+                    walls = side.ask(f"steps {min(500, math.ceil(3.0 / max(middle, 1e-3)))}")["walls"]
+                return result | {"busy": busy.share(sum(walls)), "verdict": "ok"}
         except (Failed, BrokenPipeError) as failed:
             raise children.Ended(str(failed)) from failed
 

@@ -11,7 +11,11 @@ import numpy as np
 
 import children
 import compare
-from table import table
+from tables import tables
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "peers"))
+
+import gpu
 
 
 def events(losses, end="done", frozen=True):
@@ -87,7 +91,7 @@ class Verdicts(unittest.TestCase):
     def test_the_table_has_every_row(self):
         rows = {"parity/a/fp32-own": {"verdict": "was killed by SIGSEGV: a | b\nc"}, "cache/a/disk": {"verdict": "ok", "losses": 0.0}}
         rows["resume/a/fp32"] = {"verdict": "not run: out of time"}
-        text = table(rows)
+        text = tables(rows)
         self.assertIn("| a/fp32-own |  |  |  |  | was killed by SIGSEGV: a / b c |", text)
         self.assertIn("| a/disk | 0.0e+00 |  |  | ok |", text)
         self.assertTrue(text.endswith("1 of 3 ok, 1 not, 1 not run."))
@@ -108,6 +112,18 @@ class Files(unittest.TestCase):
             head = json.dumps({"__metadata__": {}, "w": {"dtype": "BF16", "shape": [2], "data_offsets": [1, 5]}}).encode()
             path.write_bytes(len(head).to_bytes(8, "little") + head + bytes([9, 1, 2, 3, 4]))
             self.assertEqual(compare.safetensors(path)["w"].tolist(), [1, 2, 3, 4])
+
+
+class Samples(unittest.TestCase):
+    def test_the_busy_share_is_of_steps_alone(self):
+        busy = gpu.Busy(skip=0.5)
+        busy.samples, busy.seconds = [(0.1, 0.0), (0.6, 0.8), (0.8, 0.6)], 10.0
+        self.assertAlmostEqual(busy.share(10.0), 0.7)
+        self.assertAlmostEqual(busy.share(8.0), 0.875)
+        self.assertEqual(busy.share(5.0), 1.0)
+        self.assertIsNone(busy.share(0.0))
+        busy.samples = []
+        self.assertIsNone(busy.share(8.0))
 
 
 class Children(unittest.TestCase):

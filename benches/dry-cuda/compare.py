@@ -3,7 +3,8 @@ of make.py or a real one, with the Python of an environment that has onnxruntime
 
     LD_LIBRARY_PATH=DIR python compare.py OUT
 
-Graph optimizations are off, so that nodes keep their names.
+Graph optimizations are off, so that nodes keep their names. Nodes without a name, as of operators that ONNX Runtime
+replaces by their definitions, and graphs that no provider takes are not compared.
 """
 
 import argparse
@@ -12,6 +13,9 @@ import json
 import pathlib
 
 import onnxruntime
+
+# Operators whose kernels are there, but fail or compute something else: they are told although the provider takes them.
+FAIL_LATER = {"ScatterElements", "ScatterND"}
 
 
 def placed(path):
@@ -39,6 +43,9 @@ def main():
         try:
             on_device, on_cpu = placed(path)
         except Exception as error:  # ONNX Runtime has no common error of its own
+            if "INVALID_GRAPH" in str(error):
+                counts["invalid"] += 1
+                continue
             counts["refused, told" if misplaced else "refused"] += 1
             if not misplaced:
                 wrong["refused", str(error)[-200:].strip()].append(path.name)
@@ -47,10 +54,10 @@ def main():
         counts["nodes on the device"] += len(on_device)
         counts["nodes on the processor"] += len(on_cpu)
         for name, operator in on_cpu.items():
-            if name not in expected:
+            if name and name not in expected:
                 wrong["on the processor, not told", operator].append(f"{path.name} {name}")
         for name, operator in on_device.items():
-            if name in expected:
+            if name in expected and operator not in FAIL_LATER:
                 wrong["told, on the device", operator].append(f"{path.name} {name}")
     print(dict(counts))
     for what, where in sorted(wrong.items()):

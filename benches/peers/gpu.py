@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 
 
 def ask(*arguments):
@@ -42,14 +43,16 @@ class Busy:
     """The share of time in which at least one kernel runs, as the driver samples it while the `with` block runs.
 
     nvidia-smi prints `utilization.gpu` every 100 ms: the share of its last sampling period (up to a second, by device) in
-    which a kernel ran. Samples of the first second belong to what was before.
+    which a kernel ran. The first samples belong to what was before. No profiler is needed, and gaps shorter than the
+    driver's own samples do not show.
     """
 
-    def __init__(self, skip=1.0):
+    def __init__(self, skip=0.5):
         self.samples, self.skip = [], skip
 
     def __enter__(self):
         command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100", "-i", "0"]
+        self.start = time.monotonic()
         try:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         except OSError:
@@ -62,15 +65,19 @@ class Busy:
     def read(self):
         for line in self.process.stdout:
             if line.strip().isdigit():
-                self.samples.append(int(line) / 100)
+                self.samples.append((time.monotonic() - self.start, int(line) / 100))
 
     def __exit__(self, *_):
+        self.seconds = time.monotonic() - self.start
         if self.process:
             self.process.kill()
             self.process.wait()
             self.reader.join(5)
 
-    def share(self):
-        """The mean; None without samples."""
-        kept = self.samples[int(self.skip / 0.1) :]
-        return sum(kept) / len(kept) if kept else None
+    def share(self, steps):
+        """The share of so many seconds of steps; None without samples. Between steps there may be more, such as
+        checkpoints: there no kernel runs."""
+        kept = [share for at, share in self.samples if at >= self.skip]
+        if not kept or not steps:
+            return None
+        return min(1.0, sum(kept) / len(kept) * self.seconds / steps)

@@ -144,6 +144,13 @@ def torchvision_model(name, classes):
     return model
 
 
+def narrow_resnet():
+    """ResNet-50's blocks, one of each width."""
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    return ResNet(Bottleneck, [1, 1, 1, 1], num_classes=10, width_per_group=8)
+
+
 def images(size, classes):
     def make(random, rows):
         pixels = random.standard_normal((rows, 3, size, size), dtype=np.float32)
@@ -178,7 +185,7 @@ SPECS = {
     "resnet50": Spec(lambda: torchvision_model("resnet50", 1000), images(224, 1000)),
     "vit-b16": Spec(lambda: Vit(224, 16, 12, 768, 12, 1000), images(224, 1000), True),
     "bert-base": Spec(lambda: Bert(12, 768, 12, 30522, 128), tokens(30522, 128, 2), True),
-    "resnet50-tiny": Spec(lambda: torchvision_model("resnet50", 10), images(32, 10)),
+    "resnet50-tiny": Spec(narrow_resnet, images(32, 10)),
     "vit-b16-tiny": Spec(lambda: Vit(32, 16, 2, 48, 3, 10), images(32, 10), True),
     "bert-base-tiny": Spec(lambda: Bert(2, 32, 2, 100, 16), tokens(100, 16, 2), True),
 }

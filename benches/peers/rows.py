@@ -25,9 +25,9 @@ MODELS = {
     # At a higher rate two layouts of PyTorch itself differ by more than the tolerance.
     "mobilenet": Model("MobileNetV2, 64x64, batch 32, SGD", 32, SGD | {"lr": 1e-4}, True),
     "resnet18": Model("ResNet-18, 112x112, batch 16, SGD", 16, SGD, True),
-    "resnet50": Model("ResNet-50, 224x224, batch 256, SGD", 256, SGD, True, 3, 4),
-    "vit-b16": Model("ViT-B/16, 224x224, batch 128, AdamW", 128, ADAMW, False, 3, 4),
-    "bert-base": Model("BERT-base, sequence 128, batch 64, AdamW", 64, ADAMW, False, 8, 4),
+    "resnet50": Model("ResNet-50, 224x224, batch 256, SGD", 256, SGD, True, 6, 4),
+    "vit-b16": Model("ViT-B/16, 224x224, batch 128, AdamW", 128, ADAMW, False, 12, 4),
+    "bert-base": Model("BERT-base, sequence 128, batch 64, AdamW", 64, ADAMW, False, 128, 4),
 }
 
 

@@ -51,7 +51,7 @@ class Bench:
     def __init__(self, args):
         self.args = args
         self.python = args.python or environment()
-        self.driver = args.driver or driver()
+        self.driver = args.driver or (None if args.make else driver())
         self.work = Path(tempfile.mkdtemp(prefix="freeze-plan-peers-"))
         self.names = {}
         self.about = {}
@@ -229,8 +229,8 @@ class Bench:
         """What the device does meanwhile: memory of both sides, and how busy this program keeps it."""
         result = {"memory": [ours.device_bytes(), theirs.ask("memory")["bytes"]]}
         with gpu.Busy() as busy:
-            ours.ask(f"steps {min(500, math.ceil(4.0 / max(seconds, 1e-3)))}")
-        return result | {"busy": busy.share()}
+            walls = ours.ask(f"steps {min(500, math.ceil(4.0 / max(seconds, 1e-3)))}")["walls"]
+        return result | {"busy": busy.share(sum(walls))}
 
     def measure_run(self, row):
         def once(_):
@@ -355,6 +355,7 @@ def arguments():
     option("--tiny", action="store_true", help="small models in place of the large ones, to try the harness")
     option("--budget", type=float, default=math.inf, help="seconds after which no row begins")
     option("--limit", type=float, help="seconds that a side may take for an answer; 300 on a device, else no limit")
+    option("--make", action="store_true", help="make the models of the rows and run nothing")
     option("--runtime", type=Path, help="the library of ONNX Runtime")
     option("--list", action="store_true", help="print the names of the rows")
     option("--rounds", type=int, default=9, help="turns of each side")
@@ -396,6 +397,8 @@ def main():
         return print(table(results))
     bench = Bench(args)
     wanted = [row for row in rows() if any(fnmatch.fnmatch(row.name, pattern) for pattern in args.rows)]
+    if args.make:
+        return bench.make(wanted)
     until = time.monotonic() + args.budget
     try:
         if any(row.device != "cpu" for row in wanted):
@@ -409,6 +412,8 @@ def main():
                 result = bench.measure(row)
             except (Failed, BrokenPipeError) as failed:
                 result = {"failed": str(failed)}
+            if bench.model(row) != row.model:
+                result["tiny"] = True
             result |= {"threads": args.threads, "commit": commit(), "seconds": round(time.perf_counter() - start, 1)}
             print(f"{row.name}: {json.dumps(result)}", file=sys.stderr, flush=True)
             results["rows"][row.name] = result

@@ -1,5 +1,6 @@
 """The processes that take turns, and what the machine does meanwhile."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -75,7 +76,8 @@ class Side:
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.kill()
         self.process.wait()
         Side.alive.discard(self)

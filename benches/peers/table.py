@@ -29,7 +29,8 @@ def table(results):
         peer = PEERS.get(row.kind, layout)
         sign = "≥" if row.kind == "saving" else "≤"
         goal = f"{sign} {row.goal}"
-        start = f"| {MODELS[row.model].about} | {row.about} |"
+        tiny = ", a small one in its place" if result.get("tiny") else ""
+        start = f"| {MODELS[row.model].about}{tiny} | {row.about} |"
         if "failed" in result:
             lines.append(f"{start} | {peer} | | {result['failed']} | | | {goal} | | |")
             continue

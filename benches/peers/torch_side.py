@@ -69,7 +69,8 @@ class Side:
         self.model = models.build(options["model"])
         if self.cuda:
             fast = options["precision"] != "fp32"
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = fast
+            torch.set_float32_matmul_precision("high" if fast else "highest")
+            torch.backends.cudnn.allow_tf32 = fast
             torch.backends.cudnn.benchmark = True
             self.model.to(self.device)
         layout = torch.channels_last if options["channels_last"] else torch.contiguous_format

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-const VERSION: i32 = 2;
+/// Version of the format.
+pub(super) const VERSION: i32 = 2;
 
 /// What a checkpoint holds. The elements stay mapped.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +56,7 @@ impl Checkpoint {
 ///
 /// # Errors
 /// It cannot be read, is damaged, is of another version, or holds no values.
-pub(super) fn read(path: &Path) -> Result<Checkpoint, ArtifactsError> {
+pub fn read(path: &Path) -> Result<Checkpoint, ArtifactsError> {
     let fail = |reason: String| ArtifactsError::Checkpoint { path: path.to_path_buf(), reason };
     if path.is_dir() {
         return Err(fail(

@@ -6,7 +6,9 @@
 //! the plain model with the checkpoint's values ([`Artifacts::model`]), what was frozen, and which
 //! loss and optimizer the files train with.
 //!
-//! What this module does not do: run these graphs, or write such files.
+//! [`encode_checkpoint`] writes a checkpoint; the module `classic` makes the models beside it.
+//!
+//! What this module does not do: run these graphs.
 
 mod checkpoint;
 mod files;
@@ -15,10 +17,12 @@ mod optimizer;
 mod plain;
 mod recover;
 mod schema;
+mod write;
 
-pub use checkpoint::{Checkpoint, OptimizerGroup, Property};
+pub use checkpoint::{Checkpoint, OptimizerGroup, Property, read as read_checkpoint};
 pub use files::{Files, find};
 pub use loss::FoundLoss;
+pub use write::encode_checkpoint;
 
 use crate::error::ErrorKind;
 use crate::graph::Model;

@@ -29,7 +29,7 @@ macro_rules! table {
             fn run_verifier(verifier: &mut Verifier<'_, '_>, at: usize) -> Result<(), InvalidFlatbuffer> {
                 verifier
                     .visit_table(at)?
-                    $(.visit_field::<$kind>(stringify!($field), 4 + 2 * $slot, false)?)*
+                    $(.visit_field::<$kind>(stringify!($field), slot($slot), false)?)*
                     .finish();
                 Ok(())
             }
@@ -40,7 +40,7 @@ macro_rules! table {
                 pub(super) fn $field(&self) -> Option<<$kind as Follow<$l>>::Inner> {
                     // SAFETY: `root` is the only source of tables, and it has verified this field
                     // with the same type.
-                    unsafe { self.0.get::<$kind>(4 + 2 * $slot, None) }
+                    unsafe { self.0.get::<$kind>(slot($slot), None) }
                 }
             )*
         }
@@ -101,6 +101,11 @@ table!(Tensor<'a> {
     raw_data @ 4: ForwardsUOffset<Vector<'a, u8>>,
     external_data_offset @ 6: i64,
 });
+
+/// Returns where the field at a position lies in a table's index.
+pub(super) const fn slot(position: u16) -> u16 {
+    4 + 2 * position
+}
 
 /// What a checkpoint file starts with, after four bytes.
 pub(super) const IDENTIFIER: &[u8] = b"ODTC";

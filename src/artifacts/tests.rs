@@ -276,3 +276,39 @@ fn one_tensor_named_a_thousand_times_costs_no_more_than_the_file() {
     let error = parse(folder.path(), b.finished_data()).unwrap_err();
     assert!(error.contains("damaged"), "{error}");
 }
+
+/// Returns a checkpoint with the digits of all its tensors, to compare.
+fn shown(checkpoint: &super::Checkpoint) -> String {
+    format!("{checkpoint:?}")
+}
+
+#[test]
+fn what_is_written_is_what_was_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["convnet/checkpoint", "frozen/tiny_checkpoint", "gate/checkpoint", "mlp/checkpoint"] {
+        let official = read(&fixture(name)).unwrap();
+        let encoded = super::write::encode_with(&official, usize::MAX);
+        assert!(encoded.pieces.is_empty());
+        let again = parse(folder.path(), &encoded.bytes).unwrap();
+        assert_eq!(shown(&again), shown(&official), "{name}");
+        assert!(again.trains.iter().zip(&official.trains).all(|(a, b)| a.1 == b.1), "{name}");
+        assert_eq!(super::encode_checkpoint(&again).bytes, encoded.bytes, "{name}: the same bytes again");
+    }
+}
+
+#[test]
+fn large_tensors_lie_in_a_file_beside() {
+    let folder = tempfile::tempdir().unwrap();
+    let official = read(&fixture("convnet/checkpoint")).unwrap();
+    let encoded = super::write::encode_with(&official, 100);
+    assert!(
+        encoded.pieces.len() > 3
+            && encoded.bytes.len() < std::fs::metadata(fixture("convnet/checkpoint")).unwrap().len() as usize
+    );
+    let mut data = Vec::new();
+    encoded.write_data(&mut data).unwrap();
+    std::fs::write(folder.path().join("checkpoint.data"), data).unwrap();
+    let again = parse(folder.path(), &encoded.bytes).unwrap();
+    assert!(again.trains == official.trains && again.frozen == official.frozen);
+    assert_eq!(again.optimizer[0].moments, official.optimizer[0].moments);
+}

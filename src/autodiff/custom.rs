@@ -13,7 +13,8 @@ use std::sync::Arc;
 /// The gradient of an operator, by the caller: of one that has no built-in rule, or in place of one that has.
 ///
 /// The rule is asked wherever a gradient must pass a node of the operator and for nothing else: not for an input that
-/// nobody wants a gradient of, and not where all before the node is frozen. It appends operators that the engine runs,
+/// nobody wants a gradient of, and not where all before the node is frozen. Nodes of a loss count as those of the model
+/// where the loss is written in such operators. It appends operators that the engine runs,
 /// those of the default domain at opset 18 to 21 for graphs that any engine can run.
 ///
 /// A model is brought to opset 18 to 21 before, and its ONNX functions are replaced by their bodies. Of the standard

@@ -169,6 +169,22 @@ pub fn gradients_of(
     walk_back(manner, builder, opset, &active, &seeds, wrt, "grad")
 }
 
+/// As [`gradients_of`], from a value with the gradient that it has.
+///
+/// # Errors
+/// As [`gradients`].
+pub fn gradients_from(
+    manner: &Manner,
+    builder: &mut Builder,
+    opset: i64,
+    seed: (ValueId, ValueId),
+    wrt: &[ValueId],
+) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    let active = active_values(&manner.rules, builder, opset, wrt);
+    check_path(&manner.rules, builder, opset, &active, &[seed.0])?;
+    walk_back(manner, builder, opset, &active, &[seed], wrt, "grad")
+}
+
 /// As [`gradients`], from several values with the gradient that each has.
 pub(crate) fn pull_back(
     rules: &Rules,

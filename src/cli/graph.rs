@@ -1,16 +1,17 @@
-//! `freeze-plan graph MODEL --out DIR`: the graphs of one phase as files.
+//! `freeze-plan graph MODEL --out DIR`: the graphs of one phase as files. With `--classic DIR` the training artifacts of
+//! every phase, see [`classic`].
 
 use super::failure::{CommandResult, Failure, note};
 use super::frozen_units::{FrozenUnitArgs, Still};
-use super::options::{PlanArgs, ShapeArgs};
-use super::{model, output};
+use super::options::{PlanArgs, ShapeArgs, setting};
+use super::{classic, model, output};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, Model, upgrade};
 use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{self, FreezePlan};
-use crate::trainer::sizes::how_to_give;
+use crate::trainer::sizes::{Sizes, how_to_give};
 use crate::training::stage::training_info;
 use crate::training::{Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build};
 use std::collections::{BTreeMap, HashSet};
@@ -22,23 +23,37 @@ use std::process::ExitCode;
 #[command(after_help = "\
 Examples:
   freeze-plan graph model.onnx --out graphs
-  freeze-plan graph model.onnx --out graphs --epochs 20 --epoch 15 --loss mse --optimizer adamw")]
+  freeze-plan graph model.onnx --out graphs --epochs 20 --epoch 15 --loss mse --optimizer adamw
+  freeze-plan graph model.onnx --classic artifacts --epochs 20 --optimizer adamw --optimizer-set clip_norm=1
+  freeze-plan graph model.onnx --classic artifacts --epoch 11 --from trained/checkpoint")]
 pub struct Args {
     /// ONNX model, or a folder of training artifacts
-    model: PathBuf,
+    pub(super) model: PathBuf,
     /// Folder for train.onnx, optimizer.onnx, eval.onnx and contract.json
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "classic", conflicts_with = "classic")]
+    out: Option<PathBuf>,
+    /// Folder for the training artifacts of ONNX Runtime (training_model.onnx, eval_model.onnx, optimizer_model.onnx,
+    /// checkpoint), one folder in it for each frozen set of the plan, and phases.json, which says which epochs train
+    /// with which
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["training_info", "stage"])]
+    pub(super) classic: Option<PathBuf>,
+    /// Checkpoint that a device has trained: the artifacts of --epoch go on from its weights and its optimizer state;
+    /// plan, loss and optimizer are those of phases.json where it is there
+    #[arg(long, value_name = "CHECKPOINT", requires = "classic", requires = "epoch")]
+    pub(super) from: Option<PathBuf>,
+    /// What the averages of parameters are that train again: reset or keep; default what the plan says
+    #[arg(long, value_name = "KIND", requires = "from")]
+    pub(super) on_return: Option<String>,
     #[command(flatten)]
     plan: PlanArgs,
     #[command(flatten)]
     shape: ShapeArgs,
     /// Plan file to take the frozen set and learning-rate factors from
-    #[arg(long = "plan", value_name = "FILE", requires = "epoch")]
+    #[arg(long = "plan", value_name = "FILE")]
     plan_file: Option<PathBuf>,
-    /// Epoch whose frozen set is built; without it only what training artifacts keep frozen
+    /// Epoch whose frozen set is built; without it only what training artifacts keep frozen, with --classic every set
     #[arg(long, value_name = "N")]
-    epoch: Option<usize>,
+    pub(super) epoch: Option<usize>,
     /// Loss: cross-entropy (default), nll, binary-cross-entropy, kl, mse, l1, huber, smooth-l1,
     /// hinge-embedding, cosine-embedding, margin-ranking, triplet, contrastive, ctc or output; training
     /// artifacts say their own
@@ -50,19 +65,23 @@ pub struct Args {
     /// Axis of the classes for cross-entropy
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     class_axis: Option<i64>,
-    /// Optimizer: sgd (default, with momentum 0.9), adam, adamw, rmsprop, adagrad, lion or muon
+    /// Optimizer: sgd (default, with momentum 0.9), adam, adamw, rmsprop, adagrad, lion or muon; with --classic adamw
+    /// (default) or sgd, without momentum
     #[arg(long, value_name = "KIND")]
     optimizer: Option<String>,
+    /// Setting of the optimizer, such as weight_decay=0.1; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    optimizer_set: Vec<String>,
     /// Training information of the model to take loss and optimizer from, where neither is given;
     /// default 1, the first that it carries
-    #[arg(long, value_name = "N", conflicts_with_all = ["loss", "optimizer", "class_axis", "loss_output"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["loss", "optimizer", "optimizer_set", "class_axis", "loss_output"])]
     stage: Option<usize>,
     /// Also write training.onnx: the model with loss, gradients and update of the phase as training
     /// information of the ONNX standard
     #[arg(long)]
     training_info: bool,
-    /// Learning rate in training.onnx; default that of the optimizer
-    #[arg(long, value_name = "F", requires = "training_info")]
+    /// Learning rate in training.onnx or phases.json; default that of the optimizer
+    #[arg(long, value_name = "F")]
     lr: Option<f64>,
     #[command(flatten)]
     frozen_units: FrozenUnitArgs,
@@ -74,41 +93,114 @@ pub struct Args {
 /// The kind of loss that only a job can describe.
 const SUM: &str = "sum";
 
+/// What is built.
+pub(super) struct Wanted {
+    pub loaded: model::Loaded,
+    stage: Option<model::Staged>,
+    pub plan: FreezePlan,
+    pub loss: LossSpec,
+    pub optimizer: OptimizerSpec,
+    pub dropout: Dropout,
+    pub sizes: Sizes,
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> CommandResult {
+    match (&args.classic, &args.out) {
+        (Some(folder), _) => classic::run(args, folder),
+        (None, Some(out)) => graphs(args, out),
+        (None, None) => Err(Failure::new(ErrorKind::Usage, "neither --out nor --classic is given")),
+    }
+}
+
+/// Returns what the options ask for; `before` is what artifacts were made with that go on.
+pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wanted, Failure> {
     let loss = args.loss.as_deref().map(loss_kind).transpose()?;
-    let optimizer = OptimizerSpec { lr: args.lr, ..optimizer_of(args.optimizer.as_deref())? };
     let dropout: Dropout =
         args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
-    let planned = args.plan_file.as_deref().map(plan::read).transpose()?;
+    let usage = |text| Err(Failure::new(ErrorKind::Usage, text));
+    if args.lr.is_some() && !args.training_info && args.classic.is_none() {
+        return usage("--lr goes with --training-info or --classic: optimizer.onnx reads it with each step");
+    }
+    if args.plan_file.is_some() && args.epoch.is_none() && args.classic.is_none() {
+        return usage("--plan needs --epoch N, whose frozen set is built");
+    }
+    let given = args.plan_file.as_deref().map(plan::read).transpose()?;
+    let (mut planned, path) = (given, args.plan_file.clone());
+    let (mut before_loss, mut before_optimizer) = (None, None);
+    if let Some(before) = before.filter(|_| planned.is_none()) {
+        (planned, before_loss, before_optimizer) = (Some(before.plan), Some(before.loss), Some(before.optimizer));
+    }
+    let path = path.or_else(|| Some(args.classic.as_ref()?.join("plan.json")));
     let patterns = |name: &str, given: &[String]| match &planned {
         Some(plan) => plan.policy.patterns(name),
         None => given.to_vec(),
     };
     let roles = &args.plan.roles;
     if planned.is_some() && !(roles.parameter.is_empty() && roles.buffer.is_empty()) {
-        let text = "--parameter and --buffer go without --plan: a plan file says its own";
-        return Err(Failure::new(ErrorKind::Usage, text));
+        return usage("--parameter and --buffer go without --plan: a plan file says its own");
     }
     let (parameter, buffer) = (patterns("parameter", &roles.parameter), patterns("buffer", &roles.buffer));
     let sizes = args.shape.sizes()?;
-    let mut loaded = model::load(&args.model, (&parameter, &buffer))?;
-    let stage = stage(args, &loaded, dropout)?;
-    if args.plan.given() && (args.epoch.is_none() || args.plan_file.is_some()) {
-        let text = "plan options need --epoch N and no --plan: they choose the frozen set of that epoch";
-        return Err(Failure::new(ErrorKind::Usage, text));
+    let loaded = model::load(&args.model, (&parameter, &buffer))?;
+    let optimizer = optimizer(args, &loaded, before_optimizer)?;
+    let stage = match args.classic {
+        Some(_) => None,
+        None => stage(args, &loaded, dropout)?,
+    };
+    let free = args.epoch.is_some() || args.classic.is_some();
+    if args.plan.given() && (!free || planned.is_some()) {
+        return usage("plan options need --epoch N and no --plan: they choose the frozen set of that epoch");
     }
     let mut options = args.plan.options()?;
     options.batch_norm = args.frozen_units.batch_norm()?.unwrap_or(options.batch_norm);
     options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
-    let plan = match (planned, &args.plan_file, &stage) {
-        (Some(plan), Some(path), _) => of_this_model(plan, path, &loaded)?,
+    let plan = match (planned, path, &stage) {
+        (Some(plan), Some(path), _) => of_this_model(plan, &path, &loaded)?,
         (_, _, Some(stage)) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
         _ => {
             let slots = model::slots(&loaded, &optimizer, &mut note)?;
             model::plan(&loaded, &options, args.plan.length(), slots, &sizes)?.plan
         }
     };
+    let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
+    let mut loss = match (loss, before_loss, found) {
+        (Some(kind), ..) => LossSpec::new(kind),
+        (None, Some(before), _) => before,
+        (None, None, found) => found.map_or_else(LossSpec::default, |found| found.spec.clone()),
+    };
+    loss.class_axis = args.class_axis.or(loss.class_axis);
+    match args.loss_output.as_slice() {
+        [] => {}
+        [output] if loss.kind.outputs() == 1 => loss.output = Some(output.clone()),
+        outputs => loss.outputs = Some(outputs.to_vec()),
+    }
+    Ok(Wanted { loaded, stage, plan, loss, optimizer, dropout, sizes })
+}
+
+/// Returns the optimizer with its settings; of artifacts theirs, where none is given.
+fn optimizer(args: &Args, loaded: &model::Loaded, before: Option<OptimizerSpec>) -> Result<OptimizerSpec, Failure> {
+    let theirs = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.optimizer.clone());
+    let spec = match (&args.classic, args.optimizer.as_deref()) {
+        (None, kind) => optimizer_of(kind)?,
+        (Some(_), Some(kind)) => OptimizerSpec { momentum: None, ..optimizer_of(Some(kind))? },
+        (Some(_), None) => before.or(theirs).unwrap_or_else(|| OptimizerSpec::new(OptimizerKind::AdamW)),
+    };
+    let spec = OptimizerSpec { lr: args.lr.or(spec.lr), ..spec };
+    let wrong = |error: &dyn std::fmt::Display| Failure::new(ErrorKind::Usage, format!("--optimizer-set: {error}"));
+    let mut table = serde_json::to_value(&spec).map_err(|error| wrong(&error))?;
+    for text in &args.optimizer_set {
+        let (name, value) = setting(text).map_err(|error| wrong(&error))?;
+        table[name.as_str()] = value;
+    }
+    let spec: OptimizerSpec = serde_json::from_value(table).map_err(|error| wrong(&error))?;
+    spec.validate().map_err(TrainingError::from)?;
+    Ok(spec)
+}
+
+/// Writes the graphs of one phase.
+fn graphs(args: &Args, out: &Path) -> CommandResult {
+    let Wanted { mut loaded, stage, plan, loss, optimizer, dropout, sizes } = wanted(args, None)?;
     let (frozen, lr_scale, entry) = match args.epoch {
         None => (loaded.frozen(), BTreeMap::new(), None),
         Some(epoch) => match plan.epochs.get(epoch.wrapping_sub(1)) {
@@ -135,17 +227,6 @@ pub fn run(args: &Args) -> CommandResult {
         Some(entry) => Still::planned(entry),
         None => Still::of(&args.frozen_units, &loaded, &plan, frozen, dropout != Dropout::AsExported)?,
     };
-    let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
-    let mut loss = match (loss, found) {
-        (Some(kind), _) => LossSpec::new(kind),
-        (None, found) => found.map_or_else(LossSpec::default, |found| found.spec.clone()),
-    };
-    loss.class_axis = args.class_axis.or(loss.class_axis);
-    match args.loss_output.as_slice() {
-        [] => {}
-        [output] if loss.kind.outputs() == 1 => loss.output = Some(output.clone()),
-        outputs => loss.outputs = Some(outputs.to_vec()),
-    }
     let options = PhaseOptions {
         frozen: HashSet::new(),
         frozen_inputs: false,
@@ -172,23 +253,23 @@ pub fn run(args: &Args) -> CommandResult {
         Ok((prepared, built.map_err(|error| with_sizes(error, &loaded.analysis.model.graph))?))
     })?;
     let known = prepared.trainable().len();
-    output::make_folder(&args.out)?;
+    output::make_folder(out)?;
     let mut written = vec!["train.onnx", "eval.onnx", "contract.json"];
-    output::write_model(&args.out.join("train.onnx"), |data| Ok(encode(&step.train, data, LARGEST)))?;
-    output::write_model(&args.out.join("eval.onnx"), |data| Ok(encode(&step.eval, data, LARGEST)))?;
+    output::write_model(&out.join("train.onnx"), |data| Ok(encode(&step.train, data, LARGEST)))?;
+    output::write_model(&out.join("eval.onnx"), |data| Ok(encode(&step.eval, data, LARGEST)))?;
     match &step.optimizer {
         Some(optimizer) => {
-            output::write_file(&args.out.join("optimizer.onnx"), &to_bytes(optimizer))?;
+            output::write_file(&out.join("optimizer.onnx"), &to_bytes(optimizer))?;
             written.insert(1, "optimizer.onnx");
         }
         None => {
-            let _ = std::fs::remove_file(args.out.join("optimizer.onnx"));
+            let _ = std::fs::remove_file(out.join("optimizer.onnx"));
             eprintln!("warning: every parameter is frozen, there is no optimizer.onnx");
         }
     }
     if args.training_info {
         write_training(
-            &args.out.join("training.onnx"),
+            &out.join("training.onnx"),
             &loaded,
             &prepared,
             &PhaseOptions { frozen: still.names(), ..options },
@@ -198,16 +279,16 @@ pub fn run(args: &Args) -> CommandResult {
         written.push("training.onnx");
     }
     let contract = serde_json::to_string_pretty(&step.contract).expect("invariant: plain data");
-    output::write_file(&args.out.join("contract.json"), contract.as_bytes())?;
+    output::write_file(&out.join("contract.json"), contract.as_bytes())?;
     eprintln!(
         "{}: {} of {} parameters train, {} frozen, {} nodes in train.onnx",
-        args.out.display(),
+        out.display(),
         step.trained.len(),
         known,
         still.parameters.len(),
         step.train.graph.nodes().len()
     );
-    let lines = written.into_iter().map(|name| format!("{}\n", args.out.join(name).display()));
+    let lines = written.into_iter().map(|name| format!("{}\n", out.join(name).display()));
     output::emit(&lines.collect::<String>(), None)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -231,7 +312,7 @@ fn stage(args: &Args, loaded: &model::Loaded, dropout: Dropout) -> Result<Option
 }
 
 /// Returns the failure with how to give the sizes that are open, where that is what it is about.
-fn with_sizes(error: TrainingError, graph: &Graph) -> Failure {
+pub(super) fn with_sizes(error: TrainingError, graph: &Graph) -> Failure {
     let failure = Failure::from(error);
     match how_to_give(graph).filter(|_| failure.is_open_size()) {
         Some(hint) => failure.hint(hint),

@@ -4,6 +4,7 @@
 //! 3 model not supported, 4 a check failed, 70 a defect of this program, 130 stopped by
 //! Ctrl-C and 143 by SIGTERM, both with a checkpoint.
 
+mod classic;
 mod compare;
 mod completions;
 mod doctor;
@@ -24,6 +25,7 @@ mod printable;
 mod probe;
 mod progress;
 mod report;
+mod restore;
 mod signals;
 mod train;
 mod tree;
@@ -64,6 +66,7 @@ enum Command {
     Init(init::Args),
     Train(train::Args),
     Report(report::Args),
+    Restore(restore::Args),
     Doctor(doctor::Args),
     Operators(operators::Args),
     Policies(policies::Args),
@@ -127,6 +130,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Restore(args)) => restore::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Policies(args)) => policies::run(&args),

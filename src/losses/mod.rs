@@ -13,6 +13,7 @@ mod contrastive;
 mod cosine_embedding;
 mod cross_entropy;
 mod ctc;
+mod fused;
 mod hinge_embedding;
 mod huber;
 mod kind;
@@ -27,6 +28,7 @@ mod spec;
 mod sum;
 mod triplet;
 
+pub use fused::FusedLoss;
 pub use kind::LossKind;
 pub use spec::{LossSpec, TargetKind};
 pub use sum::total;

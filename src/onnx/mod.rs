@@ -14,6 +14,7 @@ mod order;
 mod proto;
 mod rewrite;
 mod scan;
+mod sequences;
 mod sparse;
 mod tensor;
 mod training_info;
@@ -23,6 +24,7 @@ pub(crate) use external::map;
 pub use import::{OnnxFile, read, read_bytes};
 pub use large::{Encoded, LARGEST, Piece, encode};
 pub use rewrite::{Edits, NodeEdit};
+pub use sequences::to_bytes_with_sequences;
 pub use training_info::{NewTrainingInfo, TrainingInfo, with_training_info};
 
 use crate::error::ErrorKind;

@@ -262,7 +262,7 @@ impl OptimizerSpec {
         self.kind != OptimizerKind::Muon && self.groups.is_empty() && self.decay_1d != Some(false)
     }
 
-    pub(super) fn momentum(&self) -> f64 {
+    pub(crate) fn momentum(&self) -> f64 {
         self.momentum.unwrap_or(if self.kind == OptimizerKind::Muon { 0.95 } else { 0.0 })
     }
 
@@ -274,7 +274,7 @@ impl OptimizerSpec {
         self.nesterov.unwrap_or(self.kind == OptimizerKind::Muon)
     }
 
-    pub(super) fn weight_decay(&self) -> f64 {
+    pub(crate) fn weight_decay(&self) -> f64 {
         self.weight_decay.unwrap_or(match self.kind {
             OptimizerKind::AdamW => 1e-2,
             OptimizerKind::Muon => 0.1,
@@ -282,11 +282,11 @@ impl OptimizerSpec {
         })
     }
 
-    pub(super) fn betas(&self) -> [f64; 2] {
+    pub(crate) fn betas(&self) -> [f64; 2] {
         self.betas.unwrap_or([0.9, if self.kind == OptimizerKind::Lion { 0.99 } else { 0.999 }])
     }
 
-    pub(super) fn eps(&self) -> f64 {
+    pub(crate) fn eps(&self) -> f64 {
         self.eps.unwrap_or(match self.kind {
             OptimizerKind::Adagrad => 1e-10,
             OptimizerKind::Muon => 1e-7,
@@ -294,7 +294,7 @@ impl OptimizerSpec {
         })
     }
 
-    pub(super) fn amsgrad(&self) -> bool {
+    pub(crate) fn amsgrad(&self) -> bool {
         self.amsgrad.unwrap_or(false)
     }
 

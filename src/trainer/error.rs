@@ -93,6 +93,7 @@ macro_rules! errors {
 
 errors! {
     crate::artifacts::ArtifactsError,
+    crate::classic::ClassicError,
     crate::initial::InitialError,
     crate::onnx::OnnxError,
     crate::plan::PlanError,

@@ -5,8 +5,10 @@ use super::forward::{Forward, Mode, forward};
 use super::scaled::Scale;
 use super::terms::{self, add_loss, targets};
 use super::{Prepared, Rate, Rates, TrainingError, check_in_place, groups, names};
-use crate::autodiff::{Form, decompose, dependents, gradients_of, lower_to, reads, recognise_but, simplify};
-use crate::graph::{DType, Fact, Graph, INTERNAL_DOMAIN, Model, Node, Tensor, ValueId, check, prune};
+use crate::autodiff::{
+    Form, decompose, dependents, gradients_from, gradients_of, lower_to, reads, recognise_but, simplify,
+};
+use crate::graph::{DType, Fact, Graph, INTERNAL_DOMAIN, Model, Node, Origin, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
 use crate::optim::{OptimizerSpec, Parameter};
 use std::collections::{BTreeMap, HashSet};
@@ -107,12 +109,27 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         as_written: false,
     };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
-    let loss = add_loss(&mut f, graph, options.loss, options.output)?;
+    let fused = match prepared.form {
+        Form::Native => terms::add_fused_loss(&mut f, graph, options.loss, options.output)?,
+        Form::Portable => None,
+    };
+    let loss = match &fused {
+        Some(fused) => fused.loss,
+        None => add_loss(&mut f, graph, options.loss, options.output)?,
+    };
     let wrt: Vec<ValueId> = names.iter().filter_map(|name| f.b.graph().find(name)).collect();
     let opset = prepared.model.opset();
     let mut scale = Scale::of(prepared, &mut f.b);
     let factor = scale.as_ref().map(|scale| scale.like(&mut f.b, loss));
-    let grads = gradients_of(&prepared.manner(), &mut f.b, opset, (loss, factor), &wrt);
+    let grads = match &fused {
+        Some(fused) => {
+            f.b.enter(Origin::Backward(names::LOSS.into()), "loss/grad");
+            let dloss = factor.unwrap_or_else(|| f.b.like(loss, 1.0));
+            let seed = (fused.prediction, fused.grad(&mut f.b, dloss));
+            gradients_from(&prepared.manner(), &mut f.b, opset, seed, &wrt)
+        }
+        None => gradients_of(&prepared.manner(), &mut f.b, opset, (loss, factor), &wrt),
+    };
     let grads = grads.map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
     let (mut trained, mut unused) = (Vec::new(), Vec::new());

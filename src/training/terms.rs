@@ -3,7 +3,7 @@
 use super::forward::Forward;
 use super::{Prepared, TrainingError, names};
 use crate::graph::{Fact, Graph, Origin, ValueId};
-use crate::losses::{IGNORE_INDEX, LossKind, LossSpec, TargetKind, total};
+use crate::losses::{FusedLoss, IGNORE_INDEX, LossKind, LossSpec, TargetKind, total};
 
 /// What a loss compares with: an input of the train and eval graphs.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +103,32 @@ pub(super) fn add_loss(
     }
     f.b.enter(Origin::Loss, "loss");
     Ok(total(&mut f.b, &parts))
+}
+
+/// Appends a loss that is one operator of our own, and its target; `None` where there is none for it.
+///
+/// # Errors
+/// The loss does not fit the output.
+pub(super) fn add_fused_loss(
+    f: &mut Forward,
+    graph: &Graph,
+    loss: &LossSpec,
+    output: Option<&str>,
+) -> Result<Option<FusedLoss>, TrainingError> {
+    loss.validate()?;
+    let [term] = loss.terms() else { return Ok(None) };
+    if term.kind != LossKind::CrossEntropy || term.weight.is_some_and(|weight| weight != 1.0) {
+        return Ok(None);
+    }
+    let Some(old) = predictions(graph, term, output)?.first().copied() else { return Ok(None) };
+    let value = f.map[&old];
+    f.b.refine(value, graph.fact(old));
+    let input = names::target(term.target.as_deref());
+    let fact = term.target_fact(&[f.b.fact(value).clone()])?;
+    let fact = fact.filter(|_| f.b.graph().find(&input).is_none());
+    let Some(fact) = fact.filter(|_| term.is_fused(f.b.fact(value)).unwrap_or(false)) else { return Ok(None) };
+    let target = f.b.input(&input, fact);
+    Ok(term.build_fused(&mut f.b, value, target)?)
 }
 
 /// Returns the names that the loss and its targets take, with their meanings; not that of the loss

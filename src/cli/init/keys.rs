@@ -25,10 +25,7 @@ pub const ABOUT: &[(&str, &str)] = &[
     ("freeze.warm_up_steps", "steps over which the rate rises with \"warm-up\""),
     ("freeze.dropout", "\"off\": Dropout in frozen units passes its input on"),
     ("freeze.prefix", "\"off\": what is frozen first is not run as a session of its own"),
-    (
-        "cache.mode",
-        "\"memory\", \"disk\", \"device\" or \"auto\": what the frozen prefix makes of a sample is computed once",
-    ),
+    ("cache.mode", "\"memory\", \"disk\", \"device\" or \"auto\": the frozen prefix of a sample is computed once"),
     ("cache.limit", "the most that is kept"),
     ("init.weights", "\"fresh\" draws them by module class; or the path of a checkpoint or another model"),
     ("checkpoint.keep", "the last so many stay, and that of the best epoch"),

@@ -6,6 +6,7 @@ use super::cudnn::{Cudnn, Search, Settings};
 use super::gpu::{Convolution, Element, Gpu, Launch};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,6 +49,8 @@ pub(in crate::runner) struct CudaDevice {
     cudnn: Mutex<HashMap<bool, Arc<Cudnn>>>,
     /// Whether products of float32 may round their factors to TensorFloat-32.
     tf32: AtomicBool,
+    /// Bytes that were asked for last and not given; 0 where all was.
+    refused: AtomicUsize,
 }
 
 // SAFETY: handles of the driver may be used from any thread whose current context is theirs, and `current` sees to that.
@@ -115,6 +118,7 @@ impl CudaDevice {
             scratch: Mutex::default(),
             cudnn: Mutex::default(),
             tf32: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
         })
     }
 
@@ -182,14 +186,24 @@ impl CudaDevice {
     /// then must not lie where captured graphs of others work.
     pub(in crate::runner) fn lend(&self, bytes: usize, making: bool) -> Option<u64> {
         self.current().ok()?;
-        if !making {
-            return self.arena.lock().ok()?.allocate(bytes);
+        let lent = if making { self.lend_for_long(bytes) } else { self.arena.lock().ok()?.allocate(bytes) };
+        if lent.is_none() {
+            self.refused.store(bytes, Ordering::Relaxed);
         }
+        lent
+    }
+
+    fn lend_for_long(&self, bytes: usize) -> Option<u64> {
         // SAFETY: allocates only.
         let at = unsafe { result::malloc_sync(bytes.max(1)) }.ok()?;
         self.direct.lock().ok()?.insert(at, bytes);
         self.state.fetch_add(bytes, Ordering::Relaxed);
         Some(at)
+    }
+
+    /// Returns the bytes that were asked for last and not given, once.
+    pub(in crate::runner) fn refused(&self) -> Option<usize> {
+        Some(self.refused.swap(0, Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     /// Takes room back that [`CudaDevice::lend`] gave.
@@ -261,15 +275,18 @@ impl CudaDevice {
     fn function(&self, launch: &Launch<'_>) -> Result<sys::CUfunction, String> {
         let mut modules = self.modules.lock().map_err(|error| error.to_string())?;
         let key = (launch.source.name, launch.element);
-        if !modules.contains_key(&key) {
-            let code = self.compiler.machine_code(launch.source, launch.element)?;
-            // SAFETY: the code is a whole image for this device, which the driver copies.
-            let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
-            modules.insert(key, module.map_err(said(&format!("{}.cu", launch.source.name)))?);
-        }
+        let module = match modules.entry(key) {
+            Entry::Occupied(loaded) => *loaded.get(),
+            Entry::Vacant(place) => {
+                let code = self.compiler.machine_code(launch.source, launch.element)?;
+                // SAFETY: the code is a whole image for this device, which the driver copies.
+                let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
+                *place.insert(module.map_err(said(&format!("{}.cu", launch.source.name)))?)
+            }
+        };
         let name = CString::new(launch.kernel).map_err(|error| error.to_string())?;
         // SAFETY: modules stay loaded as long as the device.
-        unsafe { result::module::get_function(modules[&key], name) }.map_err(said(launch.kernel))
+        unsafe { result::module::get_function(module, name) }.map_err(said(launch.kernel))
     }
 }
 

@@ -9,6 +9,7 @@ use freeze_plan_kernels::Serial;
 use freeze_plan_kernels::conv::Conv2d;
 use libloading::Library;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::process::Command;
 use std::sync::{LazyLock, Mutex};
@@ -53,10 +54,10 @@ impl Gpu for Emulated {
     fn launch(&self, launch: &Launch<'_>) -> Result<(), String> {
         let mut libraries = LIBRARIES.lock().map_err(|error| error.to_string())?;
         let key = (launch.source.name, launch.element);
-        if !libraries.contains_key(&key) {
-            libraries.insert(key, compile(launch.source, launch.element)?);
-        }
-        let library = &libraries[&key];
+        let library = match libraries.entry(key) {
+            Entry::Occupied(compiled) => compiled.into_mut(),
+            Entry::Vacant(place) => place.insert(compile(launch.source, launch.element)?),
+        };
         let [x, y] = launch.grid;
         // SAFETY: the functions have these signatures; the arguments are those of the kernel, by `Arguments`.
         unsafe {

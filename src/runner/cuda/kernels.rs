@@ -9,6 +9,7 @@ pub(super) static BATCH_NORM: Source = source("batch_norm", include_str!("kernel
 pub(super) static CONV: Source = source("conv", include_str!("kernels/conv.cu"));
 pub(super) static POOL: Source = source("pool", include_str!("kernels/pool.cu"));
 pub(super) static ELEMENTWISE: Source = source("elementwise", include_str!("kernels/elementwise.cu"));
+pub(super) static CROSS_ENTROPY: Source = source("cross_entropy", include_str!("kernels/cross_entropy.cu"));
 pub(super) static DROPOUT: Source = source("dropout", include_str!("kernels/dropout.cu"));
 pub(super) static EMBEDDING: Source = source("embedding", include_str!("kernels/embedding.cu"));
 pub(super) static GELU: Source = source("gelu", include_str!("kernels/gelu.cu"));
@@ -18,8 +19,19 @@ pub(super) static SOFTMAX: Source = source("softmax", include_str!("kernels/soft
 
 /// Every source.
 #[cfg(test)]
-pub(super) static SOURCES: &[&Source] =
-    &[&BATCH_NORM, &CONV, &DROPOUT, &ELEMENTWISE, &EMBEDDING, &GELU, &LAYER_NORM, &OPTIMIZER, &POOL, &SOFTMAX];
+pub(super) static SOURCES: &[&Source] = &[
+    &BATCH_NORM,
+    &CONV,
+    &CROSS_ENTROPY,
+    &DROPOUT,
+    &ELEMENTWISE,
+    &EMBEDDING,
+    &GELU,
+    &LAYER_NORM,
+    &OPTIMIZER,
+    &POOL,
+    &SOFTMAX,
+];
 
 const fn source(name: &'static str, text: &'static str) -> Source {
     Source { name, text }

@@ -1,22 +1,21 @@
 //! What lies on a device: buffers as values of ONNX Runtime, sessions of the CUDA execution provider, captured graphs.
 
 use super::{NAME, buffer_error, element_type};
-use crate::graph::{DType, Fact, Model, Tensor};
+use crate::graph::{DType, Model, Tensor};
 use crate::runner::cuda::device::CudaDevice;
 use crate::runner::cuda::gpu::Gpu;
-use crate::runner::cuda::staging::Stage;
-use crate::runner::engine::{BufferId, EngineError, OnProcessor};
+use crate::runner::engine::{EngineError, OnProcessor};
+use crate::runner::placement::on_host;
 use ort::AsPointer;
-use ort::environment::Environment;
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynTensor, DynValue};
-use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 
 /// How sessions on a device compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,119 +24,6 @@ pub(super) struct CudaSettings {
     pub tf32: bool,
     /// Whether runs of fixed shapes are captured and replayed.
     pub graphs: bool,
-}
-
-/// The device of the process: ONNX Runtime's allocation hooks carry no context.
-static DEVICE: OnceLock<Arc<CudaDevice>> = OnceLock::new();
-
-thread_local! {
-    /// Whether this thread makes a session.
-    static MAKING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Makes a device the one of the process.
-///
-/// # Errors
-/// Another one is it.
-pub(super) fn adopt(device: CudaDevice) -> Result<Arc<CudaDevice>, EngineError> {
-    let index = device.index();
-    let device = DEVICE.get_or_init(|| Arc::new(device));
-    if device.index() != index {
-        let what = format!("device cuda:{index}");
-        let reason = format!("this process works on cuda:{}, and a process works on one device", device.index());
-        return Err(buffer_error(what, reason));
-    }
-    Ok(Arc::clone(device))
-}
-
-/// Returns the device of the process, where it has one.
-pub(super) fn adopted() -> Option<Arc<CudaDevice>> {
-    DEVICE.get().cloned()
-}
-
-extern "system" fn allocate(_: *mut ort::sys::OrtAllocator, bytes: usize) -> *mut c_void {
-    let lent = DEVICE.get().and_then(|device| device.lend(bytes, MAKING.get()));
-    lent.map_or(std::ptr::null_mut(), |at| at as *mut c_void)
-}
-
-extern "system" fn reserve(_: *const ort::sys::OrtAllocator, bytes: usize) -> *mut c_void {
-    let lent = DEVICE.get().and_then(|device| device.lend(bytes, true));
-    lent.map_or(std::ptr::null_mut(), |at| at as *mut c_void)
-}
-
-extern "system" fn free(_: *mut ort::sys::OrtAllocator, at: *mut c_void) {
-    if let Some(device) = DEVICE.get() {
-        device.take_back(at as u64);
-    }
-}
-
-/// What ONNX Runtime allocates on the device with.
-#[repr(C)]
-struct Lender {
-    table: ort::sys::OrtAllocator,
-    info: MemoryInfo<'static>,
-}
-
-extern "system" fn info(lender: *const ort::sys::OrtAllocator) -> *const ort::sys::OrtMemoryInfo {
-    // SAFETY: the table is the first field of a `Lender`, which is never dropped.
-    unsafe { (*lender.cast::<Lender>()).info.ptr() }
-}
-
-/// Makes the sessions of the process share the device's memory: each would have an arena of its own.
-///
-/// # Errors
-/// ONNX Runtime refuses it.
-pub(super) fn share_memory(environment: &Environment, device: &CudaDevice) -> ort::Result<()> {
-    static SHARED: Mutex<bool> = Mutex::new(false);
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *shared {
-        return Ok(());
-    }
-    let index = i32::try_from(device.index()).unwrap_or(0);
-    let info_of = MemoryInfo::new(AllocationDevice::CUDA, index, AllocatorType::Device, MemoryType::Default)?;
-    // SAFETY: the table is complete but for what is optional.
-    let rest = unsafe { ort::sys::OrtAllocator::default() };
-    let table = ort::sys::OrtAllocator {
-        Alloc: Some(allocate),
-        Free: Some(free),
-        Info: Some(info),
-        Reserve: Some(reserve),
-        ..rest
-    };
-    let lender = Box::leak(Box::new(Lender { table, info: info_of }));
-    // SAFETY: the environment lives, and the allocator as long as the process.
-    unsafe {
-        let status = (ort::api().RegisterAllocator)(environment.ptr().cast_mut(), &raw mut lender.table);
-        ort::Error::result_from_status(status)?;
-    }
-    *shared = true;
-    Ok(())
-}
-
-/// Held by whoever makes a session or captures a run: while a stream is captured, a call such as an allocation of any
-/// thread would break the capture.
-static GATE: Mutex<()> = Mutex::new(());
-
-/// Keeps sessions from being made, as long as it lives.
-pub(super) fn capturing() -> MutexGuard<'static, ()> {
-    GATE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Says that this thread makes a session, as long as it lives; nothing is captured meanwhile.
-pub(super) struct Making(#[allow(dead_code)] MutexGuard<'static, ()>);
-
-impl Making {
-    pub(super) fn begin() -> Making {
-        let gate = capturing();
-        MAKING.set(true);
-        Making(gate)
-    }
-}
-
-impl Drop for Making {
-    fn drop(&mut self) {
-        MAKING.set(false);
-    }
 }
 
 /// Puts a session on a device.
@@ -344,77 +230,15 @@ impl Drop for Scalars {
     }
 }
 
-/// What the engine was told to copy ahead, and what it has begun to.
-#[derive(Default)]
-pub(super) struct Ahead {
-    told: Vec<(BufferId, Tensor)>,
-    stages: HashMap<BufferId, (Stage, Option<Tensor>)>,
-}
-
-/// Bytes from which on a tensor goes through pinned memory.
-const LARGE: usize = 1 << 16;
-
-impl Ahead {
-    /// Notes what will be written next.
-    pub(super) fn tell(&mut self, batch: Vec<(BufferId, Tensor)>) {
-        self.told = batch;
-        self.told.retain(|(_, tensor)| tensor.bytes().len() >= LARGE);
-    }
-
-    /// Begins to copy it.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub(super) fn begin(&mut self, device: &Arc<CudaDevice>) -> Result<(), EngineError> {
-        let fail = |reason: String| buffer_error("batches".into(), reason);
-        for (buffer, tensor) in self.told.drain(..) {
-            let bytes = tensor.bytes().len();
-            if self.stages.get(&buffer).is_none_or(|(stage, _)| stage.bytes() != bytes) {
-                self.stages.insert(buffer, (Stage::new(device, bytes).map_err(fail)?, None));
-            }
-            if let Some((stage, staged)) = self.stages.get_mut(&buffer) {
-                stage.begin(tensor.bytes()).map_err(fail)?;
-                *staged = Some(tensor);
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a tensor that has been copied ahead; returns false where it has not.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub(super) fn end(&mut self, id: BufferId, buffer: &DeviceBuffer, tensor: &Tensor) -> Result<bool, EngineError> {
-        let Some((stage, staged)) = self.stages.get_mut(&id) else { return Ok(false) };
-        let same = |staged: &Tensor| {
-            let (staged, bytes) = (staged.bytes(), tensor.bytes());
-            staged.as_ptr() == bytes.as_ptr() && staged.len() == bytes.len()
-        };
-        if !staged.take().is_some_and(|staged| same(&staged)) || buffer.bytes() != stage.bytes() {
-            return Ok(false);
-        }
-        stage.end(buffer.at).map_err(|reason| buffer_error(buffer.what(), reason))?;
-        Ok(true)
-    }
-
-    /// Forgets a buffer.
-    pub(super) fn forget(&mut self, id: BufferId) {
-        self.stages.remove(&id);
-    }
-}
-
-/// Returns the nodes of a session that are not on the device, but for those that compute shapes: ONNX Runtime does that
-/// on the processor, where shapes are wanted.
+/// Returns the nodes of a graph that are not on the device, but for those that compute with shapes: ONNX Runtime does that
+/// on the processor on purpose. `own` names our operators on the device.
 ///
 /// # Errors
 /// ONNX Runtime has not recorded it.
-pub(super) fn on_processor(session: &ort::session::Session, model: &Model) -> ort::Result<Vec<OnProcessor>> {
-    let graph = &model.graph;
-    let shapes = graph
-        .nodes()
-        .iter()
-        .filter(|node| node.outputs.iter().flatten().all(|output| is_of_shapes(graph.fact(*output))));
-    let shapes: HashSet<&str> = shapes.map(|node| node.name.as_str()).collect();
+pub(super) fn on_processor(session: &Session, model: &Model, own: &[&str]) -> ort::Result<Vec<OnProcessor>> {
+    let host: HashSet<String> = on_host(model, own).into_iter().collect();
+    // What has no name of the graph, ONNX Runtime has made.
+    let known: HashSet<&str> = model.graph.nodes().iter().map(|node| node.name.as_str()).collect();
     let api = ort::api();
     let mut found = Vec::new();
     // SAFETY: the session lives; arrays and strings that it gives live as long as it does and have the lengths it tells.
@@ -441,15 +265,16 @@ pub(super) fn on_processor(session: &ort::session::Session, model: &Model) -> or
             }
         }
     }
-    found.retain(|found| !shapes.contains(found.node.as_str()));
+    found.retain(|found| known.contains(found.node.as_str()) && !host.contains(&found.node));
     Ok(found)
 }
 
-/// Returns true for a few integers, as shapes and indices of axes are.
-fn is_of_shapes(fact: &Fact) -> bool {
-    const MOST: usize = 64;
-    let few = fact.sizes().is_some_and(|sizes| sizes.iter().product::<usize>() <= MOST);
-    fact.dtype.is_some_and(|dtype| !dtype.is_float()) && few
+/// Returns what ONNX Runtime says of a failure, with the memory that the device did not give where that is why.
+pub(super) fn with_refused(device: &CudaDevice, error: &dyn std::fmt::Display) -> String {
+    match device.refused() {
+        Some(bytes) => format!("CUDA out of memory: requested buffer of size {bytes}: {error}"),
+        None => error.to_string(),
+    }
 }
 
 /// Returns the engine's error of something that a device refuses.

@@ -40,7 +40,7 @@ impl Family {
             graph.outputs().iter().filter(|id| graph.fact(**id).sizes().is_some_and(|sizes| sizes.is_empty()));
         let scalars = scalars.map(|id| graph.value_name(*id).to_string()).collect();
         let mut open = HashMap::new();
-        if source.device.is_some() {
+        if source.fixes_sizes {
             let inputs = graph.inputs().iter().filter(|id| symbols(graph.fact(**id)).next().is_some());
             open = inputs.map(|id| (graph.value_name(*id).to_string(), graph.fact(*id).clone())).collect();
         }
@@ -57,10 +57,10 @@ impl Family {
     ///
     /// # Errors
     /// ONNX Runtime refuses the graph.
-    pub(super) fn member<'s>(
+    pub(super) fn member(
         &mut self,
         source: &Source,
-        shape: impl Fn(&str) -> Option<&'s [usize]>,
+        shape: impl Fn(&str) -> Option<Vec<usize>>,
     ) -> Result<usize, EngineError> {
         let Some(model) = &self.model else { return Ok(0) };
         let mut sizes = Sizes::new();
@@ -109,4 +109,49 @@ fn symbols(fact: &Fact) -> impl Iterator<Item = (usize, &String)> {
         Dim::Symbol(name) => Some((axis, name)),
         Dim::Known(_) | Dim::Unknown => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MOST;
+    use crate::graph::{Attributes, Builder, DType, Dim, Fact, Model, Tensor};
+    use crate::runner::engine::{Engine, Target};
+    use crate::runner::testing;
+
+    /// `y = x / size(x)` of `[n, m]`.
+    fn model() -> Model {
+        let mut b = Builder::new("sizes");
+        let dims = ["n", "m"].map(|name| Dim::Symbol(name.into())).to_vec();
+        let x = b.input("x", Fact::new(DType::F32, dims));
+        let size = b.unary("Size", x);
+        let size = b.op("Cast", &[size], Attributes::none().with("to", 1_i64));
+        let y = b.op("Div", &[x, size], Attributes::none());
+        b.output(y, "y");
+        let opsets = [(String::new(), 18)].into();
+        Model { graph: b.finish(), opsets, ir_version: 8, ..Model::default() }
+    }
+
+    #[test]
+    fn every_set_of_sizes_computes_and_few_have_a_session() {
+        let mut engine = testing::onnxruntime().fixing_sizes();
+        let session = engine.load(&model()).unwrap();
+        assert_eq!(engine.sessions.get(session.0).members.len(), 0, "sizes are not known yet");
+        for n in [3_usize, 5, 3, 1, 7, 2, 9, 3, 2] {
+            let x = Tensor::from_vec(&[n, 2], vec![1_f32; 2 * n]);
+            let buffer = engine.allocate(&x).unwrap();
+            let binding = engine.bind(session, &[("x", buffer)], &[("y", Target::Host)]).unwrap();
+            let y = engine.run(binding).unwrap().remove(0);
+            assert_eq!(y.shape(), [n, 2]);
+            assert!(y.to_f64s().unwrap().iter().all(|y| (y * 2.0 * n as f64 - 1.0).abs() < 1e-6));
+            engine.unbind(binding);
+            engine.free(buffer);
+        }
+        let members = &engine.sessions.get(session.0).members;
+        assert_eq!(members.len(), MOST + 1, "one serves all that have none of their own");
+        assert!(members.iter().filter(|(sizes, _)| sizes.is_empty()).count() == 1);
+        // The sizes that were bound first are those of the next graph, too.
+        let next = engine.load(&model()).unwrap();
+        let (sizes, _) = &engine.sessions.get(next.0).members[0];
+        assert_eq!((sizes.get("n"), sizes.get("m")), (Some(&3), Some(&2)));
+    }
 }

@@ -1,8 +1,9 @@
 //! Sessions: a graph as ONNX Runtime has prepared it.
 
 use super::NAME;
-use super::device::{self, CudaSettings, Making};
+use super::device::{self, CudaSettings};
 use super::family::{Family, Sizes};
+use super::lender::Making;
 use crate::facts::fold;
 use crate::graph::{Builder, DType, Fact, INTERNAL_DOMAIN, Model, ValueId};
 use crate::onnx::{Encoded, encode};
@@ -68,6 +69,8 @@ pub(super) struct Source {
     pub(super) precision: Option<Settings>,
     /// Whether new sessions note what their nodes take.
     pub(super) notes: bool,
+    /// Whether a graph with open sizes has a session for each set of them.
+    pub(super) fixes_sizes: bool,
     /// The sizes that were bound first.
     pub(super) sizes: Arc<Mutex<Sizes>>,
     /// The device of sessions that are not on the processor.
@@ -95,7 +98,7 @@ impl Source {
     /// Makes a session of a graph whose open dimensions have these sizes, or any where they are not given.
     pub(super) fn session(&self, model: &Model, sizes: &Sizes) -> Result<Prepared, EngineError> {
         let fixed = || fold(&model.with_graph(model.graph.with_sizes(sizes)), &HashSet::new());
-        let fixed = self.device.as_ref().map(|_| fixed());
+        let fixed = self.fixes_sizes.then(fixed);
         let model = fixed.as_ref().unwrap_or(model);
         let mut model = if self.optimizes { optimize(model, self.target) } else { Cow::Borrowed(model) };
         let mut computes = None;
@@ -125,7 +128,10 @@ impl Source {
         let fail = |error: &dyn std::fmt::Display| EngineError::Load {
             engine: NAME,
             graph: name.clone(),
-            reason: error.to_string(),
+            reason: match &self.device {
+                Some((gpu, _)) => device::with_refused(gpu, error),
+                None => error.to_string(),
+            },
         };
         let mut session = Session::builder(self.environment)
             .map_err(|error| fail(&error))?
@@ -162,7 +168,7 @@ impl Source {
         };
         drop(making);
         let on_processor = match &self.device {
-            Some(_) => device::on_processor(&session, model).map_err(|error| fail(&error))?,
+            Some(_) => device::on_processor(&session, model, &device_names()).map_err(|error| fail(&error))?,
             None => Vec::new(),
         };
         Ok(Prepared { session, captures, on_processor, computes: None, _files: files, profile })

@@ -154,6 +154,5 @@ fn missing(graph: &Graph, node: &Node, opset: i64) -> Option<(Reason, Option<DTy
     };
     let (inputs, outputs) = (dtypes(&node.inputs), dtypes(&node.outputs));
     let found = kernels::find(&node.op, opset, &inputs, &outputs);
-    let first = inputs.first().copied().flatten();
-    found.err().or_else(|| refused::why(node, first).map(|why| (Reason::Refused(why), None)))
+    found.err().or_else(|| refused::why(node, &inputs).map(|why| (Reason::Refused(why), None)))
 }

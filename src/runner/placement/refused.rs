@@ -11,8 +11,9 @@ const RECURRENT: [(&str, &[&str]); 3] = [
 ];
 const STRING: i64 = 8;
 
-/// Returns why the provider's kernel does not serve a node whose first input has this dtype.
-pub(super) fn why(node: &Node, dtype: Option<DType>) -> Option<&'static str> {
+/// Returns why the provider's kernel does not serve a node whose inputs have these dtypes.
+pub(super) fn why(node: &Node, inputs: &[Option<DType>]) -> Option<&'static str> {
+    let dtype = |index: usize| inputs.get(index).copied().flatten();
     if !node.op.domain.is_empty() {
         return None;
     }
@@ -26,7 +27,8 @@ pub(super) fn why(node: &Node, dtype: Option<DType>) -> Option<&'static str> {
             (node.attributes.int("training_mode", 0) != Ok(0)).then_some("it normalizes by the batch's statistics")
         }
         "LSTM" | "RNN" | "GRU" => recurrent(node),
-        "ScatterElements" | "ScatterND" => scattered(node, dtype?),
+        "ScatterElements" | "ScatterND" => scattered(node, dtype(0)?),
+        "Resize" => resized(node, dtype(1)?),
         _ => None,
     }
 }
@@ -74,4 +76,10 @@ fn scattered(node: &Node, dtype: DType) -> Option<&'static str> {
         DType::F64 if node.op.is("ScatterElements") => None,
         _ => Some("it reduces in another dtype"),
     }
+}
+
+/// The kernel reads regions as float32 whatever they are.
+fn resized(node: &Node, regions: DType) -> Option<&'static str> {
+    let mode = node.attributes.text("coordinate_transformation_mode", "half_pixel").ok()?;
+    (mode == "tf_crop_and_resize" && regions != DType::F32).then_some("its regions are not float32")
 }

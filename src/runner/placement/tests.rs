@@ -1,12 +1,14 @@
 //! Where the graphs of the fixtures would run on CUDA.
 
 use super::{lower, on_cpu};
-use crate::graph::Model;
+use crate::autodiff::Form;
+use crate::graph::{INTERNAL_DOMAIN, Model};
 use crate::losses::{LossKind, LossSpec};
 use crate::onnx::read;
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::planner::Analysis;
-use crate::training::{PhaseOptions, Rates, build, prepare};
+use crate::runner::native::{Target, optimize};
+use crate::training::{PhaseOptions, Prepared, Rates, build, prepare};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -44,21 +46,28 @@ fn files() -> Vec<(String, LossSpec)> {
     files
 }
 
-fn graphs(name: &str, loss: &LossSpec) -> Vec<(&'static str, Model)> {
+fn graphs(name: &str, loss: &LossSpec, form: Form, optimizer: OptimizerKind) -> Vec<(&'static str, Model)> {
     let file = read(&fixture(&format!("{name}.onnx"))).unwrap();
-    let prepared = prepare(&Analysis::of(&file.model)).unwrap();
+    let prepared = Prepared { form, ..prepare(&Analysis::of(&file.model)).unwrap() };
     let options = PhaseOptions {
         frozen: HashSet::new(),
         frozen_inputs: false,
         rates: Rates::new(),
         loss,
-        optimizer: &OptimizerSpec::new(OptimizerKind::AdamW),
+        optimizer: &OptimizerSpec::new(optimizer),
         output: None,
         seed: 0,
     };
     let step = build(&prepared, &options).unwrap();
     let optimizer = step.optimizer.map(|model| ("optimizer", model));
-    [("train", step.train), ("eval", step.eval)].into_iter().chain(optimizer).collect()
+    let graphs = [("train", step.train), ("eval", step.eval)].into_iter().chain(optimizer);
+    graphs.map(|(part, model)| (part, optimize(&model, Target::Device).into_owned())).collect()
+}
+
+/// Names of this program's operators in a graph.
+fn own(model: &Model) -> Vec<&str> {
+    let own = model.graph.nodes().iter().filter(|node| node.op.domain == INTERNAL_DOMAIN);
+    own.map(|node| node.op.name.as_str()).collect()
 }
 
 #[test]
@@ -67,24 +76,41 @@ fn the_graphs_of_every_fixture_are_on_the_device() {
     let mut used = BTreeSet::new();
     let (mut before, mut count) = (BTreeMap::<String, usize>::new(), 0);
     for (name, loss) in files() {
-        for (part, model) in graphs(&name, &loss) {
-            assert!(model.opset() <= 21, "{name}: {}", model.opset());
-            count += 1;
-            for misplaced in on_cpu(&model, &[]) {
-                *before.entry(misplaced.operator.to_string()).or_default() += 1;
-            }
-            let lowered = lower(&model, &[]);
-            for misplaced in on_cpu(&lowered, &[]) {
-                let excepted = |row: &&(&str, &str, &str)| name.starts_with(row.0) && misplaced.operator.is(row.1);
-                match EXCEPTIONS.iter().find(excepted) {
-                    Some(row) => drop(used.insert(*row)),
-                    None => failures.push(format!("{name}, {part}: {misplaced}")),
+        let own_form = !name.starts_with("models/") || name.ends_with(".torchscript");
+        for form in [Form::Portable, Form::Native].into_iter().take(1 + usize::from(own_form)) {
+            for (part, model) in graphs(&name, &loss, form, OptimizerKind::AdamW) {
+                assert!(model.opset() <= 21, "{name}: {}", model.opset());
+                count += 1;
+                for misplaced in on_cpu(&model, &own(&model)) {
+                    *before.entry(misplaced.operator.to_string()).or_default() += 1;
+                }
+                let lowered = lower(&model, &own(&model));
+                for misplaced in on_cpu(&lowered, &own(&model)) {
+                    let excepted = |row: &&(&str, &str, &str)| name.starts_with(row.0) && misplaced.operator.is(row.1);
+                    match EXCEPTIONS.iter().find(excepted) {
+                        Some(row) => drop(used.insert(*row)),
+                        None => failures.push(format!("{name}, {form:?}, {part}: {misplaced}")),
+                    }
                 }
             }
         }
     }
     println!("{count} graphs; lowered: {before:?}");
-    assert!(count > 300 && before.contains_key("Celu") && before.contains_key("ConvTranspose"), "{count} {before:?}");
+    assert!(count > 500 && before.contains_key("Celu") && before.contains_key("ConvTranspose"), "{count} {before:?}");
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     assert_eq!(used.len(), EXCEPTIONS.len(), "an exception is not needed");
+}
+
+#[test]
+fn every_optimizer_is_on_the_device() {
+    let (name, loss) = files().into_iter().find(|(name, _)| name == "graphs/convs").unwrap();
+    let mut failures = Vec::new();
+    for optimizer in OptimizerKind::ALL {
+        for form in [Form::Portable, Form::Native] {
+            let (_, model) = graphs(&name, &loss, form, optimizer).pop().unwrap();
+            let left = on_cpu(&lower(&model, &own(&model)), &own(&model)).into_iter();
+            failures.extend(left.map(|misplaced| format!("{}, {form:?}: {misplaced}", optimizer.name())));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }

@@ -22,7 +22,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod training_tests;
+mod training;
 
 pub use keep::{Keep, KeepError};
 pub(super) use scale::Scale;

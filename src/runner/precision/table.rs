@@ -37,6 +37,8 @@
 //! | RunningStatistics | float | mean, var, running_mean, running_var float32, x T of its own (only its shape is read) | all float32 |
 //! | SgdStep | float | all float32 | all float32 |
 //! | Softmax | follows | x T | y T |
+//! | SoftmaxCrossEntropy | follows | x T, target int64, weights float32 | loss, log_sum, total float32 |
+//! | SoftmaxCrossEntropyGrad | follows | dloss float32, x T, target int64, log_sum, total, weights float32 | dx T |
 //! | SoftmaxGrad | follows | dy, y T | dx T |
 
 use crate::graph::{INTERNAL_DOMAIN, OpId};
@@ -221,6 +223,8 @@ pub(super) static ROWS: &[Row] = &[
     own("MaxPool", Follows, &[0], &[0]),
     gradient("MaxPoolGrad", 1, &[0, 1, 2], &[0]),
     own("Softmax", Follows, &[0], &[0]),
+    own("SoftmaxCrossEntropy", Follows, &[0], &[]),
+    own("SoftmaxCrossEntropyGrad", Follows, &[1], &[0]),
     gradient("SoftmaxGrad", 1, &[0, 1], &[0]),
     // Float32 beside inputs of any dtype.
     either("", "Cast", &[0]),

@@ -72,7 +72,7 @@ fn gradients_of_normalizations() {
                 let y = kept[1].then(|| noise(shape, 3));
                 let images = vec![Some(noise(shape, 1)), more, y, Some(noise(shape, 4))];
                 let inputs = [images, [scale, bias, mean, spread].map(Some).to_vec()].concat();
-                let all = vec![shape.to_vec(), vec![shape[3]], vec![shape[3]], shape.to_vec()];
+                let all = [shape.to_vec(), vec![shape[3]], vec![shape[3]], shape.to_vec()];
                 let outputs = all[..if number % 2 == 0 { 3 } else { 4 }].to_vec();
                 check(&Case { op, attributes: attributes.clone(), inputs: inputs.clone(), outputs });
                 let outputs = all[..1].to_vec();
@@ -94,7 +94,9 @@ fn running_statistics() {
 }
 
 /// Sizes of windows: of images, kernels, strides, dilations, pads and outputs.
-const WINDOWS: &[([usize; 2], [i64; 2], [i64; 2], [i64; 2], [i64; 4], [i64; 2])] = &[
+type Sizes = ([usize; 2], [i64; 2], [i64; 2], [i64; 2], [i64; 4], [i64; 2]);
+
+const WINDOWS: &[Sizes] = &[
     ([8, 8], [2, 2], [2, 2], [1, 1], [0, 0, 0, 0], [4, 4]),
     ([9, 7], [3, 3], [2, 2], [1, 1], [1, 1, 1, 1], [5, 4]),
     ([6, 5], [3, 3], [1, 1], [1, 1], [1, 1, 1, 1], [6, 5]),
@@ -104,7 +106,7 @@ const WINDOWS: &[([usize; 2], [i64; 2], [i64; 2], [i64; 2], [i64; 4], [i64; 2])]
     ([20, 18], [17, 16], [2, 1], [1, 1], [8, 0, 8, 0], [10, 3]),
 ];
 
-fn windows(case: &([usize; 2], [i64; 2], [i64; 2], [i64; 2], [i64; 4], [i64; 2])) -> Attributes {
+fn windows(case: &Sizes) -> Attributes {
     let (_, kernel, strides, dilations, pads, _) = case;
     Attributes::none()
         .with("kernel_shape", kernel.to_vec())
@@ -139,7 +141,7 @@ fn pools_over_windows() {
 }
 
 /// Returns the maxima of windows.
-fn greatest(case: &([usize; 2], [i64; 2], [i64; 2], [i64; 2], [i64; 4], [i64; 2]), image: &Tensor) -> Tensor {
+fn greatest(case: &Sizes, image: &Tensor) -> Tensor {
     let (input, kernel, strides, dilations, pads, output) = case;
     let x = image.to_f64s().expect("numbers");
     let channels = image.shape()[3];

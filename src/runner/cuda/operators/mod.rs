@@ -4,6 +4,7 @@
 //! is its twin in tests; here data may be float16 or bfloat16, too.
 
 mod convolution;
+mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -55,13 +56,16 @@ const OPTIONAL_FLOAT: Port = Port { kind: Kind::Float, required: false };
 /// One of integers that must be there.
 const INT: Port = Port { kind: Kind::Int, required: true };
 
+/// Returns what computes a node with these attributes.
+type Make = fn(&dyn Attributes) -> Result<Box<dyn Compute>, String>;
+
 /// An operator: what it is called, what it takes, and who computes it.
 pub(in crate::runner) struct Definition {
     pub name: &'static str,
     pub inputs: &'static [Port],
     pub outputs: &'static [Port],
     /// Returns what computes a node with these attributes.
-    pub make: fn(&dyn Attributes) -> Result<Box<dyn Compute>, String>,
+    pub make: Make,
 }
 
 impl Definition {
@@ -77,6 +81,8 @@ pub(in crate::runner) static DEFINITIONS: &[&Definition] = &[
     &convolution::CONV,
     &convolution::CONV_INPUT_GRAD,
     &convolution::CONV_WEIGHT_GRAD,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY_GRAD,
     &dropout::DROPOUT,
     &elementwise::CLIP_GRAD,
     &elementwise::RELU_GRAD,

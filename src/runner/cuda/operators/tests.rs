@@ -73,9 +73,9 @@ fn run(engine: &mut dyn Engine, case: &Case, inputs: &[Option<Tensor>], element:
 /// Compares a node of every element type with the CPU's, which gets the same rounded inputs.
 pub(super) fn check(case: &Case) {
     let definition = DEFINITIONS.iter().find(|definition| definition.name == case.op).expect("the operator is defined");
-    let mut engines = vec![("emulated", OnnxRuntime::emulated(&testing::library_path(), 2).as_is())];
+    let mut engines = vec![("emulated", OnnxRuntime::emulated(&testing::library_path(), 2).running_as_is())];
     match testing::cuda() {
-        Ok(engine) => engines.push(("CUDA", engine.as_is())),
+        Ok(engine) => engines.push(("CUDA", engine.running_as_is())),
         Err(reason) => eprintln!("skipped on CUDA: {reason}"),
     }
     for element in definition.elements() {
@@ -88,13 +88,14 @@ pub(super) fn check(case: &Case) {
                 _ => rounded.clone(),
             })
             .collect();
-        let expected = run(&mut testing::onnxruntime().as_is(), case, &floats, Element::F32);
+        let expected = run(&mut testing::onnxruntime().running_as_is(), case, &floats, Element::F32);
         for (name, engine) in &mut engines {
             let found = run(engine, case, &rounded, *element);
             for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
                 let size = expected.iter().fold(1e-30_f64, |most, value| most.max(value.abs()));
                 let far = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                let what = format!("{} {element:?} {name}: output {at}", case.op);
+                let what = format!("{} {element:?} on {name}: output {at}", case.op);
+                eprintln!("{what} is {:.1e} of what is allowed", far / (near(*element) * size));
                 assert!(expected.len() == found.len() && far.is_finite(), "{what}");
                 assert!(far <= near(*element) * size, "{what}: {far} of {size}");
             }

@@ -7,6 +7,7 @@
 
 mod call;
 mod convolution;
+mod cross_entropy;
 pub(super) mod device;
 mod elementwise;
 mod normalization;
@@ -46,6 +47,8 @@ static DEFINITIONS: &[&Definition] = &[
     &convolution::CONV,
     &convolution::CONV_INPUT_GRAD,
     &convolution::CONV_WEIGHT_GRAD,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY,
+    &cross_entropy::SOFTMAX_CROSS_ENTROPY_GRAD,
     &elementwise::CLIP_GRAD,
     &elementwise::RELU_GRAD,
     &normalization::BATCH_NORMALIZATION,
@@ -72,7 +75,8 @@ static DEFINITIONS: &[&Definition] = &[
 ];
 
 /// Inputs that are int64, by operator and position; all others are float32.
-const INTEGERS: &[(&str, usize)] = &[("Dropout", 1), ("Dropout", 2), ("EmbeddingGrad", 0)];
+const INTEGERS: &[(&str, usize)] =
+    &[("Dropout", 1), ("Dropout", 2), ("EmbeddingGrad", 0), ("SoftmaxCrossEntropy", 1), ("SoftmaxCrossEntropyGrad", 2)];
 
 /// Returns the name of every operator.
 #[cfg(test)]

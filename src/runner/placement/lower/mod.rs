@@ -60,6 +60,7 @@ const REWRITES: &[(&str, Rewrite)] = &[
     ("MeanVarianceNormalization", normalization::mean_variance),
     ("OneHot", choices::one_hot),
     ("Pad", pads::pad),
+    ("Resize", widen::resize),
     ("ScatterElements", scatter::elements),
     ("ScatterND", scatter::slices),
     ("Sinh", hyperbolic::sinh),
@@ -121,24 +122,28 @@ fn rewritten(
     );
     let mut call = Call { b, node, inputs, opset };
     if *reason == Reason::Inputs {
-        return Some(on_device(&mut call));
+        return on_device(&mut call);
     }
     let standard = REWRITES.iter().find(|(op, _)| node.op.is(op));
     standard.and_then(|(_, rewrite)| rewrite(&mut call)).or_else(|| widen::widened(&mut call))
 }
 
-/// Reads copies of graph inputs, which are on the device, where ONNX Runtime would take them for values on the host.
-fn on_device(call: &mut Call<'_>) -> Vec<ValueId> {
-    let inputs: Vec<Option<ValueId>> = call
-        .inputs
-        .iter()
-        .map(|input| {
-            let id = (*input)?;
-            let given = call.b.graph().inputs().contains(&id);
-            Some(if given { call.b.op("Sum", &[id], Attributes::none()) } else { id })
-        })
-        .collect();
-    call.b.ops(&call.node.op, &inputs, call.node.attributes.clone(), call.node.outputs.len())
+/// Reads copies of graph inputs, which are on the device, where ONNX Runtime would take them for values on the host. The
+/// sum or the largest of one value is the value, and no optimizer takes it away.
+fn on_device(call: &mut Call<'_>) -> Option<Vec<ValueId>> {
+    let mut inputs = Vec::new();
+    for input in call.inputs {
+        let given = input.filter(|id| call.b.graph().inputs().contains(id));
+        inputs.push(match given {
+            Some(id) => match call.b.fact(id).dtype? {
+                dtype if dtype.is_float() => Some(call.b.op("Sum", &[id], Attributes::none())),
+                DType::I32 | DType::I64 | DType::U32 | DType::U64 => Some(call.b.op("Max", &[id], Attributes::none())),
+                _ => return None,
+            },
+            None => *input,
+        });
+    }
+    Some(call.b.ops(&call.node.op, &inputs, call.node.attributes.clone(), call.node.outputs.len()))
 }
 
 /// Gives values the names and facts of a node's outputs, whose place they take.

@@ -99,8 +99,8 @@ pub(super) fn col2_im(call: &mut Call<'_>) -> Option<Vec<ValueId>> {
     }
     let weight = Tensor::from_vec(&[&[columns, 1], window.as_slice()].concat(), weight);
     let (mut places, mut ends, mut front) = (vec![0, i64::try_from(columns).ok()?], Vec::new(), Vec::new());
-    for at in 0..spatial {
-        let reach = dilations.get(at)? * (block[at] - 1) + 1;
+    for (at, block) in block.iter().enumerate() {
+        let reach = dilations.get(at)? * (block - 1) + 1;
         let padded = image.get(at)? + pads.get(at)? + pads.get(at + spatial)?;
         let count = (padded - reach).checked_div(*strides.get(at)?)? + 1;
         let covered = (count - 1) * strides.get(at)? + reach;
@@ -143,8 +143,8 @@ pub(super) fn max_unpool(call: &mut Call<'_>) -> Option<Vec<ValueId>> {
             };
             let (strides, pads) = (given("strides", 1, spatial)?, given("pads", 0, 2 * spatial)?);
             let mut shape = sizes.get(..2)?.to_vec();
-            for at in 0..spatial {
-                let grown = (sizes.get(at + 2)? - 1) * strides.get(at)? + kernel[at];
+            for (at, kernel) in kernel.iter().enumerate() {
+                let grown = (sizes.get(at + 2)? - 1) * strides.get(at)? + kernel;
                 shape.push(grown - pads.get(at)? - pads.get(at + spatial)?);
             }
             shape

@@ -40,6 +40,14 @@ pub(super) fn widened(call: &mut Call<'_>) -> Option<Vec<ValueId>> {
     Some(outputs.collect())
 }
 
+/// Gives Resize its regions in float32, as its kernel reads them.
+pub(super) fn resize(call: &mut Call<'_>) -> Option<Vec<ValueId>> {
+    let regions = call.input(1)?;
+    let mut inputs = call.inputs.to_vec();
+    *inputs.get_mut(1)? = Some(call.b.cast(regions, DType::F32));
+    Some(call.b.ops(&call.node.op, &inputs, call.node.attributes.clone(), 1))
+}
+
 fn wider(dtype: DType, exact: bool) -> &'static [DType] {
     match dtype {
         DType::F16 | DType::BF16 => &[DType::F32],
@@ -57,5 +65,5 @@ fn serves(call: &Call<'_>, narrow: DType, wide: DType) -> bool {
         call.inputs.iter().map(|input| input.and_then(|id| moved(call.b.fact(id)))).collect();
     let node: &Node = call.node;
     let found = kernels::find(&node.op, call.opset, &inputs, &[]);
-    found.is_ok() && refused::why(node, inputs.first().copied().flatten()).is_none()
+    found.is_ok() && refused::why(node, &inputs).is_none()
 }

@@ -33,7 +33,7 @@ def cell(column, value):
     return str(value)
 
 
-def table(results):
+def tables(results):
     """A table for each section, and what failed."""
     lines = []
     for section, columns in COLUMNS.items():

@@ -1,0 +1,3 @@
+//! Runs in mixed precision.
+
+mod tests;
