@@ -8,7 +8,6 @@ mod cache;
 mod calibrate;
 mod ceiling;
 mod clock;
-#[doc(hidden)]
 pub mod cuda;
 mod device;
 mod ema;
@@ -33,7 +32,6 @@ mod operators;
 mod pace;
 mod phase;
 mod phases;
-#[doc(hidden)]
 pub mod placement;
 pub mod precision;
 mod probe;
