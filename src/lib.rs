@@ -4,7 +4,7 @@
 //!
 //! [`onnx::read`] maps a file; [`artifacts`] recovers a model from ONNX Runtime's training files.
 //! [`planner::Analysis`] finds its facts ([`facts`]), its module tree and its parameters
-//! ([`modules`]). [`planner::plan`] asks a policy epoch by epoch ([`plan`]), prices what it answers
+//! ([`modules`]). [`plan()`] does all that and asks a policy epoch by epoch ([`mod@plan`]), prices what it answers
 //! ([`cost`]) and returns a [`plan::FreezePlan`]: which initializers are frozen in which epoch, and
 //! what that saves. None of this needs ONNX Runtime.
 //!
@@ -18,21 +18,52 @@
 //! activations are (SVCCA, PWCCA, CKA, the similarity-preserving loss), how much gradients and
 //! weights change. With `runner`, `metrics` sums up what predictions are worth, from accuracy to perplexity.
 //!
-//! # Example
+//! # A plan
+//!
+//! [`plan()`] takes a file and what differs from the defaults; `run` makes the plan. It names, for every epoch, what is frozen,
+//! by the names of the file's initializers, and says what a step then costs.
 //!
 //! ```
-//! use freeze_plan::plan::PlanOptions;
-//! use freeze_plan::planner::{Analysis, Request, plan, sizes};
-//!
-//! let file = freeze_plan::onnx::read("fixtures/digits/model.onnx".as_ref())?;
-//! let analysis = Analysis::of(&file.model);
-//! let options = PlanOptions::default().with("freeze_start", 0.25);
-//! let sizes = sizes(&analysis.model.graph, 64, &[])?;
-//! let plan = plan(&file, &analysis, &Request { epochs: 10, steps_per_epoch: 0, options: &options, slots: 1, own_slots: Default::default(), sizes })?;
+//! let plan = freeze_plan::plan("fixtures/digits/model.onnx").epochs(10).with("freeze_start", 0.25).batch(64).run()?;
 //! for epoch in &plan.epochs {
-//!     println!("{}: {} units, {:?}", epoch.epoch, epoch.frozen_units, epoch.frozen);
+//!     println!("{}: {} units, {:.2} of a full step", epoch.epoch, epoch.frozen_units, epoch.predicted.step_cost);
 //! }
 //! assert_eq!(plan.epochs[9].frozen_units, 10);
+//! assert!(plan.epochs[9].frozen.contains(&"conv1.weight".to_string()));
+//! println!("{}", plan.summary.verdict);
+//! # Ok::<(), freeze_plan::planner::PlannerError>(())
+//! ```
+//!
+//! [`planner::Planning::open`] gives what the plan is made from as well: the module tree, the parameters, the units that
+//! freeze as one, and their costs. Everything underneath is public, too: [`planner::Analysis`], [`planner::Basis`],
+//! [`cost::CostModel`].
+//!
+//! ```
+//! let model = freeze_plan::plan("fixtures/digits/model.onnx").batch(64).policy("budget").with("target", 0.7).open()?;
+//! for (unit, cost) in model.units().iter().zip(model.costs()) {
+//!     println!("{} {} elements, {} flops", unit.path, cost.elements, cost.flops.total());
+//! }
+//! let step = model.step_costs().step_while(|name| name.starts_with("conv1"));
+//! println!("a step with conv1 frozen takes {} flops", step.flops.total());
+//! # Ok::<(), freeze_plan::planner::PlannerError>(())
+//! ```
+//!
+//! # Reading a plan
+//!
+//! A plan is a file, too. What trains a model elsewhere reads it and asks what is frozen.
+//!
+//! ```
+//! # let folder = std::env::temp_dir().join(format!("freeze-plan-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! # let path = folder.join("plan.json");
+//! let model = freeze_plan::plan("fixtures/digits/model.onnx").epochs(4).open()?;
+//! model.write(&model.plan()?, &path)?;
+//!
+//! let plan = freeze_plan::plan::read(&path)?;
+//! for segment in freeze_plan::plan::segments(&plan) {
+//!     println!("epochs {} to {}: {}", segment.first_epoch, segment.last_epoch, segment.frozen.join(", "));
+//! }
+//! # std::fs::remove_dir_all(&folder)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -40,7 +71,6 @@
 //!
 //! ```
 //! use freeze_plan::plan::{Decision, FrozenSet, Moment, Policy};
-//! use freeze_plan::planner::{Analysis, Basis, Request, sizes};
 //!
 //! /// Freezes the first half of the units in the second half of the run.
 //! struct Half;
@@ -56,14 +86,10 @@
 //!     }
 //! }
 //!
-//! let file = freeze_plan::onnx::read("fixtures/digits/model.onnx".as_ref())?;
-//! let analysis = Analysis::of(&file.model);
-//! let sizes = sizes(&analysis.model.graph, 64, &[])?;
-//! let request = Request { epochs: 4, steps_per_epoch: 0, options: &Default::default(), slots: 1, own_slots: Default::default(), sizes };
-//! let basis = Basis::with(&file, &analysis, &request, Box::new(Half))?;
-//! let frozen: Vec<usize> = basis.plan()?.epochs.iter().map(|epoch| epoch.frozen_units).collect();
+//! let plan = freeze_plan::plan("fixtures/digits/model.onnx").epochs(4).policy(Half).run()?;
+//! let frozen: Vec<usize> = plan.epochs.iter().map(|epoch| epoch.frozen_units).collect();
 //! assert_eq!(frozen, [0, 0, 6, 6]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), freeze_plan::planner::PlannerError>(())
 //! ```
 //!
 //! An adaptive policy says what it must know with [`plan::Policy::signals`], and when it is asked with
@@ -107,11 +133,60 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # A gradient rule of one's own
+//!
+//! An operator without a rule is an error only where a gradient must pass it; [`autodiff::coverage`] lists what has one. A
+//! [`autodiff::GradientRule`] gives the gradient of one operator, or replaces a built-in rule. It is passed on as a value:
+//! here to the graphs of a phase, in a trainer as one of its parts (`Parts { rules, .. }`).
+//!
+//! ```
+//! use freeze_plan::autodiff::{Ctx, GradientRule, RuleError, Rules};
+//! use freeze_plan::graph::ValueId;
+//!
+//! /// The gradient of `tanh`, from its output.
+//! struct Tanh;
+//!
+//! impl GradientRule for Tanh {
+//!     fn domain(&self) -> &str {
+//!         ""
+//!     }
+//!
+//!     fn op(&self) -> &str {
+//!         "Tanh"
+//!     }
+//!
+//!     fn gradient(&self, ctx: &mut Ctx<'_>, _input: usize) -> Result<ValueId, RuleError> {
+//!         let (dy, y) = (ctx.dy()?, ctx.y(0)?);
+//!         let square = ctx.b.mul(y, y);
+//!         let one = ctx.b.like(y, 1.0);
+//!         let slope = ctx.b.sub(one, square);
+//!         Ok(ctx.b.mul(dy, slope))
+//!     }
+//! }
+//!
+//! let model = freeze_plan::plan("fixtures/freezing/mlp.onnx").open()?;
+//! let prepared = freeze_plan::training::prepare(model.analysis())?.with_rules(Rules::new().with(Tanh));
+//! let notes = prepared.rules.notes(&prepared.model.graph, prepared.model.opset());
+//! assert_eq!(notes, ["Tanh has an own gradient rule in place of the built-in one (2 nodes)"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`autodiff::GradCheck`] compares a rule with finite differences.
+//!
 //! # Features
 //!
 //! - `tract` (default): facts that need analysis, and with `runner` the embedded executor.
 //! - `runner`: training.
 //! - `cli` (default): the program; includes `runner`.
+//!
+//! With `default-features = false` there are the planner and the graphs, without ONNX Runtime, threads and network.
+//! The programs in `examples/` show each of the above as a whole: `plan`, `own_policy`, `train`, `own_gradient`.
+//!
+//! # Versions
+//!
+//! Before 1.0 a change of the second number may break; enums that will grow, errors and events among them, are
+//! `#[non_exhaustive]`. What is hidden in these pages and public in the source is for the program itself and may change with
+//! any version.
 //!
 //! # Units of numbers
 //!
@@ -126,6 +201,7 @@ pub mod autodiff;
 pub mod checkpoint;
 pub mod classic;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod cost;
 #[cfg(feature = "runner")]
@@ -152,3 +228,10 @@ pub mod sinks;
 #[cfg(feature = "runner")]
 pub mod trainer;
 pub mod training;
+
+pub use planner::Planning;
+
+/// Begins a plan of an ONNX file; see [`Planning`].
+pub fn plan(model: impl AsRef<std::path::Path>) -> Planning {
+    Planning::of(model)
+}

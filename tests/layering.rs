@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cost", &["graph", "modules", "error"]),
     ("signals", &["graph", "error"]),
     ("plan", &["modules", "cost", "signals", "onnx", "error"]),
-    ("planner", &["graph", "onnx", "facts", "modules", "cost", "plan", "autodiff", "error"]),
+    ("planner", &["graph", "onnx", "artifacts", "facts", "modules", "cost", "plan", "autodiff", "error"]),
     (
         "training",
         &["graph", "modules", "cost", "plan", "planner", "autodiff", "losses", "optim", "onnx", "facts", "error"],
@@ -51,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "trainer",
         &[
             "artifacts",
+            "autodiff",
             "checkpoint",
             "classic",
             "data",

@@ -73,6 +73,7 @@ impl Artifacts {
 /// Artifacts that cannot be taken as a model.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum ArtifactsError {
     #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },

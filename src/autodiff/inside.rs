@@ -3,7 +3,7 @@
 //! The backward form of a node with a subgraph is a node with another subgraph, which holds the
 //! forward nodes once more and their gradients behind them.
 
-use super::{AutodiffError, Ctx, RuleError, active_values, pull_back};
+use super::{AutodiffError, Ctx, RuleError, Rules, active_values, pull_back};
 use crate::graph::{Builder, Fact, Graph, Node, Origin, Subgraph, Tensor, ValueId, prune};
 use std::collections::{HashMap, HashSet};
 
@@ -19,6 +19,7 @@ pub(super) struct Inside {
     pub outputs: Vec<ValueId>,
     scope: String,
     opset: i64,
+    rules: Rules,
 }
 
 impl Inside {
@@ -62,7 +63,7 @@ impl Inside {
             map.extend(node.outputs.iter().zip(made).filter_map(|(old, new)| Some(((*old)?, new?))));
         }
         let outputs = inner.outputs().iter().map(|id| map[id]).collect();
-        Ok(Inside { b, inputs, outputs, scope, opset: ctx.opset() })
+        Ok(Inside { b, inputs, outputs, scope, opset: ctx.opset(), rules: ctx.rules().clone() })
     }
 
     /// Adds a value that the node will give, named after a part.
@@ -83,7 +84,7 @@ impl Inside {
 
     /// Returns which of the values depend on some of `on`.
     pub fn depending(&self, values: &[ValueId], on: &[ValueId]) -> Vec<bool> {
-        let active = active_values(&self.b, self.opset, on);
+        let active = active_values(&self.rules, &self.b, self.opset, on);
         values.iter().map(|value| active.contains_key(value)).collect()
     }
 
@@ -97,7 +98,7 @@ impl Inside {
         wrt: &[ValueId],
     ) -> Result<Vec<Option<ValueId>>, RuleError> {
         let inside = |error: AutodiffError| RuleError::Inside(Box::new(error));
-        let grads = pull_back(&mut self.b, self.opset, seeds, wrt, &self.scope).map_err(inside)?;
+        let grads = pull_back(&self.rules, &mut self.b, self.opset, seeds, wrt, &self.scope).map_err(inside)?;
         self.enter();
         Ok(grads)
     }

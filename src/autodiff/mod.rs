@@ -5,6 +5,8 @@
 //! simply not asked for: reverse reachability decides, so there is no other notion of freezing
 //! here. The result is ordinary nodes of the default domain.
 //!
+//! A caller's own rules come first where it passes some: [`GradientRule`], [`Rules`]; [`GradCheck`] tests them.
+//!
 //! Before that, [`decompose()`] takes operators without a rule apart and [`recognise()`] makes primitives
 //! that are one operator one node; after it, [`simplify()`] leaves out expansions and [`lower`] replaces
 //! the internal operators.
@@ -12,7 +14,9 @@
 //! What this module does not do: choose what is trained (`training`), or run anything.
 
 pub mod coverage;
+mod custom;
 mod decompose;
+mod gradcheck;
 #[cfg(all(test, feature = "runner"))]
 mod harness;
 mod inside;
@@ -28,7 +32,9 @@ mod steps;
 #[cfg(all(test, feature = "runner"))]
 mod testing;
 
+pub use custom::{GradientRule, Rules};
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
+pub use gradcheck::{GradCheck, GradCheckError};
 pub use internal::{
     INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, lower_to, rms_norm_node,
     rms_norm_op, safe_softmax_op, swish_node, swish_op,
@@ -36,7 +42,7 @@ pub use internal::{
 pub use native::{Form, NATIVE_RULES, NativeRule, own};
 #[cfg(feature = "runner")]
 pub(crate) use native::{is_image, is_rows};
-pub use recognise::{Group, patterns, recognise};
+pub use recognise::{Group, patterns, recognise, recognise_but};
 pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
 #[cfg(feature = "runner")]
 pub(crate) use rules::Window;
@@ -46,10 +52,21 @@ pub use simplify::simplify;
 use crate::error::ErrorKind;
 use crate::graph::{Attributes, Builder, DType, Graph, Node, NodeId, OpId, Origin, ValueId};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// How gradients are built.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// In which operators they are written.
+    pub form: Form,
+    /// Rules of the caller, which go before the built-in ones.
+    pub rules: Rules,
+}
 
 /// A gradient that cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum AutodiffError {
     #[error(
         "node \"{node}\": operator {op} at opset {opset} has no gradient rule, and a gradient must pass it to reach \"{reaches}\""
@@ -122,29 +139,15 @@ pub fn gradients(
     loss: ValueId,
     wrt: &[ValueId],
 ) -> Result<Vec<Option<ValueId>>, AutodiffError> {
-    gradients_in(Form::Portable, builder, opset, loss, wrt)
+    gradients_of(&Manner::default(), builder, opset, (loss, None), wrt)
 }
 
-/// As [`gradients`], in operators of our own where `form` asks for them.
-///
-/// # Errors
-/// As [`gradients`].
-pub fn gradients_in(
-    form: Form,
-    builder: &mut Builder,
-    opset: i64,
-    loss: ValueId,
-    wrt: &[ValueId],
-) -> Result<Vec<Option<ValueId>>, AutodiffError> {
-    gradients_of(form, builder, opset, (loss, None), wrt)
-}
-
-/// As [`gradients_in`], of a factor times the loss where one is given, a scalar of its dtype.
+/// As [`gradients`], in this manner, and of a factor times the loss where one is given, a scalar of its dtype.
 ///
 /// # Errors
 /// As [`gradients`].
 pub fn gradients_of(
-    form: Form,
+    manner: &Manner,
     builder: &mut Builder,
     opset: i64,
     (loss, factor): (ValueId, Option<ValueId>),
@@ -155,60 +158,63 @@ pub fn gradients_of(
         let loss = builder.graph().value_name(loss).to_string();
         return Err(AutodiffError::NoScalar { loss, fact: fact.to_string() });
     }
-    let active = active_values(builder, opset, wrt);
+    let active = active_values(&manner.rules, builder, opset, wrt);
     let mut seeds = Vec::new();
-    check_path(builder, opset, &active, &[loss])?;
+    check_path(&manner.rules, builder, opset, &active, &[loss])?;
     if active.contains_key(&loss) {
         builder.enter(Origin::Backward("loss".into()), "loss/grad");
         let seed = factor.unwrap_or_else(|| builder.like(loss, 1.0));
         seeds.push((loss, seed));
     }
-    walk_back(form, builder, opset, &active, &seeds, wrt, "grad")
+    walk_back(manner, builder, opset, &active, &seeds, wrt, "grad")
 }
 
-/// As [`gradients_in`], from a value with the gradient that it has.
+/// As [`gradients_of`], from a value with the gradient that it has.
 ///
 /// # Errors
 /// As [`gradients`].
 pub fn gradients_from(
-    form: Form,
+    manner: &Manner,
     builder: &mut Builder,
     opset: i64,
     seed: (ValueId, ValueId),
     wrt: &[ValueId],
 ) -> Result<Vec<Option<ValueId>>, AutodiffError> {
-    let active = active_values(builder, opset, wrt);
-    check_path(builder, opset, &active, &[seed.0])?;
-    walk_back(form, builder, opset, &active, &[seed], wrt, "grad")
+    let active = active_values(&manner.rules, builder, opset, wrt);
+    check_path(&manner.rules, builder, opset, &active, &[seed.0])?;
+    walk_back(manner, builder, opset, &active, &[seed], wrt, "grad")
 }
 
 /// As [`gradients`], from several values with the gradient that each has.
 pub(crate) fn pull_back(
+    rules: &Rules,
     builder: &mut Builder,
     opset: i64,
     seeds: &[(ValueId, ValueId)],
     wrt: &[ValueId],
     scope: &str,
 ) -> Result<Vec<Option<ValueId>>, AutodiffError> {
-    let active = active_values(builder, opset, wrt);
-    check_path(builder, opset, &active, &seeds.iter().map(|(value, _)| *value).collect::<Vec<_>>())?;
-    walk_back(Form::Portable, builder, opset, &active, seeds, wrt, scope)
+    let active = active_values(rules, builder, opset, wrt);
+    check_path(rules, builder, opset, &active, &seeds.iter().map(|(value, _)| *value).collect::<Vec<_>>())?;
+    let manner = Manner { form: Form::Portable, rules: rules.clone() };
+    walk_back(&manner, builder, opset, &active, seeds, wrt, scope)
 }
 
 fn check_path(
+    rules: &Rules,
     builder: &Builder,
     opset: i64,
     active: &HashMap<ValueId, ValueId>,
     from: &[ValueId],
 ) -> Result<(), AutodiffError> {
     for id in nodes_on_path(builder, active, from) {
-        rule_of(builder, opset, builder.graph().node(id), active)?;
+        rule_of(rules, builder, opset, builder.graph().node(id), active)?;
     }
     Ok(())
 }
 
 fn walk_back(
-    form: Form,
+    manner: &Manner,
     builder: &mut Builder,
     opset: i64,
     active: &HashMap<ValueId, ValueId>,
@@ -235,7 +241,7 @@ fn walk_back(
         if grads.iter().all(Option::is_none) {
             continue;
         }
-        backward(form, builder, opset, (id, &node), grads, active, &mut pending)?;
+        backward(manner, builder, opset, (id, &node), grads, active, &mut pending)?;
     }
     builder.enter(Origin::Backward("parameters".into()), scope);
     for value in wrt {
@@ -247,12 +253,16 @@ fn walk_back(
 /// Values that a gradient reaches some `wrt` from, each with one of those: through floating-point
 /// values and quantized ones, and not through an input that has no gradient (the second one of
 /// `CastLike`).
-fn active_values(builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<ValueId, ValueId> {
+fn active_values(rules: &Rules, builder: &Builder, opset: i64, wrt: &[ValueId]) -> HashMap<ValueId, ValueId> {
     let graph = builder.graph();
     let mut active: HashMap<ValueId, ValueId> = wrt.iter().map(|value| (*value, *value)).collect();
     for node in graph.nodes() {
+        let own = rules.find(&node.op, opset).ok().flatten();
         let rule = find(&node.op, opset).ok();
-        let passes = |index: usize| rule.is_none_or(|rule| !matches!(rule.inputs.at(index), Some(InputRule::Constant)));
+        let passes = |index: usize| match own {
+            Some(own) => !own.is_constant(index),
+            None => rule.is_none_or(|rule| !matches!(rule.inputs.at(index), Some(InputRule::Constant))),
+        };
         let inputs = node.inputs.iter().enumerate().filter(|(index, _)| passes(*index));
         let source = inputs.filter_map(|(_, input)| *input).find_map(|input| active.get(&input)).copied();
         let captured = || node.captured().filter_map(|name| graph.find(name)).find_map(|id| active.get(&id).copied());
@@ -331,15 +341,27 @@ fn settle(builder: &mut Builder, pending: &mut HashMap<ValueId, Vec<ValueId>>, v
     Some(total)
 }
 
+/// The rule of a node.
+enum Found<'a> {
+    /// Of the caller.
+    Own(&'a Arc<dyn GradientRule>),
+    BuiltIn(&'static Rule),
+}
+
 /// Returns the rule of a node that a gradient must pass.
-fn rule_of(
+fn rule_of<'a>(
+    rules: &'a Rules,
     builder: &Builder,
     opset: i64,
     node: &Node,
     active: &HashMap<ValueId, ValueId>,
-) -> Result<&'static Rule, AutodiffError> {
+) -> Result<Found<'a>, AutodiffError> {
     let (name, op) = (node.name.clone(), node.op.to_string());
-    find(&node.op, opset).map_err(|range| match range {
+    let own = rules.find(&node.op, opset);
+    if let Ok(Some(rule)) = own {
+        return Ok(Found::Own(rule));
+    }
+    find(&node.op, opset).map(Found::BuiltIn).map_err(|range| match range.or(own.err()) {
         Some((from, to)) => AutodiffError::OpsetRange { node: name, op, opset, from, to },
         None => {
             let captured = node.captured().filter_map(|name| builder.graph().find(name));
@@ -352,7 +374,7 @@ fn rule_of(
 }
 
 fn backward(
-    form: Form,
+    manner: &Manner,
     builder: &mut Builder,
     opset: i64,
     (id, node): (NodeId, &Node),
@@ -362,9 +384,13 @@ fn backward(
 ) -> Result<(), AutodiffError> {
     let name = || node.name.clone();
     let op = || node.op.to_string();
-    let rule = rule_of(builder, opset, node, active)?;
-    let mut ctx = Ctx::new(builder, opset, (id, node), grads);
-    let native = native::find(form, &ctx);
+    let rule = rule_of(&manner.rules, builder, opset, node, active)?;
+    let mut ctx = Ctx::new(builder, opset, (id, node), grads).with_rules(&manner.rules);
+    let rule = match rule {
+        Found::Own(own) => return backward_own(own.as_ref(), &mut ctx, active, pending),
+        Found::BuiltIn(rule) => rule,
+    };
+    let native = native::find(manner.form, &ctx);
     for (index, input) in node.inputs.iter().enumerate() {
         let Some(input) = input.filter(|input| active.contains_key(input)) else { continue };
         let native = native.and_then(|rule| rule.inputs.get(index).copied());
@@ -395,6 +421,35 @@ fn backward(
         if let Some(gradient) = gradient {
             pending.entry(wanted.value).or_default().push(gradient);
         }
+    }
+    Ok(())
+}
+
+fn backward_own(
+    rule: &dyn GradientRule,
+    ctx: &mut Ctx<'_>,
+    active: &HashMap<ValueId, ValueId>,
+    pending: &mut HashMap<ValueId, Vec<ValueId>>,
+) -> Result<(), AutodiffError> {
+    let (node, opset) = (ctx.node(), ctx.opset());
+    let (name, op) = (|| node.name.clone(), || node.op.to_string());
+    let is_active = |name: &str| ctx.b.graph().find(name).is_some_and(|id| active.contains_key(&id));
+    custom::check_captured(node, is_active).map_err(|source| AutodiffError::Whole {
+        node: name(),
+        op: op(),
+        opset,
+        source,
+    })?;
+    for (index, input) in node.inputs.iter().enumerate() {
+        let Some(input) = input.filter(|input| active.contains_key(input) && !rule.is_constant(index)) else {
+            continue;
+        };
+        let gradient = rule.gradient(ctx, index).and_then(|gradient| {
+            custom::check_fact(ctx, input, gradient)?;
+            Ok(gradient)
+        });
+        let fail = |source| AutodiffError::Rule { node: name(), op: op(), opset, input: index, source };
+        pending.entry(input).or_default().push(gradient.map_err(fail)?);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What a gradient rule is, and what it sees.
 
+use super::Rules;
 use crate::graph::{AttrError, Attributes, Builder, DType, Dim, Fact, FactError, Node, NodeId, ValueId, lost};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -80,6 +81,7 @@ impl Inputs {
 /// A rule that cannot be applied to a node.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum RuleError {
     #[error(transparent)]
     Attribute(#[from] AttrError),
@@ -103,6 +105,7 @@ pub struct Ctx<'a> {
     opset: i64,
     node: &'a Node,
     grads: Vec<Option<ValueId>>,
+    rules: Rules,
     memo: HashMap<&'static str, Vec<ValueId>>,
 }
 
@@ -113,7 +116,16 @@ impl<'a> Ctx<'a> {
         (id, node): (NodeId, &'a Node),
         grads: Vec<Option<ValueId>>,
     ) -> Ctx<'a> {
-        Ctx { b, id, opset, node, grads, memo: HashMap::new() }
+        Ctx { b, id, opset, node, grads, rules: Rules::new(), memo: HashMap::new() }
+    }
+
+    pub(super) fn with_rules(self, rules: &Rules) -> Ctx<'a> {
+        Ctx { rules: rules.clone(), ..self }
+    }
+
+    /// Returns the rules of the caller.
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Returns the model's opset.

@@ -89,6 +89,7 @@ struct Body {
 /// A checkpoint that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum CheckpointError {
     #[error("cannot write {}", .path.display())]
     Write { path: PathBuf, source: std::io::Error },

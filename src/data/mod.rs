@@ -50,6 +50,7 @@ use std::path::{Path, PathBuf};
 /// A file that is no data, or data that do not fit the model.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum DataError {
     #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },

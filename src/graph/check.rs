@@ -6,6 +6,7 @@ use std::collections::HashSet;
 /// A graph that cannot run.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum CheckError {
     #[error("node \"{node}\" ({op}) reads \"{value}\" before anything produces it")]
     ReadBeforeProduced { node: String, op: String, value: String },

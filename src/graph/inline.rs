@@ -25,6 +25,7 @@ const DEEPEST: usize = 64;
 /// Functions that cannot be inlined.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum InlineError {
     #[error("function \"{function}\" calls itself")]
     Recursive { function: String },

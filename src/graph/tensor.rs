@@ -123,6 +123,7 @@ pub struct Tensor {
 /// The bytes of a tensor do not fit its dtype and shape, or it has another dtype than asked for.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum TensorError {
     #[error("{dtype}{shape:?} needs {expected} bytes, found {found}")]
     Size { dtype: DType, shape: Vec<usize>, expected: usize, found: usize },

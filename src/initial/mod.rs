@@ -23,6 +23,7 @@ use std::path::PathBuf;
 /// Weights that cannot be set.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum InitialError {
     #[error(transparent)]
     Pattern(#[from] PlanError),

@@ -43,6 +43,7 @@ pub const IGNORE_INDEX: i64 = -100;
 /// A loss that cannot be built.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum LossError {
     #[error("the loss {kind} has no option {option}")]
     Option { kind: LossKind, option: &'static str },

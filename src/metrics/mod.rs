@@ -136,6 +136,7 @@ fn ratio(numerator: u64, denominator: u64) -> Option<f64> {
 /// A metric that cannot be taken.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum MetricError {
     #[error("unknown metric \"{name}\"{}", near.as_ref().map_or_else(known, |near| format!(", did you mean \"{near}\"?")))]
     Unknown { name: String, near: Option<String> },

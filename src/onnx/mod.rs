@@ -33,6 +33,7 @@ use std::path::PathBuf;
 /// A file that cannot be read as a model, or a model that cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum OnnxError {
     #[error("cannot read {path}")]
     Read { path: PathBuf, source: std::io::Error },

@@ -83,6 +83,7 @@ impl SlotSpec {
 /// An optimizer that cannot be built.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum OptimError {
     #[error("the optimizer {kind} has no option {option}")]
     Option { kind: OptimizerKind, option: &'static str },

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 /// A plan that cannot be made, or a plan file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum PlanError {
     #[error("{name} is {found}, expected {expected}")]
     Knob { name: &'static str, found: String, expected: String },

@@ -1,16 +1,19 @@
 //! From a model to its plan, for programs that embed the planner: needs no ONNX Runtime.
 //!
-//! [`Analysis`] is a model with its facts, its module tree and its parameters; [`plan()`] makes a
-//! [`FreezePlan`] of it. Everything below (`facts`, `modules`, `cost`, [`crate::plan`]) can be used by itself.
+//! [`Planning`] is all of it in one expression. Underneath, [`Analysis`] is a model with its facts, its module tree and its parameters; [`plan()`] makes a
+//! [`FreezePlan`] of it. Everything below (`facts`, `modules`, `cost`, [`mod@crate::plan`]) can be used by itself.
 //!
 //! What this module does not do: differentiate the model or run it; an operator without a
 //! gradient can be planned.
 
 mod companions;
 mod exports;
+mod planning;
 
 pub use companions::companions;
+pub use planning::{Opened, Planning, PolicyChoice};
 
+use crate::artifacts::ArtifactsError;
 use crate::autodiff;
 use crate::cost::{CostModel, UnitCost, Whole};
 use crate::error::ErrorKind;
@@ -19,7 +22,7 @@ use crate::graph::{Dim, Fact, Graph, Model, ValueId};
 use crate::modules::{
     self, ModuleTree, Param, Role, Unit, parameters, parameters_with, recover_with, trainable_values, units, untie,
 };
-use crate::onnx::OnnxFile;
+use crate::onnx::{OnnxError, OnnxFile};
 use crate::plan::{
     self, Accompanied, Assumed, BatchNorm, Companions, FreezePlan, FrozenDropout, Inputs, ModelInfo, OnReturn,
     PlanError, PlanOptions, Planner, Policy, sha256_hex,
@@ -123,7 +126,12 @@ pub struct Request<'a> {
 /// A plan that cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum PlannerError {
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactsError),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error("there is no input \"{name}\" to give a shape; the model's inputs are {known}")]
@@ -140,6 +148,8 @@ impl PlannerError {
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            PlannerError::Onnx(error) => error.kind(),
+            PlannerError::Artifacts(error) => error.kind(),
             PlannerError::Plan(error) => error.kind(),
             PlannerError::OtherRoles => ErrorKind::Internal,
             PlannerError::NoInput { .. } | PlannerError::Shape { .. } | PlannerError::Zero => ErrorKind::Usage,
@@ -229,6 +239,21 @@ impl Basis {
             assumed: assumed(&sized.graph, request.slots, request.steps_per_epoch),
             notes,
         })
+    }
+
+    /// Returns what is frozen as one, from the input side.
+    pub fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    /// Returns what each unit costs.
+    pub fn costs(&self) -> &[UnitCost] {
+        &self.costs
+    }
+
+    /// Returns what a step costs with any set of parameters frozen.
+    pub fn step_costs(&self) -> &CostModel {
+        &self.steps
     }
 
     /// Returns the planner.

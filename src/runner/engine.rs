@@ -71,6 +71,7 @@ impl DeviceMemory {
 /// A graph that an engine refuses or fails to run.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum EngineError {
     #[error("{engine} cannot be loaded from {library}: {reason}")]
     Library { engine: &'static str, library: String, reason: String },

@@ -22,6 +22,7 @@ pub struct Timed {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum RunEvent {
     /// The run begins.
     Start {

@@ -110,6 +110,7 @@ impl fmt::Display for Place {
 /// A job that cannot be run as written.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum JobError {
     #[error("cannot read {}", .file.display())]
     Read { file: PathBuf, source: std::io::Error },
@@ -122,6 +123,7 @@ pub enum JobError {
 /// What is wrong in a job file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Reason {
     #[error("line {line}: {reason}")]
     Syntax { line: usize, reason: String },

@@ -80,6 +80,7 @@ pub struct Candidate {
 /// Why a library cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Problem {
     #[error("does not exist")]
     Missing,
@@ -104,6 +105,7 @@ pub enum Problem {
 /// No library can be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum LocateError {
     #[error("{} ({source_name}) {problem}", .path.display())]
     Unusable { source_name: Source, path: PathBuf, problem: Problem },

@@ -246,6 +246,7 @@ pub struct Outcome {
 /// A run that failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum RunError {
     #[error("{what} in epoch {epoch}, step {step}{}{}{}", rate(.lr), repeated(*.in_a_row), from(.cause.as_deref()))]
     NotFinite { what: String, epoch: usize, step: usize, lr: Option<f64>, cause: Option<Box<Cause>>, in_a_row: usize },

@@ -6,6 +6,7 @@ use crate::graph::DType;
 /// Data that a measure is not defined on. `set` and `what` name the argument.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum SignalError {
     #[error("{what}: expected {expected} values, found {found}")]
     Length { what: &'static str, expected: usize, found: usize },

@@ -3,6 +3,7 @@
 use super::TrainerError;
 use super::feeds::batches;
 use super::model::{self, Loaded, Note};
+use crate::autodiff::Rules;
 use crate::data::{Dataset, Files, LastBatch, Selection, Wish};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
@@ -109,15 +110,16 @@ pub(super) fn fit(
     loaded: &Loaded,
     plan: &FreezePlan,
     data: &Data,
+    rules: &Rules,
 ) -> Result<Fitted, TrainerError> {
-    let (mut prepared, stage) = match loss {
+    let (prepared, stage) = match loss {
         Some(_) => (model::prepared(loaded, job.dropout)?, None),
         None => {
             let staged = model::staged(loaded, job.stage.unwrap_or(1), job.dropout)?;
             (staged.prepared, Some(staged.stage))
         }
     };
-    prepared.scaled = job.run.is_scaled();
+    let prepared = Prepared { scaled: job.run.is_scaled(), ..prepared }.with_rules(rules.clone());
     let objective = objective(job, loss, stage.as_ref())?;
     let train = batches(job, &prepared, &objective, data, true)?;
     let eval = data.evaluates.then(|| batches(job, &prepared, &objective, data, false)).transpose()?;

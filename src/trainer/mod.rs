@@ -27,6 +27,7 @@ pub use made_up::MadeUp;
 pub use running::Running;
 
 use crate::artifacts;
+use crate::autodiff::Rules;
 use crate::checkpoint::{Checkpoint, Latest, Store};
 use crate::data::{Batches, Dataset};
 use crate::error::ErrorKind;
@@ -61,6 +62,8 @@ pub struct Parts<'a> {
     pub train: Option<Dataset>,
     /// Evaluation data in place of the file that the job names.
     pub eval: Option<Dataset>,
+    /// Gradient rules of the caller, which go before the built-in ones; `note` is told which of them do.
+    pub rules: Rules,
     /// Tells of the model's values what only a run can.
     pub probe: Option<&'a mut dyn Probe>,
     /// Takes what a person should know.
@@ -162,9 +165,11 @@ impl Trainer {
         };
         let Planned { mut plan, basis } = planned;
         identify(&mut plan, &loaded.file);
-        let fit = |loaded: &Loaded| job::fit(&job, &loss, loaded, &plan, &data);
+        let fit = |loaded: &Loaded| job::fit(&job, &loss, loaded, &plan, &data, &parts.rules);
         let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", note, fit)?;
         let Fitted { prepared, stage, train, eval } = fitted;
+        let model = &prepared.model;
+        prepared.rules.notes(&model.graph, model.opset()).iter().for_each(|told| note(told));
         let keep = Keep::of(&job.run.keep_float32, &prepared)?;
         job::objective(&job, &loss, stage.as_ref())?;
         let mut started = prepared.clone();

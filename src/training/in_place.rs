@@ -19,6 +19,7 @@ const STEPS: [&str; 2] = ["AdamStep", "SgdStep"];
 /// A pair that must not share a buffer.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum InPlaceError {
     #[error(
         "\"{state}\" cannot be updated in place: node \"{reader}\" ({op}) may read it after node \"{writer}\" has written \"{output}\""

@@ -48,6 +48,7 @@ use crate::error::ErrorKind;
 /// Graphs that cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum TrainingError {
     #[error("\"{name}\" is a value of the model and the name of {meaning} in the training graphs")]
     Collision { name: String, meaning: String },

@@ -2,7 +2,7 @@
 //! statistics.
 
 use super::TrainingError;
-use crate::autodiff::{AutodiffError, Form, decompose, is_newer};
+use crate::autodiff::{AutodiffError, Form, Manner, Rules, decompose, is_newer};
 use crate::facts;
 use crate::graph::{Model, upgrade};
 use crate::modules::{Param, Role, Unit, UnitKind, units};
@@ -25,6 +25,8 @@ pub struct Prepared {
     pub form: Form,
     /// Whether the gradients of its phases are computed of the loss times an input, [`names::SCALE`](super::names::SCALE).
     pub scaled: bool,
+    /// Gradient rules of the caller; see [`Prepared::with_rules`].
+    pub rules: Rules,
 }
 
 impl Prepared {
@@ -36,6 +38,16 @@ impl Prepared {
     /// Returns the names of the running statistics, in file order.
     pub fn statistics(&self) -> Vec<&str> {
         self.with_role(Role::Statistic)
+    }
+
+    /// Returns the model with gradient rules of the caller, which go before the built-in ones in every phase.
+    pub fn with_rules(self, rules: Rules) -> Prepared {
+        Prepared { rules: rules.at(&self.model.opsets), ..self }
+    }
+
+    /// Returns how the gradients of its phases are built.
+    pub(super) fn manner(&self) -> Manner {
+        Manner { form: self.form, rules: self.rules.clone() }
     }
 
     /// Names the module of the node at which a gradient cannot be built.
@@ -68,7 +80,8 @@ pub fn prepare(analysis: &Analysis) -> Result<Prepared, TrainingError> {
     let in_model = |parameter: &Param| Some(Param { value: model.graph.find(&parameter.name)?, ..parameter.clone() });
     let parameters = analysis.parameters.iter().filter_map(in_model).collect();
     let units = units(tree, UnitKind::Leaf);
-    let prepared = Prepared { modules, parameters, model, units, form: Form::Portable, scaled: false };
+    let (form, rules) = (Form::Portable, Rules::new());
+    let prepared = Prepared { modules, parameters, model, units, form, scaled: false, rules };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

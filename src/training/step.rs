@@ -6,7 +6,7 @@ use super::scaled::Scale;
 use super::terms::{self, add_loss, targets};
 use super::{Prepared, Rate, Rates, TrainingError, check_in_place, groups, names};
 use crate::autodiff::{
-    Form, decompose, dependents, gradients_from, gradients_of, lower_to, reads, recognise, simplify,
+    Form, decompose, dependents, gradients_from, gradients_of, lower_to, reads, recognise_but, simplify,
 };
 use crate::graph::{DType, Fact, Graph, INTERNAL_DOMAIN, Model, Node, Origin, Tensor, ValueId, check, prune};
 use crate::losses::LossSpec;
@@ -126,9 +126,9 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
             f.b.enter(Origin::Backward(names::LOSS.into()), "loss/grad");
             let dloss = factor.unwrap_or_else(|| f.b.like(loss, 1.0));
             let seed = (fused.prediction, fused.grad(&mut f.b, dloss));
-            gradients_from(prepared.form, &mut f.b, opset, seed, &wrt)
+            gradients_from(&prepared.manner(), &mut f.b, opset, seed, &wrt)
         }
-        None => gradients_of(prepared.form, &mut f.b, opset, (loss, factor), &wrt),
+        None => gradients_of(&prepared.manner(), &mut f.b, opset, (loss, factor), &wrt),
     };
     let grads = grads.map_err(|source| prepared.at(source))?;
     finish_outputs(&mut f, graph, loss);
@@ -189,11 +189,13 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
 /// rest of the graph stays as it is.
 pub(super) fn differentiable(prepared: &Prepared, graph: &Graph, names: &[&str]) -> Result<Graph, TrainingError> {
     let moving = dependents(graph, names.iter().filter_map(|name| graph.find(name)));
-    let wanted = |node: &Node| reads(graph, node, &moving);
+    let (rules, opset) = (&prepared.rules, prepared.model.opset());
+    let own = |node: &Node| rules.holds(&node.op, opset);
+    let wanted = |node: &Node| reads(graph, node, &moving) && !own(node);
     let graph = decompose(graph, &prepared.model.opsets, wanted).map_err(|source| prepared.at(source))?;
     let moving = dependents(&graph, names.iter().filter_map(|name| graph.find(name)));
     let variable: HashSet<&str> = prepared.trainable().into_iter().chain(prepared.statistics()).collect();
-    Ok(recognise(&graph, prepared.model.opset(), &variable, &moving))
+    Ok(recognise_but(&graph, opset, &variable, &moving, own))
 }
 
 fn slots(optimizer: &OptimizerSpec, own: &Parameter) -> Vec<Slot> {

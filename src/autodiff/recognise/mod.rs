@@ -95,12 +95,33 @@ pub struct Group {
 /// as one node. `variable` names the initializers whose elements may change; no other initializer
 /// is taken for a number.
 pub fn recognise(graph: &Graph, opset: i64, variable: &HashSet<&str>, moving: &HashSet<ValueId>) -> Graph {
-    rewrite(graph, &patterns(graph, opset, variable, moving))
+    recognise_but(graph, opset, variable, moving, |_| false)
+}
+
+/// As [`recognise`], where nodes for which `alone` holds stay as they are.
+pub fn recognise_but(
+    graph: &Graph,
+    opset: i64,
+    variable: &HashSet<&str>,
+    moving: &HashSet<ValueId>,
+    alone: impl Fn(&Node) -> bool,
+) -> Graph {
+    rewrite(graph, &groups(graph, opset, variable, moving, &alone))
 }
 
 /// Returns the groups of nodes that [`recognise`] would make one node, from the last one to the
 /// first. Here the graph may have an older opset too.
 pub fn patterns(graph: &Graph, opset: i64, variable: &HashSet<&str>, moving: &HashSet<ValueId>) -> Vec<Group> {
+    groups(graph, opset, variable, moving, &|_| false)
+}
+
+fn groups(
+    graph: &Graph,
+    opset: i64,
+    variable: &HashSet<&str>,
+    moving: &HashSet<ValueId>,
+    alone: &dyn Fn(&Node) -> bool,
+) -> Vec<Group> {
     let view = View::new(graph, opset, variable);
     let mut taken: HashSet<NodeId> = HashSet::new();
     let mut groups = Vec::new();
@@ -115,6 +136,9 @@ pub fn patterns(graph: &Graph, opset: i64, variable: &HashSet<&str>, moving: &Ha
             let inputs: Vec<Option<ValueId>> = found.inputs.iter().map(Source::value).collect();
             let values: Vec<ValueId> = inputs.iter().copied().flatten().collect();
             let Some(parts) = view.parts(root, &values).filter(|parts| parts.is_disjoint(&taken)) else { continue };
+            if parts.iter().any(|id| alone(graph.node(*id))) {
+                continue;
+            }
             taken.extend(&parts);
             let (op, attributes) = (found.op.clone(), found.attributes.clone());
             groups.push(Group { root, parts, op, attributes, inputs, pattern, found });

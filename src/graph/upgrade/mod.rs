@@ -25,6 +25,7 @@ const IR_VERSION: i64 = 8;
 /// A model that cannot be brought to a known opset.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum UpgradeError {
     #[error("the model has opset {opset}, opsets {from} to {to} can be read")]
     Opset { opset: i64, from: i64, to: i64 },

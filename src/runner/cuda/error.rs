@@ -6,6 +6,7 @@ use std::path::PathBuf;
 /// Why CUDA cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum CudaError {
     #[error(
         "the ONNX Runtime in {} is the package for the CPU: there is no {} beside it",

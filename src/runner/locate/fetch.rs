@@ -12,6 +12,7 @@ use std::process::Command;
 /// A pinned library cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum FetchError {
     #[error("there is no folder to keep it: none of FREEZE_PLAN_CACHE, XDG_CACHE_HOME and HOME is set")]
     NoCache,

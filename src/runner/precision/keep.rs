@@ -11,6 +11,7 @@ use std::sync::Arc;
 /// Patterns that keep nothing.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum KeepError {
     #[error("keep_float32: pattern \"{pattern}\" matches no operator and no module{}", nearest(.near))]
     NoMatch { pattern: String, near: Vec<String> },

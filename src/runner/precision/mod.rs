@@ -3,8 +3,8 @@
 //! [`lower`] takes a graph as it is loaded (after `runner/native::optimize`) and returns one with the same inputs and
 //! outputs, of the same dtypes: parameters, slots, gradients, running statistics and the loss stay float32, as do
 //! updates. Between them it follows `torch.autocast`: products compute in the low dtype, what reads them follows, and
-//! what needs range or resolution stays float32. What that is stands in [`table`], and which nodes it makes compute in
-//! the low dtype in [`decide`]. A value is cast once to each dtype in which it is read, constants when the graph is made.
+//! what needs range or resolution stays float32. What that is stands in `table`, and which nodes it makes compute in
+//! the low dtype in `decide`. A value is cast once to each dtype in which it is read, constants when the graph is made.
 //!
 //! On an engine that has no kernels of the low dtypes the same can be shown: a *simulated* graph computes in float32 and
 //! rounds every value that would be of the low dtype to it and back.

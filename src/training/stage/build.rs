@@ -3,7 +3,7 @@
 use super::prepare::ancestors;
 use super::update::{Demand, Ports, update_graph};
 use super::{Binding, Holder, Stage, StageError};
-use crate::autodiff::gradients_in;
+use crate::autodiff::gradients_of;
 use crate::graph::{DType, Fact, Graph, Model, Origin, ValueId, prune};
 use crate::training::contract::{Contract, FORMAT, Role, ports};
 use crate::training::forward::{Forward, Mode, fixed_statistics, forward};
@@ -275,7 +275,7 @@ fn differentiate(
         let wrt: Vec<ValueId> = positions.iter().map(|position| at(f, of(position))).collect();
         let value = if y == stage.loss() { loss } else { at(f, y) };
         let value = scalar(f, value);
-        let grads = gradients_in(prepared.form, &mut f.b, prepared.model.opset(), value, &wrt);
+        let grads = gradients_of(&prepared.manner(), &mut f.b, prepared.model.opset(), (value, None), &wrt);
         let grads = grads.map_err(|source| prepared.at(source))?;
         for ((position, grad), x) in positions.into_iter().zip(grads).zip(wrt) {
             let grad = grad.unwrap_or_else(|| {

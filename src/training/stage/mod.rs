@@ -51,6 +51,7 @@ pub const PREVIEW: &str = "ai.onnx.preview.training";
 /// Training information that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum StageError {
     #[error("there is no training information {number}, the model has {count}")]
     NoStage { number: usize, count: usize },

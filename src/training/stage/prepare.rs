@@ -3,7 +3,7 @@
 use super::arrange::{Arranged, arrange};
 use super::dependence::{Dependence, owners};
 use super::{Binding, Gradient, Holder, PREVIEW, Stage, StageError, StageSlot, losses, rule::Rule};
-use crate::autodiff::Form;
+use crate::autodiff::{Form, Rules};
 use crate::facts;
 use crate::graph::{Attribute, Builder, Fact, Graph, Model, NodeId, ValueId, prune, upgrade};
 use crate::losses::{LossKind, LossSpec};
@@ -50,8 +50,8 @@ pub fn prepare(file: &OnnxFile, analysis: &Analysis, number: usize) -> Result<(P
     let nodes = analysis.model.graph.node_ids();
     let modules = nodes.map(|(id, node)| (node.name.clone(), tree.module(tree.module_of_node(id)).path.clone()));
     let units = units(tree, UnitKind::Leaf);
-    let prepared =
-        Prepared { modules: modules.collect(), parameters, model, units, form: Form::Portable, scaled: false };
+    let (modules, form, rules) = (modules.collect(), Form::Portable, Rules::new());
+    let prepared = Prepared { modules, parameters, model, units, form, scaled: false, rules };
     if prepared.trainable().is_empty() {
         return Err(TrainingError::NoParameters);
     }

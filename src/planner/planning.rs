@@ -1,0 +1,341 @@
+//! The front door: a plan in one expression.
+
+use super::{Analysis, Basis, PlannerError, Request, identify, sizes};
+use crate::artifacts::{self, Artifacts};
+use crate::cost::{CostModel, UnitCost};
+use crate::modules::{ModuleTree, Param, Unit, UnitKind, units};
+use crate::onnx::{self, OnnxFile};
+use crate::plan::{FreezePlan, PlanOptions, Policy, frozen_unless_kept, policies, write};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A plan that is asked for: which model, how long, which policy. [`Planning::run`] makes it, [`Planning::open`] also
+/// gives what it is made from.
+///
+/// What is not said is as on the command line: the policy `linear` with its defaults, units that are leaf modules, batches
+/// of one sample, an optimizer that keeps one tensor for each parameter (SGD with momentum).
+///
+/// ```
+/// let plan = freeze_plan::plan("fixtures/digits/model.onnx").epochs(10).with("freeze_start", 0.25).batch(64).run()?;
+/// assert_eq!(plan.epochs[9].frozen_units, 10);
+/// # Ok::<(), freeze_plan::planner::PlannerError>(())
+/// ```
+#[must_use = "nothing is read before `run` or `open`"]
+pub struct Planning {
+    model: PathBuf,
+    epochs: usize,
+    steps_per_epoch: usize,
+    batch: usize,
+    shapes: Vec<(String, Vec<usize>)>,
+    slots: u64,
+    options: PlanOptions,
+    own: Option<Box<dyn Policy>>,
+}
+
+/// A policy by its name, or one of the caller's.
+#[non_exhaustive]
+pub enum PolicyChoice {
+    /// One of [`policies`](crate::plan::policies), with the settings of [`Planning::with`].
+    Named(String),
+    /// One of the caller's.
+    Own(Box<dyn Policy>),
+}
+
+impl From<&str> for PolicyChoice {
+    fn from(name: &str) -> PolicyChoice {
+        PolicyChoice::Named(name.into())
+    }
+}
+
+impl From<String> for PolicyChoice {
+    fn from(name: String) -> PolicyChoice {
+        PolicyChoice::Named(name)
+    }
+}
+
+impl From<Box<dyn Policy>> for PolicyChoice {
+    fn from(policy: Box<dyn Policy>) -> PolicyChoice {
+        PolicyChoice::Own(policy)
+    }
+}
+
+impl<P: Policy + 'static> From<P> for PolicyChoice {
+    fn from(policy: P) -> PolicyChoice {
+        PolicyChoice::Own(Box::new(policy))
+    }
+}
+
+impl Planning {
+    /// Returns a plan to be made of an ONNX file, or of a folder with ONNX Runtime's training artifacts.
+    pub fn of(model: impl AsRef<Path>) -> Planning {
+        Planning {
+            model: model.as_ref().into(),
+            epochs: 10,
+            steps_per_epoch: 0,
+            batch: 1,
+            shapes: Vec::new(),
+            slots: 1,
+            options: PlanOptions::default(),
+            own: None,
+        }
+    }
+
+    /// Sets the epochs of the run. Default 10.
+    pub fn epochs(mut self, epochs: usize) -> Planning {
+        self.epochs = epochs;
+        self
+    }
+
+    /// Sets the steps of an epoch, for policies that decide within epochs. Default: not known.
+    pub fn steps_per_epoch(mut self, steps: usize) -> Planning {
+        self.steps_per_epoch = steps;
+        self
+    }
+
+    /// Sets the samples of a batch, which costs are counted for. Default 1.
+    pub fn batch(mut self, samples: usize) -> Planning {
+        self.batch = samples;
+        self
+    }
+
+    /// Sets the shape of an input that leaves more open than the batch.
+    pub fn shape(mut self, input: &str, shape: &[usize]) -> Planning {
+        self.shapes.push((input.into(), shape.into()));
+        self
+    }
+
+    /// Sets the tensors that the optimizer keeps for each parameter: SGD 0, with momentum 1, Adam 2. Default 1.
+    pub fn slots(mut self, slots: u64) -> Planning {
+        self.slots = slots;
+        self
+    }
+
+    /// Sets who decides: the name of a policy, or a policy of the caller's. Default `linear`.
+    pub fn policy(mut self, policy: impl Into<PolicyChoice>) -> Planning {
+        match policy.into() {
+            PolicyChoice::Named(name) => (self.options.policy, self.own) = (name, None),
+            PolicyChoice::Own(policy) => self.own = Some(policy),
+        }
+        self
+    }
+
+    /// Sets a setting of the named policy, such as `freeze_start`; `freeze-plan policies NAME` lists them.
+    pub fn with(mut self, setting: &str, value: impl Into<Value>) -> Planning {
+        self.options = self.options.with(setting, value);
+        self
+    }
+
+    /// Sets what is frozen as one. Default: what the policy is made for, most often leaf modules.
+    pub fn unit(mut self, unit: UnitKind) -> Planning {
+        self.options.unit = Some(unit);
+        self
+    }
+
+    /// Freezes in every epoch what a pattern on unit paths and parameter names matches.
+    pub fn freeze(mut self, pattern: &str) -> Planning {
+        self.options.freeze.push(pattern.into());
+        self
+    }
+
+    /// Never freezes what a pattern on unit paths and parameter names matches.
+    pub fn keep(mut self, pattern: &str) -> Planning {
+        self.options.keep.push(pattern.into());
+        self
+    }
+
+    /// Sets all options of the table `[freeze]` at once, those that were set before included.
+    pub fn options(mut self, options: PlanOptions) -> Planning {
+        self.options = options;
+        self
+    }
+
+    /// Reads the model and makes the plan. No weight is read.
+    ///
+    /// # Errors
+    /// The file is no model, an option is out of range, or a pattern matches nothing.
+    pub fn run(self) -> Result<FreezePlan, PlannerError> {
+        self.open()?.plan()
+    }
+
+    /// Reads the model and finds its units and their costs.
+    ///
+    /// # Errors
+    /// As [`Planning::run`].
+    pub fn open(self) -> Result<Opened, PlannerError> {
+        let artifacts = artifacts::find(&self.model)?.map(|files| artifacts::read(&files)).transpose()?;
+        let file = match &artifacts {
+            Some(artifacts) => artifacts.to_file(),
+            None => onnx::read(&self.model)?,
+        };
+        // Bindings of training information name initializers as the file has them.
+        let analysis = match file.training.is_empty() {
+            true => Analysis::of(&file.model),
+            false => Analysis::as_written(&file.model),
+        };
+        let mut options = self.options;
+        let analysis = analysis.with_roles(&options.parameter, &options.buffer)?;
+        let frozen = artifacts.as_ref().map(Artifacts::frozen).unwrap_or_default();
+        let frozen: Vec<String> =
+            frozen.into_iter().filter(|name| analysis.trainable().contains(&name.as_str())).collect();
+        options.freeze.extend(frozen_unless_kept(&units(&analysis.tree, options.unit()), &frozen, &options.keep)?);
+        let request = Request {
+            epochs: self.epochs,
+            steps_per_epoch: self.steps_per_epoch,
+            options: &options,
+            slots: self.slots,
+            own_slots: Default::default(),
+            sizes: sizes(&analysis.model.graph, self.batch, &self.shapes)?,
+        };
+        let policy = match self.own {
+            Some(policy) => policy,
+            None => policies::find(&options)?,
+        };
+        let basis = Basis::with(&file, &analysis, &request, policy)?;
+        let notes = artifacts.map(|artifacts| artifacts.notes).unwrap_or_default();
+        Ok(Opened { file, analysis, basis, notes })
+    }
+}
+
+/// A model that was opened for planning.
+///
+/// ```
+/// let model = freeze_plan::plan("fixtures/digits/model.onnx").batch(64).open()?;
+/// for (unit, cost) in model.units().iter().zip(model.costs()) {
+///     println!("{:<16} {:<8} {:>8} elements {:>12} flops", unit.path, unit.class, cost.elements, cost.flops.total());
+/// }
+/// let plan = model.plan()?;
+/// assert_eq!(plan.units.len(), model.units().len());
+/// # Ok::<(), freeze_plan::planner::PlannerError>(())
+/// ```
+pub struct Opened {
+    file: OnnxFile,
+    analysis: Analysis,
+    basis: Basis,
+    notes: Vec<String>,
+}
+
+impl Opened {
+    /// Returns the file.
+    pub fn file(&self) -> &OnnxFile {
+        &self.file
+    }
+
+    /// Returns the model with its facts and parameters.
+    pub fn analysis(&self) -> &Analysis {
+        &self.analysis
+    }
+
+    /// Returns the module tree.
+    pub fn tree(&self) -> &ModuleTree {
+        &self.analysis.tree
+    }
+
+    /// Returns the trainable parameters, running statistics and buffers, in file order.
+    pub fn parameters(&self) -> &[Param] {
+        &self.analysis.parameters
+    }
+
+    /// Returns what a policy freezes as one, from the input side.
+    pub fn units(&self) -> &[Unit] {
+        self.basis.units()
+    }
+
+    /// Returns what each unit costs.
+    pub fn costs(&self) -> &[UnitCost] {
+        self.basis.costs()
+    }
+
+    /// Returns what a step costs with any set of parameters frozen.
+    pub fn step_costs(&self) -> &CostModel {
+        self.basis.step_costs()
+    }
+
+    /// Makes the plan.
+    ///
+    /// # Errors
+    /// A pattern matches nothing, or the policy does not fit the units.
+    pub fn plan(&self) -> Result<FreezePlan, PlannerError> {
+        let mut plan = self.basis.plan()?;
+        plan.summary.notes.extend(self.notes.iter().cloned());
+        Ok(plan)
+    }
+
+    /// Writes a plan of the model to a file, with the digest of all bytes of the model's file, which this reads.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, plan: &FreezePlan, path: impl AsRef<Path>) -> Result<(), PlannerError> {
+        let mut plan = plan.clone();
+        identify(&mut plan, &self.file);
+        Ok(write(path.as_ref(), &plan)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Decision, FrozenSet, Moment};
+    use std::path::PathBuf;
+
+    fn digits() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/digits/model.onnx")
+    }
+
+    struct First;
+
+    impl Policy for First {
+        fn name(&self) -> &str {
+            "first"
+        }
+
+        fn decide(&self, at: &Moment<'_>) -> Decision {
+            Decision::of(FrozenSet::prefix(at.units.len(), at.completed))
+        }
+    }
+
+    #[test]
+    fn a_policy_is_named_or_the_callers() {
+        let depths = |planning: Planning| -> Vec<usize> {
+            planning.run().unwrap().epochs.iter().map(|epoch| epoch.frozen_units).collect()
+        };
+        assert_eq!(depths(Planning::of(digits()).epochs(3).policy(First)), [0, 1, 2]);
+        assert_eq!(depths(Planning::of(digits()).epochs(3).policy(Box::new(First) as Box<dyn Policy>)), [0, 1, 2]);
+        assert_eq!(depths(Planning::of(digits()).epochs(3).policy(First).policy("none")), [0, 0, 0]);
+        let keep = Planning::of(digits()).epochs(3).policy(First).keep("conv1").run().unwrap();
+        assert!(keep.epochs[2].frozen.iter().all(|name| !name.starts_with("conv1")));
+    }
+
+    #[test]
+    fn the_plan_is_that_of_the_parts() {
+        let open = || Planning::of(digits()).epochs(5).batch(64).with("freeze_start", 0.2).slots(2).open().unwrap();
+        let model = open();
+        let options = PlanOptions::default().with("freeze_start", 0.2);
+        let file = onnx::read(&digits()).unwrap();
+        let analysis = Analysis::of(&file.model);
+        let sizes = sizes(&analysis.model.graph, 64, &[]).unwrap();
+        let own_slots = Default::default();
+        let request = Request { epochs: 5, steps_per_epoch: 0, options: &options, slots: 2, own_slots, sizes };
+        assert_eq!(model.plan().unwrap(), super::super::plan(&file, &analysis, &request).unwrap());
+        assert_eq!(model.units().len(), model.costs().len());
+        assert_eq!(model.tree().registration(), analysis.tree.registration());
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let error = |planning: Planning| planning.run().unwrap_err().to_string();
+        assert!(error(Planning::of("none.onnx")).contains("none.onnx"));
+        assert!(error(Planning::of(digits()).policy("liner")).contains("liner"));
+        assert!(error(Planning::of(digits()).with("freeze_stat", 0.5)).contains("freeze_stat"));
+        assert!(error(Planning::of(digits()).batch(0)).contains("found 0"));
+        assert!(error(Planning::of(digits()).shape("y", &[1])).contains("\"y\""));
+    }
+
+    #[test]
+    fn a_written_plan_names_the_file_it_is_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan.json");
+        let model = Planning::of(digits()).open().unwrap();
+        model.write(&model.plan().unwrap(), &path).unwrap();
+        assert_eq!(crate::plan::read(&path).unwrap().model.sha256.len(), 64);
+    }
+}
