@@ -69,20 +69,21 @@ pub extern "C" fn fp_options_new(options: Option<&mut MaybeUninit<Box<fp_options
     })
 }
 
-/// Sets an option by the name that it has in the table [freeze] of a job file, to a value as on the command
+/// Sets an option by the name that it has in the table freeze of a job file, to a value as on the command
 /// line:
 ///
-///     policy            name of the policy; "linear" by default
-///     freeze_start ..   the settings of the policy, by their names: a number, a word, or JSON
-///     unit              "leaf", "composer", "block" or "parameter"
-///     freeze, keep      a pattern; each call adds one
-///     parameter, buffer a pattern for what trains, and for what never does; each call adds one
-///     batch_norm        "train" or "frozen"
-///     dropout           "train" or "off"
-///     batch             batch size that costs are counted for; 1 by default
-///     shape             shape of an input, as "x=1,3,224,224"; each call adds one
-///     steps_per_epoch   for policies that act within an epoch; not known by default
-///     slots             tensors that the optimizer keeps for each parameter; 1 by default
+/// - policy: its name; "linear" by default
+/// - freeze_start and the other settings of the policy: a number, a word, or JSON
+/// - unit: "leaf", "composer", "block" or "parameter"
+/// - freeze, keep: a pattern; each call adds one
+/// - parameter, buffer: a pattern for what trains, and for what never does; each call adds one
+/// - batch_norm: "train" or "frozen"
+/// - dropout: "train" or "off"
+/// - batch: the batch size that costs are counted for; 1 by default
+/// - shape: the shape of an input, as "x=1,3,224,224"; each call adds one
+/// - steps_per_epoch: for policies that act within an epoch; not known by default
+/// - slots: tensors that the optimizer keeps for each parameter; by default those of the training step in
+///   the file, else 1
 ///
 /// and on_return, warm_up_steps, rollback, prefix, which a run reads from the plan. Whether the policy has
 /// such a setting, and whether a pattern matches anything, is checked by fp_plan_make(). A call that fails

@@ -71,8 +71,8 @@ pub(crate) trait Grows: Copy {
     const FIRST: usize = size_of::<Self>();
 }
 
-/// Writes a struct whose size the caller knows from its header. An older, smaller one gets its front, a newer, larger one zeros
-/// beyond what this version knows.
+/// Writes a struct whose size the caller knows from its header. An older, smaller one gets its front, a newer,
+/// larger one zeros beyond what this version knows.
 ///
 /// # Safety
 /// The pointer is NULL or leads to `size` bytes that may be written.
