@@ -297,7 +297,7 @@ def plan(
     keep: Sequence[str] = (),
     parameter: Sequence[str] = (),
     buffer: Sequence[str] = (),
-    steps: int | None = None,
+    steps_per_epoch: int | None = None,
     slots: int | None = None,
     **settings: Any,
 ) -> Plan:
@@ -315,7 +315,7 @@ def plan(
     :param keep: patterns of what is never frozen.
     :param parameter: patterns of what trains, whatever the file looks like.
     :param buffer: patterns of what nothing trains.
-    :param steps: steps of an epoch, for policies that act within one.
+    :param steps_per_epoch: steps of an epoch, for policies that act within one.
     :param slots: tensors that the optimizer keeps for each parameter: SGD 0, with momentum 1 (the default), Adam 2.
     :param settings: settings of the policy, such as ``freeze_start=0.25``, and ``batch_norm``, ``dropout``,
         ``on_return``, ``warm_up_steps`` as in the table ``[freeze]`` of a job.
@@ -326,11 +326,15 @@ def plan(
     for name, patterns in lists.items():
         if isinstance(patterns, str):
             raise Error(f"{name} is {patterns!r}, expected a list of patterns", f"{name}=[{patterns!r}]")
+    counts = {"epochs": epochs, "batch": batch, "steps_per_epoch": steps_per_epoch, "slots": slots}
+    for name, count in counts.items():
+        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+            raise Error(f"{name} is {count}, expected a whole number")
     options = {"policy": policy, **{name: list(patterns) for name, patterns in lists.items()}, **settings}
     if unit is not None:
         options["unit"] = unit
     sizes = [(name, list(shape)) for name, shape in (shapes or {}).items()]
-    asked = request(epochs=epochs, batch=batch, shapes=sizes, steps=steps, slots=slots, options=options)
+    asked = request(**counts, shapes=sizes, options=options)
     return Plan(_native.plan(path, data, asked))
 
 

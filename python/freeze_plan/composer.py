@@ -34,6 +34,11 @@ class FreezePlan(Algorithm):
         self._loaded: dict[str, Any] | None = None
         self._within = any(entry.changes for entry in plan)
 
+    @property
+    def find_unused_parameters(self) -> bool:
+        """Tells DistributedDataParallel that some parameters have no gradient."""
+        return True
+
     def match(self, event: Event, state: State) -> bool:
         """Returns true for the events at which something may freeze."""
         return event in (Event.FIT_START, Event.EPOCH_START) or (self._within and event == Event.BATCH_START)

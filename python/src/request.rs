@@ -16,7 +16,7 @@ pub struct Request {
     #[serde(default = "ten")]
     epochs: usize,
     #[serde(default)]
-    steps: usize,
+    steps_per_epoch: usize,
     #[serde(default = "one")]
     batch: usize,
     #[serde(default)]
@@ -67,7 +67,7 @@ impl Request {
         options.freeze.extend(frozen_unless_kept(&frozen, &opened.frozen, &options.keep)?);
         let request = planner::Request {
             epochs: self.epochs,
-            steps_per_epoch: self.steps,
+            steps_per_epoch: self.steps_per_epoch,
             options: &options,
             slots: self.slots.or(step.as_ref().map(|step| step.slots)).unwrap_or(1),
             own_slots: Default::default(),
