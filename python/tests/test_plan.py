@@ -129,3 +129,9 @@ def test_nothing_else_is_imported():
 def test_plan_data_is_the_file(digits):
     plan = freeze_plan.plan(digits, 3)
     assert json.loads(plan.to_json()) == plan.data
+
+
+def test_the_typed_example_runs(digits):
+    import typed
+
+    assert typed.main(digits) == [0, 0, 4, 9]

@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+torch.set_num_threads(1)
+
 import nets  # noqa: E402
 
 import freeze_plan  # noqa: E402
