@@ -1,0 +1,213 @@
+"""A plan applied to a PyTorch module and its optimizers.
+
+What a frozen epoch means here: the parameter has ``requires_grad`` False and no gradient, and it is in no parameter
+group; a running statistic that stays belongs to a module that normalizes by it; the rate of a parameter with a factor is
+its group's rate times that. Everything else is left as it is, so what did not train before never trains.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ._error import Error
+from ._names import buffers_of, dropouts_of, parameters_of
+from ._plan import Epoch, Plan
+from ._rates import Rates
+
+__all__ = ["Freezer", "Optimizers", "freezer"]
+
+Optimizers: TypeAlias = "Optimizer | Sequence[Optimizer]"
+
+_ON_RETURN = ("reset", "keep", "warm-up")
+
+
+class Freezer:
+    """Freezes and thaws the parameters of a module as a plan says.
+
+    :meth:`apply` goes to an epoch from wherever the module is. A run that goes on from a checkpoint calls it for the
+    epoch of the checkpoint before ``optimizer.load_state_dict``, so that the groups hold the same parameters.
+
+    :param plan: the plan.
+    :param model: the module; its parameters are found by the names of the plan's initializers, with or without a prefix
+        (``module.``, as wrappers have it), and by module path where an exporter has renamed or transposed a weight.
+    :param optimizers: the optimizers whose groups hold the parameters; ``None`` changes only the module.
+    :param names: names of ``model.named_parameters()`` by initializer name, where they are not found.
+    :param remove: whether frozen parameters leave the groups. Optimizers pass over a parameter without a gradient in any
+        case; ``False`` keeps the groups as they are for what relies on them.
+    :raises Error: a parameter that the plan freezes is not found; the nearest names are told.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: nn.Module,
+        optimizers: Optimizers | None = None,
+        *,
+        names: Mapping[str, str] | None = None,
+        remove: bool = True,
+    ) -> None:
+        self.plan = plan
+        self._remove = remove
+        self._on_return = str(plan.settings.get("on_return", "reset"))
+        if self._on_return not in _ON_RETURN:
+            raise Error(f"on_return is {self._on_return!r}, expected one of {', '.join(_ON_RETURN)}")
+        self._parameters = parameters_of(plan, model, names or {})
+        self._statistics = buffers_of(plan, model, names or {})
+        self._dropouts = dropouts_of(plan, model, names or {})
+        self._trains = {id(own) for own in self._parameters.values() if own.requires_grad}
+        self._frozen: dict[int, nn.Parameter] = {}
+        self._held: dict[int, Any] = {}
+        self._modules: dict[int, nn.Module] = {}
+        self._homes: weakref.WeakKeyDictionary[Optimizer, list[list[nn.Parameter]]] = weakref.WeakKeyDictionary()
+        self._removed: set[int] = set()
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._rates = Rates(int(plan.settings.get("warm_up_steps", 100)) if self._on_return == "warm-up" else None)
+        self._optimizers: tuple[Optimizer, ...] = ()
+        self.attach(optimizers)
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the plan's initializers that are frozen now."""
+        return frozenset(name for name, own in self._parameters.items() if id(own) in self._frozen)
+
+    def attach(self, optimizers: Optimizers | None) -> None:
+        """Takes other optimizers than before."""
+        given = () if optimizers is None else optimizers
+        self._optimizers = (given,) if isinstance(given, Optimizer) else tuple(given)
+        self._rates.attach(self._optimizers)
+
+    def apply(self, epoch: int, step: int = 0) -> Epoch:
+        """Freezes and thaws as the plan says for an epoch, from 1, after ``step`` of its steps.
+
+        Of a policy that anneals rates within an epoch, those of its start (and of its changes) hold.
+
+        :returns: the entry of the plan.
+        :raises Error: the plan has no such epoch, or what trains again is in no optimizer any more.
+        """
+        entry = self.plan.at(epoch, step)
+        frozen = self._asked(entry.frozen)
+        thawed = [own for key, own in self._frozen.items() if key not in frozen]
+        freshly = [own for key, own in frozen.items() if key not in self._frozen]
+        for own in freshly:
+            own.requires_grad_(False)
+            own.grad = None
+        for own in thawed:
+            own.requires_grad_(True)
+        self._frozen = frozen
+        self._regroup(freshly, thawed)
+        self._rates.scale({self._parameters[name]: factor for name, factor in entry.lr_scale.items()})
+        self._hold({id(own): own for own in self._still(entry)})
+        return entry
+
+    def release(self) -> None:
+        """Takes everything back: all trains again that did before."""
+        thawed = list(self._frozen.values())
+        for own in thawed:
+            own.requires_grad_(True)
+        self._frozen = {}
+        self._regroup([], thawed)
+        self._hold({})
+        self._rates.attach(())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what goes on with a checkpoint beside the states of module and optimizers."""
+        names = {id(own): name for name, own in self._parameters.items()}
+        return {
+            "kept": {names[key]: state for key, state in self._kept.items()},
+            "returned": self._rates.state(names),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what :meth:`state_dict` returned, after :meth:`apply` for the epoch of the checkpoint."""
+        self._kept = {id(self._parameters[name]): dict(kept) for name, kept in state["kept"].items()}
+        self._rates.load({self._parameters[name]: steps for name, steps in state["returned"].items()})
+
+    def _asked(self, names: Iterable[str]) -> dict[int, nn.Parameter]:
+        """Returns what is frozen. A parameter with several names is when the plan freezes all of them."""
+        asked = set(names)
+        trains = {id(own) for name, own in self._parameters.items() if name not in asked}
+        owns = (self._parameters[name] for name in self._parameters if name in asked)
+        return {id(own): own for own in owns if id(own) in self._trains and id(own) not in trains}
+
+    def _still(self, entry: Epoch) -> list[nn.Module]:
+        statistics = [self._statistics[name] for name in entry.statistics]
+        return statistics + [self._dropouts[name] for name in entry.dropout_off]
+
+    def _regroup(self, freshly: Sequence[nn.Parameter], thawed: Sequence[nn.Parameter]) -> None:
+        for optimizer in self._optimizers:
+            homes = self._homes.setdefault(optimizer, [])
+            for index, group in enumerate(optimizer.param_groups):
+                if index == len(homes):
+                    homes.append([])
+                known = {id(own) for own in homes[index]}
+                homes[index].extend(own for own in group["params"] if id(own) not in known)
+            owned = {id(own) for home in homes for own in home}
+            self._removed.update(id(own) for own in freshly if id(own) in owned)
+            for own in freshly:
+                state = optimizer.state.pop(own, None)
+                if state is not None and self._on_return == "keep":
+                    self._kept[id(own)] = state
+            for own in thawed:
+                if id(own) in owned and id(own) in self._kept:
+                    optimizer.state[own] = self._kept.pop(id(own))
+            if self._remove:
+                for home, group in zip(homes, optimizer.param_groups, strict=True):
+                    group["params"] = [own for own in home if id(own) not in self._frozen]
+        if self._optimizers:
+            self._check(thawed)
+        self._rates.returned([own for own in thawed if id(own) in self._removed])
+        self._removed.difference_update(id(own) for own in thawed)
+
+    def _check(self, thawed: Sequence[nn.Parameter]) -> None:
+        homes = [home for optimizer in self._optimizers for home in self._homes.get(optimizer, [])]
+        owned = {id(own) for home in homes for own in home}
+        for own in thawed:
+            if id(own) in self._removed and id(own) not in owned:
+                name = next(name for name, other in self._parameters.items() if other is own)
+                raise Error(
+                    f'parameter "{name}" trains again and is in no optimizer',
+                    "make the optimizer of all parameters, before the first call",
+                )
+
+    def _hold(self, modules: dict[int, nn.Module]) -> None:
+        """Keeps these modules in inference mode, whatever mode the whole is set to."""
+        for key in [key for key in self._held if key not in modules]:
+            hook, root_mode = self._held.pop(key)
+            hook.remove()
+            self._modules.pop(key).train(root_mode)
+        for key, module in modules.items():
+            if key not in self._held:
+                self._held[key] = (module.register_forward_pre_hook(_infer), module.training)
+                self._modules[key] = module
+            module.eval()
+
+
+def _infer(module: nn.Module, _: Any) -> None:
+    module.training = False
+
+
+_freezers: weakref.WeakKeyDictionary[nn.Module, tuple[Freezer, list[weakref.ref[torch.Tensor]]]]
+_freezers = weakref.WeakKeyDictionary()
+
+
+def freezer(
+    plan: Plan, model: nn.Module, optimizers: Optimizers | None = None, names: Mapping[str, str] | None = None
+) -> Freezer:
+    """Returns the freezer that ``plan.apply`` keeps for a module, made where there is none for this plan."""
+    found, parameters = _freezers.get(model, (None, []))
+    own = list(model.parameters())
+    same = len(own) == len(parameters) and all(old() is new for old, new in zip(parameters, own, strict=True))
+    if found is not None and found.plan == plan and same:
+        found.attach(optimizers)
+        return found
+    if found is not None:
+        found.release()
+    made = Freezer(plan, model, optimizers, names=names)
+    _freezers[model] = (made, [weakref.ref(parameter) for parameter in own])
+    return made

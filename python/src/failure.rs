@@ -1,0 +1,102 @@
+//! A failure, as the Python program sees it.
+
+use freeze_plan::artifacts::ArtifactsError;
+use freeze_plan::error::ErrorKind;
+use freeze_plan::onnx::OnnxError;
+use freeze_plan::plan::PlanError;
+use freeze_plan::planner::PlannerError;
+use freeze_plan::training::TrainingError;
+use pyo3::prelude::*;
+use std::error::Error;
+
+/// What went wrong, and what to do where that is known.
+pub struct Failure {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// Returns a failure about what the caller asked for.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure { kind: ErrorKind::Usage, message: message.into(), hint: None }
+    }
+
+    /// Returns a failure telling an error with its sources in one line.
+    fn of(kind: ErrorKind, error: &dyn Error) -> Failure {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let text = inner.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = inner.source();
+        }
+        Failure { kind, message, hint: None }
+    }
+
+    /// Returns what went wrong, in one line.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Adds what to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Returns the exception `freeze_plan.Error`.
+    pub fn raise(self, py: Python<'_>) -> PyErr {
+        let kind = match self.kind {
+            ErrorKind::BadInput => "bad-input",
+            ErrorKind::Usage => "usage",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::Check => "check",
+            ErrorKind::Internal => "internal",
+        };
+        let class = py.import("freeze_plan._error").and_then(|module| module.getattr("Error"));
+        match class.and_then(|class| class.call1((self.message, self.hint, kind))) {
+            Ok(error) => PyErr::from_value(error),
+            Err(error) => error,
+        }
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Failure {
+        let told = Failure::of(error.kind(), &error);
+        match &error {
+            PlanError::UnknownKnob { policy, known, .. } if known.is_empty() => {
+                told.hint(format!("policy {policy} has no settings"))
+            }
+            PlanError::UnknownKnob { policy, known, .. } => {
+                told.hint(format!("the settings of policy {policy} are {}", known.join(", ")))
+            }
+            PlanError::NoMatch { .. } => told.hint("freeze_plan.tree(model) shows paths and parameter names"),
+            _ => told,
+        }
+    }
+}
+
+impl From<PlannerError> for Failure {
+    fn from(error: PlannerError) -> Failure {
+        match error {
+            PlannerError::Plan(error) => error.into(),
+            _ => Failure::of(error.kind(), &error),
+        }
+    }
+}
+
+macro_rules! failures {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Failure {
+                Failure::of(error.kind(), &error)
+            }
+        }
+    )*};
+}
+
+failures! { ArtifactsError, OnnxError, TrainingError }
