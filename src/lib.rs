@@ -111,6 +111,7 @@
 //!
 //! - `tract` (default): facts that need analysis, and with `runner` the embedded executor.
 //! - `runner`: training.
+//! - `schema`: JSON Schemas of plan, contract, job and event files.
 //! - `cli` (default): the program; includes `runner`.
 //!
 //! # Units of numbers
@@ -145,6 +146,8 @@ pub mod planner;
 pub mod report;
 #[cfg(feature = "runner")]
 pub mod runner;
+#[cfg(feature = "schema")]
+pub mod schemas;
 pub mod signals;
 #[cfg(feature = "runner")]
 pub mod sinks;

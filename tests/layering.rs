@@ -45,6 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("report", &["plan", "cost", "modules", "metrics", "runner", "error"]),
+    ("schemas", &["plan", "training", "data", "metrics", "runner", "error"]),
     ("sinks", &["runner", "error"]),
     (
         "trainer",
@@ -90,6 +91,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "initial",
             "runner",
             "report",
+            "schemas",
             "sinks",
             "error",
         ],

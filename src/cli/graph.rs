@@ -9,7 +9,8 @@ use crate::graph::{Graph, Model, upgrade};
 use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
-use crate::plan::{self, FreezePlan};
+use crate::plan::FreezePlan;
+use crate::planner::{identity, read_plan};
 use crate::trainer::sizes::how_to_give;
 use crate::training::stage::training_info;
 use crate::training::{Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build};
@@ -33,7 +34,7 @@ pub struct Args {
     plan: PlanArgs,
     #[command(flatten)]
     shape: ShapeArgs,
-    /// Plan file to take the frozen set and learning-rate factors from
+    /// Plan file, model with a plan, or folder of a run to take the frozen set and learning-rate factors from
     #[arg(long = "plan", value_name = "FILE", requires = "epoch")]
     plan_file: Option<PathBuf>,
     /// Epoch whose frozen set is built; without it only what training artifacts keep frozen
@@ -80,7 +81,7 @@ pub fn run(args: &Args) -> CommandResult {
     let optimizer = OptimizerSpec { lr: args.lr, ..optimizer_of(args.optimizer.as_deref())? };
     let dropout: Dropout =
         args.dropout.parse().map_err(|error| Failure::new(ErrorKind::Usage, format!("--dropout: {error}")))?;
-    let planned = args.plan_file.as_deref().map(plan::read).transpose()?;
+    let planned = args.plan_file.as_deref().map(read_plan).transpose()?;
     let patterns = |name: &str, given: &[String]| match &planned {
         Some(plan) => plan.policy.patterns(name),
         None => given.to_vec(),
@@ -282,7 +283,7 @@ fn write_training(
 
 /// Refuses a plan of another model.
 fn of_this_model(plan: FreezePlan, path: &Path, loaded: &model::Loaded) -> Result<FreezePlan, Failure> {
-    let sha256 = plan::sha256_hex(&loaded.file.bytes);
+    let sha256 = identity(&loaded.file);
     if plan.model.sha256 != sha256 {
         let text = format!(
             "{} is a plan for {} (sha256 {}), not for {} (sha256 {})",

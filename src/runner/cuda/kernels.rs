@@ -19,8 +19,19 @@ pub(super) static SOFTMAX: Source = source("softmax", include_str!("kernels/soft
 
 /// Every source.
 #[cfg(test)]
-pub(super) static SOURCES: &[&Source] =
-    &[&BATCH_NORM, &CONV, &CROSS_ENTROPY, &DROPOUT, &ELEMENTWISE, &EMBEDDING, &GELU, &LAYER_NORM, &OPTIMIZER, &POOL, &SOFTMAX];
+pub(super) static SOURCES: &[&Source] = &[
+    &BATCH_NORM,
+    &CONV,
+    &CROSS_ENTROPY,
+    &DROPOUT,
+    &ELEMENTWISE,
+    &EMBEDDING,
+    &GELU,
+    &LAYER_NORM,
+    &OPTIMIZER,
+    &POOL,
+    &SOFTMAX,
+];
 
 const fn source(name: &'static str, text: &'static str) -> Source {
     Source { name, text }
