@@ -177,6 +177,7 @@
 //!
 //! - `tract` (default): facts that need analysis, and with `runner` the embedded executor.
 //! - `runner`: training.
+//! - `schema`: JSON Schemas of plan, contract, job and event files.
 //! - `cli` (default): the program; includes `runner`.
 //!
 //! With `default-features = false` there are the planner and the graphs, without ONNX Runtime, threads and network.
@@ -222,6 +223,8 @@ pub mod planner;
 pub mod report;
 #[cfg(feature = "runner")]
 pub mod runner;
+#[cfg(feature = "schema")]
+pub mod schemas;
 pub mod signals;
 #[cfg(feature = "runner")]
 pub mod sinks;

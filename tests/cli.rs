@@ -85,12 +85,15 @@ fn snapshot(name: &str, found: &str) {
 #[test]
 fn help_and_preview_are_as_committed() {
     let model = fixture("digits/model.onnx");
-    let all: [(&str, &[&str]); 14] = [
+    let all: [(&str, &[&str]); 17] = [
         ("help.txt", &["--help"]),
+        ("help-attach.txt", &["attach", "--help"]),
         ("help-compare.txt", &["compare", "--help"]),
+        ("help-diff.txt", &["diff", "--help"]),
         ("help-graph.txt", &["graph", "--help"]),
         ("help-init.txt", &["init", "--help"]),
         ("help-policies.txt", &["policies", "--help"]),
+        ("help-schema.txt", &["schema", "--help"]),
         ("help-train.txt", &["train", "--help"]),
         (
             "compare.txt",

@@ -46,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("report", &["plan", "cost", "modules", "metrics", "runner", "error"]),
+    ("schemas", &["plan", "training", "data", "metrics", "runner", "error"]),
     ("sinks", &["runner", "error"]),
     (
         "trainer",
@@ -94,6 +95,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "initial",
             "runner",
             "report",
+            "schemas",
             "sinks",
             "error",
         ],

@@ -9,8 +9,8 @@ use super::policy_spec::PolicySpec;
 use super::printable::lines;
 use crate::error::ErrorKind;
 use crate::plan::policies::{POLICIES, find};
-use crate::plan::{self, FreezePlan, PlanOptions, Range, Run, sha256_hex};
-use crate::planner::identify;
+use crate::plan::{FreezePlan, PlanOptions, Range, Run};
+use crate::planner::{identify, identity, read_plan};
 use crate::report::{self, Compared, Known};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub struct Args {
     /// all policies that need neither settings nor measurements
     #[arg(long, value_name = "NAME[:SETTINGS]")]
     policy: Vec<String>,
-    /// Plan file of the same model, such as the plan.json of a run; may be repeated. The batch size of the first one is
+    /// Plan file of the same model, model with a plan, or folder of a run; may be repeated. The batch size of the first one is
     /// that of the others where none is given
     #[arg(long, value_name = "FILE")]
     plan: Vec<PathBuf>,
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> CommandResult {
             Failure::new(ErrorKind::Usage, text).hint("add another --policy, such as --policy none, or --plan FILE")
         );
     }
-    let files = args.plan.iter().map(|path| plan::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = args.plan.iter().map(|path| read_plan(path)).collect::<Result<Vec<_>, _>>()?;
     let base = args.options()?;
     for spec in &specs {
         find(&of(spec, &base)).map_err(|error| of_policy(error.into(), spec))?;
@@ -179,7 +179,7 @@ fn compared(label: &str, options: &PlanOptions, plan: FreezePlan) -> Result<Comp
 /// Returns by which evidence a plan file is for the model, and refuses one that is for another. `own` is a plan of
 /// the model.
 fn same_model(plan: &FreezePlan, path: &Path, loaded: &Loaded, own: &FreezePlan) -> Result<String, Failure> {
-    let sha256 = sha256_hex(&loaded.file.bytes);
+    let sha256 = identity(&loaded.file);
     if plan.model.sha256 == sha256 {
         return Ok("of the same file, by its SHA-256".into());
     }

@@ -10,7 +10,8 @@ use crate::graph::{Graph, Model, upgrade};
 use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
-use crate::plan::{self, FreezePlan};
+use crate::plan::FreezePlan;
+use crate::planner::{identity, read_plan};
 use crate::trainer::sizes::{Sizes, how_to_give};
 use crate::training::stage::training_info;
 use crate::training::{Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build};
@@ -48,7 +49,7 @@ pub struct Args {
     plan: PlanArgs,
     #[command(flatten)]
     shape: ShapeArgs,
-    /// Plan file to take the frozen set and learning-rate factors from
+    /// Plan file, model with a plan, or folder of a run to take the frozen set and learning-rate factors from
     #[arg(long = "plan", value_name = "FILE")]
     plan_file: Option<PathBuf>,
     /// Epoch whose frozen set is built; without it only what training artifacts keep frozen, with --classic every set
@@ -128,7 +129,7 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
     if args.plan_file.is_some() && args.epoch.is_none() && args.classic.is_none() {
         return usage("--plan needs --epoch N, whose frozen set is built");
     }
-    let given = args.plan_file.as_deref().map(plan::read).transpose()?;
+    let given = args.plan_file.as_deref().map(read_plan).transpose()?;
     let (mut planned, path) = (given, args.plan_file.clone());
     let (mut before_loss, mut before_optimizer) = (None, None);
     if let Some(before) = before.filter(|_| planned.is_none()) {
@@ -369,7 +370,7 @@ fn write_training(
 
 /// Refuses a plan of another model.
 fn of_this_model(plan: FreezePlan, path: &Path, loaded: &model::Loaded) -> Result<FreezePlan, Failure> {
-    let sha256 = plan::sha256_hex(&loaded.file.bytes);
+    let sha256 = identity(&loaded.file);
     if plan.model.sha256 != sha256 {
         let text = format!(
             "{} is a plan for {} (sha256 {}), not for {} (sha256 {})",

@@ -4,9 +4,11 @@
 //! 3 model not supported, 4 a check failed, 70 a defect of this program, 130 stopped by
 //! Ctrl-C and 143 by SIGTERM, both with a checkpoint.
 
+mod attach;
 mod classic;
 mod compare;
 mod completions;
+mod diff;
 mod doctor;
 mod failure;
 mod frozen_units;
@@ -26,6 +28,7 @@ mod probe;
 mod progress;
 mod report;
 mod restore;
+mod schema;
 mod signals;
 mod train;
 mod tree;
@@ -62,6 +65,8 @@ struct Cli {
 enum Command {
     Tree(tree::Args),
     Compare(compare::Args),
+    Diff(diff::Args),
+    Attach(attach::Args),
     Graph(graph::Args),
     Init(init::Args),
     Train(train::Args),
@@ -70,6 +75,7 @@ enum Command {
     Doctor(doctor::Args),
     Operators(operators::Args),
     Policies(policies::Args),
+    Schema(schema::Args),
     Completions(completions::Args),
     Man(man::Args),
     #[command(name = probe::COMMAND, hide = true)]
@@ -126,6 +132,8 @@ fn dispatch(cli: Cli) -> ExitCode {
         None => preview::run(&cli.preview),
         Some(Command::Tree(args)) => tree::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Diff(args)) => diff::run(&args),
+        Some(Command::Attach(args)) => attach::run(&args),
         Some(Command::Graph(args)) => graph::run(&args),
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::Train(args)) => train::run(&args),
@@ -134,6 +142,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Operators(args)) => operators::run(&args),
         Some(Command::Policies(args)) => policies::run(&args),
+        Some(Command::Schema(args)) => schema::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
         Some(Command::Man(args)) => man::run(&args),
         Some(Command::Probe(args)) => probe::run(&args),

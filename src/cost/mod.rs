@@ -42,6 +42,7 @@ use serde::{Deserialize, Serialize};
 
 /// Flops of a unit's nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Flops {
     /// Forward pass.
     pub forward: u64,

@@ -34,6 +34,7 @@ impl Shape {
 
 /// What becomes of rows that do not fill a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LastBatch {
     /// They are a smaller batch.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// The files of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Files {
     /// A path or a pattern.

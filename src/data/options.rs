@@ -57,6 +57,7 @@ impl DataOptions {
 
 /// A type that numbers are converted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Number {
@@ -80,6 +81,7 @@ impl Number {
 
 /// `[data.normalize]`: `(x - mean) / std` of numeric columns, in f64, rounded to float32.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Normalize {
     /// Names or patterns of columns of numbers or vectors.
@@ -91,6 +93,7 @@ pub struct Normalize {
 
 /// Mean and standard deviation of each element of a column.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Statistics {
     /// Means.
@@ -101,6 +104,7 @@ pub struct Statistics {
 
 /// `[data.csv]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CsvOptions {
     /// What separates fields; by default a comma, in `.tsv` files a tab.
@@ -110,6 +114,7 @@ pub struct CsvOptions {
 
 /// `[data.tokens]`: blocks of a long sequence of token ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokensOptions {
     /// How the ids of a file without a header are stored, little-endian: `"u16"` (default), `"u32"` or `"i64"`.
@@ -124,6 +129,7 @@ pub struct TokensOptions {
 
 /// How token ids are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum TokenType {
@@ -146,6 +152,7 @@ impl TokenType {
 
 /// A side of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Side {
@@ -155,6 +162,7 @@ pub enum Side {
 
 /// `[data.text]`: texts of JSON lines through a Hugging Face tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TextOptions {
     /// The file `tokenizer.json`.

@@ -10,6 +10,7 @@ use std::fmt;
 
 /// The columns of an input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Selection {
     /// A column, or a pattern of columns whose values are one vector.

@@ -5,6 +5,7 @@ use std::fmt;
 
 /// Which loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
     /// Negative log-likelihood of a class index under the softmax of the prediction.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A loss with its options. An option of another kind is an error, not ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LossSpec {
     /// Which loss.
@@ -84,6 +85,7 @@ pub struct LossSpec {
 
 /// What the target of a loss of classes holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TargetKind {
     /// The index of one class.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 /// How parameters are grouped into units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum UnitKind {
     /// A leaf module with parameters, and each set of parameters directly on a module with

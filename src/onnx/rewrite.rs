@@ -12,6 +12,7 @@ use prost::encoding::{decode_varint, encode_varint};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const MODEL_GRAPH: u64 = 7;
+const MODEL_METADATA: u64 = 14;
 const GRAPH_NODE: u64 = 1;
 const GRAPH_INITIALIZER: u64 = 5;
 const GRAPH_SPARSE_INITIALIZER: u64 = 15;
@@ -69,6 +70,49 @@ impl OnnxFile {
         let total: usize = self.model.graph.initializers().map(|(.., tensor)| tensor.bytes().len()).sum();
         let mut store = Store::new(location, edits.embed_external && total > largest);
         Ok(Encoded { bytes: self.rewrite_with(edits, &mut store)?, pieces: store.pieces })
+    }
+
+    /// Returns the file's bytes without the entries of the model's `metadata_props` that have this key; the file's own
+    /// bytes where there are none.
+    pub fn without_metadata(&self, key: &str) -> Bytes {
+        if self.model.metadata.iter().all(|entry| entry.0 != key) {
+            return self.bytes.clone();
+        }
+        let is_entry =
+            |content: &Bytes| proto::StringStringEntry::decode(content.clone()).is_ok_and(|entry| entry.key() == key);
+        let mut out = Vec::with_capacity(self.bytes.len());
+        for field in fields(self.bytes.clone()) {
+            if field.number != MODEL_METADATA || !field.content.as_ref().is_some_and(is_entry) {
+                out.extend_from_slice(&field.whole);
+            }
+        }
+        out.into()
+    }
+
+    /// Returns the file's bytes with one entry of this key in the model's `metadata_props`, behind all else.
+    pub fn with_metadata(&self, key: &str, value: &str) -> Vec<u8> {
+        let mut out = self.without_metadata(key).to_vec();
+        let entry = proto::StringStringEntry { key: Some(key.into()), value: Some(value.into()) };
+        put(&mut out, MODEL_METADATA, &entry.encode_to_vec());
+        out
+    }
+
+    /// Returns true when data of the model lie in other files.
+    pub fn has_external_data(&self) -> bool {
+        fn outside(tensor: &proto::Tensor) -> bool {
+            tensor.data_location() == EXTERNAL
+        }
+        fn graph(graph: &proto::Graph) -> bool {
+            graph.initializer.iter().any(outside) || graph.node.iter().any(node)
+        }
+        fn node(node: &proto::Node) -> bool {
+            node.attribute.iter().any(|attribute| {
+                attribute.t.iter().chain(&attribute.tensors).any(outside)
+                    || attribute.g.iter().chain(&attribute.graphs).any(graph)
+            })
+        }
+        let Ok(model) = proto::Model::decode(self.bytes.clone()) else { return false };
+        model.graph.iter().any(graph) || model.functions.iter().flat_map(|function| &function.node).any(node)
     }
 
     fn rewrite_with(&self, edits: &Edits, store: &mut Store<'_>) -> Result<Vec<u8>, OnnxError> {
@@ -283,6 +327,21 @@ mod tests {
             assert!(tensor == if other.name == value.name { &zeros } else { old }, "{}", other.name);
         }
         assert_eq!(crate::graph::dump(&again.graph), crate::graph::dump(&file.model.graph));
+    }
+
+    #[test]
+    fn an_entry_of_the_metadata_comes_and_goes_without_a_trace() {
+        for path in fixtures() {
+            let file = read(&path).unwrap();
+            let with = crate::onnx::read_bytes(&path, file.with_metadata("own", "first").into()).unwrap();
+            let twice = crate::onnx::read_bytes(&path, with.with_metadata("own", "second").into()).unwrap();
+            assert_eq!(twice.model.metadata.len(), file.model.metadata.len() + 1, "{}", path.display());
+            assert_eq!(twice.model.metadata.last(), Some(&("own".to_string(), "second".to_string())));
+            assert!(twice.without_metadata("own") == file.bytes, "{}", path.display());
+            assert!(twice.without_metadata("other") == twice.bytes, "{}", path.display());
+            let outside = std::fs::read(&path).unwrap().windows(8).any(|window| window == b"location");
+            assert_eq!(file.has_external_data(), outside, "{}", path.display());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// An optimizer with its options; `None` takes PyTorch's default (for `lion`, that of its authors).
 /// An option of another kind is an error, not ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerSpec {
     /// Which optimizer.
@@ -88,6 +89,7 @@ pub struct OptimizerSpec {
 /// Settings of the parameters that a pattern matches. Of several groups that match a parameter,
 /// the last that has a setting decides it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// Globs on parameter name or unit path, at least one.
@@ -105,6 +107,7 @@ pub struct Group {
 
 /// How the rate of a step of `muon` follows the rows `A` and columns `B` of the matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AdjustLr {
     /// `sqrt(max(1, A / B))`

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 /// What Dropout does in frozen units: the option `dropout`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FrozenDropout {
     /// It drops, as in Composer.

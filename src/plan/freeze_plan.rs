@@ -12,6 +12,7 @@ pub const FORMAT: &str = "freeze-plan/1";
 ///
 /// The order of the fields is the order in the file. Fields are only ever added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FreezePlan {
     /// [`FORMAT`].
     pub format: String,
@@ -35,6 +36,7 @@ pub struct FreezePlan {
 
 /// Which model a plan is for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelInfo {
     /// File name.
     pub file: String,
@@ -52,6 +54,7 @@ pub struct ModelInfo {
 
 /// A unit and what it costs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlannedUnit {
     /// Position, from 0.
     pub index: usize,
@@ -78,6 +81,7 @@ pub struct PlannedUnit {
 
 /// The backward pass of a unit from one epoch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Remaining {
     /// First epoch, from 1.
     pub from_epoch: usize,
@@ -89,6 +93,7 @@ pub struct Remaining {
 
 /// What costs are counted for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Assumed {
     /// The first dimension that all inputs share; 0 where they do not, or where the file does not say.
     pub batch: usize,
@@ -104,6 +109,7 @@ pub struct Assumed {
 
 /// The policy and its knobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicyRecord {
     /// Name.
     pub name: String,
@@ -122,6 +128,7 @@ impl PolicyRecord {
 
 /// What is frozen while one epoch trains, or from some step of it on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EpochPlan {
     /// Epoch, from 1.
     pub epoch: usize,
@@ -196,6 +203,7 @@ impl EpochPlan {
 
 /// Where the seconds of a step go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StepSeconds {
     /// Making the batches.
     pub data: f64,
@@ -218,6 +226,7 @@ impl StepSeconds {
 
 /// What the predicted seconds of a plan were measured on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Measured {
     /// Name and version of the engine.
     pub engine: String,
@@ -236,6 +245,7 @@ pub struct Measured {
 /// The fields after `state_bytes` are 0 when a file does not have them, `cached_step_cost` then is
 /// `step_cost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Predicted {
     /// Flops of a step relative to one with nothing frozen.
     pub step_cost: f64,
@@ -280,6 +290,7 @@ fn missing() -> f64 {
 
 /// The decision after the last epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FinalDecision {
     /// Units of which every parameter is frozen.
     pub frozen_units: usize,
@@ -293,6 +304,7 @@ pub struct FinalDecision {
 ///
 /// The cached numbers are those without a cache when a file does not have them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Mean of `step_cost` over the epochs.
     pub cost_ratio: f64,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 /// Something that a policy wants measured for each unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Signal {
     /// L1 norm of the sum of the unit's gradients over the steps of the interval.

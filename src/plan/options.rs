@@ -11,6 +11,7 @@ pub const MAX_EPOCHS: usize = 1_000_000;
 
 /// What becomes of the slots of a parameter that was frozen and trains again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OnReturn {
     /// They start anew, with their own count of steps.
@@ -24,6 +25,7 @@ pub enum OnReturn {
 
 /// Whether the frozen prefix of a train graph runs as a session of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PrefixMode {
     /// Where that is worth a session.
@@ -35,6 +37,7 @@ pub enum PrefixMode {
 
 /// Takes a freeze back that the metric does not stand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// Metric of the eval data, such as `accuracy`, where more is better, or `loss`, where less is.
@@ -53,6 +56,8 @@ fn one() -> usize {
 /// Options of a plan: the `[freeze]` table of a job, and the options of the command line with
 /// `_` for `-`. The settings of the policy stand beside them; see [`policies`](super::policies).
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(default))]
 pub struct PlanOptions {
     /// Name of the policy. Default `linear`.
     pub policy: String,

@@ -6,10 +6,12 @@
 //! What this module does not do: differentiate the model or run it; an operator without a
 //! gradient can be planned.
 
+mod attached;
 mod companions;
 mod exports;
 mod planning;
 
+pub use attached::{KEY as ATTACHED, attach, attached, identity, read_plan, retargeted};
 pub use companions::companions;
 pub use planning::{Opened, Planning, PolicyChoice};
 
@@ -25,7 +27,7 @@ use crate::modules::{
 use crate::onnx::{OnnxError, OnnxFile};
 use crate::plan::{
     self, Accompanied, Assumed, BatchNorm, Companions, FreezePlan, FrozenDropout, Inputs, ModelInfo, OnReturn,
-    PlanError, PlanOptions, Planner, Policy, sha256_hex,
+    PlanError, PlanOptions, Planner, Policy,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -142,6 +144,14 @@ pub enum PlannerError {
     Zero,
     #[error("input \"{name}\" is {fact} in the model and cannot have the shape {shape:?}")]
     Shape { name: String, fact: String, shape: Vec<usize> },
+    #[error("no plan is attached to {}", .path.display())]
+    NotAttached { path: std::path::PathBuf },
+    #[error(
+        "the plan is for {planned} (sha256 {expected}), not for {} (sha256 {found})", .path.display()
+    )]
+    OtherModel { path: std::path::PathBuf, planned: String, expected: String, found: String },
+    #[error("the plan is for {planned} with other parameters than {}: {reason}", .path.display())]
+    OtherParameters { path: std::path::PathBuf, planned: String, reason: String },
 }
 
 impl PlannerError {
@@ -151,6 +161,9 @@ impl PlannerError {
             PlannerError::Onnx(error) => error.kind(),
             PlannerError::Artifacts(error) => error.kind(),
             PlannerError::Plan(error) => error.kind(),
+            PlannerError::NotAttached { .. }
+            | PlannerError::OtherModel { .. }
+            | PlannerError::OtherParameters { .. } => ErrorKind::BadInput,
             PlannerError::OtherRoles => ErrorKind::Internal,
             PlannerError::NoInput { .. } | PlannerError::Shape { .. } | PlannerError::Zero => ErrorKind::Usage,
         }
@@ -300,9 +313,9 @@ pub fn plan(file: &OnnxFile, analysis: &Analysis, request: &Request<'_>) -> Resu
     Basis::of(file, analysis, request)?.plan()
 }
 
-/// Writes down which file a plan is for: the digest of all its bytes, which this reads.
+/// Writes down which file a plan is for: the digest of all its bytes but those of an attached plan, which this reads.
 pub fn identify(plan: &mut FreezePlan, file: &OnnxFile) {
-    plan.model.sha256 = sha256_hex(&file.bytes);
+    plan.model.sha256 = attached::identity(file);
 }
 
 /// Returns a number for every named size of the model's inputs: those of `shapes` for the inputs

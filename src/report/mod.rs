@@ -9,6 +9,7 @@ mod page;
 #[cfg(feature = "cli")]
 mod plan_brief;
 mod plan_csv;
+mod plan_diff;
 mod plan_html;
 #[cfg(feature = "cli")]
 mod plan_table;
@@ -25,6 +26,9 @@ pub use compare::{COMPARE_FORMAT, Compared, Known, compare_csv, compare_html, co
 #[cfg(feature = "cli")]
 pub use plan_brief::plan_brief;
 pub use plan_csv::plan_csv;
+#[cfg(feature = "cli")]
+pub use plan_diff::diff_table;
+pub use plan_diff::{Changed, DIFF_FORMAT, Freezes, PlanDiff, Side, Stretch, StretchSide, plan_diff};
 pub use plan_html::plan_html;
 #[cfg(feature = "cli")]
 pub use plan_table::plan_table;

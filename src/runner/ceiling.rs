@@ -32,6 +32,7 @@ impl StepSeconds {
 
 /// What a step costs, relative to the measured one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Relative {
     /// Flops of the backward pass.
     pub backward: f64,
@@ -53,6 +54,7 @@ impl Relative {
 
 /// Steps with one frozen set.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stretch {
     /// Steps.
     pub steps: usize,
@@ -64,6 +66,7 @@ pub struct Stretch {
 
 /// What was measured before the first step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Measured {
     /// A step of the first phase, or one with nothing frozen.
     pub step: StepSeconds,
@@ -128,6 +131,7 @@ impl Measured {
 
 /// What the check found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ceiling {
     /// Steps that were measured.
     pub measured_steps: usize,

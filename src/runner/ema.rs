@@ -19,6 +19,7 @@ pub const UPDATES: &str = "ema.updates";
 
 /// `[ema]`: averages of the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Ema {
     /// What an average keeps of itself in an update, in [0, 1); 0.999 by default.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Metrics on the eval data, and what watches them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
     /// Metrics beside the loss and those that are watched; by default the accuracy where there is one.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// An event with the seconds since the start of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timed {
     /// What happened.
     #[serde(flatten)]
@@ -21,6 +22,7 @@ pub struct Timed {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum RunEvent {

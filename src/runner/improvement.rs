@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// When a run ends before its last epoch, `[eval] early_stopping` of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStopping {
     /// The metric that is watched.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Whose operators a run uses where there is a choice. They compute the same but for rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Operators {
     /// Ours, where the engine can have them: faster.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 /// What an input or output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum Role {
@@ -34,6 +35,7 @@ pub enum Role {
 
 /// One input or output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Port {
     /// Name in the graph.
     pub name: String,
@@ -47,6 +49,7 @@ pub struct Port {
 
 /// The inputs and outputs of one graph, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GraphContract {
     /// Inputs.
     pub inputs: Vec<Port>,
@@ -56,6 +59,7 @@ pub struct GraphContract {
 
 /// The graphs of a phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Contract {
     /// `freeze-plan-contract/1`.
     pub format: String,

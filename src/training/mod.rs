@@ -30,7 +30,7 @@ pub mod stage;
 mod step;
 mod terms;
 
-pub use contract::{Contract, GraphContract, Port, Role};
+pub use contract::{Contract, FORMAT as CONTRACT_FORMAT, GraphContract, Port, Role};
 pub use dropout::Dropout;
 pub use export::trained_edits;
 pub use groups::{Rate, Rates, grouped};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A place anywhere in the picture, each with the same probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RandomCrop {
     /// Pixels of 0 that are put around the picture first.
@@ -27,6 +28,7 @@ impl RandomCrop {
 
 /// A part of random area and shape.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomResizedCrop {
     /// Least and greatest share of the area.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which rectangle is overwritten, how often and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Erasing {
     /// The probability that there is one.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is random about pictures while training.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AugmentOptions {
     /// The column of pictures, for files of arrays; by default that of `[data.image]`.

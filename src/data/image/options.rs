@@ -7,6 +7,7 @@ use std::fmt;
 
 /// How pictures become rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageOptions {
     /// The column of `[C, H, W]` or `[H, W]` that is made of pictures, for files of arrays; by default the only one
@@ -58,6 +59,7 @@ pub enum Extent {
 /// How pixels between pixels are computed. All but `Nearest` average over what a pixel covers where the picture gets
 /// smaller, as Pillow and torchvision with `antialias`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Interpolation {
     /// The nearest pixel.
@@ -73,6 +75,7 @@ pub enum Interpolation {
 
 /// A well-known mean and standard deviation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Normalise {
     /// Mean 0.485, 0.456, 0.406; standard deviation 0.229, 0.224, 0.225.
@@ -81,6 +84,7 @@ pub enum Normalise {
 
 /// What the numbers of a row are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PixelType {
     /// Fractions.
@@ -92,6 +96,7 @@ pub enum PixelType {
 
 /// The order of the dimensions of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// Channels first.

@@ -35,6 +35,7 @@ const LARGEST: usize = 10;
 
 /// Bytes that a phase takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemoryEstimate {
     /// Parameters and running statistics, frozen ones too.
     pub weights: u64,

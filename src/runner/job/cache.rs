@@ -10,6 +10,7 @@ pub const CACHE: &str = "cache";
 
 /// The outputs of the frozen prefix, computed once for each sample and read back afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CacheSection {
     /// `"off"` (default), `"memory"`, `"disk"`, `"device"` (where the graphs run), or `"auto"`: where it pays, on a device
@@ -26,6 +27,7 @@ pub struct CacheSection {
 
 /// Where the outputs of the frozen prefix are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CacheMode {
     /// Nowhere.

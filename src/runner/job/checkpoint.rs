@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How often a run is saved, beside after each epoch and when it is stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSection {
     /// Steps from one checkpoint within an epoch to the next, at least 1; none by default.
@@ -19,6 +20,7 @@ pub struct CheckpointSection {
 
 /// Which weights a run leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Export {
     /// Those of the last step.

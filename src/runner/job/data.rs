@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Data and how they become batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
     /// The files to train on: a path, a pattern, an array of these, or a table of a path for each column.
@@ -82,6 +83,7 @@ pub struct DataSection {
 
 /// How rows are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SamplerKind {
     /// Each row once, in an order of its own in each epoch.

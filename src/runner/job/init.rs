@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Where the weights come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InitSection {
     /// `"model"` (default): those of the model. `"fresh"`: drawn by the class of each parameter. A path: a checkpoint

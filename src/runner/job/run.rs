@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 /// The run itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RunSection {
     /// Epochs, at least 1.

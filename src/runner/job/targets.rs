@@ -9,6 +9,7 @@ use std::fmt;
 
 /// The columns that losses compare with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Targets {
     /// The column of the one target, which has no name.

@@ -5,6 +5,7 @@ use std::fmt;
 
 /// What a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CauseKind {
     /// An input of the model: the data.
@@ -21,6 +22,7 @@ pub enum CauseKind {
 
 /// A tensor that a result was computed from, with the least and the largest of its finite elements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InputRange {
     /// Its name.
     pub tensor: String,
@@ -34,6 +36,7 @@ pub struct InputRange {
 
 /// The first tensor that is not finite, of those that a loss or gradient follows from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cause {
     /// What it is.
     pub kind: CauseKind,

@@ -34,6 +34,7 @@ use std::ops::Range;
 
 /// What becomes of a step whose loss or gradients are not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OnNonfinite {
     /// The run fails.

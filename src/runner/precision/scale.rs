@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// `[run.loss_scale]`: how the loss is scaled, with precision "fp16".
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LossScale {
     /// `"dynamic"` (default): the scale follows what stays finite; `"fixed"`: it stays `init`, and gradients that are not
@@ -32,6 +33,7 @@ pub struct LossScale {
 
 /// How the loss is scaled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ScaleMode {
     /// By what stays finite.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The same rate throughout.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Constant {
     /// Steps over which the rate rises to its full value.

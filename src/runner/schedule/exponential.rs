@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A factor every epoch or step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Exponential {
     /// The factor, above 0.

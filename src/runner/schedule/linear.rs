@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A straight line from the base rate to `lr_min`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Linear {
     /// The rate at the end; 0 by default.

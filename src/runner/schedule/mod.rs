@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 /// The shape of the learning rate over a run, `[schedule]` of a job file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[allow(missing_docs)]
 pub enum Schedule {
@@ -56,6 +57,7 @@ pub enum Schedule {
 
 /// What a schedule counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
     /// Steps: the rate changes with every one.

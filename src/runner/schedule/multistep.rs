@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A factor at each of some milestones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MultiStep {
     /// Epochs, or with `per = "step"` steps, after which the rate changes; at least 1, each more than the one before.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// A rise and a fall.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OneCycle {
     /// Fraction of the run that the rise takes, in (0, 1), with `three_phase` at most 0.5; 0.3 by default.
@@ -38,6 +39,7 @@ pub struct OneCycle {
 
 /// The curve between two rates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Anneal {
     /// Half a cosine.

@@ -16,6 +16,7 @@ const EPS: f64 = 1e-8;
 
 /// A factor when a metric does not get better.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Plateau {
     /// The metric; `loss`, that of the eval data, by default. `train_loss` needs none.
@@ -46,6 +47,7 @@ pub struct Plateau {
 
 /// What a threshold is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ThresholdMode {
     /// A fraction of the best value.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A power of what is left of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Polynomial {
     /// The power, above 0; 1 by default.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A factor every few epochs or steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// Epochs, or with `per = "step"` steps, between two changes, at least 1.

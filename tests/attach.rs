@@ -1,0 +1,163 @@
+//! A plan in the metadata of its model, and what differs between plans, as a person meets them.
+
+use crate::cli::{fails, freeze_plan, path, text};
+use crate::engines::fixture;
+use std::path::{Path, PathBuf};
+
+#[track_caller]
+fn done(args: &[&str]) -> String {
+    let output = freeze_plan(args);
+    assert!(output.status.success(), "{args:?}\n{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn model(folder: &Path) -> PathBuf {
+    let model = folder.join("model.onnx");
+    std::fs::copy(fixture("digits/model.onnx"), &model).unwrap();
+    model
+}
+
+fn plan(folder: &Path, name: &str, options: &[&str]) -> PathBuf {
+    let (model, plan) = (folder.join("model.onnx"), folder.join(name));
+    let args = [path(&model), "--epochs", "8", "--format", "json", "--output", path(&plan)];
+    done(&[args.as_slice(), options].concat());
+    plan
+}
+
+#[test]
+fn a_plan_is_attached_shown_used_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let before = std::fs::read(&model).unwrap();
+    let plan = plan(folder.path(), "plan.json", &["--freeze-start", "0.1"]);
+    let with = folder.path().join("planned.onnx");
+    let missing = fails(&["attach", "--show", path(&model)], 1);
+    assert!(missing.starts_with("error: no plan is attached to "), "{missing}");
+    assert_eq!(done(&["attach", path(&model), path(&plan), "--output", path(&with)]), format!("{}\n", path(&with)));
+    assert!(std::fs::read(&model).unwrap() == before, "the model stays");
+    assert_eq!(done(&["attach", "--show", path(&with)]), std::fs::read_to_string(&plan).unwrap());
+    let [by_file, by_model] = ["by-file", "by-model"].map(|name| folder.path().join(name));
+    done(&["graph", path(&model), "--plan", path(&plan), "--epoch", "8", "--out", path(&by_file)]);
+    done(&["graph", path(&with), "--plan", path(&with), "--epoch", "8", "--out", path(&by_model)]);
+    let contract = |folder: &Path| std::fs::read_to_string(folder.join("contract.json")).unwrap();
+    assert_eq!(contract(&by_file), contract(&by_model));
+    assert!(!contract(&by_file).contains("\"frozen\": []"));
+    done(&["diff", "--exit-code", path(&plan), path(&with)]);
+    done(&["compare", path(&with), "--plan", path(&with), "--policy", "none"]);
+    done(&["attach", "--remove", path(&with)]);
+    assert!(std::fs::read(&with).unwrap() == before, "nothing is left");
+    fails(&["attach", "--remove", path(&with)], 1);
+}
+
+#[test]
+fn a_plan_of_another_file_is_attached_only_when_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let plan = plan(folder.path(), "plan.json", &[]);
+    let file = freeze_plan::onnx::read(&model).unwrap();
+    let other = folder.path().join("other.onnx");
+    std::fs::write(&other, file.with_metadata("note", "trained")).unwrap();
+    let text = fails(&["attach", path(&other), path(&plan)], 1);
+    assert!(text.contains("the plan is for model.onnx (sha256 ") && text.contains("not for "), "{text}");
+    assert_eq!(text.matches("sha256 ").count(), 2, "{text}");
+    done(&["attach", path(&other), path(&plan), "--retarget"]);
+    let out = folder.path().join("graphs");
+    done(&["graph", path(&other), "--plan", path(&other), "--epoch", "1", "--out", path(&out)]);
+    let stranger = fixture("digits_vit/model.onnx");
+    let copy = folder.path().join("vit.onnx");
+    std::fs::copy(stranger, &copy).unwrap();
+    let text = fails(&["attach", path(&copy), path(&plan), "--retarget"], 1);
+    assert!(text.contains("it has no initializer"), "{text}");
+}
+
+#[test]
+fn data_in_other_files_stay_and_keep_the_model_in_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let apart = tempfile::tempdir().unwrap();
+    let source = fixture("exports/external.onnx");
+    let source = if source.exists() { source } else { find_external() };
+    let model = folder.path().join("model.onnx");
+    for entry in std::fs::read_dir(source.parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_file() && entry.path() != source && entry.path().extension().is_none_or(|e| e != "onnx") {
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+    }
+    std::fs::copy(&source, &model).unwrap();
+    let plan = plan(folder.path(), "plan.json", &[]);
+    let elsewhere = apart.path().join("planned.onnx");
+    let text = fails(&["attach", path(&model), path(&plan), "--output", path(&elsewhere)], 1);
+    assert!(text.contains("lie in files beside it"), "{text}");
+    let size = std::fs::metadata(&model).unwrap().len();
+    done(&["attach", path(&model), path(&plan)]);
+    let grown = std::fs::metadata(&model).unwrap().len() - size;
+    let plan_size = std::fs::metadata(&plan).unwrap().len();
+    assert!(grown < plan_size, "compact JSON and nothing else: {grown} bytes of {plan_size}");
+    done(&["tree", path(&model)]);
+}
+
+/// Returns a fixture whose data lie in another file.
+fn find_external() -> PathBuf {
+    let mut folders = vec![fixture("")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let found = entry.unwrap().path();
+            if found.ends_with("hostile") {
+                continue;
+            }
+            if found.is_dir() {
+                folders.push(found);
+            } else if found.extension().is_some_and(|extension| extension == "onnx")
+                && freeze_plan::onnx::read(&found).is_ok_and(|file| file.has_external_data())
+            {
+                return found;
+            }
+        }
+    }
+    panic!("no fixture has external data");
+}
+
+#[test]
+fn what_differs_between_plans_is_told_and_has_an_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    model(folder.path());
+    let a = plan(folder.path(), "a.json", &["--freeze-start", "0.1"]);
+    let b = plan(folder.path(), "b.json", &["--freeze-start", "0.5"]);
+    let table = done(&["diff", path(&a), path(&b)]);
+    for word in ["freeze_start", "b later", "cost_ratio", "conv1"] {
+        assert!(table.contains(word), "{word} is not in\n{table}");
+    }
+    assert!(table.lines().skip(2).all(|line| line.chars().count() <= 80), "{table}");
+    let json: serde_json::Value =
+        serde_json::from_str(&done(&["diff", path(&a), path(&b), "--format", "json"])).unwrap();
+    assert_eq!((json["format"].as_str(), json["same"].as_bool()), (Some("freeze-plan-diff/1"), Some(false)));
+    assert!(
+        json["freezes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|row| ["later", "never"].contains(&row["change"].as_str().unwrap()))
+    );
+    let output = freeze_plan(&["diff", "--exit-code", path(&a), path(&b)]);
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(text(&output.stdout), table);
+    assert_eq!(freeze_plan(&["diff", "--exit-code", path(&a), path(&a)]).status.code(), Some(0));
+    let missing = fails(&["diff", path(&a), path(folder.path())], 1);
+    assert!(missing.contains("plan.json"), "{missing}");
+}
+
+#[test]
+fn of_two_runs_the_settings_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    model(folder.path());
+    let plan = plan(folder.path(), "plan.json", &[]);
+    let [a, b] = ["a", "b"].map(|name| {
+        let run = folder.path().join(name);
+        std::fs::create_dir(&run).unwrap();
+        std::fs::copy(&plan, run.join("plan.json")).unwrap();
+        std::fs::write(run.join("job.toml"), format!("[run]\nseed = 1\ndir = \"{name}\"\n")).unwrap();
+        run
+    });
+    let table = done(&["diff", path(&a), path(&b)]);
+    assert!(table.contains("run.dir") && !table.contains("run.seed"), "{table}");
+}
