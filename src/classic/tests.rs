@@ -285,7 +285,8 @@ fn checkpoints_of_something_else_are_refused() {
         made.carried(&spec, &other, OnReturn::Reset).map(|_| String::new()).unwrap_or_else(|error| error.to_string())
     };
     assert_eq!(error(&|_| {}), "");
-    let cases: [(&dyn Fn(&mut Checkpoint), &str); 5] = [
+    type Change<'a> = &'a dyn Fn(&mut Checkpoint);
+    let cases: [(Change<'_>, &str); 5] = [
         (&|c| drop(c.trains.pop()), "the checkpoint holds no \"fc.bias\""),
         (&|c| c.frozen.push(("other".into(), Tensor::scalar(1_f32))), "holds \"other\", which is no parameter"),
         (
