@@ -108,7 +108,7 @@
 //! use freeze_plan::losses::{LossKind, LossSpec};
 //! use freeze_plan::runner::job::{DataSection, RunSection};
 //! use freeze_plan::runner::{Job, LocateOptions, RunEvent};
-//! use freeze_plan::trainer::{Parts, Start, Trainer, engine};
+//! use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, engine};
 //!
 //! let mut job = Job::new("model.onnx", DataSection::new([("x", "images")], "labels", 64), RunSection::new(10, "runs/first"));
 //! job.loss = Some(LossSpec::new(LossKind::CrossEntropy));
@@ -119,7 +119,7 @@
 //! let data = Dataset::new("made".as_ref(), vec![("images".into(), images), ("labels".into(), labels)])?;
 //! let trainer = Trainer::with(job, Parts { train: Some(data), ..Parts::default() })?;
 //! println!("{} epochs", trainer.plan().epochs.len());
-//! let mut run = trainer.start(Start::Resume, || engine(&LocateOptions::default(), None, &mut |_| {}));
+//! let mut run = trainer.start(Start::Resume, || engine(&LocateOptions::default(), &EngineOptions::default(), &mut |_| {}));
 //! while let Some(event) = run.next() {
 //!     if let RunEvent::Epoch { epoch, train_loss, .. } = event {
 //!         println!("{epoch}: {train_loss}");
