@@ -62,12 +62,12 @@ class FreezePlan(Algorithm):
             if self._resume_epoch is not None:
                 self._freezer.apply(min(self._resume_epoch, len(self.plan)))
             return None
-        at = state.timestamp
-        epoch = min(at.epoch.value + 1, len(self.plan))
-        entry = self._freezer.apply(epoch, at.batch_in_epoch.value)
         if self._loaded is not None:
             self._freezer.load_state_dict(self._loaded)
             self._loaded = None
+        at = state.timestamp
+        epoch = min(at.epoch.value + 1, len(self.plan))
+        entry = self._freezer.apply(epoch, at.batch_in_epoch.value)
         if event != Event.BATCH_START:
             share = entry.frozen_units / len(self.plan.units) if self.plan.units else 0.0
             logger.log_metrics({"freeze_plan/units": entry.frozen_units, "freeze_plan/share": share})

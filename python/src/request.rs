@@ -48,8 +48,8 @@ impl Request {
                 return Err(Failure::usage(format!("{name} is {value}: {error}")));
             }
         }
-        let options: PlanOptions = serde_json::from_value(self.options.clone().into())
-            .map_err(|error| Failure::usage(error.to_string()))?;
+        let options: PlanOptions =
+            serde_json::from_value(self.options.clone().into()).map_err(|error| Failure::usage(error.to_string()))?;
         match options.problem() {
             Some((name, reason)) => Err(Failure::usage(format!("{name}: {reason}"))),
             None => Ok(options),
