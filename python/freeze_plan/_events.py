@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ._error import Error
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 __all__ = ["Events", "Table", "events"]
 
@@ -28,7 +28,7 @@ class Table(dict[str, list[Any]]):
 
     def to_pandas(self) -> pandas.DataFrame:
         """Returns the table as a data frame. Needs ``pandas``."""
-        import pandas
+        import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
         return pandas.DataFrame(dict(self))
 

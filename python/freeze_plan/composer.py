@@ -22,13 +22,21 @@ class FreezePlan(Algorithm):
 
     :param plan: the plan.
     :param names: names of ``state.model.named_parameters()`` by initializer name, where they are not found.
-    :param remove: whether frozen parameters leave the optimizer's groups. A run that is to go on from Composer's
-        checkpoints wants ``False``: Composer loads the state of an optimizer before an algorithm can act, and expects
-        the groups as they were made. Frozen parameters then have no gradient and no optimizer state all the same.
+    :param remove: whether frozen parameters leave the optimizer's groups.
+    :param resume_epoch: of a run that goes on from a checkpoint, the epoch, from 1, that was trained when it was written:
+        what is frozen in it is frozen before Composer loads the optimizer, which has no state for it.
     """
 
-    def __init__(self, plan: Plan, *, names: Mapping[str, str] | None = None, remove: bool = True) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        names: Mapping[str, str] | None = None,
+        remove: bool = True,
+        resume_epoch: int | None = None,
+    ) -> None:
         self.plan = plan
+        self._resume_epoch = resume_epoch
         self._names, self._remove = names, remove
         self._freezer: Freezer | None = None
         self._loaded: dict[str, Any] | None = None
@@ -41,6 +49,8 @@ class FreezePlan(Algorithm):
 
     def match(self, event: Event, state: State) -> bool:
         """Returns true for the events at which something may freeze."""
+        if event == Event.BEFORE_LOAD:
+            return self._resume_epoch is not None
         return event in (Event.FIT_START, Event.EPOCH_START) or (self._within and event == Event.BATCH_START)
 
     def apply(self, event: Event, state: State, logger: Logger) -> int | None:
@@ -48,12 +58,16 @@ class FreezePlan(Algorithm):
         if self._freezer is None:
             self._freezer = Freezer(self.plan, state.model, state.optimizers, names=self._names, remove=self._remove)
         self._freezer.attach(state.optimizers)
-        at = state.timestamp
-        epoch = min(at.epoch.value + 1, len(self.plan))
-        entry = self._freezer.apply(epoch, at.batch_in_epoch.value)
+        if event == Event.BEFORE_LOAD:
+            if self._resume_epoch is not None:
+                self._freezer.apply(min(self._resume_epoch, len(self.plan)))
+            return None
         if self._loaded is not None:
             self._freezer.load_state_dict(self._loaded)
             self._loaded = None
+        at = state.timestamp
+        epoch = min(at.epoch.value + 1, len(self.plan))
+        entry = self._freezer.apply(epoch, at.batch_in_epoch.value)
         if event != Event.BATCH_START:
             share = entry.frozen_units / len(self.plan.units) if self.plan.units else 0.0
             logger.log_metrics({"freeze_plan/units": entry.frozen_units, "freeze_plan/share": share})

@@ -91,10 +91,11 @@ def test_the_schedule_is_that_of_layer_freezing(digits, start, level, epochs):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_goes_on_from_a_checkpoint(digits, tmp_path):
-    plan = freeze_plan.plan(digits, nets.EPOCHS, freeze_start=0.0)
-    _, whole = train(FreezePlan(plan, remove=False), save_folder=str(tmp_path), save_overwrite=True)
+@pytest.mark.parametrize("on_return", ["reset", "keep"])
+def test_a_run_goes_on_from_a_checkpoint(digits, tmp_path, on_return):
+    plan = freeze_plan.plan(digits, nets.EPOCHS, policy="steps", on_return=on_return, steps="2:6,3:2,4:0")
+    _, whole = train(FreezePlan(plan), save_folder=str(tmp_path), save_overwrite=True)
     first = sorted(tmp_path.glob("ep2-*"))[0]
-    _, rest = train(FreezePlan(plan, remove=False), load_path=str(first))
+    _, rest = train(FreezePlan(plan, resume_epoch=2), load_path=str(first))
     assert rest.losses == whole.losses[2 * nets.STEPS :]
     assert rest.frozen == whole.frozen[2:]

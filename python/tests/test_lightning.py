@@ -46,7 +46,7 @@ class Watch(pl.Callback):
             self.frozen.append({name for name, value in own.items() if not value.requires_grad})
             self.grouped.append({name for name, value in own.items() if id(value) in grouped})
 
-    def on_train_epoch_end(self, trainer, model):
+    def on_before_optimizer_step(self, trainer, model, optimizer):
         self.gradients.append({name for name, value in model.net.named_parameters() if value.grad is not None})
 
 
@@ -78,7 +78,7 @@ def test_training_is_that_of_a_loop_by_hand(digits, tmp_path, make):
     everything = set(plan.parameters)
     for epoch, (frozen, grouped) in enumerate(zip(watch.frozen, watch.grouped, strict=True), start=1):
         assert frozen == plan.frozen(epoch) and grouped == everything - frozen
-        assert watch.gradients[epoch - 1] == everything - frozen
+        assert watch.gradients[epoch * nets.STEPS - 1] == everything - frozen
 
 
 def test_a_run_goes_on_from_a_checkpoint(digits, tmp_path):

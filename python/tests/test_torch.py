@@ -305,9 +305,16 @@ def test_names_of_both_exporters_are_found(tmp_path, dynamo, training):
     plan = freeze_plan.plan(path, 4, policy="steps", dropout="off", steps="2:1,3:2,4:3")
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    # Names of this exporter do not say the module of a Dropout node.
+    outputs = {name for entry in plan for name in entry.dropout_off}
+    assert bool(outputs) is training
+    names = {name: "drop" for name in outputs} if dynamo else None
     frozen = []
     for epoch in range(1, 5):
-        plan.apply(model, optimizer, epoch)
+        plan.apply(model, optimizer, epoch, names=names)
+        model.train()
+        model(torch.randn(2, 1, 5, 5))
+        assert model.drop.training is not bool(plan[epoch - 1].dropout_off)
         frozen.append([name for name, own in model.named_parameters() if not own.requires_grad])
     stem = ["stem.0.weight", "stem.0.bias"]
     assert frozen == [[], stem, [*stem, "proj.weight"], [*stem, "proj.weight", "head.weight", "head.bias"]]
