@@ -9,4 +9,4 @@ python="${PYTHON:-python3}"
 [ -d .venv ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet ".[test]" mypy "$@"
 .venv/bin/python -m pytest -rs tests
-.venv/bin/python -m mypy tests/typed.py
+.venv/bin/python -m mypy
