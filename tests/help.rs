@@ -4,7 +4,21 @@ use crate::cli::{freeze_plan, path, text};
 
 #[test]
 fn completions_and_manual_pages_name_every_command() {
-    let commands = ["tree", "compare", "diff", "attach", "schema", "graph", "init", "train", "report", "doctor", "policies", "completions", "man"];
+    let commands = [
+        "tree",
+        "compare",
+        "diff",
+        "attach",
+        "schema",
+        "graph",
+        "init",
+        "train",
+        "report",
+        "doctor",
+        "policies",
+        "completions",
+        "man",
+    ];
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let output = freeze_plan(&["completions", shell]);
         let script = text(&output.stdout);
