@@ -14,8 +14,7 @@ pub(super) fn add(options: &mut Value) {
     });
     let Some(properties) = options["properties"].as_object_mut() else { return };
     // A setting of the name of an option cannot be given: the option is meant.
-    let options_of_all: Vec<String> = properties.keys().cloned().collect();
-    let is_setting = |knob: &Knob| !options_of_all.iter().any(|name| name == knob.name);
+    let is_setting = |knob: &Knob| !PlanOptions::is_option(knob.name);
     let all = || POLICIES.iter().copied().flat_map(|entry| entry.knobs.iter().map(move |knob| (entry, knob)));
     let knobs = || all().filter(|(_, knob)| is_setting(knob));
     for (_, knob) in knobs() {
