@@ -214,7 +214,7 @@ fn every_job_is_valid_as_written_and_as_resolved() {
     let validator = validator(FileKind::Job);
     let mut files = Vec::new();
     jobs(&fixture(""), &mut files);
-    assert!(files.len() > 3, "{files:?}");
+    assert!(files.len() >= 2, "{files:?}");
     for file in &files {
         accepts(&validator, &toml_of(&std::fs::read_to_string(file).unwrap()), path(file));
         let job = Job::load(file, &[]).unwrap();
@@ -275,7 +275,7 @@ fn every_event_of_a_run_is_valid() {
             .replace("[freeze]", "[cache]\nmode = \"memory\"\n[ema]\ndecay = 0.9\n[checkpoint]\nevery = 5\n[freeze]");
         job + "\n[eval]\nmetrics = [\"accuracy\", \"per-class\", \"confusion\"]\n"
     });
-    let mut args = vec!["train", path(&job), "--runtime", "embedded", "--overwrite"];
+    let mut args = vec!["train", path(&job), "--no-plan"];
     let sets = ["run.epochs=3", "run.dir=run", "run.log_every=5", "run.ceiling_steps=2", "freeze.freeze_start=0"];
     sets.iter().for_each(|set| args.extend(["--set", set]));
     let output = freeze_plan(&args);

@@ -133,6 +133,11 @@ impl PlanOptions {
         self
     }
 
+    /// Returns true for the name of an option of all policies.
+    pub fn is_option(name: &str) -> bool {
+        COMMON.contains(&name)
+    }
+
     /// Returns the options of a policy, the others at their defaults.
     pub fn of(policy: &str) -> PlanOptions {
         PlanOptions { policy: policy.into(), ..PlanOptions::default() }
