@@ -47,7 +47,7 @@ fn what_freezes_earlier_later_and_never_is_told() {
     let back: Vec<&str> = plan_diff(&b, &a).freezes.iter().map(|row| row.change).collect();
     assert!(back.contains(&"too") && back.contains(&"earlier") && !back.contains(&"later"), "{back:?}");
     let policy: Vec<&str> = diff.policy.iter().map(|row| row.name.as_str()).collect();
-    assert_eq!(policy, ["freeze_start", "keep"]);
+    assert_eq!(policy, ["freeze_start"]);
     assert!(diff.summary.iter().any(|row| row.name == "cost_ratio" && row.b.as_f64() > row.a.as_f64()));
     assert!(!diff.same && diff.model.is_empty() && diff.units.is_empty());
 }
