@@ -26,7 +26,10 @@ pub fn diff_table(diff: &PlanDiff) -> String {
     group("model", &diff.model);
     group("policy", &diff.policy);
     group("assumed", &diff.assumed);
-    group("plan", &diff.summary);
+    // Sentences say what the numbers do.
+    let sentences = ["verdict", "notes"];
+    let summary = diff.summary.iter().filter(|row| !sentences.contains(&row.name.as_str())).cloned();
+    group("plan", &summary.collect::<Vec<_>>());
     group("job", &diff.job);
     if !diff.units.is_empty() {
         text += &units(&diff.units);
