@@ -8,5 +8,6 @@ cd "$(dirname "$0")"
 python="${PYTHON:-python3}"
 [ -d .venv ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet ".[test]" mypy "$@"
-.venv/bin/python -m pytest -rs tests
+# Not from here, where the sources would be imported, which have no native part.
+(cd tests && ../.venv/bin/pytest -rs .)
 .venv/bin/python -m mypy
