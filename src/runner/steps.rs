@@ -213,7 +213,9 @@ impl Run<'_> {
             let weight = setup.train.rows_of(index) as f64 / rows.max(1) as f64;
             let share = Share { weight, first: index == indices.start };
             let clock = Instant::now();
-            if let Some(next) = loader.next() {
+            if engine.info().remote
+                && let Some(next) = loader.next()
+            {
                 phase.ahead(engine, &next);
             }
             let feed = Feed { at: (epoch - 1) * batches + index + 1, batch: &batch, share };

@@ -25,8 +25,15 @@ pub(super) struct Bound {
     fixed: bool,
     /// Buffers that are inputs and outputs.
     in_place: Vec<BufferId>,
-    /// Where runs are captured: whether one has been.
-    captured: Option<bool>,
+    /// Where runs are captured: the graph.
+    graph: Option<Captured>,
+}
+
+/// A run that is captured. Its number is no other binding's, also of none that is gone: a session keeps what it captured
+/// under a number, with the addresses of then.
+struct Captured {
+    number: usize,
+    done: bool,
 }
 
 /// An output that goes to the caller.
@@ -123,8 +130,12 @@ impl OnnxRuntime {
         });
         let gpu = self.sessions_of.device.as_ref().map(|(gpu, _)| gpu).filter(|_| loaded.captures && fixed);
         let room = gpu.and_then(|gpu| gpu.memory().ok()).map(|memory| memory.free / 2);
-        let captured = room.filter(|room| copies.sum::<usize>() <= *room).map(|_| false);
-        let bound = Bound { session: session.0, member, binding, host, scalars, fixed, in_place, captured };
+        let captures = room.is_some_and(|room| copies.sum::<usize>() <= room);
+        let graph = captures.then(|| {
+            self.captured += 1;
+            Captured { number: self.captured, done: false }
+        });
+        let bound = Bound { session: session.0, member, binding, host, scalars, fixed, in_place, graph };
         Ok(BindingId(self.bindings.insert(bound)))
     }
 
@@ -134,9 +145,7 @@ impl OnnxRuntime {
             return self.run_on_device(binding);
         }
         let Bound { session, member, binding, host, fixed, .. } = self.bindings.get_mut(binding.0);
-        let family = self.sessions.get_mut(*session);
-        let name = &family.name.clone();
-        let Prepared { session, .. } = family.get_mut(*member);
+        let (name, Prepared { session, .. }) = self.sessions.get_mut(*session).named(*member);
         let fail = |error: &dyn std::fmt::Display| failed(name, error);
         if *fixed {
             run_fixed(session, binding, std::ptr::null()).map_err(|error| fail(&error))?;
@@ -156,15 +165,13 @@ impl OnnxRuntime {
         let Some((gpu, _)) = &sessions_of.device else {
             unreachable!("invariant: only an engine on a device runs here");
         };
-        let Bound { session, member, binding, host, scalars, fixed, in_place, captured } = bindings.get_mut(id.0);
-        let family = sessions.get_mut(*session);
-        let name = &family.name.clone();
-        let Prepared { session, .. } = family.get_mut(*member);
+        let Bound { session, member, binding, host, scalars, fixed, in_place, graph } = bindings.get_mut(id.0);
+        let (name, Prepared { session, .. }) = sessions.get_mut(*session).named(*member);
         let fail = |error: &dyn std::fmt::Display| failed(name, &device::with_refused(gpu, error));
         gpu.current().map_err(|error| fail(&error))?;
         let mut options = RunOptions::new().map_err(|error| fail(&error))?;
-        let graph = captured.map_or_else(|| "-1".to_string(), |_| (id.0 + 1).to_string());
-        options.set("gpu_graph_id", graph).map_err(|error| fail(&error))?;
+        let number = graph.as_ref().map_or_else(|| "-1".to_string(), |graph| graph.number.to_string());
+        options.set("gpu_graph_id", number).map_err(|error| fail(&error))?;
         if !*fixed {
             let mut made = run_making(session, name, binding, host, cpu, &options)?.into_iter();
             ahead.begin(gpu)?;
@@ -177,7 +184,7 @@ impl OnnxRuntime {
             return outputs.ok_or_else(|| fail(&"an output is missing"));
         }
         options.disable_device_sync().map_err(|error| fail(&error))?;
-        if *captured == Some(false) {
+        if let Some(graph) = graph.as_mut().filter(|graph| !graph.done) {
             // Capturing runs the graph three times: what it changes in place is put back, and the run that counts follows.
             let mut held = Vec::new();
             for id in in_place.iter() {
@@ -186,10 +193,11 @@ impl OnnxRuntime {
                 }
             }
             let gate = capturing();
-            run_fixed(session, binding, options.ptr()).map_err(|error| fail(&error))?;
+            let captured = run_fixed(session, binding, options.ptr());
             drop(gate);
             held.iter().try_for_each(|(buffer, held)| buffer.take(held))?;
-            *captured = Some(true);
+            captured.map_err(|error| fail(&error))?;
+            graph.done = true;
         }
         run_fixed(session, binding, options.ptr()).map_err(|error| fail(&error))?;
         ahead.begin(gpu)?;

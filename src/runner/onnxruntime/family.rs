@@ -96,6 +96,12 @@ impl Family {
         &mut self.members.get_mut(member).expect("invariant: sessions stay as long as their graph").1
     }
 
+    /// Returns the name of the graph and a session, to run it.
+    pub(super) fn named(&mut self, member: usize) -> (&str, &mut Prepared) {
+        let (_, session) = self.members.get_mut(member).expect("invariant: sessions stay as long as their graph");
+        (&self.name, session)
+    }
+
     /// Returns the session that was made last; `None` where none was yet.
     pub(super) fn last(&self) -> Option<&Prepared> {
         self.members.last().map(|(_, session)| session)

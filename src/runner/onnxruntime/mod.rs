@@ -60,6 +60,8 @@ pub struct OnnxRuntime {
     sessions: Slab<Family>,
     buffers: Slab<Buffer>,
     bindings: Slab<Bound>,
+    /// How many bindings' runs are or were captured.
+    captured: usize,
 }
 
 /// How an engine computes on an NVIDIA device.
@@ -173,6 +175,7 @@ impl OnnxRuntime {
             sessions: Slab::default(),
             buffers: Slab::default(),
             bindings: Slab::default(),
+            captured: 0,
         })
     }
 }
