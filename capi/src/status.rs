@@ -43,6 +43,10 @@ impl Failure {
         Failure { status: fp_status::FP_USAGE, message: message.into(), hint: String::new() }
     }
 
+    pub fn bad_input(message: impl Into<String>) -> Failure {
+        Failure { status: fp_status::FP_BAD_INPUT, ..Failure::usage(message) }
+    }
+
     pub fn unsupported(message: impl Into<String>) -> Failure {
         Failure { status: fp_status::FP_UNSUPPORTED, ..Failure::usage(message) }
     }
