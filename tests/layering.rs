@@ -46,7 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("report", &["plan", "cost", "modules", "metrics", "runner", "error"]),
-    ("schemas", &["plan", "training", "data", "metrics", "runner", "error"]),
+    ("schemas", &["plan", "training", "classic", "report", "data", "metrics", "runner", "error"]),
     ("sinks", &["runner", "error"]),
     (
         "trainer",

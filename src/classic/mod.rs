@@ -45,7 +45,7 @@ mod state;
 
 pub use graphs::Phase;
 pub use optimizer::{check_optimizer, optimizer};
-pub use phases::{FileName, PhaseFolder, Phases, Stretch, folders};
+pub use phases::{FileName, PHASES_FORMAT, PhaseFolder, Phases, Stretch, folders};
 pub use state::restored;
 
 use crate::error::ErrorKind;

@@ -46,12 +46,12 @@ pub struct Args {
     #[arg(long, value_name = "KIND", requires = "from")]
     pub(super) on_return: Option<String>,
     #[command(flatten)]
-    plan: PlanArgs,
+    pub(super) plan: PlanArgs,
     #[command(flatten)]
     shape: ShapeArgs,
     /// Plan file, model with a plan, or folder of a run to take the frozen set and learning-rate factors from
     #[arg(long = "plan", value_name = "FILE")]
-    plan_file: Option<PathBuf>,
+    pub(super) plan_file: Option<PathBuf>,
     /// Epoch whose frozen set is built; without it only what training artifacts keep frozen, with --classic every set
     #[arg(long, value_name = "N")]
     pub(super) epoch: Option<usize>,

@@ -43,9 +43,11 @@ pub struct Rollback {
     /// Metric of the eval data, such as `accuracy`, where more is better, or `loss`, where less is.
     pub metric: String,
     /// How much worse it may be after the first epoch of a freeze than before, in units of the metric.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub drop: f64,
     /// Epochs by which the freeze is put off, at least 1.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub delay: usize,
 }
 

@@ -49,6 +49,7 @@ pub struct Job {
     /// Which training information of the model is run where the job has no `[loss]` and no
     /// `[optimizer]`, from 1; the first by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub stage: Option<usize>,
     /// What Dropout does while training: `"as-exported"` (default), `"on"`, or a ratio in [0, 1) for
     /// every Dropout of the model.

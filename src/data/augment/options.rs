@@ -37,10 +37,12 @@ pub struct AugmentOptions {
     pub erasing: Option<Erasing>,
     /// Each row and its target is mixed with another one: `l x + (1 - l) y`, `l` of a batch drawn from Beta(a, a).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub mixup: Option<f64>,
     /// A rectangle of each picture is that of another one, and its target is mixed by area; the size from Beta(a, a).
     /// With `mixup` one of both is drawn for each batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub cutmix: Option<f64>,
 }
 
