@@ -301,6 +301,10 @@ fn a_job_with_a_mistake_is_not_valid() {
             Case { what: "no batch", edit: |job| drop(drop_key(&mut job["data"], "batch")) },
             Case { what: "a batch as text", edit: |job| job["data"]["batch"] = "8".into() },
             Case { what: "no model", edit: |job| drop(drop_key(job, "model")) },
+            Case { what: "a format that nothing reads", edit: |job| job["data"]["format"] = "zip".into() },
+            Case { what: "another device", edit: |job| job["run"]["device"] = "gpu".into() },
+            Case { what: "a probability above 1", edit: |job| job["data"]["augment"]["vertical_flip"] = json!(1.5) },
+            Case { what: "a training information 0", edit: |job| job["stage"] = 0.into() },
             Case { what: "a ratio of 1", edit: |job| job["dropout"] = 1.into() },
             Case { what: "bytes without unit as text", edit: |job| job["cache"]["limit"] = "4".into() },
             Case {
@@ -352,6 +356,63 @@ fn schema_and_reader_of_a_job_refuse_the_same() {
     }
     assert!(refused > 300, "{refused}");
     assert!(differing.is_empty(), "{} of {refused}:\n{}", differing.len(), differing.join("\n"));
+}
+
+/// Where a schema has keys, as paths of keys.
+fn keys(root: &Value, schema: &Value, at: &[&str], out: &mut std::collections::BTreeSet<Vec<String>>) {
+    let target = schema["$ref"].as_str().and_then(|name| root.pointer(name.strip_prefix('#').unwrap()));
+    if let Some(target) = target.filter(|_| at.len() < 4) {
+        keys(root, target, at, out);
+    }
+    for kind in ["anyOf", "oneOf"].iter().flat_map(|kind| schema[kind].as_array()).flatten() {
+        keys(root, kind, at, out);
+    }
+    for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+        let path = [at, &[key.as_str()]].concat();
+        out.insert(path.iter().map(ToString::to_string).collect());
+        keys(root, inner, &path, out);
+    }
+}
+
+/// What the schema of a job refuses for any key, its reader refuses: no editor finds fault with a job that runs.
+#[test]
+fn a_job_that_is_read_is_valid() {
+    let validator = validator(FileKind::Job);
+    let schema = schema(FileKind::Job);
+    let mut all = Default::default();
+    keys(&schema, &schema, &[], &mut all);
+    assert!(all.len() > 150, "{}", all.len());
+    let small = toml_of(
+        "model = \"m.onnx\"\n[data]\ntrain = \"t.npz\"\ninputs = { x = \"x\" }\ntarget = \"y\"\nbatch = 8\n[run]\nepochs = 3\n\
+         dir = \"r\"\n[loss]\nkind = \"mse\"\n[optimizer]\nkind = \"sgd\"\n",
+    );
+    accepts(&validator, &small, "a small job");
+    let others = [-0.5, 0.5, 1.5, 99.5].map(|number| json!(number));
+    let whole = [-1, 0, 1, 2].map(|number| json!(number));
+    let texts = ["", "zzz", "1", "1 GB", "auto", "none"].map(|text| json!(text));
+    let rest = [json!(true), json!([]), json!([1]), json!(["a"]), json!([0.1, 0.2]), json!({}), json!({ "zzz": 1 })];
+    let values: Vec<&Value> = others.iter().chain(&whole).chain(&texts).chain(&rest).collect();
+    let (mut read, mut differing) = (0, Vec::new());
+    for path in &all {
+        for value in &values {
+            let mut job = small.clone();
+            let mut place = &mut job;
+            for key in path {
+                if !place.is_object() {
+                    *place = json!({});
+                }
+                place = &mut place[key.as_str()];
+            }
+            *place = (*value).clone();
+            let parsed = Job::parse(Path::new("job.toml"), &toml::to_string(&job).unwrap(), &[]);
+            read += usize::from(parsed.is_ok());
+            if parsed.is_ok() && !validator.is_valid(&job) {
+                differing.push(format!("{} = {value}", path.join(".")));
+            }
+        }
+    }
+    assert!(read > 200, "{read}");
+    assert!(differing.is_empty(), "{} of {read}:\n{}", differing.len(), differing.join("\n"));
 }
 
 #[test]

@@ -17,6 +17,7 @@
  *
  * Threads. Any function may be called by several threads at a time. Models and plans never change and may be
  * shared; options may be shared while nobody sets one; a handle is freed when no thread uses it any more.
+ * A call takes less than 512 kB of stack.
  *
  * Numbers. Epochs count from 1, indices from 0. A multiply-add is two flops. Fractions lie in [0, 1].
  */

@@ -23,6 +23,7 @@ pub struct LossSpec {
     pub target: Option<String>,
     /// Factor of the loss, at least 0; default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub weight: Option<f64>,
     /// Axis of the prediction that the classes lie on, for `cross-entropy`, `nll` and, with `logits`,
     /// `kl`, and that `pos_weight` runs along, for `binary-cross-entropy`; may count from the end.
@@ -70,6 +71,7 @@ pub struct LossSpec {
     pub swap: Option<bool>,
     /// Divisor of the cosines, above 0, for `contrastive`; default 0.07.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub temperature: Option<f32>,
     /// Class that stands for no label, for `ctc`; default 0.
     #[serde(skip_serializing_if = "Option::is_none")]

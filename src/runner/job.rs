@@ -349,6 +349,7 @@ impl Job {
                     .is_empty()
                     .then(|| ("data.inputs", "expected a column for each model input".to_string()))
             })
+            .or_else(|| zero("stage", self.stage? as u64))
             .or_else(|| zero("data.batch", self.data.batch as u64))
             .or_else(|| {
                 let (key, reason) = self.freeze.problem()?;

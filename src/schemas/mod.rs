@@ -11,6 +11,7 @@ mod by_hand;
 mod settings;
 
 use crate::classic::{PHASES_FORMAT, Phases};
+use crate::data::FORMATS;
 use crate::plan::{self, FreezePlan};
 use crate::report::{DIFF_FORMAT, PlanDiff};
 use crate::runner::{Job, Timed};
@@ -79,7 +80,11 @@ pub fn schema(kind: FileKind) -> Value {
     match kind {
         FileKind::Plan => format(&mut schema, plan::FORMAT),
         FileKind::Contract => format(&mut schema, CONTRACT_FORMAT),
-        FileKind::Job => settings::add(&mut schema["$defs"]["PlanOptions"]),
+        FileKind::Job => {
+            settings::add(&mut schema["$defs"]["PlanOptions"]);
+            let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+            schema["$defs"]["DataSection"]["properties"]["format"]["enum"] = json!(names);
+        }
         FileKind::Phases => format(&mut schema, PHASES_FORMAT),
         FileKind::Diff => format(&mut schema, DIFF_FORMAT),
         FileKind::Events => {}
