@@ -2,8 +2,8 @@
 //!
 //! # The way of the data
 //!
-//! [`onnx::read`] maps a file; [`artifacts`] recovers a model from ONNX Runtime's training files.
-//! [`planner::Analysis`] finds its facts ([`facts`]), its module tree and its parameters
+//! [`planner::Loaded`] is a file that was read: [`onnx::read`] maps it, [`artifacts`] recovers a model from ONNX Runtime's
+//! training files, and [`planner::Analysis`] finds its facts ([`facts`]), its module tree and its parameters
 //! ([`modules`]). [`plan()`] does all that and asks a policy epoch by epoch ([`mod@plan`]), prices what it answers
 //! ([`cost`]) and returns a [`plan::FreezePlan`]: which initializers are frozen in which epoch, and
 //! what that saves. None of this needs ONNX Runtime.
@@ -92,8 +92,9 @@
 //! # Ok::<(), freeze_plan::planner::PlannerError>(())
 //! ```
 //!
-//! An adaptive policy says what it must know with [`plan::Policy::signals`], and when it is asked with
-//! [`plan::Policy::points`]; a run then hands it the [`plan::History`] of what was measured.
+//! A trainer takes it as one of its parts (`Parts { policy, .. }`, see below). An adaptive policy says what it must know with
+//! [`plan::Policy::signals`], and when it is asked with [`plan::Policy::points`]; a run then hands it the [`plan::History`]
+//! of what was measured.
 //!
 //! # Training from a program
 //!
@@ -196,6 +197,7 @@
 
 #![warn(missing_docs)]
 
+mod analysis;
 pub mod artifacts;
 pub mod autodiff;
 #[cfg(feature = "runner")]

@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> CommandResult {
     options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
     let sizes = args.shape.sizes()?;
     let loaded = model::load_as(path, &sizes, None, (&options.parameter, &options.buffer))?;
-    let mut plan = model::Ahead::of(&loaded)?.plan(&options, args.plan.length(), &sizes)?;
+    let mut plan = model::ahead(&loaded, &options, args.plan.length(), &sizes)?;
     if args.measure.measure {
         args.measure.run(path, &options, &sizes, &mut plan)?;
     }
