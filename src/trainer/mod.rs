@@ -6,6 +6,7 @@
 //!
 //! What this module does not do: draw on a terminal, or catch signals.
 
+mod attached;
 mod changes;
 mod engine;
 mod error;
@@ -20,6 +21,7 @@ mod prospects;
 mod running;
 pub mod sizes;
 
+pub use attached::{attached_note, without_plan};
 pub use engine::{EngineOptions, engine};
 pub use error::TrainerError;
 pub use folder::Start;
@@ -170,6 +172,7 @@ impl Trainer {
         let Fitted { prepared, stage, train, eval } = fitted;
         let model = &prepared.model;
         prepared.rules.notes(&model.graph, model.opset()).iter().for_each(|told| note(told));
+        attached_note(&loaded.file).iter().for_each(|told| note(told));
         let keep = Keep::of(&job.run.keep_float32, &prepared)?;
         job::objective(&job, &loss, stage.as_ref())?;
         let mut started = prepared.clone();
@@ -382,6 +385,7 @@ impl Trainer {
         }
         let graph = &self.loaded.file.model.graph;
         let mut edits = trained_edits(graph, &values);
+        notes.extend(without_plan(&self.loaded.file, &mut edits));
         if self.stage.is_some() {
             edits.training.extend(outcome.slots.clone());
         }
