@@ -9,20 +9,21 @@ use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::PlanOptions;
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::job::{DataSection, RunSection};
-use freeze_plan::runner::{Job, LocateOptions, RunEvent, evaluate};
+use freeze_plan::runner::{Engine, Job, LocateOptions, RunEvent, evaluate};
 use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, TrainerError, engine};
 use freeze_plan::training::{PhaseOptions, Rates, Recompute, TrainStep, build, prepare};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// Squared distances; wrong by `factor`.
-struct Distance {
+pub struct Distance {
     factor: f64,
     asked: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Distance {
-    fn new(factor: f64) -> Distance {
+    pub fn new(factor: f64) -> Distance {
         Distance { factor, asked: Arc::default() }
     }
 }
@@ -48,14 +49,14 @@ impl GradientRule for Distance {
     }
 }
 
-type Give = fn(&mut Ctx<'_>) -> Result<ValueId, RuleError>;
+pub type Give = fn(&mut Ctx<'_>) -> Result<ValueId, RuleError>;
 
 /// A rule of an operator with one input.
-struct Unary {
-    domain: &'static str,
-    op: &'static str,
-    opsets: RangeInclusive<i64>,
-    give: Give,
+pub struct Unary {
+    pub domain: &'static str,
+    pub op: &'static str,
+    pub opsets: RangeInclusive<i64>,
+    pub give: Give,
 }
 
 impl GradientRule for Unary {
@@ -77,7 +78,7 @@ impl GradientRule for Unary {
 }
 
 /// Seven times the gradient that comes in, which no built-in rule gives.
-fn seven(op: &'static str) -> Unary {
+pub fn seven(op: &'static str) -> Unary {
     Unary {
         domain: "",
         op,
@@ -129,8 +130,12 @@ fn the_check_tells_right_rules_from_wrong_ones() {
 
 fn trainer(model: &str, rules: Rules, notes: &mut Vec<String>) -> Result<(Trainer, tempfile::TempDir), TrainerError> {
     let folder = tempfile::tempdir().unwrap();
+    Ok((trainer_in(folder.path(), model, rules, notes)?, folder))
+}
+
+fn trainer_in(folder: &Path, model: &str, rules: Rules, notes: &mut Vec<String>) -> Result<Trainer, TrainerError> {
     let data = DataSection::new([("x", "images")], "labels", 64);
-    let mut job = Job::new(fixture(model), data, RunSection::new(3, folder.path().join("run")));
+    let mut job = Job::new(fixture(model), data, RunSection::new(3, folder.join("run")));
     job.loss = Some(LossSpec::new(LossKind::CrossEntropy));
     job.optimizer = Some(OptimizerSpec { lr: Some(0.01), ..OptimizerSpec::new(OptimizerKind::Adam) });
     job.freeze = PlanOptions::of("steps").with("steps", "2:1,3:2");
@@ -139,15 +144,17 @@ fn trainer(model: &str, rules: Rules, notes: &mut Vec<String>) -> Result<(Traine
     let train = Dataset::open(&fixture("digits/train.npz"), &DataOptions::default(), None).unwrap();
     let mut note = |text: &str| notes.push(text.to_string());
     let parts = Parts { train: Some(train), rules, note: Some(&mut note), ..Parts::default() };
-    Ok((Trainer::with(job, parts)?, folder))
+    Trainer::with(job, parts)
+}
+
+fn on_cpu() -> Result<Box<dyn Engine>, TrainerError> {
+    let options = EngineOptions { threads: Some(1), ..EngineOptions::default() };
+    engine(&LocateOptions::default(), &options, &mut |_| {})
 }
 
 fn losses(model: &str, rules: Rules) -> Vec<f64> {
     let (trainer, _folder) = trainer(model, rules, &mut Vec::new()).unwrap();
-    let mut run = trainer.start(Start::New, || {
-        let options = EngineOptions { threads: Some(1), ..EngineOptions::default() };
-        engine(&LocateOptions::default(), &options, &mut |_| {})
-    });
+    let mut run = trainer.start(Start::New, on_cpu);
     let loss = |event| if let RunEvent::Step { loss, .. } = event { Some(loss) } else { None };
     let losses = run.by_ref().filter_map(loss).collect();
     run.join().unwrap();
@@ -176,7 +183,7 @@ fn a_trainer_tells_which_rules_are_used() {
     let expected = [
         "com.microsoft.CDist has an own gradient rule (1 node)",
         "Tanh has an own gradient rule in place of the built-in one (1 node)",
-        "no node of the model is Erf: its own gradient rule is not used",
+        "no node of the model or its loss is Erf: its own gradient rule is not used",
         "Dropout takes another form before gradients are built: its own gradient rule is not used",
         "the own gradient rule of Neg is for versions 1 to 12, the model has 18",
     ];
@@ -197,7 +204,7 @@ fn a_rule_is_asked_for_what_trains_and_a_plan_knows_what_it_passes() {
     }
 }
 
-fn step(prepared: &freeze_plan::training::Prepared, frozen: &[&str]) -> TrainStep {
+pub fn step(prepared: &freeze_plan::training::Prepared, frozen: &[&str]) -> TrainStep {
     let optimizer = OptimizerSpec { lr: Some(0.1), ..OptimizerSpec::new(OptimizerKind::Sgd) };
     let options = PhaseOptions {
         frozen: frozen.iter().copied().collect(),

@@ -170,8 +170,10 @@ impl Trainer {
         let fit = |loaded: &Loaded| job::fit(&job, &loss, loaded, &plan, &data, &parts.rules);
         let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", note, fit)?;
         let Fitted { prepared, stage, train, eval } = fitted;
-        let model = &prepared.model;
-        prepared.rules.notes(&model.graph, model.opset()).iter().for_each(|told| note(told));
+        if !prepared.rules.is_empty() {
+            let graph = job::objective(&job, &loss, stage.as_ref())?.eval(&prepared)?.graph;
+            prepared.rules.notes(&graph, prepared.model.opset()).iter().for_each(|told| note(told));
+        }
         attached_note(&loaded.file).iter().for_each(|told| note(told));
         let keep = Keep::of(&job.run.keep_float32, &prepared)?;
         job::objective(&job, &loss, stage.as_ref())?;
