@@ -172,6 +172,69 @@ fn a_model_with_an_operator_without_rule_trains_as_the_same_in_primitives() {
     }
 }
 
+/// A rule that is told apart from earlier ones.
+struct Versioned(Unary, u64);
+
+impl GradientRule for Versioned {
+    fn domain(&self) -> &str {
+        self.0.domain()
+    }
+
+    fn op(&self) -> &str {
+        self.0.op()
+    }
+
+    fn version(&self) -> u64 {
+        self.1
+    }
+
+    fn gradient(&self, ctx: &mut Ctx<'_>, input: usize) -> Result<ValueId, RuleError> {
+        self.0.gradient(ctx, input)
+    }
+}
+
+#[test]
+fn a_run_goes_on_only_with_the_rules_that_it_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let slope = || Unary {
+        give: |ctx| {
+            let (dy, y) = (ctx.dy()?, ctx.y(0)?);
+            let (square, one) = (ctx.b.mul(y, y), ctx.b.like(y, 1.0));
+            let slope = ctx.b.sub(one, square);
+            Ok(ctx.b.mul(dy, slope))
+        },
+        ..seven("Tanh")
+    };
+    let first = || Rules::new().with(Distance::new(1.0));
+    let run = |start: Start, rules: Rules, last: Option<usize>| {
+        let trainer = trainer_in(folder.path(), "rules/prototypes.onnx", rules, &mut Vec::new()).unwrap();
+        let mut run = trainer.start(start, on_cpu);
+        while let Some(event) = run.next() {
+            if matches!(event, RunEvent::Step { step, .. } if Some(step) == last) {
+                run.stop();
+            }
+        }
+        run.join()
+    };
+    let trained = run(Start::New, first().with(Versioned(slope(), 2)), Some(3)).unwrap();
+    assert!(trained.outcome.stopped);
+    let cases = [
+        (first(), "the gradient rule of Tanh was version 2 and is the built-in one: "),
+        (first().with(Versioned(slope(), 3)), "the gradient rule of Tanh was version 2 and is version 3: "),
+        (
+            first().with(Versioned(slope(), 2)).with(seven("Neg")),
+            "the gradient rule of Neg was the built-in one and is version 0: ",
+        ),
+    ];
+    for (rules, expected) in cases {
+        let error = run(Start::Resume, rules, None).unwrap_err();
+        assert!(error.to_string().contains(expected) && error.remedy().is_some(), "{error}");
+    }
+    // What no node has changes nothing.
+    let trained = run(Start::Resume, first().with(Versioned(slope(), 2)).with(seven("Erf")), None).unwrap();
+    assert!(!trained.outcome.stopped);
+}
+
 #[test]
 fn a_trainer_tells_which_rules_are_used() {
     let error = trainer("rules/prototypes.onnx", Rules::new(), &mut Vec::new()).err().unwrap();

@@ -3,7 +3,7 @@
 
 use crate::engines::{deviation, onnxruntime};
 use crate::own_rules::{Distance, Unary, seven, step};
-use crate::runs::Job;
+use crate::runs::{Job, newest};
 use freeze_plan::autodiff::{Ctx, Form, GradientRule, RuleError, Rules};
 use freeze_plan::graph::{
     Attributes, Builder, DType, Dim, Fact, Function, FunctionId, Model, OpId, Origin, Subgraph, Tensor, ValueId, check,
@@ -14,7 +14,7 @@ use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::{PlanOptions, PrefixMode};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::job::CacheMode;
-use freeze_plan::runner::{Caching, RunEvent, evaluate};
+use freeze_plan::runner::{Caching, Checkpoints, RunEvent, evaluate};
 use freeze_plan::training::{PhaseOptions, Prepared, Rates, Recompute, TrainStep, build, prepare};
 use std::collections::HashSet;
 use std::path::Path;
@@ -309,6 +309,25 @@ fn a_rule_holds_beside_a_frozen_prefix_and_what_is_kept_of_it() {
         let apart = ran.count(|event| matches!(event, RunEvent::Phase { prefix_nodes: 1.., .. }));
         assert_eq!(apart, usize::from(prefix == PrefixMode::Auto), "{prefix:?} {cache:?}");
     }
+}
+
+#[test]
+fn a_checkpoint_is_of_its_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let columns = vec![("x", matrix(24, 4, 0.9)), ("target", matrix(24, 2, 0.4))];
+    let model = model(|b, h, _| b.unary("Tanh", h));
+    let mut job = Job::on(&model, LossKind::Mse, columns, 8);
+    job.checkpoints = Some(Checkpoints::after_epochs(folder.path().into()));
+    let plain = job.prepared.clone();
+    job.prepared = plain.clone().with_rules(Rules::new().with(seven("Tanh")));
+    job.run(&mut onnxruntime()).outcome();
+    job.resume = Some(newest(folder.path()));
+    job.run(&mut onnxruntime()).outcome();
+    job.prepared = plain;
+    let error = job.run(&mut onnxruntime()).result.unwrap_err().to_string();
+    let expected =
+        "checkpoint 2 cannot be gone on from: the gradient rule of Tanh was version 0 and is the built-in one";
+    assert_eq!(error, expected);
 }
 
 /// Returns an error with what it comes from.

@@ -63,6 +63,12 @@ pub trait GradientRule: Send + Sync {
         1..=i64::MAX
     }
 
+    /// Returns a number to raise when the rule gives another gradient than before; default 0. A checkpoint holds it, and a
+    /// run that was begun with another does not go on.
+    fn version(&self) -> u64 {
+        0
+    }
+
     /// Returns true for an input that has no gradient: a shape, an index, a flag. Default none.
     fn is_constant(&self, _input: usize) -> bool {
         false
@@ -120,6 +126,15 @@ impl Rules {
     /// ones, and which are not used.
     pub fn notes(&self, graph: &Graph, opset: i64) -> Vec<String> {
         self.list.iter().map(|rule| self.note(rule.as_ref(), graph, opset)).collect()
+    }
+
+    /// Returns the operators of a graph and of graphs in it that have a rule of the caller, with the rule's
+    /// [version](GradientRule::version).
+    pub fn in_force(&self, graph: &Graph, opset: i64) -> BTreeMap<String, u64> {
+        let rule = |node: &&Node| self.find(&node.op, opset).ok().flatten().filter(|_| !is_replaced(&node.op));
+        let used =
+            graph.nodes_within().into_iter().filter_map(|node| Some((node.op.to_string(), rule(&node)?.version())));
+        used.collect()
     }
 
     /// Returns the rule of an operator; `None` where there is none.

@@ -4,6 +4,7 @@ use super::{Trainer, TrainerError};
 use crate::checkpoint::Checkpoint;
 use crate::error::ErrorKind;
 use crate::plan::{FreezePlan, parse};
+use crate::runner::changed_rules;
 use std::collections::BTreeMap;
 use std::path::Path;
 use toml::Value;
@@ -95,6 +96,9 @@ pub(super) fn check(folder: &Path, trainer: &Trainer, checkpoint: &Checkpoint) -
             Verdict::Refused(reason) => refused.push(format!("{change}: {reason}")),
         }
     }
+    let rules = trainer.objective()?.rules(&trainer.prepared)?;
+    let others = changed_rules(checkpoint, &rules).into_iter();
+    refused.extend(others.map(|change| format!("{change}: what is trained would be something else")));
     if refused.is_empty() {
         return Ok(notes);
     }

@@ -404,6 +404,11 @@ impl Trainer {
         Ok(Trained { outcome, model: path, best_epoch, notes })
     }
 
+    /// Returns what is minimized and how.
+    fn objective(&self) -> Result<Objective<'_>, TrainerError> {
+        job::objective(&self.job, &self.loss, self.stage.as_ref())
+    }
+
     /// Calls `act` with the run that this is.
     fn setup<R>(
         &self,
@@ -416,7 +421,7 @@ impl Trainer {
         let prepared = if resume.is_some() { &self.prepared } else { self.started.as_ref().map_err(Clone::clone)? };
         let planner = self.basis.planner()?;
         let ceiling_steps = usize::try_from(job.run.ceiling_steps).unwrap_or(usize::MAX);
-        let objective: Objective<'_> = job::objective(job, &self.loss, self.stage.as_ref())?;
+        let objective = self.objective()?;
         let caching = job.caching();
         let freezing = Freezing::with(plan, &planner, &job.freeze).checked_on(ceiling_steps).cached(caching.as_ref());
         let setup = Setup {
