@@ -61,7 +61,7 @@ impl fp_plan {
     }
 
     pub(crate) fn make(model: &fp_model, epochs: usize, options: &fp_options) -> Result<fp_plan, Failure> {
-        fp_plan::of(make::plan(model, epochs, options)?, Some(model.file.bytes.clone()))
+        fp_plan::of(make::plan(model, epochs, options)?, Some(model.loaded.file.bytes.clone()))
     }
 
     fn to_json(&self) -> String {

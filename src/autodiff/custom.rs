@@ -200,7 +200,7 @@ fn is_replaced(op: &OpId) -> bool {
 
 /// Returns true for a node that comes from the body of a function.
 fn is_inside(node: &Node, function: &OpId) -> bool {
-    let calls = |path: &String| format!("{path}/").contains(&format!(":{function}/"));
+    let calls = |path: &String| format!("{path}/").contains(&format!(":{}/", function.name));
     node.metadata.iter().any(|(key, path)| key == FUNCTION_PATH && calls(path))
 }
 

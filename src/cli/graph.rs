@@ -166,12 +166,13 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
     let mut options = args.plan.options()?;
     options.batch_norm = args.frozen_units.batch_norm()?.unwrap_or(options.batch_norm);
     options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
+    let wanted = model::Wanted { options: &options, length: args.plan.length(), sizes: &sizes, policy: None };
     let plan = match (planned, path, &stage) {
         (Some(plan), Some(path), _) => of_this_model(plan, &path, &loaded)?,
-        (_, _, Some(stage)) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
+        (_, _, Some(stage)) => stage.plan(&loaded, wanted)?.plan,
         _ => {
             let slots = model::slots(&loaded, &optimizer, &mut note)?;
-            model::plan(&loaded, &options, args.plan.length(), slots, &sizes)?.plan
+            model::plan(&loaded, wanted, slots)?.plan
         }
     };
     let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());

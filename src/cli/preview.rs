@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> CommandResult {
     attached_note(&loaded.file)
         .iter()
         .for_each(|told| note(&format!("{told} (freeze-plan attach --show MODEL prints it)")));
-    let mut plan = model::Ahead::of(&loaded)?.plan(&options, args.plan.length(), &sizes)?;
+    let mut plan = model::ahead(&loaded, &options, args.plan.length(), &sizes)?;
     if args.measure.measure {
         args.measure.run(path, &options, &sizes, &mut plan)?;
     }
