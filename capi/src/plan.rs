@@ -63,12 +63,12 @@ impl fp_plan {
     }
 
     pub(crate) fn make(model: &fp_model, epochs: usize, options: &fp_options) -> Result<fp_plan, Failure> {
-        fp_plan::of(make::plan(model, epochs, options)?, Some(model.file.without_metadata(ATTACHED)))
+        fp_plan::of(make::plan(model, epochs, options)?, Some(model.loaded.file.without_metadata(ATTACHED)))
     }
 
     /// Checks that the model holds the parameters of the plan.
     fn fits(&self, model: &fp_model) -> Result<(), Failure> {
-        let (graph, planned) = (&model.analysis.model.graph, &self.plan.model.file);
+        let (graph, planned) = (&model.loaded.analysis.model.graph, &self.plan.model.file);
         let other = |what: String| Failure::bad_input(format!("the plan is for {planned}, not for this model: {what}"));
         for unit in &self.plan.units {
             let mut elements = 0u64;

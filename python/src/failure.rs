@@ -1,11 +1,8 @@
 //! A failure, as the Python program sees it.
 
-use freeze_plan::artifacts::ArtifactsError;
-use freeze_plan::error::ErrorKind;
-use freeze_plan::onnx::OnnxError;
+use freeze_plan::error::{ErrorKind, in_one_line};
 use freeze_plan::plan::PlanError;
 use freeze_plan::planner::PlannerError;
-use freeze_plan::training::TrainingError;
 use pyo3::prelude::*;
 use std::error::Error;
 
@@ -24,21 +21,7 @@ impl Failure {
 
     /// Returns a failure telling an error with its sources in one line.
     fn of(kind: ErrorKind, error: &dyn Error) -> Failure {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let text = inner.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = inner.source();
-        }
-        Failure { kind, message, hint: None }
-    }
-
-    /// Returns what went wrong, in one line.
-    pub fn message(&self) -> &str {
-        &self.message
+        Failure { kind, message: in_one_line(error), hint: None }
     }
 
     /// Adds what to do.
@@ -88,15 +71,3 @@ impl From<PlannerError> for Failure {
         }
     }
 }
-
-macro_rules! failures {
-    ($($error:ty),* $(,)?) => {$(
-        impl From<$error> for Failure {
-            fn from(error: $error) -> Failure {
-                Failure::of(error.kind(), &error)
-            }
-        }
-    )*};
-}
-
-failures! { ArtifactsError, OnnxError, TrainingError }

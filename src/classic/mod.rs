@@ -38,6 +38,7 @@
 //! What this module does not do: run these files.
 
 mod graphs;
+#[doc(hidden)]
 pub mod names;
 mod optimizer;
 mod phases;

@@ -11,8 +11,9 @@ use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::FreezePlan;
-use crate::planner::{identity, read_plan};
+use crate::planner::{ATTACHED, identity, read_plan};
 use crate::trainer::sizes::{Sizes, how_to_give};
+use crate::trainer::{attached_note, without_plan};
 use crate::training::stage::training_info;
 use crate::training::{Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build};
 use std::collections::{BTreeMap, HashSet};
@@ -153,6 +154,9 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
         None => stage(args, &loaded, dropout)?,
     };
     let free = args.epoch.is_some() || args.classic.is_some();
+    if free && planned.is_none() {
+        attached_note(&loaded.file).iter().for_each(|told| note(&format!("{told} (--plan MODEL takes it)")));
+    }
     if args.plan.given() && (!free || planned.is_some()) {
         return usage("plan options need --epoch N or --classic and no plan: they choose what is frozen");
     }
@@ -162,12 +166,13 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
     let mut options = args.plan.options()?;
     options.batch_norm = args.frozen_units.batch_norm()?.unwrap_or(options.batch_norm);
     options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
+    let wanted = model::Wanted { options: &options, length: args.plan.length(), sizes: &sizes, policy: None };
     let plan = match (planned, path, &stage) {
         (Some(plan), Some(path), _) => of_this_model(plan, &path, &loaded)?,
-        (_, _, Some(stage)) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
+        (_, _, Some(stage)) => stage.plan(&loaded, wanted)?.plan,
         _ => {
             let slots = model::slots(&loaded, &optimizer, &mut note)?;
-            model::plan(&loaded, &options, args.plan.length(), slots, &sizes)?.plan
+            model::plan(&loaded, wanted, slots)?.plan
         }
     };
     let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
@@ -341,12 +346,13 @@ fn write_training(
     let as_is = file.model.opset() == prepared.model.opset()
         && file.model.ir_version >= 7
         && file.model.graph.nodes().len() == analysis.model.graph.nodes().len();
-    let base = if as_is {
+    let mut base = if as_is {
         file.model.clone()
     } else {
         let upgraded = upgrade(&analysis.model).map_err(TrainingError::from)?;
         Model { ir_version: upgraded.ir_version.clamp(8, 10), ..upgraded }
     };
+    base.metadata.retain(|entry| entry.0 != ATTACHED);
     let mut info = training_info(&base, prepared, options, step)?;
     let mut phase = serde_json::json!({
         "epoch": epoch,
@@ -362,7 +368,8 @@ fn write_training(
     }
     info.metadata.push(("freeze-plan.phase".into(), phase.to_string()));
     output::write_model(path, |data| {
-        let edits = Edits { embed_external: true, ..Edits::default() };
+        let mut edits = Edits { embed_external: true, ..Edits::default() };
+        without_plan(file, &mut edits);
         let encoded = if as_is { file.rewrite_encoded(&edits, data, LARGEST)? } else { encode(&base, data, LARGEST) };
         Ok(Encoded { bytes: with_training_info(encoded.bytes.into(), info), pieces: encoded.pieces })
     })

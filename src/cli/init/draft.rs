@@ -160,16 +160,16 @@ impl Draft {
         };
         let sizes = Sizes { batch: Some(batch), shapes: columns.iter().filter_map(shape).collect() }.that_fit(graph);
         let length = Run { epochs: EPOCHS, steps_per_epoch: data.map_or(0, |data| data.rows().div_ceil(batch)) };
-        let options = PlanOptions::default();
+        let wanted = model::Wanted { options: &PlanOptions::default(), length, sizes: &sizes, policy: None };
         let planned = match (&staged, &how) {
-            (Some(staged), _) => staged.plan(loaded, &options, length, &sizes)?,
+            (Some(staged), _) => staged.plan(loaded, wanted)?,
             (None, How::Own { optimizer, .. }) => {
-                model::plan(loaded, &options, length, model::slots(loaded, &optimizer.spec, &mut note)?, &sizes)?
+                model::plan(loaded, wanted, model::slots(loaded, &optimizer.spec, &mut note)?)?
             }
             _ => {
                 let spec = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.optimizer.clone());
                 let spec = spec.unwrap_or_else(|| optimizer::choice(graph).spec);
-                model::plan(loaded, &options, length, model::slots(loaded, &spec, &mut note)?, &sizes)?
+                model::plan(loaded, wanted, model::slots(loaded, &spec, &mut note)?)?
             }
         };
         draft.freeze(&planned.plan);
