@@ -31,7 +31,11 @@ class Freezer:
     """Freezes and thaws the parameters of a module as a plan says.
 
     :meth:`apply` goes to an epoch from wherever the module is. A run that goes on from a checkpoint calls it for the
-    epoch of the checkpoint before ``optimizer.load_state_dict``, so that the groups hold the same parameters.
+    epoch of the checkpoint before ``optimizer.load_state_dict``, so that the groups hold the same parameters. What
+    DistributedDataParallel is to keep in step must train when it wraps the module: wrap first, with
+    ``find_unused_parameters=True``, then call :meth:`apply`.
+
+    Parameters of the module that the plan does not know train throughout; a warning names them.
 
     :param plan: the plan.
     :param model: the module; its parameters are found by the names of the plan's initializers, with or without a prefix
@@ -39,8 +43,10 @@ class Freezer:
     :param optimizers: the optimizers whose groups hold the parameters; ``None`` changes only the module.
     :param names: names of ``model.named_parameters()`` by initializer name, where they are not found.
     :param remove: whether frozen parameters leave the groups. Optimizers pass over a parameter without a gradient in any
-        case; ``False`` keeps the groups as they are for what relies on them.
+        case; ``False`` keeps the groups as they are for what relies on them, and where ``on_return`` is ``"keep"`` the
+        state in the optimizer.
     :raises Error: a parameter that the plan freezes is not found; the nearest names are told.
+    :raises TypeError: ``model`` is no module, or ``optimizers`` are none.
     """
 
     def __init__(
@@ -52,14 +58,17 @@ class Freezer:
         names: Mapping[str, str] | None = None,
         remove: bool = True,
     ) -> None:
+        _refuse_others(model)
         self.plan = plan
+        self.names = dict(names or {})
         self._remove = remove
         self._on_return = str(plan.settings.get("on_return", "reset"))
         if self._on_return not in _ON_RETURN:
             raise Error(f"on_return is {self._on_return!r}, expected one of {', '.join(_ON_RETURN)}")
-        self._parameters = parameters_of(plan, model, names or {})
-        self._statistics = buffers_of(plan, model, names or {})
-        self._dropouts = dropouts_of(plan, model, names or {})
+        self._model = weakref.ref(model)
+        self._parameters = parameters_of(plan, model, self.names)
+        self._statistics = buffers_of(plan, model, self.names)
+        self._dropouts = dropouts_of(plan, model, self.names)
         self._trains = {id(own) for own in self._parameters.values() if own.requires_grad}
         self._frozen: dict[int, nn.Parameter] = {}
         self._held: dict[int, Any] = {}
@@ -79,7 +88,7 @@ class Freezer:
     def attach(self, optimizers: Optimizers | None) -> None:
         """Takes other optimizers than before."""
         given = () if optimizers is None else optimizers
-        self._optimizers = (given,) if isinstance(given, Optimizer) else tuple(given)
+        self._optimizers = tuple(map(_unwrapped, (given,) if isinstance(given, Optimizer) else given))
         self._rates.attach(self._optimizers)
 
     def apply(self, epoch: int, step: int = 0) -> Epoch:
@@ -94,7 +103,8 @@ class Freezer:
         frozen = self._asked(entry.frozen)
         thawed = [own for key, own in self._frozen.items() if key not in frozen]
         freshly = [own for key, own in frozen.items() if key not in self._frozen]
-        for own in freshly:
+        # All, not only what is new: others may have switched them on.
+        for own in frozen.values():
             own.requires_grad_(False)
             own.grad = None
         for own in thawed:
@@ -149,7 +159,8 @@ class Freezer:
                 homes[index].extend(own for own in group["params"] if id(own) not in known)
             owned = {id(own) for home in homes for own in home}
             self._removed.update(id(own) for own in freshly if id(own) in owned)
-            for own in freshly:
+            stays = self._on_return == "keep" and not self._remove
+            for own in () if stays else freshly:
                 state = optimizer.state.pop(own, None)
                 if state is not None and self._on_return == "keep":
                     self._kept[id(own)] = state
@@ -176,16 +187,32 @@ class Freezer:
                 )
 
     def _hold(self, modules: dict[int, nn.Module]) -> None:
-        """Keeps these modules in inference mode, whatever mode the whole is set to."""
+        """Keeps these modules in inference mode, whatever mode the whole is set to; others go back to that."""
+        root = self._model()
         for key in [key for key in self._held if key not in modules]:
-            hook, root_mode = self._held.pop(key)
+            hook, own_mode = self._held.pop(key)
             hook.remove()
-            self._modules.pop(key).train(root_mode)
+            mode = root.training if own_mode is None and root is not None else bool(own_mode)
+            self._modules.pop(key).train(mode)
         for key, module in modules.items():
             if key not in self._held:
-                self._held[key] = (module.register_forward_pre_hook(_infer), module.training)
+                own_mode = None if root is not None and module.training == root.training else module.training
+                self._held[key] = (module.register_forward_pre_hook(_infer), own_mode)
                 self._modules[key] = module
             module.eval()
+
+
+def _refuse_others(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is of type {type(model).__name__}, expected a torch.nn.Module")
+
+
+def _unwrapped(optimizer: Any) -> Optimizer:
+    """Returns the optimizer that one of Accelerate holds."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"an optimizer is of type {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+    inner = getattr(optimizer, "optimizer", None)
+    return inner if isinstance(inner, Optimizer) else optimizer
 
 
 def _infer(module: nn.Module, _: Any) -> None:
@@ -200,10 +227,11 @@ def freezer(
     plan: Plan, model: nn.Module, optimizers: Optimizers | None = None, names: Mapping[str, str] | None = None
 ) -> Freezer:
     """Returns the freezer that ``plan.apply`` keeps for a module, made where there is none for this plan."""
+    _refuse_others(model)
     found, parameters = _freezers.get(model, (None, []))
     own = list(model.parameters())
     same = len(own) == len(parameters) and all(old() is new for old, new in zip(parameters, own, strict=True))
-    if found is not None and found.plan == plan and same:
+    if found is not None and found.plan == plan and found.names == dict(names or {}) and same:
         found.attach(optimizers)
         return found
     if found is not None:

@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import warnings
 import weakref
 
 import pytest
@@ -14,7 +15,7 @@ torch.set_num_threads(1)
 import nets  # noqa: E402
 
 import freeze_plan  # noqa: E402
-from freeze_plan.torch import Freezer  # noqa: E402
+from freeze_plan.torch import Freezer, freezer  # noqa: E402
 
 # Freezes in epochs 2 to 4: 3, 6 and 9 of 13 units.
 LINEAR = {"epochs": nets.EPOCHS, "freeze_start": 0.0}
@@ -144,6 +145,93 @@ def test_statistics_move_again_when_the_plan_lets_them(digits):
         nets.step(model, optimizer, nets.batches()[0])
         moved.append(not torch.equal(before, model.bn1.running_mean))
     assert moved == [False, True] and model.bn1.training
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_module_goes_back_to_the_mode_of_the_whole(digits, own):
+    plan = freeze_plan.plan(digits, 2, policy="steps", batch_norm="frozen", steps="1:2,2:0")
+    model = nets.digits().eval()
+    if not own:
+        model.bn1.train()
+    plan.apply(model, None, 1)
+    model.train()
+    plan.apply(model, None, 2)
+    assert model.bn1.training
+    model.bn1.eval()
+    plan.apply(model, None, 1)
+    plan.apply(model, None, 2)
+    assert not model.bn1.training, "somebody else keeps it so"
+
+
+def test_what_others_switch_on_is_frozen_again(plan):
+    model = nets.digits()
+    for _ in range(2):
+        plan.apply(model, None, 4)
+        assert {name for name, own in model.named_parameters() if not own.requires_grad} == plan.frozen(4)
+        model.requires_grad_(True)
+
+
+def test_parameters_that_the_plan_does_not_know_are_told(plan):
+    model = nets.digits()
+    model.extra = torch.nn.Linear(2, 2)
+    with pytest.warns(UserWarning, match="2 parameters of the model, which always train: extra.weight, extra.bias"):
+        plan.apply(model, None, 4)
+    model = nets.digits()
+    model.extra = torch.nn.Linear(2, 2).requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan.apply(model, None, 4)
+
+
+def test_other_names_take_over(plan):
+    model = nets.digits()
+    plan.apply(model, None, 2)
+    swapped = {"conv1.weight": "conv1.weight", "fc.bias": "fc.bias"}
+    first = freezer(plan, model)
+    assert freezer(plan, model, names=swapped) is not first and freezer(plan, model, names=swapped).names == swapped
+
+
+def test_what_is_no_module_or_optimizer_is_told(plan):
+    with pytest.raises(TypeError, match="model is of type Plan"):
+        plan.apply(plan, None, 1)
+    with pytest.raises(TypeError, match="of type str"):
+        plan.apply(nets.digits(), ["adam"], 1)
+
+
+class Holder(torch.optim.Optimizer):
+    """An optimizer in the way of Accelerate: what is asked of it is asked of the one that it holds."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    param_groups = property(lambda self: self.optimizer.param_groups)
+    state = property(lambda self: self.optimizer.state)
+
+
+def test_an_optimizer_may_be_wrapped(digits):
+    plan = freeze_plan.plan(digits, 4, policy="thaw", decay=2.0)
+    models = [nets.digits(), nets.digits()]
+    for model, wrap in zip(models, (Holder, lambda optimizer: optimizer), strict=True):
+        optimizer = nets.sgd(model)
+        for epoch in range(1, 5):
+            plan.apply(model, wrap(optimizer), epoch)
+            for batch in nets.batches():
+                nets.step(model, optimizer, batch)
+    for name, value in nets.values(models[0]).items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+
+
+def test_groups_can_stay_whole(digits):
+    plan = freeze_plan.plan(digits, 3, policy="steps", on_return="keep", steps="2:2,3:0")
+    model = nets.digits()
+    optimizer = nets.adam(model)
+    freezer = Freezer(plan, model, optimizer, remove=False)
+    counts = []
+    for epoch in range(1, 4):
+        freezer.apply(epoch)
+        nets.step(model, optimizer, nets.batches()[0])
+        counts.append(int(optimizer.state[model.conv1.weight]["step"]))
+    assert counts == [1, 1, 2]
 
 
 class Wrapped(torch.nn.Module):
@@ -289,6 +377,25 @@ class Small(torch.nn.Module):
 
     def forward(self, x):
         return self.head(torch.relu(self.proj(self.drop(self.stem(x).flatten(1)))))
+
+
+def test_a_folded_name_says_how_to_export(tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(nets.digits().eval(), (torch.randn(2, 1, 8, 8),), path, dynamo=False)
+    plan = freeze_plan.plan(path, 4, freeze_start=0.0)
+    with pytest.raises(freeze_plan.Error, match="do_constant_folding=False") as raised:
+        plan.apply(nets.digits(), None, 4)
+    assert '"onnx::Conv_' in str(raised.value)
+
+
+def test_what_the_exporter_returns_is_planned():
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    model = nets.digits()
+    program = torch.onnx.export(model, (torch.randn(2, 1, 8, 8),), dynamo=True, optimize=False, verbose=False)
+    plan = freeze_plan.plan(program, 4, freeze_start=0.0)
+    plan.apply(model, None, 4)
+    assert {name for name, own in model.named_parameters() if not own.requires_grad} == plan.frozen(4) != set()
 
 
 @pytest.mark.parametrize("training", [False, True])
