@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -33,7 +32,8 @@ class Freezer:
     :meth:`apply` goes to an epoch from wherever the module is. A run that goes on from a checkpoint calls it for the
     epoch of the checkpoint before ``optimizer.load_state_dict``, so that the groups hold the same parameters. What
     DistributedDataParallel is to keep in step must train when it wraps the module: wrap first, with
-    ``find_unused_parameters=True``, then call :meth:`apply`.
+    ``find_unused_parameters=True``, then call :meth:`apply`. A module has one freezer: a new one takes over from the one
+    before, which lets go of what it froze.
 
     Parameters of the module that the plan does not know train throughout; a warning names them.
 
@@ -69,6 +69,11 @@ class Freezer:
         self._parameters = parameters_of(plan, model, self.names)
         self._statistics = buffers_of(plan, model, self.names)
         self._dropouts = dropouts_of(plan, model, self.names)
+        self._own = [weakref.ref(own) for own in model.parameters()]
+        earlier = _freezers.get(model)
+        if earlier is not None:
+            earlier.release()
+        _freezers[model] = self
         self._trains = {id(own) for own in self._parameters.values() if own.requires_grad}
         self._frozen: dict[int, nn.Parameter] = {}
         self._held: dict[int, Any] = {}
@@ -77,7 +82,7 @@ class Freezer:
         self._removed: set[int] = set()
         self._kept: dict[int, dict[str, Any]] = {}
         self._rates = Rates(int(plan.settings.get("warm_up_steps", 100)) if self._on_return == "warm-up" else None)
-        self._optimizers: tuple[Optimizer, ...] = ()
+        self._optimizers: tuple[weakref.ref[Optimizer], ...] = ()
         self.attach(optimizers)
 
     @property
@@ -88,8 +93,9 @@ class Freezer:
     def attach(self, optimizers: Optimizers | None) -> None:
         """Takes other optimizers than before."""
         given = () if optimizers is None else optimizers
-        self._optimizers = tuple(map(_unwrapped, (given,) if isinstance(given, Optimizer) else given))
-        self._rates.attach(self._optimizers)
+        held = tuple(map(_unwrapped, (given,) if isinstance(given, Optimizer) else given))
+        self._optimizers = tuple(map(weakref.ref, held))
+        self._rates.attach(held)
 
     def apply(self, epoch: int, step: int = 0) -> Epoch:
         """Freezes and thaws as the plan says for an epoch, from 1, after ``step`` of its steps.
@@ -138,6 +144,11 @@ class Freezer:
         self._kept = {id(self._parameters[name]): dict(kept) for name, kept in state["kept"].items()}
         self._rates.load({self._parameters[name]: steps for name, steps in state["returned"].items()})
 
+    def _is_of(self, model: nn.Module) -> bool:
+        """Returns whether the module still has the parameters that were found."""
+        own = list(model.parameters())
+        return len(own) == len(self._own) and all(held() is new for held, new in zip(self._own, own, strict=True))
+
     def _asked(self, names: Iterable[str]) -> dict[int, nn.Parameter]:
         """Returns what is frozen. A parameter with several names is when the plan freezes all of them."""
         asked = set(names)
@@ -150,7 +161,8 @@ class Freezer:
         return statistics + [self._dropouts[name] for name in entry.dropout_off]
 
     def _regroup(self, freshly: Sequence[nn.Parameter], thawed: Sequence[nn.Parameter]) -> None:
-        for optimizer in self._optimizers:
+        optimizers = [optimizer for held in self._optimizers if (optimizer := held()) is not None]
+        for optimizer in optimizers:
             homes = self._homes.setdefault(optimizer, [])
             for index, group in enumerate(optimizer.param_groups):
                 if index == len(homes):
@@ -170,13 +182,13 @@ class Freezer:
             if self._remove:
                 for home, group in zip(homes, optimizer.param_groups, strict=True):
                     group["params"] = [own for own in home if id(own) not in self._frozen]
-        if self._optimizers:
-            self._check(thawed)
+        if optimizers:
+            self._check(optimizers, thawed)
         self._rates.returned([own for own in thawed if id(own) in self._removed])
         self._removed.difference_update(id(own) for own in thawed)
 
-    def _check(self, thawed: Sequence[nn.Parameter]) -> None:
-        homes = [home for optimizer in self._optimizers for home in self._homes.get(optimizer, [])]
+    def _check(self, optimizers: Sequence[Optimizer], thawed: Sequence[nn.Parameter]) -> None:
+        homes = [home for optimizer in optimizers for home in self._homes.get(optimizer, [])]
         owned = {id(own) for home in homes for own in home}
         for own in thawed:
             if id(own) in self._removed and id(own) not in owned:
@@ -219,8 +231,8 @@ def _infer(module: nn.Module, _: Any) -> None:
     module.training = False
 
 
-_freezers: weakref.WeakKeyDictionary[nn.Module, tuple[Freezer, list[weakref.ref[torch.Tensor]]]]
-_freezers = weakref.WeakKeyDictionary()
+# By module; a freezer refers to its module and its optimizers weakly, so nothing is kept alive by this.
+_freezers: weakref.WeakKeyDictionary[nn.Module, Freezer] = weakref.WeakKeyDictionary()
 
 
 def freezer(
@@ -228,14 +240,8 @@ def freezer(
 ) -> Freezer:
     """Returns the freezer that ``plan.apply`` keeps for a module, made where there is none for this plan."""
     _refuse_others(model)
-    found, parameters = _freezers.get(model, (None, []))
-    own = list(model.parameters())
-    same = len(own) == len(parameters) and all(old() is new for old, new in zip(parameters, own, strict=True))
-    if found is not None and found.plan == plan and found.names == dict(names or {}) and same:
+    found = _freezers.get(model)
+    if found is not None and found.plan == plan and found.names == dict(names or {}) and found._is_of(model):
         found.attach(optimizers)
         return found
-    if found is not None:
-        found.release()
-    made = Freezer(plan, model, optimizers, names=names)
-    _freezers[model] = (made, [weakref.ref(parameter) for parameter in own])
-    return made
+    return Freezer(plan, model, optimizers, names=names)

@@ -36,8 +36,6 @@ class FreezePlan(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         """Finds the parameters."""
-        if self._freezer is not None:
-            self._freezer.release()
         self._freezer = Freezer(self.plan, given["model"], given.get("optimizer"), names=self._names, remove=False)
 
     def on_epoch_begin(
@@ -52,6 +50,14 @@ class FreezePlan(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """Freezes and thaws within an epoch, where the plan does."""
         if self._within:
             self._apply(state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Lets all train again that did before: another run makes its optimizer of what trains."""
+        if self._freezer is not None:
+            self._freezer.release()
+            self._freezer = None
 
     def _apply(self, state: TrainerState) -> None:
         if self._freezer is not None:

@@ -325,6 +325,17 @@ def test_another_plan_takes_over(plan, digits):
     assert all(own.requires_grad and id(own) in held(optimizer) for own in model.parameters())
 
 
+def test_a_freezer_takes_over_from_the_one_before(plan, digits):
+    model = nets.digits()
+    optimizer = nets.sgd(model)
+    Freezer(plan, model, optimizer).apply(4)
+    other = Freezer(freeze_plan.plan(digits, 4, policy="none"), model, optimizer)
+    assert all(own.requires_grad and id(own) in held(optimizer) for own in model.parameters())
+    other.apply(4)
+    plan.apply(model, optimizer, 4)
+    assert {name for name, own in model.named_parameters() if not own.requires_grad} == plan.frozen(4)
+
+
 def test_a_run_goes_on_from_a_checkpoint(digits):
     plan = freeze_plan.plan(
         digits, 4, policy="steps", on_return="keep", steps="2:6,3:2,4:0"
@@ -359,7 +370,13 @@ def test_a_run_goes_on_from_a_checkpoint(digits):
 
 def test_nothing_keeps_a_module_alive(plan):
     model = nets.digits()
-    plan.apply(model, nets.sgd(model), 4)
+    optimizer = nets.sgd(model)
+    plan.apply(model, optimizer, 4)
+    alive = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert alive() is None
+    plan.apply(model, nets.sgd(model), 1)
     alive = weakref.ref(model)
     copy.deepcopy(model)
     del model

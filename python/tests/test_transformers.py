@@ -107,3 +107,8 @@ def test_a_run_goes_on_from_a_checkpoint(digits, tmp_path, on_return):
     rest, then = train(plan, tmp_path, nets.adam, resume=str(tmp_path / f"checkpoint-{nets.STEPS + 1}"))
     assert rest.losses == whole.losses[nets.STEPS + 1 :]
     assert then.frozen == first.frozen[nets.STEPS + 1 :]
+
+
+def test_all_trains_again_when_the_run_is_over(digits, tmp_path):
+    model, watch = train(freeze_plan.plan(digits, nets.EPOCHS, freeze_start=0.0), tmp_path)
+    assert watch.frozen[-1] and all(value.requires_grad for value in model.parameters())
