@@ -140,7 +140,13 @@ class Freezer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what :meth:`state_dict` returned, after :meth:`apply` for the epoch of the checkpoint."""
+        """Goes on from what :meth:`state_dict` returned, after :meth:`apply` for the epoch of the checkpoint.
+
+        :raises Error: it is the state of another plan.
+        """
+        for name in (*state["kept"], *state["returned"]):
+            if name not in self._parameters:
+                raise Error(f'the state is that of another plan: it has "{name}", this one has not')
         self._kept = {id(self._parameters[name]): dict(kept) for name, kept in state["kept"].items()}
         self._rates.load({self._parameters[name]: steps for name, steps in state["returned"].items()})
 

@@ -146,6 +146,7 @@ def test_options_reach_the_planner(digits):
         (lambda model: freeze_plan.plan(3), "usage", "type int"),
         (lambda model: freeze_plan.plan(model, -1), "usage", "epochs is -1"),
         (lambda model: freeze_plan.plan(model, 2.5), "usage", "epochs is 2.5"),
+        (lambda model: freeze_plan.plan(model, True), "usage", "epochs is True"),
         (lambda model: freeze_plan.plan(model, 0), "usage", "epochs is 0"),
         (lambda model: freeze_plan.plan(model, batch=0), "usage", "found 0"),
         (lambda model: freeze_plan.plan(model, freeze_stat=0.5), "usage", "freeze_start"),

@@ -368,6 +368,11 @@ def test_a_run_goes_on_from_a_checkpoint(digits):
     assert train(again, optimizer, freezer, [3, 4]) == whole
 
 
+def test_a_state_of_another_plan_is_told(plan):
+    with pytest.raises(freeze_plan.Error, match='it has "stem.weight"'):
+        Freezer(plan, nets.digits()).load_state_dict({"kept": {}, "returned": {"stem.weight": 3}})
+
+
 def test_nothing_keeps_a_module_alive(plan):
     model = nets.digits()
     optimizer = nets.sgd(model)
