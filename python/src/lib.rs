@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// Runs a call without the lock of the interpreter. A panic in it is an exception like every failure.
 fn call<T: Send>(py: Python<'_>, body: impl FnOnce() -> Result<T, Failure> + Send) -> PyResult<T> {
-    let done = py.detach(|| catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(Failure::panic(payload))));
-    done.map_err(|failure| failure.raise(py))
+    let run = || catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(Failure::panic(payload)));
+    py.detach(run).map_err(|failure| failure.raise(py))
 }
 
 /// Returns the text of the plan file for a request.
