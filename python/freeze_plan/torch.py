@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from ._error import Error
 from ._names import buffers_of, dropouts_of, parameters_of
@@ -45,7 +45,7 @@ class Freezer:
     :param remove: whether frozen parameters leave the groups. Optimizers pass over a parameter without a gradient in any
         case; ``False`` keeps the groups as they are for what relies on them, and where ``on_return`` is ``"keep"`` the
         state in the optimizer.
-    :raises Error: a parameter that the plan freezes is not found; the nearest names are told.
+    :raises Error: a parameter that the plan freezes is not found; the nearest names are told. Or the optimizer is LBFGS.
     :raises TypeError: ``model`` is no module, or ``optimizers`` are none.
     """
 
@@ -230,7 +230,10 @@ def _unwrapped(optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"an optimizer is of type {type(optimizer).__name__}, expected a torch.optim.Optimizer")
     inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, Optimizer) else optimizer
+    own = inner if isinstance(inner, Optimizer) else optimizer
+    if isinstance(own, LBFGS):
+        raise Error("LBFGS moves all parameters as one, those that are frozen too", kind="unsupported")
+    return own
 
 
 def _infer(module: nn.Module, _: Any) -> None:

@@ -221,6 +221,39 @@ def test_an_optimizer_may_be_wrapped(digits):
         assert torch.equal(value, models[1].state_dict()[name]), name
 
 
+def test_an_optimizer_of_one_vector_is_refused(plan):
+    model = nets.digits()
+    with pytest.raises(freeze_plan.Error, match="LBFGS") as raised:
+        plan.apply(model, torch.optim.LBFGS(model.parameters()), 1)
+    assert raised.value.kind == "unsupported"
+
+
+OPTIMIZERS = {
+    "groups of one": lambda model: torch.optim.SGD([{"params": [own]} for own in model.parameters()], lr=0.01),
+    "a tensor as rate": lambda model: torch.optim.AdamW(model.parameters(), lr=torch.tensor(0.01)),
+    "fused": lambda model: torch.optim.AdamW(model.parameters(), lr=0.01, fused=True),
+    "foreach": lambda model: torch.optim.RMSprop(model.parameters(), lr=0.01, foreach=True),
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("policy", ["linear", "thaw", "freezeout"])
+def test_what_is_frozen_stays(digits, make, policy):
+    plan = freeze_plan.plan(digits, nets.EPOCHS, policy=policy)
+    assert any(entry.frozen for entry in plan)
+    model = nets.digits()
+    optimizer = make(model)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    for epoch in range(1, nets.EPOCHS + 1):
+        entry = plan.apply(model, optimizer, epoch)
+        before = nets.values(model)
+        for batch in nets.batches():
+            nets.step(model, optimizer, batch)
+        schedule.step()
+        stays = {name for name, own in model.named_parameters() if torch.equal(before[name], own)}
+        assert stays == set(entry.frozen)
+
+
 def test_groups_can_stay_whole(digits):
     plan = freeze_plan.plan(digits, 3, policy="steps", on_return="keep", steps="2:2,3:0")
     model = nets.digits()
