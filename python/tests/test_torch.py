@@ -280,6 +280,39 @@ def test_names_are_found_behind_a_prefix(plan):
     assert frozen == {f"module.module.{name}" for name in plan.frozen(4)}
 
 
+def train(plan, model, wrapped):
+    optimizer = nets.adam(wrapped)
+    for epoch in range(1, len(plan) + 1):
+        wrapped.train()
+        plan.apply(wrapped, optimizer, epoch)
+        for batch in nets.batches():
+            nets.step(wrapped, optimizer, batch)
+    return nets.values(model)
+
+
+def test_a_compiled_module_trains_as_one_that_is_not(digits):
+    plan = freeze_plan.plan(digits, 4, policy="steps", batch_norm="frozen", steps="2:6,4:2")
+    plain = nets.digits()
+    model = nets.digits()
+    compiled = train(plan, model, torch.compile(model, backend="eager"))
+    for name, value in train(plan, plain, plain).items():
+        torch.testing.assert_close(compiled[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_module_of_several_processes_is_frozen(digits, tmp_path):
+    plan = freeze_plan.plan(digits, 4, policy="steps", steps="1:6,3:0")
+    plain = nets.digits()
+    model = nets.digits()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        trained = train(plan, model, wrapped)
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, value in train(plan, plain, plain).items():
+        torch.testing.assert_close(trained[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
 def test_names_are_found_without_a_prefix(digits):
     plan = freeze_plan.plan(digits, **LINEAR)
     text = plan.to_json()
