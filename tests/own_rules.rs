@@ -9,20 +9,21 @@ use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::PlanOptions;
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::job::{DataSection, RunSection};
-use freeze_plan::runner::{Job, LocateOptions, RunEvent, evaluate};
+use freeze_plan::runner::{Engine, Job, LocateOptions, RunEvent, evaluate};
 use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, TrainerError, engine};
 use freeze_plan::training::{PhaseOptions, Rates, Recompute, TrainStep, build, prepare};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// Squared distances; wrong by `factor`.
-struct Distance {
+pub struct Distance {
     factor: f64,
     asked: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Distance {
-    fn new(factor: f64) -> Distance {
+    pub fn new(factor: f64) -> Distance {
         Distance { factor, asked: Arc::default() }
     }
 }
@@ -48,14 +49,14 @@ impl GradientRule for Distance {
     }
 }
 
-type Give = fn(&mut Ctx<'_>) -> Result<ValueId, RuleError>;
+pub type Give = fn(&mut Ctx<'_>) -> Result<ValueId, RuleError>;
 
 /// A rule of an operator with one input.
-struct Unary {
-    domain: &'static str,
-    op: &'static str,
-    opsets: RangeInclusive<i64>,
-    give: Give,
+pub struct Unary {
+    pub domain: &'static str,
+    pub op: &'static str,
+    pub opsets: RangeInclusive<i64>,
+    pub give: Give,
 }
 
 impl GradientRule for Unary {
@@ -77,7 +78,7 @@ impl GradientRule for Unary {
 }
 
 /// Seven times the gradient that comes in, which no built-in rule gives.
-fn seven(op: &'static str) -> Unary {
+pub fn seven(op: &'static str) -> Unary {
     Unary {
         domain: "",
         op,
@@ -129,8 +130,12 @@ fn the_check_tells_right_rules_from_wrong_ones() {
 
 fn trainer(model: &str, rules: Rules, notes: &mut Vec<String>) -> Result<(Trainer, tempfile::TempDir), TrainerError> {
     let folder = tempfile::tempdir().unwrap();
+    Ok((trainer_in(folder.path(), model, rules, notes)?, folder))
+}
+
+fn trainer_in(folder: &Path, model: &str, rules: Rules, notes: &mut Vec<String>) -> Result<Trainer, TrainerError> {
     let data = DataSection::new([("x", "images")], "labels", 64);
-    let mut job = Job::new(fixture(model), data, RunSection::new(3, folder.path().join("run")));
+    let mut job = Job::new(fixture(model), data, RunSection::new(3, folder.join("run")));
     job.loss = Some(LossSpec::new(LossKind::CrossEntropy));
     job.optimizer = Some(OptimizerSpec { lr: Some(0.01), ..OptimizerSpec::new(OptimizerKind::Adam) });
     job.freeze = PlanOptions::of("steps").with("steps", "2:1,3:2");
@@ -139,15 +144,17 @@ fn trainer(model: &str, rules: Rules, notes: &mut Vec<String>) -> Result<(Traine
     let train = Dataset::open(&fixture("digits/train.npz"), &DataOptions::default(), None).unwrap();
     let mut note = |text: &str| notes.push(text.to_string());
     let parts = Parts { train: Some(train), rules, note: Some(&mut note), ..Parts::default() };
-    Ok((Trainer::with(job, parts)?, folder))
+    Trainer::with(job, parts)
+}
+
+fn on_cpu() -> Result<Box<dyn Engine>, TrainerError> {
+    let options = EngineOptions { threads: Some(1), ..EngineOptions::default() };
+    engine(&LocateOptions::default(), &options, &mut |_| {})
 }
 
 fn losses(model: &str, rules: Rules) -> Vec<f64> {
     let (trainer, _folder) = trainer(model, rules, &mut Vec::new()).unwrap();
-    let mut run = trainer.start(Start::New, || {
-        let options = EngineOptions { threads: Some(1), ..EngineOptions::default() };
-        engine(&LocateOptions::default(), &options, &mut |_| {})
-    });
+    let mut run = trainer.start(Start::New, on_cpu);
     let loss = |event| if let RunEvent::Step { loss, .. } = event { Some(loss) } else { None };
     let losses = run.by_ref().filter_map(loss).collect();
     run.join().unwrap();
@@ -165,6 +172,69 @@ fn a_model_with_an_operator_without_rule_trains_as_the_same_in_primitives() {
     }
 }
 
+/// A rule that is told apart from earlier ones.
+struct Versioned(Unary, u64);
+
+impl GradientRule for Versioned {
+    fn domain(&self) -> &str {
+        self.0.domain()
+    }
+
+    fn op(&self) -> &str {
+        self.0.op()
+    }
+
+    fn version(&self) -> u64 {
+        self.1
+    }
+
+    fn gradient(&self, ctx: &mut Ctx<'_>, input: usize) -> Result<ValueId, RuleError> {
+        self.0.gradient(ctx, input)
+    }
+}
+
+#[test]
+fn a_run_goes_on_only_with_the_rules_that_it_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let slope = || Unary {
+        give: |ctx| {
+            let (dy, y) = (ctx.dy()?, ctx.y(0)?);
+            let (square, one) = (ctx.b.mul(y, y), ctx.b.like(y, 1.0));
+            let slope = ctx.b.sub(one, square);
+            Ok(ctx.b.mul(dy, slope))
+        },
+        ..seven("Tanh")
+    };
+    let first = || Rules::new().with(Distance::new(1.0));
+    let run = |start: Start, rules: Rules, last: Option<usize>| {
+        let trainer = trainer_in(folder.path(), "rules/prototypes.onnx", rules, &mut Vec::new()).unwrap();
+        let mut run = trainer.start(start, on_cpu);
+        while let Some(event) = run.next() {
+            if matches!(event, RunEvent::Step { step, .. } if Some(step) == last) {
+                run.stop();
+            }
+        }
+        run.join()
+    };
+    let trained = run(Start::New, first().with(Versioned(slope(), 2)), Some(3)).unwrap();
+    assert!(trained.outcome.stopped);
+    let cases = [
+        (first(), "the gradient rule of Tanh was version 2 and is the built-in one: "),
+        (first().with(Versioned(slope(), 3)), "the gradient rule of Tanh was version 2 and is version 3: "),
+        (
+            first().with(Versioned(slope(), 2)).with(seven("Neg")),
+            "the gradient rule of Neg was the built-in one and is version 0: ",
+        ),
+    ];
+    for (rules, expected) in cases {
+        let error = run(Start::Resume, rules, None).unwrap_err();
+        assert!(error.to_string().contains(expected) && error.remedy().is_some(), "{error}");
+    }
+    // What no node has changes nothing.
+    let trained = run(Start::Resume, first().with(Versioned(slope(), 2)).with(seven("Erf")), None).unwrap();
+    assert!(!trained.outcome.stopped);
+}
+
 #[test]
 fn a_trainer_tells_which_rules_are_used() {
     let error = trainer("rules/prototypes.onnx", Rules::new(), &mut Vec::new()).err().unwrap();
@@ -176,7 +246,7 @@ fn a_trainer_tells_which_rules_are_used() {
     let expected = [
         "com.microsoft.CDist has an own gradient rule (1 node)",
         "Tanh has an own gradient rule in place of the built-in one (1 node)",
-        "no node of the model is Erf: its own gradient rule is not used",
+        "no node of the model or its loss is Erf: its own gradient rule is not used",
         "Dropout takes another form before gradients are built: its own gradient rule is not used",
         "the own gradient rule of Neg is for versions 1 to 12, the model has 18",
     ];
@@ -197,7 +267,7 @@ fn a_rule_is_asked_for_what_trains_and_a_plan_knows_what_it_passes() {
     }
 }
 
-fn step(prepared: &freeze_plan::training::Prepared, frozen: &[&str]) -> TrainStep {
+pub fn step(prepared: &freeze_plan::training::Prepared, frozen: &[&str]) -> TrainStep {
     let optimizer = OptimizerSpec { lr: Some(0.1), ..OptimizerSpec::new(OptimizerKind::Sgd) };
     let options = PhaseOptions {
         frozen: frozen.iter().copied().collect(),

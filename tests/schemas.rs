@@ -193,6 +193,8 @@ early_stopping = { metric = "train-loss", patience = 2 }
 policy = "similarity"
 measure = "cka"
 threshold = 0.9
+prefix_only = false
+prefix = "off"
 batch_norm = { affine = "train" }
 rollback = { metric = "accuracy", drop = 0.01 }
 [cache]

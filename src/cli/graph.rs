@@ -11,8 +11,9 @@ use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::FreezePlan;
-use crate::planner::{identity, read_plan};
+use crate::planner::{ATTACHED, identity, read_plan};
 use crate::trainer::sizes::{Sizes, how_to_give};
+use crate::trainer::{attached_note, without_plan};
 use crate::training::stage::training_info;
 use crate::training::{Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build};
 use std::collections::{BTreeMap, HashSet};
@@ -153,6 +154,9 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
         None => stage(args, &loaded, dropout)?,
     };
     let free = args.epoch.is_some() || args.classic.is_some();
+    if free && planned.is_none() {
+        attached_note(&loaded.file).iter().for_each(|told| note(&format!("{told} (--plan MODEL takes it)")));
+    }
     if args.plan.given() && (!free || planned.is_some()) {
         return usage("plan options need --epoch N or --classic and no plan: they choose what is frozen");
     }
@@ -342,12 +346,13 @@ fn write_training(
     let as_is = file.model.opset() == prepared.model.opset()
         && file.model.ir_version >= 7
         && file.model.graph.nodes().len() == analysis.model.graph.nodes().len();
-    let base = if as_is {
+    let mut base = if as_is {
         file.model.clone()
     } else {
         let upgraded = upgrade(&analysis.model).map_err(TrainingError::from)?;
         Model { ir_version: upgraded.ir_version.clamp(8, 10), ..upgraded }
     };
+    base.metadata.retain(|entry| entry.0 != ATTACHED);
     let mut info = training_info(&base, prepared, options, step)?;
     let mut phase = serde_json::json!({
         "epoch": epoch,
@@ -363,7 +368,8 @@ fn write_training(
     }
     info.metadata.push(("freeze-plan.phase".into(), phase.to_string()));
     output::write_model(path, |data| {
-        let edits = Edits { embed_external: true, ..Edits::default() };
+        let mut edits = Edits { embed_external: true, ..Edits::default() };
+        without_plan(file, &mut edits);
         let encoded = if as_is { file.rewrite_encoded(&edits, data, LARGEST)? } else { encode(&base, data, LARGEST) };
         Ok(Encoded { bytes: with_training_info(encoded.bytes.into(), info), pieces: encoded.pieces })
     })

@@ -20,6 +20,7 @@ mod require;
 mod size;
 pub mod tensor;
 mod upgrade;
+mod within;
 
 pub use attr::{AttrError, Attribute, Attributes, Subgraph};
 pub use builder::Builder;

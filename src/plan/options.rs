@@ -133,11 +133,6 @@ impl PlanOptions {
         self
     }
 
-    /// Returns true for the name of an option of all policies.
-    pub fn is_option(name: &str) -> bool {
-        COMMON.contains(&name)
-    }
-
     /// Returns the options of a policy, the others at their defaults.
     pub fn of(policy: &str) -> PlanOptions {
         PlanOptions { policy: policy.into(), ..PlanOptions::default() }
@@ -228,6 +223,16 @@ mod tests {
         assert_eq!(options, expected.with("freeze_level", 1));
         assert_eq!(serde_json::from_str::<PlanOptions>(&serde_json::to_string(&options).unwrap()).unwrap(), options);
         assert_eq!((PlanOptions::default().unit(), options.unit()), (UnitKind::Leaf, UnitKind::Block));
+    }
+
+    #[test]
+    fn the_list_of_options_is_what_the_table_holds() {
+        let rollback = Some(Rollback { metric: "loss".into(), drop: 0.1, delay: 1 });
+        let options = PlanOptions { unit: Some(UnitKind::Leaf), rollback, ..PlanOptions::default() };
+        let value = serde_json::to_value(&options).unwrap();
+        let keys: std::collections::BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, COMMON.iter().copied().collect());
+        assert_eq!(serde_json::from_value::<PlanOptions>(value.clone()).unwrap(), options, "no option is a setting");
     }
 
     #[test]

@@ -309,8 +309,7 @@ impl Job {
     pub fn resolved(&self) -> String {
         let mut job = self.clone();
         if let Ok(policy) = policies::find(&self.freeze) {
-            // An option of all policies hides a setting of its name.
-            job.freeze.knobs.extend(policy.settings().into_iter().filter(|(name, _)| !PlanOptions::is_option(name)));
+            job.freeze.knobs.extend(policy.settings());
         }
         job.freeze.unit = Some(self.freeze.unit());
         toml::to_string(&job).expect("invariant: paths came from UTF-8 text, and keys are strings")

@@ -100,6 +100,7 @@ pub use phase::{Phase, Share};
 pub use precision::{Computing, Precision};
 pub use probe::EngineProbe;
 pub use run::Run;
+pub(crate) use save::changed_rules;
 pub use schedule::{Schedule, lr_at};
 pub use state::{Snapshot, State};
 #[cfg(feature = "tract")]

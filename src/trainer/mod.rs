@@ -6,6 +6,7 @@
 //!
 //! What this module does not do: draw on a terminal, or catch signals.
 
+mod attached;
 mod changes;
 mod engine;
 mod error;
@@ -23,6 +24,7 @@ mod running;
 #[doc(hidden)]
 pub mod sizes;
 
+pub use attached::{attached_note, without_plan};
 pub use engine::{EngineOptions, engine};
 pub use error::TrainerError;
 pub use folder::Start;
@@ -175,8 +177,11 @@ impl Trainer {
         let fit = |loaded: &Loaded| job::fit(&job, &loss, loaded, &plan, &data, &parts.rules);
         let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", note, fit)?;
         let Fitted { prepared, stage, train, eval } = fitted;
-        let model = &prepared.model;
-        prepared.rules.notes(&model.graph, model.opset()).iter().for_each(|told| note(told));
+        if !prepared.rules.is_empty() {
+            let graph = job::objective(&job, &loss, stage.as_ref())?.eval(&prepared)?.graph;
+            prepared.rules.notes(&graph, prepared.model.opset()).iter().for_each(|told| note(told));
+        }
+        attached_note(&loaded.file).iter().for_each(|told| note(told));
         let keep = Keep::of(&job.run.keep_float32, &prepared)?;
         job::objective(&job, &loss, stage.as_ref())?;
         let mut started = prepared.clone();
@@ -389,6 +394,7 @@ impl Trainer {
         }
         let graph = &self.loaded.file.model.graph;
         let mut edits = trained_edits(graph, &values);
+        notes.extend(without_plan(&self.loaded.file, &mut edits));
         if self.stage.is_some() {
             edits.training.extend(outcome.slots.clone());
         }
@@ -405,6 +411,11 @@ impl Trainer {
         Ok(Trained { outcome, model: path, best_epoch, notes })
     }
 
+    /// Returns what is minimized and how.
+    fn objective(&self) -> Result<Objective<'_>, TrainerError> {
+        job::objective(&self.job, &self.loss, self.stage.as_ref())
+    }
+
     /// Calls `act` with the run that this is.
     fn setup<R>(
         &self,
@@ -417,7 +428,7 @@ impl Trainer {
         let prepared = if resume.is_some() { &self.prepared } else { self.started.as_ref().map_err(Clone::clone)? };
         let planner = self.basis.planner()?;
         let ceiling_steps = usize::try_from(job.run.ceiling_steps).unwrap_or(usize::MAX);
-        let objective: Objective<'_> = job::objective(job, &self.loss, self.stage.as_ref())?;
+        let objective = self.objective()?;
         let caching = job.caching();
         let freezing = Freezing::with(plan, &planner, &job.freeze).checked_on(ceiling_steps).cached(caching.as_ref());
         let setup = Setup {

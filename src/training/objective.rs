@@ -7,7 +7,7 @@ use super::{PhaseOptions, Prepared, Rates, TrainStep, TrainingError, build, eval
 use crate::graph::Model;
 use crate::losses::{LossKind, LossSpec};
 use crate::optim::OptimizerSpec;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// A loss and an optimizer.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +80,17 @@ impl<'a> Objective<'a> {
             Objective::Own(own) => eval(prepared, own.loss, own.output),
             Objective::Stage { stage, .. } => stage::eval(prepared, stage),
         }
+    }
+
+    /// Returns the operators of the model and the loss that have a gradient rule of the caller, with its version.
+    ///
+    /// # Errors
+    /// As [`Objective::eval`].
+    pub fn rules(&self, prepared: &Prepared) -> Result<BTreeMap<String, u64>, TrainingError> {
+        if prepared.rules.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        Ok(prepared.rules.in_force(&self.eval(prepared)?.graph, prepared.model.opset()))
     }
 
     /// Returns the name of the output that metrics are taken of; `None` where the model has no
