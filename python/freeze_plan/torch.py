@@ -45,8 +45,8 @@ class Freezer:
     :param remove: whether frozen parameters leave the groups. Optimizers pass over a parameter without a gradient in any
         case; ``False`` keeps the groups as they are for what relies on them, and where ``on_return`` is ``"keep"`` the
         state in the optimizer.
-    :raises Error: a parameter that the plan freezes is not found; the nearest names are told. Or the optimizer is LBFGS.
-    :raises TypeError: ``model`` is no module, or ``optimizers`` are none.
+    :raises Error: a parameter that the plan freezes is not found (the nearest names are told), the optimizer is LBFGS, or
+        ``model`` is no module or ``optimizers`` are none.
     """
 
     def __init__(
@@ -222,13 +222,13 @@ class Freezer:
 
 def _refuse_others(model: object) -> None:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is of type {type(model).__name__}, expected a torch.nn.Module")
+        raise Error(f"model is of type {type(model).__name__}, expected a torch.nn.Module")
 
 
 def _unwrapped(optimizer: Any) -> Optimizer:
     """Returns the optimizer that one of Accelerate holds."""
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"an optimizer is of type {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+        raise Error(f"an optimizer is of type {type(optimizer).__name__}, expected a torch.optim.Optimizer")
     inner = getattr(optimizer, "optimizer", None)
     own = inner if isinstance(inner, Optimizer) else optimizer
     if isinstance(own, LBFGS):

@@ -192,9 +192,9 @@ def test_other_names_take_over(plan):
 
 
 def test_what_is_no_module_or_optimizer_is_told(plan):
-    with pytest.raises(TypeError, match="model is of type Plan"):
+    with pytest.raises(freeze_plan.Error, match="model is of type Plan"):
         plan.apply(plan, None, 1)
-    with pytest.raises(TypeError, match="of type str"):
+    with pytest.raises(freeze_plan.Error, match="of type str"):
         plan.apply(nets.digits(), ["adam"], 1)
 
 
