@@ -9,7 +9,7 @@
   const form = by("form");
   const fields = form.elements;
   let policies = [], wasm, worker, answer;
-  let file, opened, latest, page;
+  let files = [], file, opened, latest, page;
 
   const unpack = async () => {
     const packed = Uint8Array.from(atob(by("wasm").textContent.trim()), (c) => c.charCodeAt(0));
@@ -148,10 +148,10 @@
     try {
       await ready;
       if (!opened) {
-        if (file.size >= 2 ** 31) throw { message: file.name + " is " + size(file.size) + ", expected less than 2147 MB", hint: "an ONNX file is never larger; data beside it are not needed" };
+        if (file.size >= 2 ** 31) throw { message: file.name + " is " + size(file.size) + ", expected less than 2147 MB", hint: "an ONNX file is never larger; files with data beside it are read only where they must be" };
         status("reading " + file.name);
         try {
-          opened = await ask({ file });
+          opened = await ask({ files });
         } finally {
           by("plan").classList.toggle("old", !opened);
         }
@@ -184,24 +184,25 @@
     running = false;
   };
 
-  const take = (files) => {
-    const given = [...files];
-    const model = given.find((one) => /\.(onnx|ort)$/i.test(one.name)) || given[0];
+  const take = (given) => {
+    const model = given.find((one) => /\.onnx$/i.test(one.name)) || given[0];
     if (!model) return;
+    files = [model, ...given.filter((one) => one !== model)];
     file = model;
     opened = latest = page = null;
     document.documentElement.classList.add("has");
     by("name").textContent = file.name;
-    by("about-file").textContent = size(file.size) + "; drop or choose another to replace it";
+    const beside = files.slice(1).map((one) => " with " + one.name).join("");
+    by("about-file").textContent = size(file.size) + beside + "; drop or choose another to replace it";
     by("file").value = "";
     plan();
   };
-  by("file").addEventListener("change", (event) => take(event.target.files));
+  by("file").addEventListener("change", (event) => take([...event.target.files]));
   for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
     addEventListener(name, (event) => {
       event.preventDefault();
       document.documentElement.classList.toggle("over", name === "dragenter" || name === "dragover");
-      if (name === "drop") take(event.dataTransfer.files);
+      if (name === "drop") take([...event.dataTransfer.files]);
     });
   }
 

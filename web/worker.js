@@ -20,22 +20,36 @@ function ask(question) {
   return reply.ok;
 }
 
-async function open(file) {
-  const piece = 8 << 20;
-  planner.keep();
-  const at = room(file.size);
-  for (let from = 0; from < file.size; from += piece) {
-    const read = await file.slice(from, from + piece).arrayBuffer();
-    new Uint8Array(planner.memory.buffer).set(new Uint8Array(read), at + from);
+// Copies a part of a file into the planner, a few megabytes at a time.
+async function keep(file, from, size) {
+  const most = 8 << 20;
+  const at = room(size);
+  for (let done = 0; done < size; done += most) {
+    const part = await file.slice(from + done, from + Math.min(done + most, size)).arrayBuffer();
+    new Uint8Array(planner.memory.buffer).set(new Uint8Array(part), at + done);
   }
   planner.keep();
-  return ask({ open: file.name });
 }
 
-onmessage = async ({ data: { wasm, file, question } }) => {
+async function open([model, ...beside]) {
+  ask("close");
+  await keep(model, 0, model.size);
+  for (const piece of ask({ open: model.name }).pieces) {
+    const file = beside.find((file) => file.name === piece.file.split("/").pop());
+    if (!file) continue;
+    if (piece.offset + piece.length > file.size) {
+      throw error(file.name + " is " + file.size + " bytes long, expected " + piece.length + " from byte " + piece.offset + " on");
+    }
+    await keep(file, piece.offset, piece.length);
+    ask({ piece });
+  }
+  return ask("read");
+}
+
+onmessage = async ({ data: { wasm, files, question } }) => {
   try {
     if (wasm) planner = (await WebAssembly.instantiate(wasm, {})).instance.exports;
-    postMessage({ ok: wasm ? ask("policies") : file ? await open(file) : ask(question) });
+    postMessage({ ok: wasm ? ask("policies") : files ? await open(files) : ask(question) });
   } catch (problem) {
     if (!(problem instanceof WebAssembly.RuntimeError || problem instanceof RangeError)) {
       return postMessage({ error: { message: problem.message, hint: problem.hint } });

@@ -37,7 +37,8 @@ impl Failure {
         Failure::new(message)
     }
 
-    fn hint(self, hint: impl Into<String>) -> Failure {
+    /// Adds what to do.
+    pub fn hint(self, hint: impl Into<String>) -> Failure {
         Failure { hint: Some(hint.into()), ..self }
     }
 }

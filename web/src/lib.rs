@@ -4,6 +4,7 @@
 //! module `exports` is what the page calls; it needs nothing from the page, so that any engine can run it.
 
 mod failure;
+mod outside;
 mod policies;
 mod question;
 mod session;

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use freeze_plan::plan::PlanOptions;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A question.
@@ -11,12 +11,29 @@ use serde_json::{Map, Value};
 pub enum Question {
     /// The policies and their settings.
     Policies,
-    /// The model that was kept, under this name; answered with its inputs.
+    /// Nothing: forget the model.
+    Close,
+    /// The model that was kept, under this name; answered with the pieces of other files that are worth reading.
     Open(String),
+    /// The bytes that were kept, as a piece of another file.
+    Piece(Piece),
+    /// The model, with the pieces that were given; answered with its inputs.
+    Read,
     /// The page of a plan.
     Page(Request),
     /// The text of a plan file.
     File(Request),
+}
+
+/// Where data of a tensor lie in another file, in bytes.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+pub struct Piece {
+    /// The file, relative to the model.
+    pub file: String,
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is.
+    pub length: u64,
 }
 
 /// What a plan is to be made for; options have the keys of the table `[freeze]`.

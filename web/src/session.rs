@@ -1,22 +1,22 @@
 //! One model and the questions about it.
 
+use crate::outside::Given;
 use crate::question::{Question, Request};
 use crate::{Failure, policies};
-use bytes::Bytes;
 use freeze_plan::graph::{Dim, Graph, ValueId};
 use freeze_plan::modules::units;
-use freeze_plan::onnx::{OnnxFile, read_bytes};
+use freeze_plan::onnx::OnnxFile;
 use freeze_plan::plan::{FreezePlan, frozen_unless_kept};
 use freeze_plan::planner::{self, Analysis, identity, sizes};
 use freeze_plan::report::plan_html;
 use freeze_plan::training::stage;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// The model of the page. It is read once; a plan with other options does not read it again.
 #[derive(Default)]
 pub struct Session {
     kept: Vec<u8>,
+    given: Given,
     model: Option<Opened>,
 }
 
@@ -36,9 +36,8 @@ struct Step {
 }
 
 impl Session {
-    /// Takes the bytes of the model that is opened next, in the place of the one before.
+    /// Takes the bytes that the next question is about.
     pub fn keep(&mut self, bytes: Vec<u8>) {
-        self.model = None;
         self.kept = bytes;
     }
 
@@ -55,12 +54,24 @@ impl Session {
     fn reply(&mut self, question: Question) -> Result<Value, Failure> {
         match question {
             Question::Policies => Ok(policies::told()),
+            Question::Close => {
+                *self = Session::default();
+                Ok(Value::Null)
+            }
             Question::Open(name) => {
-                let bytes = Bytes::from(std::mem::take(&mut self.kept));
-                let opened = self.model.insert(Opened::read(&name, bytes)?);
-                Ok(
-                    json!({ "inputs": inputs(&opened.analysis.model.graph), "slots": opened.step.as_ref().map(|step| step.slots) }),
-                )
+                self.model = None;
+                self.given = Given::new(name, std::mem::take(&mut self.kept));
+                Ok(json!({ "pieces": self.given.wanted()? }))
+            }
+            Question::Piece(piece) => {
+                self.given.add(piece, std::mem::take(&mut self.kept));
+                Ok(Value::Null)
+            }
+            Question::Read => {
+                let (file, notes) = std::mem::take(&mut self.given).read()?;
+                let opened = self.model.insert(Opened::of(file, notes));
+                let slots = opened.step.as_ref().map(|step| step.slots);
+                Ok(json!({ "inputs": inputs(&opened.analysis.model.graph), "slots": slots }))
             }
             Question::Page(request) => Ok(plan_html(&self.opened()?.plan(&request)?).into()),
             Question::File(request) => {
@@ -78,14 +89,13 @@ impl Session {
 }
 
 impl Opened {
-    fn read(name: &str, bytes: Bytes) -> Result<Opened, Failure> {
-        let file = read_bytes(Path::new(name), bytes)?;
+    fn of(file: OnnxFile, notes: Vec<String>) -> Opened {
         // Bindings of training information name initializers as the file has them.
         let analysis = match file.training.is_empty() {
             true => Analysis::of(&file.model),
             false => Analysis::as_written(&file.model),
         };
-        let mut opened = Opened { file, analysis, step: None, notes: Vec::new(), sha256: None };
+        let mut opened = Opened { file, analysis, step: None, notes, sha256: None };
         if !opened.file.training.is_empty() {
             match Step::of(&opened.file, &opened.analysis) {
                 Ok(step) => opened.step = Some(step),
@@ -94,7 +104,7 @@ impl Opened {
                 }
             }
         }
-        Ok(opened)
+        opened
     }
 
     fn plan(&self, request: &Request) -> Result<FreezePlan, Failure> {
@@ -159,7 +169,8 @@ mod tests {
     fn a_model_is_opened_and_planned_as_by_the_library() {
         let mut session = Session::default();
         session.keep(digits());
-        let opened = ask(&mut session, json!({ "open": "model.onnx" }));
+        assert_eq!(ask(&mut session, json!({ "open": "model.onnx" })), json!({ "ok": { "pieces": [] } }));
+        let opened = ask(&mut session, json!("read"));
         assert_eq!(opened["ok"]["inputs"][0]["shape"], json!(["batch", 1, 8, 8]));
         let request = json!({ "epochs": 6, "batch": 64, "options": { "policy": "linear", "freeze_start": 0.2 } });
         let file = ask(&mut session, json!({ "file": request }));
@@ -182,6 +193,7 @@ mod tests {
         assert!(text.starts_with("notes.txt is no ONNX model"), "{text}");
         session.keep(digits());
         ask(&mut session, json!({ "open": "model.onnx" }));
+        ask(&mut session, json!("read"));
         let wrong = |options: Value| json!({ "page": { "options": options } });
         let reply = ask(&mut session, wrong(json!({ "policy": "linear", "freeze_stat": 0.5 })));
         assert!(error(reply).contains("freeze_start"));
