@@ -7,6 +7,9 @@ import tempfile
 import time
 
 
+KEPT = {"Network.requestWillBeSent", "Network.loadingFailed", "Runtime.exceptionThrown", "Log.entryAdded", "Target.attachedToTarget"}
+
+
 class Browser:
     def __init__(self, program, url):
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -25,7 +28,7 @@ class Browser:
             [program, *options, "about:blank"], preexec_fn=pipes, close_fds=False, stderr=subprocess.DEVNULL
         )
         os.close(read), os.close(write)
-        self.buffer, self.number, self.events, self.replies = b"", 0, [], {}
+        self.buffer, self.number, self.events, self.files, self.replies = b"", 0, [], [], {}
         self.call("Browser.setDownloadBehavior", behavior="allowAndName", downloadPath=self.downloads, eventsEnabled=True)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.page = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -54,8 +57,10 @@ class Browser:
         message = json.loads(message)
         if "id" in message:
             self.replies[message["id"]] = message
-        else:
+        elif message["method"] in KEPT:
             self.events.append(message)
+        elif message["method"] == "Browser.downloadProgress" and message["params"]["state"] == "completed":
+            self.files.append(message["params"]["guid"])
         if message.get("method") == "Target.attachedToTarget" and message["params"]["targetInfo"]["type"] != "page":
             self.watch(message["params"]["sessionId"])
 
@@ -105,13 +110,10 @@ class Browser:
 
     def saved(self):
         """Returns the text of the file that is saved next."""
-        while True:
-            for event in self.events:
-                if event["method"] == "Browser.downloadProgress" and event["params"]["state"] == "completed":
-                    self.events.remove(event)
-                    with open(os.path.join(self.downloads, event["params"]["guid"]), encoding="utf-8") as file:
-                        return file.read()
+        while not self.files:
             self.receive()
+        with open(os.path.join(self.downloads, self.files.pop(0)), encoding="utf-8") as file:
+            return file.read()
 
     def close(self):
         self.call("Browser.close")

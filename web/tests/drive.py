@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Drives the page in a headless Chromium: drive.py PAGE.html NATIVE
 
-Compares every fixture's plan, or the refusal, with what NATIVE (examples/native.rs) says to the same request. What data in
-other files may be named is left out: the page has no folders.
+Compares every fixture's plan, or the refusal, with what NATIVE (examples/native.rs) says to the same request. Left out are
+models of which the page cannot say the same: those that name other files, since it has no folders, and those with sizes above
+2^32, which are not known to it.
 """
 
 import glob
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +25,7 @@ REQUESTS = [
     {"epochs": 5, "options": {"policy": "budget", "target": 0.7}},
     {"epochs": 8, "batch": 16, "options": {"policy": "cyclic", "order": "random", "batch_norm": "frozen"}},
 ]
+LEFT_OUT = r".*external|odd_size_|odd_attribute_tensor_broken|bad_sparse_overflow|bad_tensor_dims_huge"
 OUTCOME = """(() => {
   const text = (id) => document.getElementById(id).textContent;
   const lines = [...document.querySelectorAll("#error p")].map((p) => p.textContent);
@@ -57,15 +60,25 @@ def set_fields(browser, request):
 
 
 def save(browser):
-    browser.value('document.getElementById("json").click()')
-    return browser.saved()
+    """Returns what the page saves, without a file for each."""
+    return browser.value(
+        """new Promise((done) => {
+          const make = URL.createObjectURL;
+          URL.createObjectURL = (blob) => {
+            URL.createObjectURL = make;
+            done(blob.text());
+            return "#";
+          };
+          document.getElementById("json").click();
+        })"""
+    )
 
 
 def compare(browser, native):
     """Compares all fixtures; returns how many were planned and how many refused."""
     cases = []
     for index, path in enumerate(sorted(glob.glob(os.path.join(FIXTURES, "**", "*.onnx"), recursive=True))):
-        if "external" in os.path.basename(path):
+        if re.match(LEFT_OUT, os.path.basename(path)):
             continue
         cases.append((os.path.abspath(path), index % len(REQUESTS)))
     lines = "".join(json.dumps({"path": path, "request": REQUESTS[which]}) + "\n" for path, which in cases)
@@ -102,12 +115,14 @@ def settings(browser):
     browser.drop(os.path.abspath(os.path.join(FIXTURES, "digits", "model.onnx")))
     assert "ok" in outcome(browser)
     plan = json.loads(save(browser))
+    browser.value('document.getElementById("json").click()')
+    assert json.loads(browser.saved()) == plan
     assert len(plan["epochs"]) == 7 and plan["assumed"]["batch"] == 32, plan["assumed"]
     blank(browser)
     set_fields(browser, {"epochs": 4, "options": {"policy": "linear", "freeze_start": 0, "freeze_level": 0.5}})
     assert "ok" in outcome(browser)
     plan = json.loads(save(browser))
-    assert plan["policy"]["settings"]["freeze_level"] == 0.5 and len(plan["epochs"]) == 4, plan["policy"]
+    assert plan["policy"]["freeze_level"] == 0.5 and len(plan["epochs"]) == 4, plan["policy"]
     blank(browser)
     set_fields(browser, {"epochs": 4, "options": {"policy": "linear", "freeze_start": 1.5}})
     found = outcome(browser)
@@ -116,7 +131,7 @@ def settings(browser):
     blank(browser)
     set_fields(browser, {"epochs": 4, "options": {"policy": "linear", "freeze_start": "", "keep": "fc*\nconv1"}})
     assert "ok" in outcome(browser)
-    assert json.loads(save(browser))["policy"]["settings"]["keep"] == ["fc*", "conv1"]
+    assert json.loads(save(browser))["policy"]["keep"] == ["fc*", "conv1"]
     blank(browser)
     set_fields(browser, {"options": {"policy": "linear", "keep": "nothing.like.it"}})
     assert "nothing.like.it" in outcome(browser)["error"][0]
@@ -150,11 +165,9 @@ def frame(browser):
     browser.wait('document.querySelectorAll("#plan iframe:not(.waits)").length === 1')
     height = browser.value('document.querySelector("#plan iframe").getBoundingClientRect().height')
     assert height > 600, height
-    contexts = [event["params"]["context"] for event in browser.events if event["method"] == "Runtime.executionContextCreated"]
-    main = browser.tell("Page.getFrameTree")["frameTree"]
-    inner = main["childFrames"][0]["frame"]["id"]
-    context = [context for context in contexts if context.get("auxData", {}).get("frameId") == inner][-1]
-    evaluate = lambda text: browser.tell("Runtime.evaluate", expression=text, contextId=context["id"], returnByValue=True)
+    attached = [event["params"] for event in browser.events if event["method"] == "Target.attachedToTarget"]
+    session = [params["sessionId"] for params in attached if params["targetInfo"]["type"] == "iframe"][-1]
+    evaluate = lambda text: browser.call("Runtime.evaluate", session=session, expression=text, returnByValue=True)
     filtered = """(() => {
       const input = document.querySelector(".tools input");
       input.value = "conv1";
