@@ -44,7 +44,9 @@
     by("status").textContent = text;
     by("tools").hidden = !text;
   };
+  // A failure stands where its cause was given: the file, or the settings.
   const fail = (error) => {
+    (opened ? form : document.querySelector(".drop")).after(by("error"));
     by("error").replaceChildren(make("p", { textContent: error.message }));
     if (error.hint) by("error").append(make("p", { textContent: error.hint }));
     const named = [...fields].find((field) => field.name && error.message.startsWith(field.name + " "));
@@ -88,7 +90,8 @@
     by("sizes").querySelector(".fields").replaceChildren(...names.filter((name) => !firsts.includes(name)).map((name) => {
       const made = input(name);
       made.dataset.size = name;
-      return make("label", {}, name, made);
+      const of = opened.inputs.filter((one) => open(one).includes(name)).map((one) => one.name);
+      return make("label", {}, name, made, make("small", { textContent: "of " + of.join(", ") }));
     }));
     by("sizes").hidden = !names.length;
   };
@@ -150,11 +153,7 @@
       if (!opened) {
         if (file.size >= 2 ** 31) throw { message: file.name + " is " + size(file.size) + ", expected less than 2147 MB", hint: "an ONNX file is never larger; files with data beside it are read only where they must be" };
         status("reading " + file.name);
-        try {
-          opened = await ask({ files });
-        } finally {
-          by("plan").classList.toggle("old", !opened);
-        }
+        opened = await ask({ files });
         showSizes();
       }
       const made = request();
@@ -168,6 +167,7 @@
       show(page);
     } catch (error) {
       fail(error.name ? { message: "cannot read " + file.name + ": " + error.message } : error);
+      if (!opened) by("plan").replaceChildren();
       status(latest && opened ? "the plan below is of the settings before" : "");
       by("plan").classList.add("old");
     }

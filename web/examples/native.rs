@@ -31,6 +31,11 @@ fn plan(path: &Path, request: &Value) -> Result<Result<String, Failure>, Box<dyn
     if let Some(slots) = request["slots"].as_u64() {
         planning = planning.slots(slots);
     }
+    let shapes: Vec<(String, Vec<usize>)> =
+        serde_json::from_value(request.get("shapes").cloned().unwrap_or(json!([])))?;
+    for (input, shape) in &shapes {
+        planning = planning.shape(input, shape);
+    }
     let made = planning.open().and_then(|model| {
         let mut plan = model.plan()?;
         freeze_plan::planner::identify(&mut plan, model.file());

@@ -74,6 +74,12 @@ def save(browser):
     )
 
 
+def planned(native, path, request):
+    """Returns what the native planner says."""
+    line = json.dumps({"path": path, "request": request})
+    return json.loads(subprocess.run([native], input=line, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
 def compare(browser, native):
     """Compares all fixtures; returns how many were planned and how many refused."""
     cases = []
@@ -140,12 +146,34 @@ def settings(browser):
     assert "ok" in outcome(browser)
 
 
+def sizes(browser, native):
+    """A size that the model leaves open beside the batch has a field; with it, costs are counted."""
+    set_fields(browser, REQUESTS[0])
+    model = os.path.abspath(os.path.join(FIXTURES, "models", "bert.torchscript.onnx"))
+    request = REQUESTS[0] | {"shapes": [[name, [32, 12]] for name in ("ids", "mask", "kinds")]}
+    blank(browser)
+    browser.choose(model)
+    assert "ok" in outcome(browser)
+    assert browser.value('[...document.querySelectorAll("#sizes input")].map((input) => input.dataset.size).join()') == "length"
+    before = json.loads(save(browser))
+    browser.value(
+        """(async () => {
+          document.querySelector("#sizes input").value = "12";
+          document.querySelector("#sizes input").dispatchEvent(new Event("input", { bubbles: true }));
+          await new Promise((done) => setTimeout(done, 200));
+        })()"""
+    )
+    assert "ok" in outcome(browser)
+    plan = save(browser)
+    assert plan == planned(native, model, request)["ok"]
+    assert json.loads(plan)["summary"]["uncounted_nodes"] < before["summary"]["uncounted_nodes"]
+
+
 def beside(browser, native):
     """Data in another file are read where they are given; without them there is a plan as well, which says so."""
     set_fields(browser, REQUESTS[0])
     model, data = (os.path.abspath(os.path.join(FIXTURES, "loader", name)) for name in ("external.onnx", "external.bin"))
-    line = json.dumps({"path": model, "request": REQUESTS[0]})
-    expected = json.loads(subprocess.run([native], input=line, stdout=subprocess.PIPE, text=True, check=True).stdout)["ok"]
+    expected = planned(native, model, REQUESTS[0])["ok"]
     blank(browser)
     browser.choose(data, model)
     assert "ok" in outcome(browser)
@@ -211,6 +239,7 @@ def main():
     try:
         settings(browser)
         frame(browser)
+        sizes(browser, native)
         beside(browser, native)
         counts = compare(browser, native)
         connections(browser)
