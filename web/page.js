@@ -71,7 +71,7 @@
     }
     input.dataset.kind = setting.kind;
     input.title = setting.range;
-    return make("label", {}, setting.name.replaceAll("_", " "), input, make("small", { textContent: setting.about }));
+    return make("label", {}, setting.name, input, make("small", { textContent: setting.about }));
   };
   const showPolicy = () => {
     const policy = about(fields.policy.value);

@@ -154,13 +154,55 @@ fn resolve(
     Ok(found)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::io::{Error, ErrorKind};
 
     #[test]
+    fn a_source_is_asked_for_what_lies_inside_of_the_folder() {
+        struct Case {
+            location: &'static str,
+            dims: [i64; 2],
+            length: Option<&'static str>,
+            expected: &'static str,
+        }
+        let cases = [
+            Case { location: "sub/w", dims: [4, 3], length: None, expected: "float16 12 sub/w 8 24" },
+            Case { location: "w", dims: [4, 3], length: Some("20"), expected: "float16 12 w 8 20" },
+            Case { location: "../w", dims: [4, 3], length: None, expected: "leads out of the model's folder" },
+            Case { location: "w", dims: [i64::MAX, 4], length: None, expected: "too many elements" },
+            Case { location: "absent", dims: [4, 3], length: None, expected: "lies in the external file absent" },
+        ];
+        for Case { location, dims, length, expected } in cases {
+            let entry =
+                |key: &str, value: &str| proto::StringStringEntry { key: Some(key.into()), value: Some(value.into()) };
+            let entries = [entry("location", location), entry("offset", "8")].into_iter();
+            let tensor = proto::Tensor {
+                dims: dims.to_vec(),
+                data_type: Some(DType::F16.code()),
+                external_data: entries.chain(length.map(|length| entry("length", length))).collect(),
+                ..proto::Tensor::default()
+            };
+            let source = |asked: &Outside<'_>| match asked.location {
+                "absent" => Err(Error::from(ErrorKind::NotFound)),
+                location => {
+                    let (dtype, elements) = (asked.dtype, asked.elements);
+                    Ok(format!("{dtype} {elements} {location} {} {}", asked.offset, asked.length).into())
+                }
+            };
+            let found = match External::from(Box::new(source)).data(Path::new("model.onnx"), &tensor) {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(error) => error.to_string(),
+            };
+            assert!(found.contains(expected), "{location}: {found}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn a_location_stays_in_the_folder_of_the_model_or_of_what_it_links_to() {
+        use std::os::unix::fs::symlink;
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         for folder in ["blobs", "snapshot", "other"] {
