@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import tempfile
 import time
@@ -39,16 +40,15 @@ class Browser:
         self.wait("'ready' in (document.documentElement?.dataset ?? {})")
 
     def watch(self, session):
-        """Listens to the requests and messages of a page, frame or worker, and to those that it starts."""
+        """Listens to the requests and messages of a page, frame or worker, which may be gone, and to those that it starts."""
         for method in ("Network.enable", "Runtime.enable", "Log.enable"):
-            try:
-                self.call(method, session=session)
-            except RuntimeError:  # a worker has no log of its own
-                pass
-        self.call("Target.setAutoAttach", session=session, autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
+            self.send(method, session)
+        self.send("Target.setAutoAttach", session, autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
 
     def receive(self):
         while b"\0" not in self.buffer:
+            if not select.select([self.pipe], [], [], 60)[0]:
+                raise RuntimeError("the browser has said nothing for 60 s")
             piece = os.read(self.pipe, 1 << 20)
             if not piece:
                 raise RuntimeError("the browser has ended")
@@ -64,13 +64,16 @@ class Browser:
         if message.get("method") == "Target.attachedToTarget" and message["params"]["targetInfo"]["type"] != "page":
             self.watch(message["params"]["sessionId"])
 
-    def call(self, method, session=None, **values):
+    def send(self, method, session=None, **values):
         self.number += 1
-        number = self.number
-        message = {"id": number, "method": method, "params": values}
+        message = {"id": self.number, "method": method, "params": values}
         if session:
             message["sessionId"] = session
         os.write(self.commands, json.dumps(message).encode() + b"\0")
+        return self.number
+
+    def call(self, method, session=None, **values):
+        number = self.send(method, session, **values)
         while number not in self.replies:
             self.receive()
         reply = self.replies.pop(number)
