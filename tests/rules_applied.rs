@@ -15,8 +15,7 @@ use freeze_plan::plan::{PlanOptions, PrefixMode};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::job::CacheMode;
 use freeze_plan::runner::{Caching, Checkpoints, RunEvent, evaluate};
-use freeze_plan::training::{PhaseOptions, Prepared, Rates, Recompute, TrainStep, build, prepare};
-use std::collections::HashSet;
+use freeze_plan::training::{PhaseOptions, Prepared, Recompute, TrainStep, build, prepare};
 use std::path::Path;
 
 const SAME: f64 = 1e-5;
@@ -337,16 +336,8 @@ fn told(error: &dyn std::error::Error) -> String {
 }
 
 fn tried(prepared: &Prepared, loss: LossKind) -> Result<TrainStep, freeze_plan::training::TrainingError> {
-    let optimizer = OptimizerSpec { lr: Some(0.1), ..OptimizerSpec::new(OptimizerKind::Sgd) };
-    let options = PhaseOptions {
-        frozen: HashSet::new(),
-        frozen_inputs: false,
-        rates: Rates::new(),
-        loss: &LossSpec::new(loss),
-        optimizer: &optimizer,
-        output: None,
-        seed: 0,
-    };
+    let (loss, optimizer) = (LossSpec::new(loss), OptimizerSpec::new(OptimizerKind::Sgd));
+    let options = PhaseOptions::of(&loss, &optimizer);
     build(prepared, &options)
 }
 

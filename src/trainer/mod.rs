@@ -24,7 +24,6 @@ mod running;
 #[doc(hidden)]
 pub mod sizes;
 
-pub use attached::{attached_note, without_plan};
 pub use engine::{EngineOptions, engine};
 pub use error::TrainerError;
 pub use folder::Start;
@@ -32,6 +31,8 @@ pub use made_up::MadeUp;
 pub use model::Note;
 pub use running::Running;
 pub use sizes::Sizes;
+
+pub(crate) use attached::{attached_note, without_plan};
 
 use crate::artifacts;
 use crate::autodiff::Rules;
