@@ -14,6 +14,7 @@ use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, TrainerError, e
 use freeze_plan::training::{PhaseOptions, Rates, Recompute, TrainStep, build, prepare};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Squared distances; wrong by `factor`.
@@ -249,6 +250,34 @@ fn a_run_goes_on_only_with_the_rules_that_it_began_with() {
     // What no node has changes nothing.
     let trained = run(Start::Resume, first().with(Versioned(slope(), 2)).with(seven("Erf")), None).unwrap();
     assert!(!trained.outcome.stopped);
+}
+
+/// A rule that panics once it is told to.
+struct Panics(Arc<AtomicBool>);
+
+impl GradientRule for Panics {
+    fn domain(&self) -> &str {
+        ""
+    }
+
+    fn op(&self) -> &str {
+        "Neg"
+    }
+
+    fn gradient(&self, ctx: &mut Ctx<'_>, _input: usize) -> Result<ValueId, RuleError> {
+        assert!(!self.0.load(Ordering::Relaxed), "nobody thought of this");
+        ctx.dy()
+    }
+}
+
+#[test]
+fn a_rule_that_panics_ends_the_run_with_its_words() {
+    let (now, folder) = (Arc::new(AtomicBool::new(false)), tempfile::tempdir().unwrap());
+    let rules = Rules::new().with(Distance::new(1.0)).with(Panics(Arc::clone(&now)));
+    let trainer = trainer_in(folder.path(), "rules/prototypes.onnx", rules, &mut Vec::new()).unwrap();
+    now.store(true, Ordering::Relaxed);
+    let error = trainer.start(Start::New, on_cpu).join().unwrap_err();
+    assert_eq!(error.to_string(), "the run panicked: nobody thought of this");
 }
 
 #[test]
