@@ -182,7 +182,7 @@ impl Trainer {
             let graph = job::objective(&job, &loss, stage.as_ref())?.eval(&prepared)?.graph;
             prepared.rules.notes(&graph, prepared.model.opset()).iter().for_each(|told| note(told));
         }
-        attached_note(&loaded.file).iter().for_each(|told| note(told));
+        attached_note(&loaded.file, &plan).iter().for_each(|told| note(told));
         let keep = Keep::of(&job.run.keep_float32, &prepared)?;
         job::objective(&job, &loss, stage.as_ref())?;
         let mut started = prepared.clone();
