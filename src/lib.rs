@@ -159,7 +159,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`autodiff::GradCheck`] compares a rule with finite differences.
+//! [`autodiff::GradCheck`] compares a rule with finite differences. A run remembers which operators had rules, and of which
+//! [version](autodiff::GradientRule::version): it goes on with the same ones only.
 //!
 //! # The way of the data
 //!

@@ -134,6 +134,37 @@ fn a_plan_that_is_attached_is_told_and_stays_with_its_weights() {
 }
 
 #[test]
+fn a_job_for_a_model_with_a_plan_follows_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let cases: [&[&str]; 3] = [
+        &["--freeze-start", "0.1", "--keep", "block1.*", "--batch-norm", "frozen"],
+        &["--policy", "geometric", "--set", "alpha=0.3", "--unit", "block"],
+        &["--policy", "steps", "--set", "steps=2:3,5:7", "--buffer", "fc.bias"],
+    ];
+    for options in cases {
+        let plan = plan(folder.path(), "plan.json", options);
+        done(&["attach", path(&model), path(&plan)]);
+        let job = folder.path().join("job.toml");
+        let train = fixture("digits/train.npz");
+        done(&["init", path(&model), "--data", path(&train), "--out", path(&job), "--force"]);
+        let written = std::fs::read_to_string(&job).unwrap();
+        assert!(written.contains("It is the plan that is attached to the model"), "{written}");
+        let mut notes = Vec::new();
+        let mut note = |text: &str| notes.push(text.to_string());
+        let job = Job::load(&job, &[]).unwrap();
+        let trainer = Trainer::with(job, Parts { note: Some(&mut note), ..Parts::default() }).unwrap();
+        let attached = freeze_plan::plan::read(&plan).unwrap();
+        let frozen = |plan: &freeze_plan::plan::FreezePlan| -> Vec<Vec<String>> {
+            plan.epochs.iter().map(|epoch| epoch.frozen.clone()).collect()
+        };
+        assert_eq!(frozen(trainer.plan()), frozen(&attached), "{options:?}");
+        assert_eq!(trainer.plan().policy, attached.policy, "{options:?}");
+        assert!(notes.iter().all(|note| !note.contains("attached")), "{notes:?}");
+    }
+}
+
+#[test]
 fn data_in_other_files_stay_and_keep_the_model_in_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let apart = tempfile::tempdir().unwrap();

@@ -9,11 +9,12 @@ use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::PlanOptions;
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::job::{DataSection, RunSection};
-use freeze_plan::runner::{Engine, Job, LocateOptions, RunEvent, evaluate};
+use freeze_plan::runner::{Clock, Engine, Job, LocateOptions, RunEvent, evaluate};
 use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, TrainerError, engine};
 use freeze_plan::training::{PhaseOptions, Rates, Recompute, TrainStep, build, prepare};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Squared distances; wrong by `factor`.
@@ -134,6 +135,10 @@ fn trainer(model: &str, rules: Rules, notes: &mut Vec<String>) -> Result<(Traine
 }
 
 fn trainer_in(folder: &Path, model: &str, rules: Rules, notes: &mut Vec<String>) -> Result<Trainer, TrainerError> {
+    trainer_of(job(folder, model), rules, notes)
+}
+
+fn job(folder: &Path, model: &str) -> Job {
     let data = DataSection::new([("x", "images")], "labels", 64);
     let mut job = Job::new(fixture(model), data, RunSection::new(3, folder.join("run")));
     job.loss = Some(LossSpec::new(LossKind::CrossEntropy));
@@ -141,6 +146,10 @@ fn trainer_in(folder: &Path, model: &str, rules: Rules, notes: &mut Vec<String>)
     job.freeze = PlanOptions::of("steps").with("steps", "2:1,3:2");
     (job.run.threads, job.run.log_every, job.run.ceiling_steps) = (Some(1), 1, 0);
     job.run.recompute = Recompute::Modules(vec!["fc2".into()]);
+    job
+}
+
+fn trainer_of(job: Job, rules: Rules, notes: &mut Vec<String>) -> Result<Trainer, TrainerError> {
     let train = Dataset::open(&fixture("digits/train.npz"), &DataOptions::default(), None).unwrap();
     let mut note = |text: &str| notes.push(text.to_string());
     let parts = Parts { train: Some(train), rules, note: Some(&mut note), ..Parts::default() };
@@ -154,6 +163,10 @@ fn on_cpu() -> Result<Box<dyn Engine>, TrainerError> {
 
 fn losses(model: &str, rules: Rules) -> Vec<f64> {
     let (trainer, _folder) = trainer(model, rules, &mut Vec::new()).unwrap();
+    losses_of(trainer)
+}
+
+fn losses_of(trainer: Trainer) -> Vec<f64> {
     let mut run = trainer.start(Start::New, on_cpu);
     let loss = |event| if let RunEvent::Step { loss, .. } = event { Some(loss) } else { None };
     let losses = run.by_ref().filter_map(loss).collect();
@@ -165,9 +178,13 @@ fn losses(model: &str, rules: Rules) -> Vec<f64> {
 fn a_model_with_an_operator_without_rule_trains_as_the_same_in_primitives() {
     let found = losses("rules/prototypes.onnx", Rules::new().with(Distance::new(1.0)));
     let expected = losses("rules/primitives.onnx", Rules::new());
-    assert!(found.len() > 60 && found.len() == expected.len());
-    assert!(expected.last().unwrap() < &(0.5 * expected[0]), "it learns");
-    for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+    assert!(found.len() > 60 && expected.last().unwrap() < &(0.5 * expected[0]), "it learns");
+    same_losses(&found, &expected);
+}
+
+fn same_losses(found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    for (step, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert!((found - expected).abs() < 1e-3 * expected.abs().max(1.0), "step {step}: {found}, {expected}");
     }
 }
@@ -233,6 +250,61 @@ fn a_run_goes_on_only_with_the_rules_that_it_began_with() {
     // What no node has changes nothing.
     let trained = run(Start::Resume, first().with(Versioned(slope(), 2)).with(seven("Erf")), None).unwrap();
     assert!(!trained.outcome.stopped);
+}
+
+/// A rule that panics once it is told to.
+struct Panics(Arc<AtomicBool>);
+
+impl GradientRule for Panics {
+    fn domain(&self) -> &str {
+        ""
+    }
+
+    fn op(&self) -> &str {
+        "Neg"
+    }
+
+    fn gradient(&self, ctx: &mut Ctx<'_>, _input: usize) -> Result<ValueId, RuleError> {
+        assert!(!self.0.load(Ordering::Relaxed), "nobody thought of this");
+        ctx.dy()
+    }
+}
+
+#[test]
+fn a_rule_that_panics_ends_the_run_with_its_words() {
+    let (now, folder) = (Arc::new(AtomicBool::new(false)), tempfile::tempdir().unwrap());
+    let rules = Rules::new().with(Distance::new(1.0)).with(Panics(Arc::clone(&now)));
+    let trainer = trainer_in(folder.path(), "rules/prototypes.onnx", rules, &mut Vec::new()).unwrap();
+    now.store(true, Ordering::Relaxed);
+    let error = trainer.start(Start::New, on_cpu).join().unwrap_err();
+    assert_eq!(error.to_string(), "the run panicked: nobody thought of this");
+}
+
+#[test]
+fn what_a_trainer_measures_has_the_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = job(folder.path(), "rules/prototypes.onnx");
+    job.run.ceiling_steps = 2;
+    let trainer = trainer_of(job, Rules::new().with(Distance::new(1.0)), &mut Vec::new()).unwrap();
+    let mut engine = on_cpu().unwrap();
+    let checked = trainer.check(engine.as_mut(), &mut |_| {}).unwrap();
+    assert!(checked.ceiling.is_some());
+    let mut plan = trainer.plan().clone();
+    trainer.measure(engine.as_mut(), &mut plan, Clock::Thread).unwrap();
+    assert!(plan.epochs.iter().all(|epoch| epoch.predicted.seconds.is_some()), "{plan:?}");
+}
+
+#[test]
+fn a_rule_holds_where_gradients_are_added_up() {
+    let losses = |model: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut job = job(folder.path(), model);
+        (job.run.accumulate, job.run.recompute) = (2, Recompute::None);
+        losses_of(trainer_of(job, Rules::new().with(Distance::new(1.0)), &mut Vec::new()).unwrap())
+    };
+    let found = losses("rules/prototypes.onnx");
+    assert!(found.len() > 30, "{}", found.len());
+    same_losses(&found, &losses("rules/primitives.onnx"));
 }
 
 #[test]

@@ -1,22 +1,23 @@
 //! Where gradient rules of the caller hold: in graphs that nodes run, in functions, beside a frozen prefix, in modules
 //! that are recomputed, and before operators of our own.
 
-use crate::engines::{deviation, onnxruntime};
+use crate::engines::{deviation, fixture, onnxruntime};
 use crate::own_rules::{Distance, Unary, seven, step};
 use crate::runs::{Job, newest};
 use freeze_plan::autodiff::{Ctx, Form, GradientRule, RuleError, Rules};
 use freeze_plan::graph::{
-    Attributes, Builder, DType, Dim, Fact, Function, FunctionId, Model, OpId, Origin, Subgraph, Tensor, ValueId, check,
+    Attributes, Builder, DType, Dim, Fact, Function, FunctionId, Graph, Model, OpId, Origin, Subgraph, Tensor, ValueId,
+    check,
 };
 use freeze_plan::losses::{LossKind, LossSpec};
-use freeze_plan::onnx::{read_bytes, to_bytes};
+use freeze_plan::onnx::{read, read_bytes, to_bytes};
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::{PlanOptions, PrefixMode};
 use freeze_plan::planner::Analysis;
 use freeze_plan::runner::job::CacheMode;
 use freeze_plan::runner::{Caching, Checkpoints, RunEvent, evaluate};
-use freeze_plan::training::{PhaseOptions, Prepared, Rates, Recompute, TrainStep, build, prepare};
-use std::collections::HashSet;
+use freeze_plan::training::stage::{self, StageOptions};
+use freeze_plan::training::{PhaseOptions, Prepared, Recompute, TrainStep, build, prepare};
 use std::path::Path;
 
 const SAME: f64 = 1e-5;
@@ -330,6 +331,23 @@ fn a_checkpoint_is_of_its_rules() {
     assert_eq!(error, expected);
 }
 
+#[test]
+fn a_rule_holds_in_a_training_step_of_the_file() {
+    let file = read(&fixture("training_info/mlp_adam.onnx")).unwrap();
+    let (prepared, stage) = stage::prepare(&file, &Analysis::as_written(&file.model), 1).unwrap();
+    let own = ["Tanh", "Relu", "MatMul", "Gemm"].into_iter().find(|op| {
+        let nodes = prepared.model.graph.nodes();
+        nodes.iter().any(|node| node.op.is(op))
+    });
+    let own = own.unwrap();
+    let sevens = |rules: Rules| {
+        let options = StageOptions { frozen: Default::default(), frozen_inputs: false, seed: 0, schedule: false };
+        let step = stage::build(&prepared.clone().with_rules(rules), &stage, &options).unwrap();
+        has_seven(&step.train.graph)
+    };
+    assert!(!sevens(Rules::new()) && sevens(Rules::new().with(Only(sevenfold(own)))), "{own}");
+}
+
 /// Returns an error with what it comes from.
 fn told(error: &dyn std::error::Error) -> String {
     let source = error.source().map(|source| format!(": {}", told(source)));
@@ -337,17 +355,27 @@ fn told(error: &dyn std::error::Error) -> String {
 }
 
 fn tried(prepared: &Prepared, loss: LossKind) -> Result<TrainStep, freeze_plan::training::TrainingError> {
-    let optimizer = OptimizerSpec { lr: Some(0.1), ..OptimizerSpec::new(OptimizerKind::Sgd) };
-    let options = PhaseOptions {
-        frozen: HashSet::new(),
-        frozen_inputs: false,
-        rates: Rates::new(),
-        loss: &LossSpec::new(loss),
-        optimizer: &optimizer,
-        output: None,
-        seed: 0,
-    };
+    let (loss, optimizer) = (LossSpec::new(loss), OptimizerSpec::new(OptimizerKind::Sgd));
+    let options = PhaseOptions::of(&loss, &optimizer);
     build(prepared, &options)
+}
+
+/// A rule that gives seven times the first input.
+fn sevenfold(op: &'static str) -> Unary {
+    Unary {
+        give: |ctx| {
+            let x = ctx.x(0)?;
+            let seven = ctx.b.like(x, 7.0);
+            Ok(ctx.b.mul(x, seven))
+        },
+        ..seven(op)
+    }
+}
+
+/// Returns true where a node reads the number 7.
+fn has_seven(graph: &Graph) -> bool {
+    let is_seven = |id: ValueId| graph.constant(id).and_then(|t| t.to_f64s()).is_some_and(|values| values == [7.0]);
+    graph.nodes().iter().any(|node| node.inputs.iter().flatten().any(|id| is_seven(*id)))
 }
 
 type Make = fn(&mut Builder, ValueId) -> ValueId;
@@ -416,20 +444,10 @@ fn a_rule_goes_before_operators_of_our_own() {
                 let prepared = Prepared { form, ..prepared(&model) }.with_rules(rules);
                 let graph = tried(&prepared, *loss).unwrap_or_else(|error| panic!("{op}: {error:?}")).train.graph;
                 check(&graph).unwrap();
-                let is_seven =
-                    |id: ValueId| graph.constant(id).and_then(|t| t.to_f64s()).is_some_and(|values| values == [7.0]);
-                graph.nodes().iter().any(|node| node.inputs.iter().flatten().any(|id| is_seven(*id)))
+                has_seven(&graph)
             };
             // Every operator here has one input that a gradient is wanted for, of the shape of the output or larger.
-            let rule = Unary {
-                give: |ctx| {
-                    let x = ctx.x(0)?;
-                    let seven = ctx.b.like(x, 7.0);
-                    Ok(ctx.b.mul(x, seven))
-                },
-                ..seven(op)
-            };
-            let rules = Rules::new().with(Only(rule));
+            let rules = Rules::new().with(Only(sevenfold(op)));
             assert!(of(rules), "{op} as {form:?}: its rule is passed over");
             assert!(!of(Rules::new()), "{op} as {form:?}");
         }

@@ -4,6 +4,7 @@ use freeze_plan::error::{ErrorKind, in_one_line};
 use freeze_plan::plan::PlanError;
 use freeze_plan::planner::PlannerError;
 use pyo3::prelude::*;
+use std::any::Any;
 use std::error::Error;
 
 /// What went wrong, and what to do where that is known.
@@ -22,6 +23,14 @@ impl Failure {
     /// Returns a failure telling an error with its sources in one line.
     fn of(kind: ErrorKind, error: &dyn Error) -> Failure {
         Failure { kind, message: in_one_line(error), hint: None }
+    }
+
+    /// Returns the failure that a panic is.
+    pub fn panic(payload: Box<dyn Any + Send>) -> Failure {
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let message = format!("the library panicked: {}", text.unwrap_or("no message"));
+        let hint = "this is a defect of freeze-plan; please report it with the model and the call";
+        Failure { kind: ErrorKind::Internal, message, hint: Some(hint.into()) }
     }
 
     /// Adds what to do.

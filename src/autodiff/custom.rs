@@ -130,7 +130,8 @@ impl Rules {
 
     /// Returns the operators of a graph and of graphs in it that have a rule of the caller, with the rule's
     /// [version](GradientRule::version).
-    pub fn in_force(&self, graph: &Graph, opset: i64) -> BTreeMap<String, u64> {
+    #[cfg(feature = "runner")]
+    pub(crate) fn in_force(&self, graph: &Graph, opset: i64) -> BTreeMap<String, u64> {
         let rule = |node: &&Node| self.find(&node.op, opset).ok().flatten().filter(|_| !is_replaced(&node.op));
         let used =
             graph.nodes_within().into_iter().filter_map(|node| Some((node.op.to_string(), rule(&node)?.version())));

@@ -154,9 +154,7 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
         None => stage(args, &loaded, dropout)?,
     };
     let free = args.epoch.is_some() || args.classic.is_some();
-    if free && planned.is_none() {
-        attached_note(&loaded.file).iter().for_each(|told| note(&format!("{told} (--plan MODEL takes it)")));
-    }
+    let makes = free && planned.is_none();
     if args.plan.given() && (!free || planned.is_some()) {
         return usage("plan options need --epoch N or --classic and no plan: they choose what is frozen");
     }
@@ -175,6 +173,9 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
             model::plan(&loaded, wanted, slots)?.plan
         }
     };
+    if makes {
+        attached_note(&loaded.file, &plan).iter().for_each(|told| note(&format!("{told} (--plan MODEL takes it)")));
+    }
     let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
     let mut loss = match (loss, before_loss, found) {
         (Some(kind), ..) => LossSpec::new(kind),

@@ -44,10 +44,10 @@ pub fn run(args: &Args) -> CommandResult {
     options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
     let sizes = args.shape.sizes()?;
     let loaded = model::load_as(path, &sizes, None, (&options.parameter, &options.buffer))?;
-    attached_note(&loaded.file)
+    let mut plan = model::ahead(&loaded, &options, args.plan.length(), &sizes)?;
+    attached_note(&loaded.file, &plan)
         .iter()
         .for_each(|told| note(&format!("{told} (freeze-plan attach --show MODEL prints it)")));
-    let mut plan = model::ahead(&loaded, &options, args.plan.length(), &sizes)?;
     if args.measure.measure {
         args.measure.run(path, &options, &sizes, &mut plan)?;
     }

@@ -141,7 +141,9 @@ impl Tensor {
     pub fn new(dtype: DType, shape: Vec<usize>, data: Bytes) -> Result<Tensor, TensorError> {
         let overflow = || TensorError::Overflow { shape: shape.clone() };
         let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim)).ok_or_else(overflow)?;
-        let expected = count.checked_mul(dtype.bits()).ok_or_else(overflow)?.div_ceil(8);
+        // In bits a tensor may be too large for the machine that it fits as bytes.
+        let expected = (count as u128 * dtype.bits() as u128).div_ceil(8);
+        let expected = usize::try_from(expected).map_err(|_| overflow())?;
         if dtype.bits() > 0 && expected != data.len() {
             return Err(TensorError::Size { dtype, shape, expected, found: data.len() });
         }

@@ -4,7 +4,7 @@ use super::{Attribute, Graph, Node};
 
 impl Graph {
     /// Returns the nodes in evaluation order, each followed by those of the graphs that it runs.
-    pub fn nodes_within(&self) -> Vec<&Node> {
+    pub(crate) fn nodes_within(&self) -> Vec<&Node> {
         fn add<'a>(graph: &'a Graph, found: &mut Vec<&'a Node>) {
             for node in graph.nodes() {
                 found.push(node);

@@ -68,7 +68,11 @@ pub fn why(model: &Model, tree: &ModuleTree, params: &[Param]) -> String {
 }
 
 fn is_shown(graph: &Graph, param: &Param) -> bool {
-    param.is_named() || graph.fact(param.value).sizes().is_some_and(|sizes| sizes.iter().product::<usize>() > 1)
+    param.is_named()
+        || graph
+            .fact(param.value)
+            .sizes()
+            .is_some_and(|sizes| sizes.iter().fold(1usize, |count, size| count.saturating_mul(*size)) > 1)
 }
 
 fn source_of(strategy: &str) -> &'static str {

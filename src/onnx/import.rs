@@ -1,6 +1,6 @@
 //! Reads a file into a [`Model`].
 
-use super::external::map;
+use super::external::{External, Source, map};
 use super::import_graph::{Importer, Parts, Read};
 use super::scan::scan;
 use super::{OnnxError, TrainingInfo, proto, training_info};
@@ -52,14 +52,27 @@ pub fn read(path: &Path) -> Result<OnnxFile, OnnxError> {
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(path: &Path, bytes: Bytes) -> Result<OnnxFile, OnnxError> {
-    let (model, order, training) = import(path, bytes.clone())?;
+    read_from(path, bytes, External::default())
+}
+
+/// Reads a model from the bytes of a file where there are no folders. `path` is for messages; `source` gives the data of
+/// tensors that lie in other files, as many bytes as it is asked for.
+///
+/// # Errors
+/// As [`read`], where `source` fails or gives another number of bytes.
+pub fn read_bytes_with(path: &Path, bytes: Bytes, source: Box<Source>) -> Result<OnnxFile, OnnxError> {
+    read_from(path, bytes, External::from(source))
+}
+
+fn read_from(path: &Path, bytes: Bytes, external: External) -> Result<OnnxFile, OnnxError> {
+    let (model, order, training) = import(path, bytes.clone(), external)?;
     let inlined = inline(model).map_err(|source| OnnxError::Inline { path: path.to_path_buf(), source })?;
     let in_file = |position: usize| order.get(position).copied().unwrap_or(position);
     let positions = inlined.positions.into_iter().map(|position| position.map(in_file)).collect();
     Ok(OnnxFile { path: path.to_path_buf(), bytes, model: inlined.model, training, positions })
 }
 
-fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>, Vec<TrainingInfo>), OnnxError> {
+fn import(path: &Path, bytes: Bytes, external: External) -> Result<(Model, Vec<usize>, Vec<TrainingInfo>), OnnxError> {
     let not_onnx = |reason: String| OnnxError::NotOnnx { path: path.to_path_buf(), reason };
     if bytes.is_empty() {
         return Err(not_onnx("the file is empty".into()));
@@ -75,7 +88,7 @@ fn import(path: &Path, bytes: Bytes) -> Result<(Model, Vec<usize>, Vec<TrainingI
     if trainings > MOST_TRAININGS {
         return Err(not_onnx(format!("it holds {trainings} training algorithms, at most {MOST_TRAININGS} are read")));
     }
-    let importer = Importer::new(path);
+    let importer = Importer::new(path, external);
     let graph_metadata = pairs(&graph.metadata_props);
     let Read { graph, order, .. } = importer.graph(&Parts::of_graph(graph), None)?;
     let functions = proto.functions.iter().map(|function| import_function(&importer, function));

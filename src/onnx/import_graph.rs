@@ -80,8 +80,8 @@ pub(super) struct Importer<'a> {
 }
 
 impl<'a> Importer<'a> {
-    pub fn new(path: &'a Path) -> Importer<'a> {
-        Importer { path, external: RefCell::default() }
+    pub fn new(path: &'a Path, external: External) -> Importer<'a> {
+        Importer { path, external: RefCell::new(external) }
     }
 
     /// Reads a graph; with a scope it is a subgraph and may read values of it.

@@ -21,7 +21,8 @@ mod training_info;
 
 pub use export::to_bytes;
 pub(crate) use external::map;
-pub use import::{OnnxFile, read, read_bytes};
+pub use external::{Outside, Source};
+pub use import::{OnnxFile, read, read_bytes, read_bytes_with};
 pub use large::{Encoded, LARGEST, Piece, encode};
 pub use rewrite::{Edits, NodeEdit};
 pub use sequences::to_bytes_with_sequences;

@@ -32,7 +32,10 @@ pub(super) fn import(path: &Path, tensor: &proto::Tensor, external: &mut Externa
 /// Returns dimensions as sizes.
 pub(super) fn sizes(dims: &[i64]) -> Result<Vec<usize>, String> {
     let sizes: Result<Vec<usize>, _> = dims.iter().map(|dim| usize::try_from(*dim)).collect();
-    sizes.map_err(|_| format!("dimensions {dims:?} are not all non-negative"))
+    sizes.map_err(|_| match dims.iter().any(|dim| *dim < 0) {
+        true => format!("dimensions {dims:?} are not all non-negative"),
+        false => format!("shape {dims:?} has more elements than this machine can address"),
+    })
 }
 
 fn typed_data(tensor: &proto::Tensor, dtype: DType) -> Option<Bytes> {

@@ -129,7 +129,7 @@ impl Default for PlanOptions {
 }
 
 impl PlanOptions {
-    /// Returns the options with a setting of the policy.
+    /// Returns the options with a setting of the policy. What is a field here is none.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> PlanOptions {
         self.knobs.insert(name.to_string(), value.into());
         self

@@ -1,10 +1,11 @@
 //! What becomes of a plan in the metadata of a model that is planned or trained.
 
 use crate::onnx::{Edits, OnnxFile};
+use crate::plan::{EpochPlan, FreezePlan};
 use crate::planner::{ATTACHED, attached, identity};
 
-/// Says that a plan is attached to a model, for those who make another plan; `None` where none is.
-pub fn attached_note(file: &OnnxFile) -> Option<String> {
+/// Says that another plan is attached to a model than the one that is followed; `None` where none is, or the same.
+pub fn attached_note(file: &OnnxFile, followed: &FreezePlan) -> Option<String> {
     let entry = file.model.metadata.iter().any(|entry| entry.0 == ATTACHED);
     let plan = match attached(file) {
         Ok(plan) => plan?,
@@ -17,6 +18,10 @@ pub fn attached_note(file: &OnnxFile) -> Option<String> {
             "the plan that is attached to the model (policy {policy}, {of}) is for another file, {}: it is not used",
             plan.model.file
         ));
+    }
+    let same = |(a, b): (&EpochPlan, &EpochPlan)| a.frozen == b.frozen && a.lr_scale == b.lr_scale;
+    if epochs == followed.epochs.len() && plan.epochs.iter().zip(&followed.epochs).all(same) {
+        return None;
     }
     Some(format!("the plan that is attached to the model (policy {policy}, {of}) is not used: another is made"))
 }

@@ -24,7 +24,6 @@ mod running;
 #[doc(hidden)]
 pub mod sizes;
 
-pub use attached::{attached_note, without_plan};
 pub use engine::{EngineOptions, engine};
 pub use error::TrainerError;
 pub use folder::Start;
@@ -32,6 +31,8 @@ pub use made_up::MadeUp;
 pub use model::Note;
 pub use running::Running;
 pub use sizes::Sizes;
+
+pub(crate) use attached::{attached_note, without_plan};
 
 use crate::artifacts;
 use crate::autodiff::Rules;
@@ -181,7 +182,7 @@ impl Trainer {
             let graph = job::objective(&job, &loss, stage.as_ref())?.eval(&prepared)?.graph;
             prepared.rules.notes(&graph, prepared.model.opset()).iter().for_each(|told| note(told));
         }
-        attached_note(&loaded.file).iter().for_each(|told| note(told));
+        attached_note(&loaded.file, &plan).iter().for_each(|told| note(told));
         let keep = Keep::of(&job.run.keep_float32, &prepared)?;
         job::objective(&job, &loss, stage.as_ref())?;
         let mut started = prepared.clone();

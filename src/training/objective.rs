@@ -7,7 +7,9 @@ use super::{PhaseOptions, Prepared, Rates, TrainStep, TrainingError, build, eval
 use crate::graph::Model;
 use crate::losses::{LossKind, LossSpec};
 use crate::optim::OptimizerSpec;
-use std::collections::{BTreeMap, HashSet};
+#[cfg(feature = "runner")]
+use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 /// A loss and an optimizer.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +88,8 @@ impl<'a> Objective<'a> {
     ///
     /// # Errors
     /// As [`Objective::eval`].
-    pub fn rules(&self, prepared: &Prepared) -> Result<BTreeMap<String, u64>, TrainingError> {
+    #[cfg(feature = "runner")]
+    pub(crate) fn rules(&self, prepared: &Prepared) -> Result<BTreeMap<String, u64>, TrainingError> {
         if prepared.rules.is_empty() {
             return Ok(BTreeMap::new());
         }

@@ -34,6 +34,14 @@ pub struct PhaseOptions<'a> {
     pub seed: u64,
 }
 
+impl<'a> PhaseOptions<'a> {
+    /// Returns a phase in which everything trains at the optimizer's rate, on the first output, with seed 0.
+    pub fn of(loss: &'a LossSpec, optimizer: &'a OptimizerSpec) -> PhaseOptions<'a> {
+        let (frozen, rates) = (HashSet::new(), Rates::new());
+        PhaseOptions { frozen, frozen_inputs: false, rates, loss, optimizer, output: None, seed: 0 }
+    }
+}
+
 /// The train and optimizer graphs of a phase with their contract.
 #[derive(Clone, Debug)]
 pub struct TrainStep {

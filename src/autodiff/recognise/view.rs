@@ -78,7 +78,7 @@ impl<'a> View<'a> {
     /// Returns the number that a value always is, whatever its rank.
     pub fn number(&self, value: ValueId) -> Option<f64> {
         let value = self.through(value);
-        let one = self.graph.fact(value).sizes().is_none_or(|sizes| sizes.iter().product::<usize>() == 1);
+        let one = self.graph.fact(value).sizes().is_none_or(|sizes| sizes.iter().all(|size| *size == 1));
         if !one || self.variable.contains(&value) {
             return None;
         }

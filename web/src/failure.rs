@@ -1,0 +1,75 @@
+//! A failure, as the page shows it.
+
+use freeze_plan::onnx::OnnxError;
+use freeze_plan::plan::PlanError;
+use freeze_plan::planner::PlannerError;
+use freeze_plan::training::TrainingError;
+use serde::Serialize;
+use std::error::Error;
+
+/// What went wrong, and what to do where that is known.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    /// What went wrong, in one line.
+    pub message: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// Returns a failure without a hint.
+    pub fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), hint: None }
+    }
+
+    /// Returns a failure telling an error with its sources in one line.
+    fn of(error: &dyn Error) -> Failure {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let text = inner.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = inner.source();
+        }
+        Failure::new(message)
+    }
+
+    /// Adds what to do.
+    pub fn hint(self, hint: impl Into<String>) -> Failure {
+        Failure { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Failure {
+        let told = Failure::of(&error);
+        match &error {
+            PlanError::NoMatch { .. } => told.hint("a plan without the pattern shows the paths of the units"),
+            _ => told,
+        }
+    }
+}
+
+impl From<PlannerError> for Failure {
+    fn from(error: PlannerError) -> Failure {
+        match error {
+            PlannerError::Plan(error) => error.into(),
+            _ => Failure::of(&error),
+        }
+    }
+}
+
+impl From<OnnxError> for Failure {
+    fn from(error: OnnxError) -> Failure {
+        Failure::of(&error)
+    }
+}
+
+impl From<TrainingError> for Failure {
+    fn from(error: TrainingError) -> Failure {
+        Failure::of(&error)
+    }
+}

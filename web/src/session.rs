@@ -1,0 +1,205 @@
+//! One model and the questions about it.
+
+use crate::outside::Given;
+use crate::question::{Question, Request};
+use crate::{Failure, policies};
+use freeze_plan::graph::{Dim, Graph, ValueId};
+use freeze_plan::modules::units;
+use freeze_plan::onnx::OnnxFile;
+use freeze_plan::plan::{FreezePlan, frozen_unless_kept};
+use freeze_plan::planner::{self, Analysis, identity, sizes};
+use freeze_plan::report::plan_html;
+use freeze_plan::training::stage;
+use serde_json::{Value, json};
+
+/// The model of the page. It is read once; a plan with other options does not read it again.
+#[derive(Default)]
+pub struct Session {
+    kept: Vec<u8>,
+    given: Given,
+    model: Option<Opened>,
+}
+
+struct Opened {
+    file: OnnxFile,
+    analysis: Analysis,
+    step: Option<Step>,
+    notes: Vec<String>,
+    sha256: Option<String>,
+}
+
+/// A training step that the model carries.
+struct Step {
+    stays: Vec<String>,
+    slots: u64,
+    about: String,
+}
+
+impl Session {
+    /// Takes the bytes that the next question is about.
+    pub fn keep(&mut self, bytes: Vec<u8>) {
+        self.kept = bytes;
+    }
+
+    /// Answers a question, JSON to JSON: `{"ok": ..}` or `{"error": {"message": .., "hint": ..}}`.
+    pub fn answer(&mut self, question: &[u8]) -> String {
+        let answer = serde_json::from_slice(question).map_err(|error| Failure::new(error.to_string()));
+        match answer.and_then(|question| self.reply(question)) {
+            Ok(value) => json!({ "ok": value }),
+            Err(failure) => json!({ "error": failure }),
+        }
+        .to_string()
+    }
+
+    fn reply(&mut self, question: Question) -> Result<Value, Failure> {
+        match question {
+            Question::Policies => Ok(policies::told()),
+            Question::Close => {
+                *self = Session::default();
+                Ok(Value::Null)
+            }
+            Question::Open(name) => {
+                self.model = None;
+                self.given = Given::new(name, std::mem::take(&mut self.kept));
+                Ok(json!({ "pieces": self.given.wanted()? }))
+            }
+            Question::Piece(piece) => {
+                self.given.add(piece, std::mem::take(&mut self.kept));
+                Ok(Value::Null)
+            }
+            Question::Read => {
+                let (file, notes) = std::mem::take(&mut self.given).read()?;
+                let opened = self.model.insert(Opened::of(file, notes));
+                let slots = opened.step.as_ref().map(|step| step.slots);
+                Ok(json!({ "inputs": inputs(&opened.analysis.model.graph), "slots": slots }))
+            }
+            Question::Page(request) => Ok(plan_html(&self.opened()?.plan(&request)?).into()),
+            Question::File(request) => {
+                let opened = self.opened()?;
+                let mut plan = opened.plan(&request)?;
+                plan.model.sha256 = opened.sha256.get_or_insert_with(|| identity(&opened.file)).clone();
+                Ok(plan.to_json().into())
+            }
+        }
+    }
+
+    fn opened(&mut self) -> Result<&mut Opened, Failure> {
+        self.model.as_mut().ok_or_else(|| Failure::new("no model is open"))
+    }
+}
+
+impl Opened {
+    fn of(file: OnnxFile, notes: Vec<String>) -> Opened {
+        // Bindings of training information name initializers as the file has them.
+        let analysis = match file.training.is_empty() {
+            true => Analysis::of(&file.model),
+            false => Analysis::as_written(&file.model),
+        };
+        let mut opened = Opened { file, analysis, step: None, notes, sha256: None };
+        if !opened.file.training.is_empty() {
+            match Step::of(&opened.file, &opened.analysis) {
+                Ok(step) => opened.step = Some(step),
+                Err(failure) => {
+                    opened.notes.push(format!("the training information is not used: {}", failure.message));
+                }
+            }
+        }
+        opened
+    }
+
+    fn plan(&self, request: &Request) -> Result<FreezePlan, Failure> {
+        let mut options = request.options()?;
+        let analysis = self.analysis.clone().with_roles(&options.parameter, &options.buffer)?;
+        let frozen = units(&analysis.tree, options.unit());
+        options.freeze.extend(self.step.iter().flat_map(|step| step.stays.iter().cloned()));
+        options.freeze.extend(frozen_unless_kept(&frozen, &[], &options.keep)?);
+        let numbers = sizes(&analysis.model.graph, request.batch, &request.shapes)?;
+        let asked = planner::Request {
+            epochs: request.epochs,
+            steps_per_epoch: request.steps_per_epoch,
+            options: &options,
+            slots: request.slots.or(self.step.as_ref().map(|step| step.slots)).unwrap_or(1),
+            own_slots: Default::default(),
+            sizes: numbers,
+        };
+        let mut plan = planner::plan(&self.file, &analysis, &asked)?;
+        plan.summary.notes.extend(self.notes.iter().cloned());
+        plan.summary.notes.extend(self.step.iter().map(|step| step.about.clone()));
+        Ok(plan)
+    }
+}
+
+impl Step {
+    fn of(file: &OnnxFile, analysis: &Analysis) -> Result<Step, Failure> {
+        let (prepared, stage) = stage::prepare(file, analysis, 1)?;
+        let trains = prepared.trainable();
+        let stays = analysis.trainable().into_iter().filter(|name| !trains.contains(name)).map(globset::escape);
+        Ok(Step { stays: stays.collect(), slots: stage.slots_per_parameter(), about: stage.describe() })
+    }
+}
+
+/// Returns name, dtype and shape of every input: a number for a fixed size, a name for an open one, null for one without.
+fn inputs(graph: &Graph) -> Value {
+    let dim = |dim: &Dim| match dim {
+        Dim::Known(size) => json!(size),
+        Dim::Symbol(name) => json!(name),
+        Dim::Unknown => Value::Null,
+    };
+    let input = |id: &ValueId| {
+        let fact = graph.fact(*id);
+        let shape = fact.shape.as_ref().map(|dims| dims.iter().map(dim).collect::<Vec<_>>());
+        json!({ "name": graph.value_name(*id), "dtype": fact.dtype.map(|dtype| dtype.to_string()), "shape": shape })
+    };
+    graph.inputs().iter().map(input).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(session: &mut Session, question: Value) -> Value {
+        serde_json::from_str(&session.answer(question.to_string().as_bytes())).unwrap()
+    }
+
+    fn digits() -> Vec<u8> {
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/digits/model.onnx")).unwrap()
+    }
+
+    #[test]
+    fn a_model_is_opened_and_planned_as_by_the_library() {
+        let mut session = Session::default();
+        session.keep(digits());
+        assert_eq!(ask(&mut session, json!({ "open": "model.onnx" })), json!({ "ok": { "pieces": [] } }));
+        let opened = ask(&mut session, json!("read"));
+        assert_eq!(opened["ok"]["inputs"][0]["shape"], json!(["batch", 1, 8, 8]));
+        let request = json!({ "epochs": 6, "batch": 64, "options": { "policy": "linear", "freeze_start": 0.2 } });
+        let file = ask(&mut session, json!({ "file": request }));
+        let plan = freeze_plan::plan(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/digits/model.onnx"));
+        let model = plan.epochs(6).batch(64).with("freeze_start", 0.2).open().unwrap();
+        let mut expected = model.plan().unwrap();
+        planner::identify(&mut expected, model.file());
+        assert_eq!(file["ok"], json!(expected.to_json()));
+        let page = ask(&mut session, json!({ "page": request }));
+        assert!(page["ok"].as_str().unwrap().contains("Freeze plan of model.onnx"));
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_told() {
+        let mut session = Session::default();
+        let error = |reply: Value| reply["error"]["message"].as_str().unwrap_or_default().to_string();
+        assert_eq!(error(ask(&mut session, json!({ "page": {} }))), "no model is open");
+        session.keep(b"no model".to_vec());
+        let text = error(ask(&mut session, json!({ "open": "notes.txt" })));
+        assert!(text.starts_with("notes.txt is no ONNX model"), "{text}");
+        session.keep(digits());
+        ask(&mut session, json!({ "open": "model.onnx" }));
+        ask(&mut session, json!("read"));
+        let wrong = |options: Value| json!({ "page": { "options": options } });
+        let reply = ask(&mut session, wrong(json!({ "policy": "linear", "freeze_stat": 0.5 })));
+        assert!(error(reply).contains("freeze_start"));
+        let reply = ask(&mut session, wrong(json!({ "keep": ["none.*"] })));
+        assert!(reply["error"]["hint"].is_string(), "{reply}");
+        assert!(error(ask(&mut session, wrong(json!({ "unit": "atom" })))).starts_with("unit is \"atom\""));
+        assert!(error(ask(&mut session, json!({ "page": { "epochs": 0 } }))).contains("epochs is 0"));
+    }
+}
