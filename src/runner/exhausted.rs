@@ -138,7 +138,7 @@ impl fmt::Display for Exhausted {
         let total = readable(estimate.total);
         write!(f, "; with batches of {} the estimate is {total} ({})", self.rows, estimate.parts())?;
         let largest = estimate.largest.iter().take(NAMED);
-        let largest: Vec<String> = largest.map(|(what, bytes)| format!("{what} ({})", readable(*bytes))).collect();
+        let largest: Vec<String> = largest.map(|one| format!("{} ({})", one.name, readable(one.bytes))).collect();
         if largest.is_empty() { Ok(()) } else { write!(f, ", most of it for {}", largest.join(", ")) }
     }
 }

@@ -80,7 +80,7 @@ pub use engine::{
     BindingId, BufferId, DeviceMemory, Engine, EngineError, EngineInfo, Loaded, Loader, NodeTime, OnProcessor,
     SessionId, Target, evaluate,
 };
-pub use estimate::MemoryEstimate;
+pub use estimate::{Consumer, MemoryEstimate};
 pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
 pub use exhausted::{Exhausted, OutOfMemory};

@@ -33,6 +33,16 @@ const CONTEXT: u64 = 500 << 20;
 /// Consumers that are kept.
 const LARGEST: usize = 10;
 
+/// What takes memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Consumer {
+    /// A value of the graphs, or what else it is.
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
 /// Bytes that a phase takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -55,7 +65,7 @@ pub struct MemoryEstimate {
     /// The sum.
     pub total: u64,
     /// What takes most, in falling order.
-    pub largest: Vec<(String, u64)>,
+    pub largest: Vec<Consumer>,
     /// Values of which no size is known, and which are therefore not counted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unknown: usize,
@@ -190,13 +200,13 @@ impl MemoryEstimate {
 #[derive(Default)]
 struct Sum {
     estimate: MemoryEstimate,
-    largest: Vec<(String, u64)>,
+    largest: Vec<Consumer>,
 }
 
 impl Sum {
     fn take(&mut self, what: &str, bytes: u64) -> u64 {
         if bytes > 0 {
-            self.largest.push((what.to_string(), bytes));
+            self.largest.push(Consumer { name: what.to_string(), bytes });
         }
         bytes
     }
@@ -261,7 +271,7 @@ impl Sum {
     }
 
     fn finish(mut self) -> MemoryEstimate {
-        self.largest.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        self.largest.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
         self.largest.truncate(LARGEST);
         let MemoryEstimate { weights, frozen, slots, gradients, activations, workspace, other, .. } = self.estimate;
         let total = weights + frozen + slots + gradients + activations + workspace + other;
