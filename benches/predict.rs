@@ -14,8 +14,8 @@ use freeze_plan::error::ErrorKind;
 use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
 use freeze_plan::plan::{BatchNorm, PlanOptions, Run, StepSeconds};
 use freeze_plan::runner::{Clock, Engine, LocateOptions};
-use freeze_plan::trainer::sizes::Sizes;
-use freeze_plan::trainer::{EngineOptions, MadeUp, Trainer, TrainerError, engine, model};
+
+use freeze_plan::trainer::{EngineOptions, MadeUp, Sizes, Trainer, TrainerError, engine, model};
 use freeze_plan::training::Dropout;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -76,7 +76,8 @@ fn table(wanted: &Wanted, options: &Options, engine: &mut dyn Engine) -> Result<
     let slots = model::slots(&loaded, optimizer, &mut note)?;
     let planned = PlanOptions { batch_norm: options.batch_norm, ..PlanOptions::of("steps").with("steps", FROZEN) };
     let length = Run { epochs: EPOCHS, steps_per_epoch: 0 };
-    let mut plan = model::plan(&loaded, &planned, length, slots, &sizes)?.plan;
+    let planned = model::Wanted { options: &planned, length, sizes: &sizes, policy: None };
+    let mut plan = model::plan(&loaded, planned, slots)?.plan;
     let made_up = MadeUp {
         loss: None,
         optimizer: optimizer.clone(),

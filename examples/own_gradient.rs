@@ -63,8 +63,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = start()?;
     check.run(|model, feeds| evaluate(engine.as_mut(), model, feeds))?;
     drop(engine);
+    println!("the rule agrees with finite differences");
 
-    // Then it is one of the parts of a trainer.
+    // Then it is one of the parts of a trainer, which says for which nodes it is used. Layers freeze as in every job: by
+    // default on a linear schedule from the middle of the run on.
     let data = DataSection::new([("x", "images")], "labels", 64);
     let run = RunSection::new(5, std::env::temp_dir().join("freeze-plan-example-gradient"));
     let mut job = Job::new("fixtures/rules/prototypes.onnx", data, run);
@@ -78,12 +80,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         note: Some(&mut |note| println!("{note}")),
         ..Parts::default()
     };
+    // `Start::Over` replaces what an earlier run left in the folder.
     let mut run = Trainer::with(job, parts)?.start(Start::Over, start);
     for event in run.by_ref() {
         if let RunEvent::Epoch { epoch, train_loss, metrics, .. } = event {
             println!("epoch {epoch}: loss {train_loss:.4}, accuracy {:.3}", metrics["accuracy"]);
         }
     }
-    println!("{}", run.join()?.model.display());
+    println!("the trained model: {}", run.join()?.model.display());
     Ok(())
 }

@@ -20,7 +20,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
 
     // What is frozen as one is a unit, here a leaf module. Units are in order from the input side.
     for (unit, cost) in model.units().iter().zip(model.costs()) {
-        println!("{:<16} {:<12} {:>6} parameters  {}", unit.path, unit.class, cost.elements, unit.parameters.join(" "));
+        println!("{:<13} {:<18} {:>5} parameters  {}", unit.path, unit.class, cost.elements, unit.parameters.join(" "));
     }
 
     // The plan is plain data. What is frozen in an epoch is named as the ONNX file names its initializers.
@@ -39,6 +39,6 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     // The plan file says the same to other programs.
     let path = std::env::temp_dir().join("freeze-plan-example.json");
     model.write(&plan, &path)?;
-    println!("{}", path.display());
+    println!("the plan file: {}", path.display());
     Ok(())
 }

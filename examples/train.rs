@@ -26,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(OptimizerSpec { lr: Some(0.1), momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) });
     job.freeze = job.freeze.with("freeze_start", 0.25);
 
-    // Data in memory, here read from files; `Dataset::new` takes tensors.
+    // Data in memory, here read from files; `Dataset::new` takes tensors. `policy` and `rules` are further parts: a policy
+    // and gradient rules of one's own.
     let open = |name: &str| Dataset::open(&Path::new("fixtures/digits").join(name), &DataOptions::default(), None);
     let parts = Parts { train: Some(open("train.npz")?), eval: Some(open("eval.npz")?), ..Parts::default() };
 
@@ -34,7 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let trainer = Trainer::with(job, parts)?;
     println!("{}", trainer.plan().summary.verdict);
 
-    // The run goes on beside this thread and tells its events. `run.stop()` ends it after the step with a checkpoint,
+    // The run goes on beside this thread, where it also makes its engine, and tells its events. `Start::Over` replaces what
+    // an earlier run left in the folder. `run.stop()` ends it after the step with a checkpoint,
     // from which `Start::Resume` goes on.
     let mut run = trainer.start(Start::Over, || {
         engine(&LocateOptions::default(), &EngineOptions::default(), &mut |note| println!("{note}"))
@@ -51,6 +53,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
     }
-    println!("{}", run.join()?.model.display());
+    println!("the trained model: {}", run.join()?.model.display());
     Ok(())
 }

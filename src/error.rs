@@ -31,6 +31,20 @@ impl ErrorKind {
     }
 }
 
+/// Returns the text of an error followed by those of its sources, in one line. What a text says already is not said again.
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let text = inner.to_string();
+        if !told.contains(&text) {
+            told = format!("{told}: {text}");
+        }
+        source = inner.source();
+    }
+    told
+}
+
 /// Returns the entry of `known` nearest to `name`, when one is near enough to be meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -44,6 +58,26 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Told {
+        text: &'static str,
+        source: Option<Box<Told>>,
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_sources_once() {
+        let told = |texts: &[&'static str]| {
+            let chain = texts.iter().rev().fold(None, |source, text| Some(Box::new(Told { text, source })));
+            in_one_line(chain.unwrap().as_ref())
+        };
+        assert_eq!(told(&["cannot read a.onnx", "no such file"]), "cannot read a.onnx: no such file");
+        assert_eq!(
+            told(&["cannot read: no such file", "no such file", "errno 2"]),
+            "cannot read: no such file: errno 2"
+        );
+    }
 
     #[test]
     fn nearest_finds_the_meant_word_and_nothing_far_away() {

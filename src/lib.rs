@@ -1,22 +1,9 @@
 //! Plans per-epoch layer freezing for any ONNX model and trains it with that plan on ONNX Runtime.
 //!
-//! # The way of the data
-//!
-//! [`onnx::read`] maps a file; [`artifacts`] recovers a model from ONNX Runtime's training files.
-//! [`planner::Analysis`] finds its facts ([`facts`]), its module tree and its parameters
-//! ([`modules`]). [`plan()`] does all that and asks a policy epoch by epoch ([`mod@plan`]), prices what it answers
-//! ([`cost`]) and returns a [`plan::FreezePlan`]: which initializers are frozen in which epoch, and
-//! what that saves. None of this needs ONNX Runtime.
-//!
-//! [`training::prepare`] and [`training::build`] make the graphs of one frozen set: the forward pass
-//! with the frozen initializers as constants, a loss ([`losses`]), the gradients of what trains
-//! ([`autodiff`]) and its update ([`optim`]), all in standard operators. Where the file carries a
-//! training step of its own ([`onnx::TrainingInfo`]), [`training::stage`] makes the same graphs of that. With the feature `runner`,
-//! `runner::train` runs them phase by phase on ONNX Runtime or on the embedded tract.
-//!
-//! [`signals`] holds the numerics of adaptive freezing on plain data: how alike two sets of
-//! activations are (SVCCA, PWCCA, CKA, the similarity-preserving loss), how much gradients and
-//! weights change. With `runner`, `metrics` sums up what predictions are worth, from accuracy to perplexity.
+//! Early layers settle first; a frozen layer costs no gradient, no optimizer state and no update, and its weights stay in
+//! the model. A [plan](plan::FreezePlan) says which parameters are frozen in which epoch. The planner is what
+//! `default-features = false` gives; training needs the feature `runner`, and an ONNX Runtime, which is loaded when a
+//! program runs.
 //!
 //! # A plan
 //!
@@ -92,8 +79,9 @@
 //! # Ok::<(), freeze_plan::planner::PlannerError>(())
 //! ```
 //!
-//! An adaptive policy says what it must know with [`plan::Policy::signals`], and when it is asked with
-//! [`plan::Policy::points`]; a run then hands it the [`plan::History`] of what was measured.
+//! A trainer takes it as one of its parts (`Parts { policy, .. }`, see below). An adaptive policy says what it must know with
+//! [`plan::Policy::signals`], and when it is asked with [`plan::Policy::points`]; a run then hands it the [`plan::History`]
+//! of what was measured.
 //!
 //! # Training from a program
 //!
@@ -171,7 +159,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`autodiff::GradCheck`] compares a rule with finite differences.
+//! [`autodiff::GradCheck`] compares a rule with finite differences. A run remembers which operators had rules, and of which
+//! [version](autodiff::GradientRule::version): it goes on with the same ones only.
+//!
+//! # The way of the data
+//!
+//! [`planner::Loaded`] is a file that was read: [`onnx::read`] maps it, [`artifacts`] recovers a model from ONNX Runtime's
+//! training files, and [`planner::Analysis`] finds its facts ([`facts`]), its module tree and its parameters
+//! ([`modules`]). [`plan()`] does all that and asks a policy epoch by epoch ([`mod@plan`]), prices what it answers
+//! ([`cost`]) and returns a [`plan::FreezePlan`]: which initializers are frozen in which epoch, and
+//! what that saves. None of this needs ONNX Runtime.
+//!
+//! [`training::prepare`] and [`training::build`] make the graphs of one frozen set: the forward pass
+//! with the frozen initializers as constants, a loss ([`losses`]), the gradients of what trains
+//! ([`autodiff`]) and its update ([`optim`]), all in standard operators. Where the file carries a
+//! training step of its own ([`onnx::TrainingInfo`]), [`training::stage`] makes the same graphs of that. With the feature `runner`,
+//! `runner::train` runs them phase by phase on ONNX Runtime or on the embedded tract.
+//!
+//! [`signals`] holds the numerics of adaptive freezing on plain data: how alike two sets of
+//! activations are (SVCCA, PWCCA, CKA, the similarity-preserving loss), how much gradients and
+//! weights change. With `runner`, `metrics` sums up what predictions are worth, from accuracy to perplexity.
 //!
 //! # Features
 //!
@@ -196,6 +203,7 @@
 
 #![warn(missing_docs)]
 
+mod analysis;
 pub mod artifacts;
 pub mod autodiff;
 #[cfg(feature = "runner")]

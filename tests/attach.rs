@@ -2,6 +2,12 @@
 
 use crate::cli::{fails, freeze_plan, path, text};
 use crate::engines::fixture;
+use freeze_plan::data::{DataOptions, Dataset};
+use freeze_plan::losses::{LossKind, LossSpec};
+use freeze_plan::optim::{OptimizerKind, OptimizerSpec};
+use freeze_plan::runner::job::{DataSection, RunSection};
+use freeze_plan::runner::{Job, LocateOptions};
+use freeze_plan::trainer::{EngineOptions, Parts, Start, Trainer, engine};
 use std::path::{Path, PathBuf};
 
 #[track_caller]
@@ -68,6 +74,94 @@ fn a_plan_of_another_file_is_attached_only_when_asked_to() {
     std::fs::copy(stranger, &copy).unwrap();
     let text = fails(&["attach", path(&copy), path(&plan), "--retarget"], 1);
     assert!(text.contains("it has no initializer"), "{text}");
+}
+
+#[test]
+fn a_plan_that_is_attached_is_told_and_stays_with_its_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let plan = plan(folder.path(), "plan.json", &["--freeze-start", "0.1"]);
+    done(&["attach", path(&model), path(&plan)]);
+    let told = "the plan that is attached to the model (policy linear, 8 epochs) is not used: another is made";
+    let preview = freeze_plan(&[path(&model), "--epochs", "3"]);
+    assert!(preview.status.success() && text(&preview.stderr).starts_with(&format!("note: {told}")));
+
+    let data = DataSection::new([("x", "images")], "labels", 64);
+    let mut job = Job::new(&model, data, RunSection::new(1, folder.path().join("run")));
+    job.loss = Some(LossSpec::new(LossKind::CrossEntropy));
+    job.optimizer = Some(OptimizerSpec::new(OptimizerKind::Sgd));
+    (job.run.threads, job.run.ceiling_steps) = (Some(1), 0);
+    let train = Dataset::open(&fixture("digits/train.npz"), &DataOptions::default(), None).unwrap();
+    let mut notes = Vec::new();
+    let mut note = |text: &str| notes.push(text.to_string());
+    let parts = Parts { train: Some(train), note: Some(&mut note), ..Parts::default() };
+    let trainer = Trainer::with(job, parts).unwrap();
+    assert_eq!(notes, [told]);
+    let options = EngineOptions { threads: Some(1), ..EngineOptions::default() };
+    let run = trainer.start(Start::New, move || engine(&LocateOptions::default(), &options, &mut |_| {}));
+    let trained = run.join().unwrap();
+    assert!(trained.notes.iter().any(|note| note.starts_with("the written model has other weights")), "{trained:?}");
+    let without = |file: &Path| fails(&["attach", "--show", path(file)], 1).starts_with("error: no plan is attached");
+    assert!(without(&trained.model), "the plan is not that of the trained model");
+    let source = std::fs::read(&model).unwrap();
+    let size = |file: &Path| std::fs::metadata(file).unwrap().len();
+    done(&["attach", "--remove", path(&model)]);
+    assert!(size(&trained.model).abs_diff(size(&model)) < 2000, "nothing else is gone");
+    done(&["attach", "--retarget", path(&trained.model), path(&folder.path().join("run"))]);
+
+    std::fs::write(&model, &source).unwrap();
+    let graphs = folder.path().join("graphs");
+    let by_epoch = ["graph", path(&model), "--epochs", "3", "--epoch", "3", "--training-info", "--out", path(&graphs)];
+    let output = freeze_plan(&by_epoch);
+    assert!(output.status.success() && text(&output.stderr).contains(told), "{}", text(&output.stderr));
+    assert!(without(&graphs.join("training.onnx")));
+    let (artifacts, restored) = (folder.path().join("artifacts"), folder.path().join("restored.onnx"));
+    done(&["graph", path(&model), "--classic", path(&artifacts), "--epochs", "3"]);
+    let first = std::fs::read_dir(&artifacts).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+    let first = first.unwrap();
+    let output = freeze_plan(&["restore", path(&model), path(&first), "--output", path(&restored)]);
+    assert!(text(&output.stderr).contains("note: the written model has other weights"), "{}", text(&output.stderr));
+    assert!(without(&restored));
+
+    let file = freeze_plan::onnx::read(&trained.model).unwrap();
+    let old = std::fs::read_to_string(&plan).unwrap();
+    std::fs::write(&restored, file.with_metadata("freeze-plan", &old)).unwrap();
+    let output = freeze_plan(&[path(&restored)]);
+    assert!(text(&output.stderr).contains("is for another file, model.onnx: it is not used"), "{output:?}");
+    std::fs::write(&restored, file.with_metadata("freeze-plan", "{}")).unwrap();
+    let output = freeze_plan(&[path(&restored)]);
+    assert!(text(&output.stderr).contains("the metadata entry \"freeze-plan\" of the model is no plan"), "{output:?}");
+}
+
+#[test]
+fn a_job_for_a_model_with_a_plan_follows_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let cases: [&[&str]; 3] = [
+        &["--freeze-start", "0.1", "--keep", "block1.*", "--batch-norm", "frozen"],
+        &["--policy", "geometric", "--set", "alpha=0.3", "--unit", "block"],
+        &["--policy", "steps", "--set", "steps=2:3,5:7", "--buffer", "fc.bias"],
+    ];
+    for options in cases {
+        let plan = plan(folder.path(), "plan.json", options);
+        done(&["attach", path(&model), path(&plan)]);
+        let job = folder.path().join("job.toml");
+        let train = fixture("digits/train.npz");
+        done(&["init", path(&model), "--data", path(&train), "--out", path(&job), "--force"]);
+        let written = std::fs::read_to_string(&job).unwrap();
+        assert!(written.contains("It is the plan that is attached to the model"), "{written}");
+        let mut notes = Vec::new();
+        let mut note = |text: &str| notes.push(text.to_string());
+        let job = Job::load(&job, &[]).unwrap();
+        let trainer = Trainer::with(job, Parts { note: Some(&mut note), ..Parts::default() }).unwrap();
+        let attached = freeze_plan::plan::read(&plan).unwrap();
+        let frozen = |plan: &freeze_plan::plan::FreezePlan| -> Vec<Vec<String>> {
+            plan.epochs.iter().map(|epoch| epoch.frozen.clone()).collect()
+        };
+        assert_eq!(frozen(trainer.plan()), frozen(&attached), "{options:?}");
+        assert_eq!(trainer.plan().policy, attached.policy, "{options:?}");
+        assert!(notes.iter().all(|note| !note.contains("attached")), "{notes:?}");
+    }
 }
 
 #[test]

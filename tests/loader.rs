@@ -170,6 +170,23 @@ fn what_no_gradient_passes_may_be_of_any_domain() {
     assert!(loss.abs() < 1e-9, "the target is what the model gives, the loss is {loss}");
 }
 
+/// The branches of the If give their results the name that the node has for them.
+#[test]
+fn a_name_may_be_that_of_a_branch_and_of_its_node() {
+    let step = train_graph("functions", &[]).unwrap();
+    let data = read_tensors(&fixture("loader/functions.npz"), None).unwrap();
+    let model = Analysis::of(&model("functions")).model.graph;
+    let column = |name: &str| data.iter().find(|(column, _)| column == name).map(|(_, tensor)| tensor.clone());
+    let value = |name: &str| column(if name == "target" { "expected.share" } else { name });
+    let own = |name: &str| model.value(model.find(name).unwrap()).initializer.clone().unwrap();
+    let names = step.contract.train.inputs.iter().map(|port| port.name.as_str());
+    let inputs: Vec<(&str, Tensor)> = names.map(|name| (name, value(name).unwrap_or_else(|| own(name)))).collect();
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let outputs = evaluate(&mut onnxruntime(), &step.train, &inputs).unwrap();
+    let loss = outputs[0].to_f64s().unwrap()[0];
+    assert!(loss.abs() < 1e-9, "the target is what the model gives, the loss is {loss}");
+}
+
 #[test]
 fn quantised_weights_are_frozen_parts() {
     let step = train_graph("qdq", &[]).unwrap();

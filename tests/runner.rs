@@ -46,6 +46,7 @@ mod rates;
 mod recompute;
 mod report;
 mod resume;
+mod rules_applied;
 mod runs;
 mod schemas;
 mod screen;

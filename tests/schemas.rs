@@ -134,6 +134,50 @@ fn every_contract_is_valid() {
     );
 }
 
+#[test]
+fn phases_and_differences_are_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("digits/model.onnx");
+    let out = folder.path().join("artifacts");
+    let steps = "steps=[{\"epoch\": 2, \"step\": 3, \"frozen\": 5}, {\"epoch\": 3, \"frozen\": 0}]";
+    let args = ["graph", path(&model), "--classic", path(&out), "--epochs", "4", "--policy", "steps", "--set", steps];
+    let output = freeze_plan(&[args.as_slice(), &["--steps", "9"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let phases = json_of(&out.join("phases.json"));
+    assert!(phases["phases"][1]["when"][0]["after"] == 3, "{phases:#}");
+    accepts(&validator(FileKind::Phases), &phases, "phases");
+    refuses(
+        &validator(FileKind::Phases),
+        &phases,
+        &[
+            Case { what: "another format", edit: |phases| phases["format"] = "x".into() },
+            Case { what: "no phases", edit: |phases| drop(drop_key(phases, "phases")) },
+            Case { what: "an epoch as text", edit: |phases| phases["phases"][0]["when"][0]["last_epoch"] = "1".into() },
+        ],
+    );
+    let plans = plans();
+    let files: Vec<PathBuf> = (0..plans.len()).map(|index| folder.path().join(format!("{index}.json"))).collect();
+    for (file, (_, plan)) in files.iter().zip(&plans) {
+        std::fs::write(file, plan.to_string()).unwrap();
+    }
+    let mut last = Value::Null;
+    for file in &files {
+        let output = freeze_plan(&["diff", path(&files[0]), path(file), "--format", "json"]);
+        last = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(last["same"] == true, file == &files[0]);
+        accepts(&validator(FileKind::Diff), &last, path(file));
+    }
+    refuses(
+        &validator(FileKind::Diff),
+        &last,
+        &[
+            Case { what: "another format", edit: |diff| diff["format"] = "x".into() },
+            Case { what: "not whether they are the same", edit: |diff| drop(drop_key(diff, "same")) },
+            Case { what: "names as text", edit: |diff| diff["freezes"][0]["names"] = "conv1".into() },
+        ],
+    );
+}
+
 fn json_of(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
@@ -193,6 +237,8 @@ early_stopping = { metric = "train-loss", patience = 2 }
 policy = "similarity"
 measure = "cka"
 threshold = 0.9
+prefix_only = false
+prefix = "off"
 batch_norm = { affine = "train" }
 rollback = { metric = "accuracy", drop = 0.01 }
 [cache]
@@ -257,6 +303,10 @@ fn a_job_with_a_mistake_is_not_valid() {
             Case { what: "no batch", edit: |job| drop(drop_key(&mut job["data"], "batch")) },
             Case { what: "a batch as text", edit: |job| job["data"]["batch"] = "8".into() },
             Case { what: "no model", edit: |job| drop(drop_key(job, "model")) },
+            Case { what: "a format that nothing reads", edit: |job| job["data"]["format"] = "zip".into() },
+            Case { what: "another device", edit: |job| job["run"]["device"] = "gpu".into() },
+            Case { what: "a probability above 1", edit: |job| job["data"]["augment"]["vertical_flip"] = json!(1.5) },
+            Case { what: "a training information 0", edit: |job| job["stage"] = 0.into() },
             Case { what: "a ratio of 1", edit: |job| job["dropout"] = 1.into() },
             Case { what: "bytes without unit as text", edit: |job| job["cache"]["limit"] = "4".into() },
             Case {
@@ -265,6 +315,106 @@ fn a_job_with_a_mistake_is_not_valid() {
             },
         ],
     );
+}
+
+/// Places of a value at which something else may stand, as JSON pointers.
+fn places(value: &Value, at: &str, out: &mut Vec<String>) {
+    out.push(at.to_string());
+    match value {
+        Value::Object(object) => object.iter().for_each(|(key, value)| places(value, &format!("{at}/{key}"), out)),
+        Value::Array(list) => (0..list.len()).for_each(|index| places(&list[index], &format!("{at}/{index}"), out)),
+        _ => {}
+    }
+}
+
+/// What is put in the place of each value of a job, and beside it, is refused by schema and reader or by neither.
+#[test]
+fn schema_and_reader_of_a_job_refuse_the_same() {
+    let validator = validator(FileKind::Job);
+    let long = toml_of(LONG);
+    let mut at = Vec::new();
+    places(&long, "", &mut at);
+    let others = [json!(-1), json!(1.5), json!("zzz"), json!(true), json!([]), json!([1]), json!({ "zzz": 1 })];
+    let (mut refused, mut differing) = (0, Vec::new());
+    let mut compare = |value: &Value, what: String| {
+        let by_schema = !validator.is_valid(value);
+        let parsed = Job::parse(Path::new("job.toml"), &toml::to_string(value).unwrap(), &[]);
+        refused += usize::from(by_schema);
+        if by_schema != parsed.is_err() {
+            differing.push(format!("{what}: {}", parsed.map_or_else(|error| error.to_string(), |_| "read".into())));
+        }
+    };
+    for place in at.iter().skip(1) {
+        for other in &others {
+            let mut value = long.clone();
+            *value.pointer_mut(place).unwrap() = other.clone();
+            compare(&value, format!("{place} = {other}"));
+        }
+        let mut value = long.clone();
+        if let Some(object) = value.pointer_mut(place).unwrap().as_object_mut() {
+            object.insert("zzz".into(), json!(1));
+            compare(&value, format!("{place}/zzz"));
+        }
+    }
+    assert!(refused > 300, "{refused}");
+    assert!(differing.is_empty(), "{} of {refused}:\n{}", differing.len(), differing.join("\n"));
+}
+
+/// Where a schema has keys, as paths of keys.
+fn keys(root: &Value, schema: &Value, at: &[&str], out: &mut std::collections::BTreeSet<Vec<String>>) {
+    let target = schema["$ref"].as_str().and_then(|name| root.pointer(name.strip_prefix('#').unwrap()));
+    if let Some(target) = target.filter(|_| at.len() < 4) {
+        keys(root, target, at, out);
+    }
+    for kind in ["anyOf", "oneOf"].iter().flat_map(|kind| schema[kind].as_array()).flatten() {
+        keys(root, kind, at, out);
+    }
+    for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+        let path = [at, &[key.as_str()]].concat();
+        out.insert(path.iter().map(ToString::to_string).collect());
+        keys(root, inner, &path, out);
+    }
+}
+
+/// What the schema of a job refuses for any key, its reader refuses: no editor finds fault with a job that runs.
+#[test]
+fn a_job_that_is_read_is_valid() {
+    let validator = validator(FileKind::Job);
+    let schema = schema(FileKind::Job);
+    let mut all = Default::default();
+    keys(&schema, &schema, &[], &mut all);
+    assert!(all.len() > 150, "{}", all.len());
+    let small = toml_of(
+        "model = \"m.onnx\"\n[data]\ntrain = \"t.npz\"\ninputs = { x = \"x\" }\ntarget = \"y\"\nbatch = 8\n[run]\nepochs = 3\n\
+         dir = \"r\"\n[loss]\nkind = \"mse\"\n[optimizer]\nkind = \"sgd\"\n",
+    );
+    accepts(&validator, &small, "a small job");
+    let others = [-0.5, 0.5, 1.5, 99.5].map(|number| json!(number));
+    let whole = [-1, 0, 1, 2].map(|number| json!(number));
+    let texts = ["", "zzz", "1", "1 GB", "auto", "none"].map(|text| json!(text));
+    let rest = [json!(true), json!([]), json!([1]), json!(["a"]), json!([0.1, 0.2]), json!({}), json!({ "zzz": 1 })];
+    let values: Vec<&Value> = others.iter().chain(&whole).chain(&texts).chain(&rest).collect();
+    let (mut read, mut differing) = (0, Vec::new());
+    for path in &all {
+        for value in &values {
+            let mut job = small.clone();
+            let mut place = &mut job;
+            for key in path {
+                if !place.is_object() {
+                    *place = json!({});
+                }
+                place = &mut place[key.as_str()];
+            }
+            *place = (*value).clone();
+            let parsed = Job::parse(Path::new("job.toml"), &toml::to_string(&job).unwrap(), &[]);
+            read += usize::from(parsed.is_ok());
+            if parsed.is_ok() && !validator.is_valid(&job) {
+                differing.push(format!("{} = {value}", path.join(".")));
+            }
+        }
+    }
+    assert!(read > 200, "{read}");
+    assert!(differing.is_empty(), "{} of {read}:\n{}", differing.len(), differing.join("\n"));
 }
 
 #[test]
@@ -312,7 +462,7 @@ fn every_event_of_a_run_is_valid() {
 
 #[test]
 fn the_command_prints_the_schemas() {
-    for kind in FileKind::ALL {
+    for &kind in FileKind::ALL {
         let output = freeze_plan(&["schema", kind.name()]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), schema(kind), "{}", kind.name());

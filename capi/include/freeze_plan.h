@@ -17,6 +17,7 @@
  *
  * Threads. Any function may be called by several threads at a time. Models and plans never change and may be
  * shared; options may be shared while nobody sets one; a handle is freed when no thread uses it any more.
+ * A call takes less than 512 kB of stack.
  *
  * Numbers. Epochs count from 1, indices from 0. A multiply-add is two flops. Fractions lie in [0, 1].
  */
@@ -112,7 +113,8 @@ typedef struct {
   bool pays;
 } fp_summary;
 
-// An epoch of a plan: what is frozen at its start, and what a step is then predicted to cost.
+// What a plan says of an epoch, at its start or after some of its steps: what is frozen, and what a step is then
+// predicted to cost. The functions that are named list it at the start; those with _at after as many steps.
 typedef struct {
   // Frozen parameters, which fp_plan_frozen() names.
   size_t frozen;
@@ -255,8 +257,10 @@ fp_status fp_plan_make(const fp_model *model,
                        const fp_options *options,
                        fp_plan **plan);
 
-// Reads a plan file. fp_plan_free() frees the plan.
-fp_status fp_plan_read(const char *path, fp_plan **plan);
+// Reads a plan: a plan file, a model to which one is attached, or the folder of a run. fp_plan_free() frees the
+// plan.
+fp_status fp_plan_read(const char *path,
+                       fp_plan **plan);
 
 // Reads the text of a plan file. fp_plan_free() frees the plan.
 fp_status fp_plan_from_json(const char *json, fp_plan **plan);
@@ -265,6 +269,11 @@ fp_status fp_plan_from_json(const char *json, fp_plan **plan);
 // was made of a model reads the whole model for its digest. fp_string_free() frees the text.
 fp_status fp_plan_to_json(const fp_plan *plan,
                           char **json);
+
+// Checks that a plan is for a model: that the model holds the parameters of the plan, of the same sizes. It is
+// FP_BAD_INPUT where it does not. The values do not matter, so the trained model passes too.
+fp_status fp_plan_check(const fp_plan *plan,
+                        const fp_model *model);
 
 // Returns the plan as a whole; size is sizeof *summary. Its text lives as long as the plan.
 fp_status fp_plan_summary(const fp_plan *plan, fp_summary *summary, size_t size);
@@ -278,8 +287,16 @@ void fp_plan_free(fp_plan *plan);
 // Counts the epochs. Those that other functions take count from 1.
 fp_status fp_plan_epochs(const fp_plan *plan, size_t *count);
 
-// Returns an epoch; size is sizeof *out.
+// Returns what the plan says of an epoch at its start; size is sizeof *out.
 fp_status fp_plan_epoch(const fp_plan *plan, size_t epoch, fp_epoch *out, size_t size);
+
+// Returns what the plan says of an epoch after some steps of it; size is sizeof *out. The number of changes is
+// that of the whole epoch.
+fp_status fp_plan_epoch_at(const fp_plan *plan,
+                           size_t epoch,
+                           size_t after,
+                           fp_epoch *out,
+                           size_t size);
 
 // Returns the name of a parameter that is frozen at the start of an epoch, in the order of the units. It
 // lives as long as the plan.
@@ -288,6 +305,14 @@ fp_status fp_plan_frozen(const fp_plan *plan,
                          size_t index,
                          const char **name);
 
+// Returns the name of a parameter that is frozen after some steps of an epoch, in the order of the units. It
+// lives as long as the plan.
+fp_status fp_plan_frozen_at(const fp_plan *plan,
+                            size_t epoch,
+                            size_t after,
+                            size_t index,
+                            const char **name);
+
 // Returns the name of a running statistic that stays in an epoch and is used in place of that of the batch.
 // It lives as long as the plan.
 fp_status fp_plan_statistic(const fp_plan *plan,
@@ -295,12 +320,27 @@ fp_status fp_plan_statistic(const fp_plan *plan,
                             size_t index,
                             const char **name);
 
+// Returns the name of a running statistic that stays after some steps of an epoch. It lives as long as the plan.
+fp_status fp_plan_statistic_at(const fp_plan *plan,
+                               size_t epoch,
+                               size_t after,
+                               size_t index,
+                               const char **name);
+
 // Returns the name of the output of a Dropout node that passes its input on in an epoch. It lives as long as
 // the plan.
 fp_status fp_plan_dropout_off(const fp_plan *plan,
                               size_t epoch,
                               size_t index,
                               const char **name);
+
+// Returns the name of the output of a Dropout node that passes its input on after some steps of an epoch. It
+// lives as long as the plan.
+fp_status fp_plan_dropout_off_at(const fp_plan *plan,
+                                 size_t epoch,
+                                 size_t after,
+                                 size_t index,
+                                 const char **name);
 
 // Returns after how many steps of an epoch what is frozen changes for the time of that index, from 0.
 fp_status fp_plan_change(const fp_plan *plan,
@@ -326,6 +366,14 @@ fp_status fp_plan_lr_scale(const fp_plan *plan,
                            size_t epoch,
                            const char *name,
                            double *scale);
+
+// Returns the factor on the learning rate of a parameter after some steps of an epoch: that which holds from the
+// last change on. A policy that anneals changes it with each step, which no plan lists.
+fp_status fp_plan_lr_scale_at(const fp_plan *plan,
+                              size_t epoch,
+                              size_t after,
+                              const char *name,
+                              double *scale);
 
 // Counts the units, which stand from the input side.
 fp_status fp_plan_units(const fp_plan *plan, size_t *count);

@@ -8,7 +8,8 @@ use freeze_plan::plan::EpochPlan;
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
-/// An epoch of a plan: what is frozen at its start, and what a step is then predicted to cost.
+/// What a plan says of an epoch, at its start or after some of its steps: what is frozen, and what a step is then
+/// predicted to cost. The functions that are named list it at the start; those with _at after as many steps.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct fp_epoch {
@@ -47,6 +48,11 @@ impl fp_plan {
         found.ok_or_else(|| Failure::usage(expected()).hint("epochs count from 1"))
     }
 
+    /// Returns what holds after some steps of an epoch.
+    fn stretch(&self, epoch: usize, after: usize) -> Result<&EpochPlan, Failure> {
+        Ok(self.epoch(epoch)?.at(after))
+    }
+
     /// Returns the number of a parameter of a unit.
     fn parameter(&self, name: &str) -> Result<usize, Failure> {
         let number = self.names.number(name).filter(|number| *number < self.parameters);
@@ -65,16 +71,47 @@ impl fp_plan {
         Ok(self.lookup.is_frozen(epoch, after, self.parameter(name)?))
     }
 
-    /// Writes a name of one of the lists of an epoch.
+    fn lr_scale(&self, epoch: usize, after: usize, name: &str) -> Result<f64, Failure> {
+        let stretch = self.stretch(epoch, after)?;
+        self.parameter(name)?;
+        Ok(stretch.lr_scale.get(name).copied().unwrap_or(1.0))
+    }
+
+    /// Writes what holds after some steps of an epoch.
+    ///
+    /// # Safety
+    /// As for [`give`].
+    unsafe fn give_epoch(&self, epoch: usize, after: usize, out: *mut fp_epoch, size: usize) -> Result<(), Failure> {
+        let found = self.stretch(epoch, after)?;
+        let predicted = &found.predicted;
+        let value = fp_epoch {
+            frozen: found.frozen.len(),
+            frozen_units: found.frozen_units,
+            statistics: found.statistics.len(),
+            dropout_off: found.dropout_off.len(),
+            changes: self.epoch(epoch)?.changes.len(),
+            fraction: found.fraction,
+            step_cost: predicted.step_cost,
+            cached_step_cost: predicted.cached_step_cost,
+            forward_flops: predicted.forward_flops,
+            backward_flops: predicted.backward_flops,
+            state_bytes: predicted.state_bytes,
+            activation_bytes: predicted.activation_bytes,
+        };
+        // SAFETY: as for this function.
+        unsafe { give(out, size, "out", value) }
+    }
+
+    /// Writes a name of one of the lists of a stretch.
     fn listed(
         &self,
-        epoch: usize,
+        stretch: &EpochPlan,
         list: impl Fn(&EpochPlan) -> &[String],
         index: usize,
         what: &str,
         name: Option<&mut MaybeUninit<*const c_char>>,
     ) -> Result<(), Failure> {
-        let found = at(list(self.epoch(epoch)?), index, what)?;
+        let found = at(list(stretch), index, what)?;
         some(name, "name")?.write(self.names.text(found));
         Ok(())
     }
@@ -90,7 +127,7 @@ pub extern "C" fn fp_plan_epochs(plan: Option<&fp_plan>, count: Option<&mut Mayb
     })
 }
 
-/// Returns an epoch; size is sizeof *out.
+/// Returns what the plan says of an epoch at its start; size is sizeof *out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fp_plan_epoch(
     plan: Option<&fp_plan>,
@@ -99,24 +136,26 @@ pub unsafe extern "C" fn fp_plan_epoch(
     size: usize,
 ) -> fp_status {
     guard(|| {
-        let found = some(plan, "plan")?.epoch(epoch)?;
-        let predicted = &found.predicted;
-        let value = fp_epoch {
-            frozen: found.frozen.len(),
-            frozen_units: found.frozen_units,
-            statistics: found.statistics.len(),
-            dropout_off: found.dropout_off.len(),
-            changes: found.changes.len(),
-            fraction: found.fraction,
-            step_cost: predicted.step_cost,
-            cached_step_cost: predicted.cached_step_cost,
-            forward_flops: predicted.forward_flops,
-            backward_flops: predicted.backward_flops,
-            state_bytes: predicted.state_bytes,
-            activation_bytes: predicted.activation_bytes,
-        };
+        let plan = some(plan, "plan")?;
         // SAFETY: the header asks for room of that size or NULL.
-        unsafe { give(out, size, "out", value) }
+        unsafe { plan.give_epoch(epoch, 0, out, size) }
+    })
+}
+
+/// Returns what the plan says of an epoch after some steps of it; size is sizeof *out. The number of changes is
+/// that of the whole epoch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fp_plan_epoch_at(
+    plan: Option<&fp_plan>,
+    epoch: usize,
+    after: usize,
+    out: *mut fp_epoch,
+    size: usize,
+) -> fp_status {
+    guard(|| {
+        let plan = some(plan, "plan")?;
+        // SAFETY: the header asks for room of that size or NULL.
+        unsafe { plan.give_epoch(epoch, after, out, size) }
     })
 }
 
@@ -129,7 +168,26 @@ pub extern "C" fn fp_plan_frozen(
     index: usize,
     name: Option<&mut MaybeUninit<*const c_char>>,
 ) -> fp_status {
-    guard(|| some(plan, "plan")?.listed(epoch, |epoch| &epoch.frozen, index, "frozen parameter", name))
+    guard(|| {
+        let plan = some(plan, "plan")?;
+        plan.listed(plan.stretch(epoch, 0)?, |stretch| &stretch.frozen, index, "frozen parameter", name)
+    })
+}
+
+/// Returns the name of a parameter that is frozen after some steps of an epoch, in the order of the units. It
+/// lives as long as the plan.
+#[unsafe(no_mangle)]
+pub extern "C" fn fp_plan_frozen_at(
+    plan: Option<&fp_plan>,
+    epoch: usize,
+    after: usize,
+    index: usize,
+    name: Option<&mut MaybeUninit<*const c_char>>,
+) -> fp_status {
+    guard(|| {
+        let plan = some(plan, "plan")?;
+        plan.listed(plan.stretch(epoch, after)?, |stretch| &stretch.frozen, index, "frozen parameter", name)
+    })
 }
 
 /// Returns the name of a running statistic that stays in an epoch and is used in place of that of the batch.
@@ -141,7 +199,25 @@ pub extern "C" fn fp_plan_statistic(
     index: usize,
     name: Option<&mut MaybeUninit<*const c_char>>,
 ) -> fp_status {
-    guard(|| some(plan, "plan")?.listed(epoch, |epoch| &epoch.statistics, index, "statistic", name))
+    guard(|| {
+        let plan = some(plan, "plan")?;
+        plan.listed(plan.stretch(epoch, 0)?, |stretch| &stretch.statistics, index, "statistic", name)
+    })
+}
+
+/// Returns the name of a running statistic that stays after some steps of an epoch. It lives as long as the plan.
+#[unsafe(no_mangle)]
+pub extern "C" fn fp_plan_statistic_at(
+    plan: Option<&fp_plan>,
+    epoch: usize,
+    after: usize,
+    index: usize,
+    name: Option<&mut MaybeUninit<*const c_char>>,
+) -> fp_status {
+    guard(|| {
+        let plan = some(plan, "plan")?;
+        plan.listed(plan.stretch(epoch, after)?, |stretch| &stretch.statistics, index, "statistic", name)
+    })
 }
 
 /// Returns the name of the output of a Dropout node that passes its input on in an epoch. It lives as long as
@@ -153,7 +229,26 @@ pub extern "C" fn fp_plan_dropout_off(
     index: usize,
     name: Option<&mut MaybeUninit<*const c_char>>,
 ) -> fp_status {
-    guard(|| some(plan, "plan")?.listed(epoch, |epoch| &epoch.dropout_off, index, "Dropout output", name))
+    guard(|| {
+        let plan = some(plan, "plan")?;
+        plan.listed(plan.stretch(epoch, 0)?, |stretch| &stretch.dropout_off, index, "Dropout output", name)
+    })
+}
+
+/// Returns the name of the output of a Dropout node that passes its input on after some steps of an epoch. It
+/// lives as long as the plan.
+#[unsafe(no_mangle)]
+pub extern "C" fn fp_plan_dropout_off_at(
+    plan: Option<&fp_plan>,
+    epoch: usize,
+    after: usize,
+    index: usize,
+    name: Option<&mut MaybeUninit<*const c_char>>,
+) -> fp_status {
+    guard(|| {
+        let plan = some(plan, "plan")?;
+        plan.listed(plan.stretch(epoch, after)?, |stretch| &stretch.dropout_off, index, "Dropout output", name)
+    })
 }
 
 /// Returns after how many steps of an epoch what is frozen changes for the time of that index, from 0.
@@ -217,9 +312,26 @@ pub unsafe extern "C" fn fp_plan_lr_scale(
     guard(|| {
         // SAFETY: the header asks for a C string or NULL.
         let name = unsafe { text(name, "name")? };
-        let plan = some(plan, "plan")?;
-        plan.parameter(name)?;
-        let found = plan.epoch(epoch)?.lr_scale.get(name).copied().unwrap_or(1.0);
+        let found = some(plan, "plan")?.lr_scale(epoch, 0, name)?;
+        some(scale, "scale")?.write(found);
+        Ok(())
+    })
+}
+
+/// Returns the factor on the learning rate of a parameter after some steps of an epoch: that which holds from the
+/// last change on. A policy that anneals changes it with each step, which no plan lists.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fp_plan_lr_scale_at(
+    plan: Option<&fp_plan>,
+    epoch: usize,
+    after: usize,
+    name: *const c_char,
+    scale: Option<&mut MaybeUninit<f64>>,
+) -> fp_status {
+    guard(|| {
+        // SAFETY: the header asks for a C string or NULL.
+        let name = unsafe { text(name, "name")? };
+        let found = some(plan, "plan")?.lr_scale(epoch, after, name)?;
         some(scale, "scale")?.write(found);
         Ok(())
     })
@@ -230,6 +342,7 @@ mod tests {
     use super::*;
     use crate::model::fp_model;
     use crate::options::fp_options;
+    use std::ffi::CStr;
     use std::path::Path;
 
     fn planned(settings: &[(&str, &str)]) -> fp_plan {
@@ -237,6 +350,24 @@ mod tests {
         let mut options = fp_options::default();
         settings.iter().for_each(|(name, value)| options.set(name, value).unwrap());
         fp_plan::make(&fp_model::read(&path).unwrap(), 10, &options).unwrap()
+    }
+
+    impl fp_plan {
+        /// Returns what is frozen after some steps of an epoch, as a caller lists it.
+        fn names_at(&self, epoch: usize, after: usize) -> Vec<String> {
+            let (mut found, mut name) = (MaybeUninit::<fp_epoch>::uninit(), MaybeUninit::uninit());
+            // SAFETY: there is room for an epoch, and what is taken was written by a call that returned FP_OK.
+            unsafe {
+                let size = size_of::<fp_epoch>();
+                assert_eq!(fp_plan_epoch_at(Some(self), epoch, after, found.as_mut_ptr(), size), fp_status::FP_OK);
+                let names = (0..found.assume_init().frozen).map(|index| {
+                    let status = fp_plan_frozen_at(Some(self), epoch, after, index, Some(&mut name));
+                    assert_eq!(status, fp_status::FP_OK);
+                    CStr::from_ptr(name.assume_init()).to_str().unwrap().to_string()
+                });
+                names.collect()
+            }
+        }
     }
 
     #[test]
@@ -250,7 +381,9 @@ mod tests {
             for epoch in &plan.plan.epochs {
                 changes += epoch.changes.len();
                 for after in 0..7 {
-                    let frozen = &epoch.at(after).frozen;
+                    let stretch = epoch.at(after);
+                    let frozen = &stretch.frozen;
+                    assert_eq!(plan.names_at(epoch.epoch, after), *frozen);
                     for name in plan.plan.units.iter().flat_map(|unit| &unit.parameters) {
                         let expected = frozen.contains(name);
                         yes += usize::from(expected);

@@ -26,8 +26,9 @@ mod status;
 mod unit;
 
 pub use epoch::{
-    fp_epoch, fp_plan_change, fp_plan_dropout_off, fp_plan_epoch, fp_plan_epochs, fp_plan_frozen, fp_plan_is_frozen,
-    fp_plan_is_frozen_at, fp_plan_lr_scale, fp_plan_statistic,
+    fp_epoch, fp_plan_change, fp_plan_dropout_off, fp_plan_dropout_off_at, fp_plan_epoch, fp_plan_epoch_at,
+    fp_plan_epochs, fp_plan_frozen, fp_plan_frozen_at, fp_plan_is_frozen, fp_plan_is_frozen_at, fp_plan_lr_scale,
+    fp_plan_lr_scale_at, fp_plan_statistic, fp_plan_statistic_at,
 };
 pub use model::{
     FP_NONE, fp_model, fp_model_free, fp_model_from_bytes, fp_model_module, fp_model_module_parameter,
@@ -36,7 +37,7 @@ pub use model::{
 pub use options::{fp_options, fp_options_free, fp_options_new, fp_options_set};
 pub use out::fp_string_free;
 pub use plan::{
-    fp_plan, fp_plan_free, fp_plan_from_json, fp_plan_make, fp_plan_note, fp_plan_read, fp_plan_summary,
+    fp_plan, fp_plan_check, fp_plan_free, fp_plan_from_json, fp_plan_make, fp_plan_note, fp_plan_read, fp_plan_summary,
     fp_plan_to_json, fp_summary,
 };
 pub use status::{fp_last_error, fp_last_hint, fp_status, fp_version};

@@ -3,70 +3,24 @@
 use crate::model::fp_model;
 use crate::options::fp_options;
 use crate::status::Failure;
-use freeze_plan::modules::units;
-use freeze_plan::plan::{FreezePlan, PlanOptions, frozen_unless_kept};
-use freeze_plan::planner::{self, Analysis, Request};
-use freeze_plan::training::stage;
-use std::borrow::Cow;
-
-/// Slots of the optimizer where nobody says: SGD with momentum.
-const SLOTS: u64 = 1;
+use freeze_plan::plan::FreezePlan;
+use freeze_plan::planner::Planning;
 
 /// Plans a run. What the model itself keeps frozen is frozen throughout: by training artifacts, or because
 /// the training step that the file carries does not update it.
 pub(crate) fn plan(model: &fp_model, epochs: usize, options: &fp_options) -> Result<FreezePlan, Failure> {
-    let mut asked = options.plan.clone();
-    if let Some((name, reason)) = asked.problem() {
-        return Err(Failure::usage(format!("{name}: {reason}")));
+    let mut planning = Planning::of(&model.loaded.file.path)
+        .epochs(epochs)
+        .steps_per_epoch(options.steps_per_epoch)
+        .batch(options.batch.unwrap_or(1))
+        .options(options.plan.clone());
+    for (input, shape) in &options.shapes {
+        planning = planning.shape(input, shape);
     }
-    let analysis = match asked.parameter.is_empty() && asked.buffer.is_empty() {
-        true => Cow::Borrowed(&model.analysis),
-        false => Cow::Owned(model.analysis.clone().with_roles(&asked.parameter, &asked.buffer)?),
-    };
-    let mut notes = Vec::new();
-    let mut slots = options.slots.unwrap_or(SLOTS);
-    if let Some(artifacts) = &model.artifacts {
-        let frozen = artifacts.frozen().into_iter().filter(|name| analysis.trainable().contains(&name.as_str()));
-        let frozen: Vec<String> = frozen.collect();
-        let patterns = frozen_unless_kept(&units(&analysis.tree, asked.unit()), &frozen, &asked.keep)?;
-        asked.freeze.extend(patterns);
-        notes.extend(artifacts.notes.iter().cloned());
+    if let Some(slots) = options.slots {
+        planning = planning.slots(slots);
     }
-    if !model.file.training.is_empty() {
-        match carried(model, &analysis, &mut asked) {
-            Ok((own, note)) => {
-                slots = options.slots.unwrap_or(own);
-                notes.push(note);
-            }
-            Err(reason) => notes.push(format!("the training information is not used: {reason}")),
-        }
-    }
-    let sizes = planner::sizes(&analysis.model.graph, options.batch.unwrap_or(1), &options.shapes)?;
-    let request = Request {
-        epochs,
-        steps_per_epoch: options.steps_per_epoch,
-        options: &asked,
-        slots,
-        own_slots: Default::default(),
-        sizes,
-    };
-    let mut plan = planner::plan(&model.file, &analysis, &request)?;
-    plan.summary.notes.extend(notes);
-    Ok(plan)
-}
-
-/// Freezes what the training step of the file does not update, and returns the slots of its optimizer with a
-/// sentence about it.
-fn carried(
-    model: &fp_model,
-    analysis: &Analysis,
-    asked: &mut PlanOptions,
-) -> Result<(u64, String), freeze_plan::training::TrainingError> {
-    let (prepared, stage) = stage::prepare(&model.file, analysis, 1)?;
-    let trained = prepared.trainable();
-    let stays = analysis.trainable().into_iter().filter(|name| !trained.contains(name));
-    asked.freeze.extend(stays.map(globset::escape));
-    Ok((stage.slots_per_parameter(), stage.describe()))
+    Ok(planning.run_on(&model.loaded)?)
 }
 
 #[cfg(test)]

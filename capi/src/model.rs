@@ -4,10 +4,8 @@ use crate::names::Names;
 use crate::out::{Grows, at, give, owned, path as path_of, some};
 use crate::status::{Failure, fp_status, guard};
 use bytes::Bytes;
-use freeze_plan::artifacts::{self, Artifacts};
 use freeze_plan::modules::{Module, ModuleId, Param, Role};
-use freeze_plan::onnx::{OnnxFile, read, read_bytes};
-use freeze_plan::planner::Analysis;
+use freeze_plan::planner::Loaded;
 use std::collections::HashMap;
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
@@ -20,9 +18,7 @@ pub const FP_NONE: usize = usize::MAX;
 
 /// A model that was read and analysed. Threads may share it; it must not be freed while one uses it.
 pub struct fp_model {
-    pub(crate) file: OnnxFile,
-    pub(crate) analysis: Analysis,
-    pub(crate) artifacts: Option<Artifacts>,
+    pub(crate) loaded: Loaded,
     modules: Vec<ModuleId>,
     positions: HashMap<ModuleId, usize>,
     tensors: Vec<Param>,
@@ -76,12 +72,8 @@ pub struct fp_tensor {
 impl Grows for fp_tensor {}
 
 impl fp_model {
-    fn of(file: OnnxFile, artifacts: Option<Artifacts>) -> Result<fp_model, Failure> {
-        // Bindings of training information name initializers as the file has them.
-        let analysis = match file.training.is_empty() {
-            true => Analysis::of(&file.model),
-            false => Analysis::as_written(&file.model),
-        };
+    fn of(loaded: Loaded) -> Result<fp_model, Failure> {
+        let analysis = &loaded.analysis;
         let modules: Vec<ModuleId> = analysis.tree.iter().map(|(id, _)| id).collect();
         let positions = modules.iter().enumerate().map(|(position, id)| (*id, position)).collect();
         let tensors: Vec<Param> = analysis.parameters.iter().filter(|tensor| tensor.is_named()).cloned().collect();
@@ -90,21 +82,15 @@ impl fp_model {
             names.extend([&module.path, &module.class].into_iter().chain(&module.parameters))?;
         }
         names.extend(tensors.iter().map(|tensor| &tensor.name))?;
-        Ok(fp_model { file, analysis, artifacts, modules, positions, tensors, names })
+        Ok(fp_model { loaded, modules, positions, tensors, names })
     }
 
     pub(crate) fn read(path: &Path) -> Result<fp_model, Failure> {
-        match artifacts::find(path)? {
-            Some(files) => {
-                let artifacts = artifacts::read(&files)?;
-                fp_model::of(artifacts.to_file(), Some(artifacts))
-            }
-            None => fp_model::of(read(path)?, None),
-        }
+        fp_model::of(Loaded::read(path)?)
     }
 
     fn module(&self, index: usize) -> Result<&Module, Failure> {
-        Ok(self.analysis.tree.module(*at(&self.modules, index, "module")?))
+        Ok(self.loaded.analysis.tree.module(*at(&self.modules, index, "module")?))
     }
 
     fn position(&self, id: Option<ModuleId>) -> usize {
@@ -151,7 +137,7 @@ pub unsafe extern "C" fn fp_model_from_bytes(
             // SAFETY: the header asks for `length` bytes that may be read.
             (false, _) => Bytes::copy_from_slice(unsafe { std::slice::from_raw_parts(bytes, length) }),
         };
-        model.write(Box::new(fp_model::of(read_bytes(&path, bytes)?, None)?));
+        model.write(Box::new(fp_model::of(Loaded::parse(&path, bytes)?)?));
         Ok(())
     })
 }
@@ -227,7 +213,7 @@ pub unsafe extern "C" fn fp_model_tensor(
     guard(|| {
         let model = some(model, "model")?;
         let found = at(&model.tensors, index, "tensor")?;
-        let held = model.analysis.model.graph.value(found.value).initializer.as_ref();
+        let held = model.loaded.analysis.model.graph.value(found.value).initializer.as_ref();
         let value = fp_tensor {
             name: model.names.text(&found.name),
             role: match found.role {
@@ -237,7 +223,7 @@ pub unsafe extern "C" fn fp_model_tensor(
             },
             elements: held.map_or(0, |held| held.len() as u64),
             bytes: held.map_or(0, |held| held.bytes().len() as u64),
-            module: model.position(model.analysis.tree.owner(&found.name)),
+            module: model.position(model.loaded.analysis.tree.owner(&found.name)),
         };
         // SAFETY: the header asks for room of that size or NULL.
         unsafe { give(tensor, size, "tensor", value) }
@@ -248,7 +234,7 @@ pub unsafe extern "C" fn fp_model_tensor(
 #[unsafe(no_mangle)]
 pub extern "C" fn fp_model_tree(model: Option<&fp_model>, text: Option<&mut MaybeUninit<*mut c_char>>) -> fp_status {
     guard(|| {
-        let analysis = &some(model, "model")?.analysis;
+        let analysis = &some(model, "model")?.loaded.analysis;
         some(text, "text")?.write(owned(analysis.tree.text(&analysis.model))?);
         Ok(())
     })

@@ -1,7 +1,7 @@
 //! What every function returns, and what the last failure of a thread was.
 
 use freeze_plan::artifacts::ArtifactsError;
-use freeze_plan::error::ErrorKind;
+use freeze_plan::error::{ErrorKind, in_one_line};
 use freeze_plan::onnx::OnnxError;
 use freeze_plan::plan::PlanError;
 use freeze_plan::planner::PlannerError;
@@ -43,6 +43,10 @@ impl Failure {
         Failure { status: fp_status::FP_USAGE, message: message.into(), hint: String::new() }
     }
 
+    pub fn bad_input(message: impl Into<String>) -> Failure {
+        Failure { status: fp_status::FP_BAD_INPUT, ..Failure::usage(message) }
+    }
+
     pub fn unsupported(message: impl Into<String>) -> Failure {
         Failure { status: fp_status::FP_UNSUPPORTED, ..Failure::usage(message) }
     }
@@ -59,16 +63,7 @@ impl Failure {
             4 => fp_status::FP_CHECK,
             _ => fp_status::FP_PANIC,
         };
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let text = inner.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = inner.source();
-        }
-        Failure { status, message, hint: String::new() }
+        Failure { status, message: in_one_line(error), hint: String::new() }
     }
 
     fn panic(payload: Box<dyn Any + Send>) -> Failure {

@@ -106,7 +106,7 @@ static void plans(const fp_model *model, fp_plan **plan)
     fp_options_free(options);
 }
 
-static void reading(const fp_plan *plan)
+static void reading(const fp_plan *plan, const char *path)
 {
     const char *name, *same;
     char *json, *again;
@@ -136,6 +136,19 @@ static void reading(const fp_plan *plan)
     HOLDS(frozen);
     IS(fp_plan_is_frozen_at(plan, 1, 99, name, &frozen), FP_OK, "");
     HOLDS(!frozen);
+    IS(fp_plan_epoch_at(plan, 11, 5, &epoch, sizeof epoch), FP_USAGE, "epoch is 11, expected 1 to 10");
+    IS(fp_plan_epoch_at(plan, 10, 5, NULL, sizeof epoch), FP_USAGE, "out is NULL");
+    IS(fp_plan_epoch_at(NULL, 10, 5, &epoch, sizeof epoch), FP_USAGE, "plan is NULL");
+    IS(fp_plan_epoch_at(plan, 10, 5, &epoch, sizeof epoch), FP_OK, "");
+    HOLDS(epoch.frozen_units == 10);
+    IS(fp_plan_frozen_at(plan, 10, 5, epoch.frozen, &name), FP_USAGE, "there is no frozen parameter");
+    IS(fp_plan_frozen_at(plan, 10, 5, 0, &same), FP_OK, "");
+    HOLDS(strcmp(name, same) == 0);
+    IS(fp_plan_statistic_at(plan, 10, 5, 0, &same), FP_USAGE, "there is no statistic");
+    IS(fp_plan_dropout_off_at(NULL, 10, 5, 0, &same), FP_USAGE, "plan is NULL");
+    IS(fp_plan_lr_scale_at(plan, 10, 5, "conv1", &scale), FP_USAGE, "no parameter");
+    IS(fp_plan_lr_scale_at(plan, 10, 5, name, &scale), FP_OK, "");
+    HOLDS(scale == 1);
     IS(fp_plan_is_frozen(plan, 10, "conv1.wait", &frozen), FP_USAGE, "the plan has no parameter \"conv1.wait\"");
     HOLDS(strstr(fp_last_hint(), "conv1.weight") != NULL);
     IS(fp_plan_is_frozen(plan, 10, "conv1", &frozen), FP_USAGE, "no parameter");
@@ -161,6 +174,7 @@ static void reading(const fp_plan *plan)
     IS(fp_plan_from_json("{", &copy), FP_BAD_INPUT, "ends too early");
     IS(fp_plan_from_json("{\"format\": \"freeze-plan/9\"}", &copy), FP_BAD_INPUT, "freeze-plan/9");
     IS(fp_plan_read("no/such.json", &copy), FP_BAD_INPUT, "cannot read no/such.json");
+    IS(fp_plan_read(path, &copy), FP_BAD_INPUT, "no plan is attached to ");
     HOLDS(copy == NULL);
     IS(fp_plan_from_json(json, &copy), FP_OK, "");
     IS(fp_plan_to_json(copy, &again), FP_OK, "");
@@ -179,8 +193,11 @@ int main(int count, char **arguments)
     HOLDS(fp_last_error()[0] == '\0' && fp_last_hint()[0] == '\0');
     models(arguments[1], &model);
     plans(model, &plan);
+    IS(fp_plan_check(NULL, model), FP_USAGE, "plan is NULL");
+    IS(fp_plan_check(plan, NULL), FP_USAGE, "model is NULL");
+    IS(fp_plan_check(plan, model), FP_OK, "");
     fp_model_free(model);
-    reading(plan);
+    reading(plan, arguments[1]);
     fp_plan_free(plan);
     fp_model_free(NULL);
     fp_options_free(NULL);

@@ -19,7 +19,10 @@ Event: TypeAlias = "dict[str, Any]"
 
 
 class Table(dict[str, list[Any]]):
-    """Columns by name, all of one length. What an event does not say is ``None``."""
+    """Columns by name, all of one length. What an event does not say is ``None``.
+
+    ``polars.DataFrame(table, strict=False)`` takes it as it is.
+    """
 
     @property
     def rows(self) -> int:
@@ -74,11 +77,11 @@ def events(run: str | os.PathLike[str]) -> Events:
     if path.is_dir():
         path /= "events.jsonl"
     try:
-        text = path.read_text(encoding="utf-8")
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+        lines = whole.decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise Error(f"cannot read {path}: {error}", "the folder of a run holds events.jsonl", "bad-input") from error
-    lines = text.split("\n")
-    return Events(_event(path, number, line) for number, line in enumerate(lines[:-1], start=1) if line.strip())
+    return Events(_event(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
 def _event(path: Path, number: int, line: str) -> Event:

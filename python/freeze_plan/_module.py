@@ -49,7 +49,7 @@ class Module:
 def tree(model: ModelSource, *, parameter: Sequence[str] = (), buffer: Sequence[str] = ()) -> Module:
     """Returns the modules of a model with their parameters.
 
-    ``model`` is a path, bytes or an ``onnx.ModelProto``. ``parameter`` and ``buffer`` are patterns that say what
+    ``model`` is what :func:`plan` takes. ``parameter`` and ``buffer`` are patterns that say what
     trains and what does not where the file leaves it open. ``print(tree(..))`` shows the tree.
 
     :raises Error: the file is no model, or a pattern matches nothing.

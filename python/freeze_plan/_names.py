@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
@@ -21,6 +22,11 @@ from ._plan import Plan, Unit
 _T = TypeVar("_T")
 
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+
+_KEEPS_NAMES = (
+    "torch.onnx.export(.., dynamo=True, optimize=False) or "
+    "(.., dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)"
+)
 
 
 def parameters_of(plan: Plan, model: nn.Module, names: Mapping[str, str]) -> dict[str, nn.Parameter]:
@@ -39,6 +45,11 @@ def parameters_of(plan: Plan, model: nn.Module, names: Mapping[str, str]) -> dic
     _refuse([name for name in wanted if name in used and name not in found], own, "parameter", wanted)
     for unit in plan.units:
         _check_size(unit, found)
+    known = {id(value) for value in found.values()}
+    rest = [name for name, value in own.items() if value.requires_grad and id(value) not in known]
+    if used and rest:
+        shown = ", ".join(rest[:4]) + (", .." if len(rest) > 4 else "")
+        warnings.warn(f"the plan has no name for {len(rest)} parameters of the model, which always train: {shown}", stacklevel=2)
     return found
 
 
@@ -160,10 +171,10 @@ def _refuse(missing: list[str], own: Mapping[str, Tensor | nn.Module], what: str
         return
     shown = "; ".join(f'"{name}"{_near(name, own)}' for name in missing[:4])
     more = f"; and {len(missing) - 4} more" if len(missing) > 4 else ""
-    raise Error(
-        f"the model has no {what} for {len(missing)} of {len(wanted)} names of the plan: {shown}{more}",
-        f"map them: names={{{missing[0]!r}: ..}}",
-    )
+    hint = f"map them: names={{{missing[0]!r}: ..}}"
+    if any(re.match(r"onnx::|val_\d", name) for name in missing):
+        hint += f"; or keep their names in the export, {_KEEPS_NAMES}"
+    raise Error(f"the model has no {what} for {len(missing)} of {len(wanted)} names of the plan: {shown}{more}", hint)
 
 
 def _near(name: str, own: Mapping[str, object]) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _native
 from ._error import Error
-from ._source import ModelSource, opened, request
+from ._source import ModelSource, opened, request, whole
 
 if TYPE_CHECKING:
     import torch as _torch
@@ -179,10 +181,12 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
-        """Reads a plan file, such as ``freeze-plan MODEL --format json`` writes and a run keeps as ``plan.json``.
+        """Reads a plan file, such as ``freeze-plan MODEL --format json`` writes, or the ``plan.json`` in the folder of a run.
 
         :raises Error: the file cannot be read, is no plan, or contradicts itself.
         """
+        if os.path.isdir(path):
+            path = os.path.join(path, "plan.json")
         try:
             with open(path, encoding="utf-8") as file:
                 text = file.read()
@@ -204,6 +208,10 @@ class Plan:
     def to_json(self) -> str:
         """Returns the text of the plan file."""
         return self._text
+
+    def to_html(self) -> str:
+        """Returns the plan as one HTML page that fetches nothing, as ``freeze-plan MODEL --format html`` writes it."""
+        return _native.page(self._text)
 
     @property
     def policy(self) -> str:
@@ -232,6 +240,7 @@ class Plan:
 
         :raises Error: the plan has no such epoch.
         """
+        epoch, step = whole("epoch", epoch), whole("step", step)
         if not 1 <= epoch <= len(self.epochs):
             raise Error(f"epoch is {epoch}, expected 1 to {len(self.epochs)}", "epochs count from 1")
         return self.epochs[epoch - 1].at(step)
@@ -263,7 +272,13 @@ class Plan:
     def __len__(self) -> int:
         return len(self.epochs)
 
-    def __getitem__(self, index: int) -> Epoch:
+    @overload
+    def __getitem__(self, index: int) -> Epoch: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Epoch, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Epoch | tuple[Epoch, ...]:
         """Returns an entry by its position, from 0; :meth:`at` takes the epoch."""
         return self.epochs[index]
 
@@ -284,6 +299,20 @@ class Plan:
             f"{len(self.units)} units, frozen {shown}>"
         )
 
+    def __str__(self) -> str:
+        lines = [f"{self.data['model']['file']}: {self.policy}, {len(self.epochs)} epochs, {len(self.units)} units"]
+        for (units, frozen, _), same in groupby(self.epochs, lambda e: (e.frozen_units, len(e.frozen), set(e.frozen))):
+            run = list(same)
+            numbers = f"{run[0].epoch}" if len(run) == 1 else f"{run[0].epoch} to {run[-1].epoch}"
+            more = ", more within" if any(epoch.changes for epoch in run) else ""
+            cost = run[0].predicted.step_cost
+            lines.append(f"  epoch {numbers}: {units} units frozen, {frozen} parameters{more}; a step costs {cost:.1%}")
+        return "\n".join([*lines, str(self.summary)])
+
+    def _repr_html_(self) -> str:
+        page = escape(self.to_html(), quote=True)
+        return f'<iframe srcdoc="{page}" style="width:100%;height:40em;border:0" sandbox="allow-scripts"></iframe>'
+
 
 def plan(
     model: ModelSource,
@@ -303,8 +332,8 @@ def plan(
 ) -> Plan:
     """Plans the freezing of a model over a run. No weight is used, and nothing runs.
 
-    :param model: a path, bytes, or an ``onnx.ModelProto``; a path may also be a folder of ONNX Runtime's training
-        artifacts.
+    :param model: a path, bytes, a file, an ``onnx.ModelProto``, or what ``torch.onnx.export`` returns; a path may also be
+        a folder of ONNX Runtime's training artifacts.
     :param epochs: epochs of the run.
     :param policy: who decides; :func:`policies` lists the names.
     :param batch: batch size that costs are counted for; 1 by default.
@@ -324,17 +353,17 @@ def plan(
     path, data = opened(model)
     lists = {"freeze": freeze, "keep": keep, "parameter": parameter, "buffer": buffer}
     for name, patterns in lists.items():
-        if isinstance(patterns, str):
-            raise Error(f"{name} is {patterns!r}, expected a list of patterns", f"{name}=[{patterns!r}]")
+        if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+            raise Error(f"{name} is {patterns!r}, expected a list of patterns", f"{name}=[{str(patterns)!r}]")
     counts = {"epochs": epochs, "batch": batch, "steps_per_epoch": steps_per_epoch, "slots": slots}
-    for name, count in counts.items():
-        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-            raise Error(f"{name} is {count}, expected a whole number")
+    numbers = {name: whole(name, count) for name, count in counts.items() if count is not None}
     options = {"policy": policy, **{name: list(patterns) for name, patterns in lists.items()}, **settings}
     if unit is not None:
         options["unit"] = unit
-    sizes = [(name, list(shape)) for name, shape in (shapes or {}).items()]
-    asked = request(**counts, shapes=sizes, options=options)
+    if not isinstance(shapes or {}, Mapping):
+        raise Error(f"shapes is {shapes!r}, expected shapes by name of the input", "shapes={'x': [8, 3, 224, 224]}")
+    sizes = [(name, [whole(f"shapes[{name!r}]", n) for n in shape]) for name, shape in (shapes or {}).items()]
+    asked = request(**numbers, shapes=sizes, options=options)
     return Plan(_native.plan(path, data, asked))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,18 +20,18 @@ class Rates:
         self._warm_up_steps = None if warm_up_steps is None else max(warm_up_steps, 1)
         self._factors: dict[nn.Parameter, float] = {}
         self._returned: dict[nn.Parameter, int] = {}
-        self._optimizers: tuple[Optimizer, ...] = ()
+        self._optimizers: tuple[weakref.ref[Optimizer], ...] = ()
         self._hooks: list[Any] = []
         self._whole: dict[int, list[dict[str, Any]]] = {}
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Takes other optimizers than before."""
         given = tuple(optimizers)
-        if len(given) == len(self._optimizers) and all(a is b for a, b in zip(given, self._optimizers, strict=True)):
+        if len(given) == len(self._optimizers) and all(a is b() for a, b in zip(given, self._optimizers, strict=True)):
             return
         for hook in self._hooks:
             hook.remove()
-        self._optimizers, self._hooks = given, []
+        self._optimizers, self._hooks = tuple(map(weakref.ref, given)), []
         for optimizer in given:
             self._hooks.append(optimizer.register_step_pre_hook(self._split))
             self._hooks.append(optimizer.register_step_post_hook(self._join))

@@ -1,12 +1,10 @@
 //! A failure, as the Python program sees it.
 
-use freeze_plan::artifacts::ArtifactsError;
-use freeze_plan::error::ErrorKind;
-use freeze_plan::onnx::OnnxError;
+use freeze_plan::error::{ErrorKind, in_one_line};
 use freeze_plan::plan::PlanError;
 use freeze_plan::planner::PlannerError;
-use freeze_plan::training::TrainingError;
 use pyo3::prelude::*;
+use std::any::Any;
 use std::error::Error;
 
 /// What went wrong, and what to do where that is known.
@@ -24,21 +22,15 @@ impl Failure {
 
     /// Returns a failure telling an error with its sources in one line.
     fn of(kind: ErrorKind, error: &dyn Error) -> Failure {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let text = inner.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = inner.source();
-        }
-        Failure { kind, message, hint: None }
+        Failure { kind, message: in_one_line(error), hint: None }
     }
 
-    /// Returns what went wrong, in one line.
-    pub fn message(&self) -> &str {
-        &self.message
+    /// Returns the failure that a panic is.
+    pub fn panic(payload: Box<dyn Any + Send>) -> Failure {
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let message = format!("the library panicked: {}", text.unwrap_or("no message"));
+        let hint = "this is a defect of freeze-plan; please report it with the model and the call";
+        Failure { kind: ErrorKind::Internal, message, hint: Some(hint.into()) }
     }
 
     /// Adds what to do.
@@ -88,15 +80,3 @@ impl From<PlannerError> for Failure {
         }
     }
 }
-
-macro_rules! failures {
-    ($($error:ty),* $(,)?) => {$(
-        impl From<$error> for Failure {
-            fn from(error: $error) -> Failure {
-                Failure::of(error.kind(), &error)
-            }
-        }
-    )*};
-}
-
-failures! { ArtifactsError, OnnxError, TrainingError }

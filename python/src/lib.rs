@@ -10,32 +10,43 @@ mod request;
 
 use failure::Failure;
 use freeze_plan::plan::{parse, policies};
+use freeze_plan::report::plan_html;
 use model::Source;
 use pyo3::prelude::*;
 use request::Request;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+
+/// Runs a call without the lock of the interpreter. A panic in it is an exception like every failure.
+fn call<T: Send>(py: Python<'_>, body: impl FnOnce() -> Result<T, Failure> + Send) -> PyResult<T> {
+    let run = || catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(Failure::panic(payload)));
+    py.detach(run).map_err(|failure| failure.raise(py))
+}
 
 /// Returns the text of the plan file for a request.
 #[pyfunction]
 #[pyo3(signature = (path, data, request))]
 fn plan(py: Python<'_>, path: PathBuf, data: Option<Vec<u8>>, request: &str) -> PyResult<String> {
-    let made = py.detach(|| Request::read(request)?.plan(Source { path, data }));
-    made.map_err(|failure: Failure| failure.raise(py))
+    call(py, || Request::read(request)?.plan(Source { path, data }))
 }
 
 /// Checks the text of a plan file and returns it as this version writes it; `name` is for messages.
 #[pyfunction]
 fn check(py: Python<'_>, name: &str, text: &str) -> PyResult<String> {
-    let plan = py.detach(|| parse(Path::new(name), text).map(|plan| plan.to_json()));
-    plan.map_err(|error| Failure::from(error).raise(py))
+    call(py, || Ok(parse(Path::new(name), text)?.to_json()))
+}
+
+/// Returns the text of a plan file as one HTML page.
+#[pyfunction]
+fn page(py: Python<'_>, text: &str) -> PyResult<String> {
+    call(py, || Ok(plan_html(&parse(Path::new("plan"), text)?)))
 }
 
 /// Returns the modules of a model as JSON.
 #[pyfunction]
 #[pyo3(signature = (path, data, request))]
 fn tree(py: Python<'_>, path: PathBuf, data: Option<Vec<u8>>, request: &str) -> PyResult<String> {
-    let told = py.detach(|| Request::read(request)?.tree(Source { path, data }));
-    told.map_err(|failure: Failure| failure.raise(py))
+    call(py, || Request::read(request)?.tree(Source { path, data }))
 }
 
 /// Returns name, first sentence, card, and settings of every policy as JSON.
@@ -53,5 +64,9 @@ fn describe_policies() -> String {
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::{check, describe_policies, plan, tree};
+    use super::{check, describe_policies, page, plan, tree};
+
+    /// The version of the package.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
 }

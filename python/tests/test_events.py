@@ -54,6 +54,20 @@ def test_what_is_no_run_is_told(tmp_path):
         freeze_plan.events(tmp_path)
 
 
+def test_a_line_may_end_within_a_character(run):
+    file = run / "events.jsonl"
+    file.write_bytes(file.read_bytes() + "ö".encode()[:1])
+    assert len(freeze_plan.events(run)) == 4
+    file.write_bytes(b"")
+    assert freeze_plan.events(run) == []
+
+
+def test_a_table_is_what_polars_takes(run):
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    table = freeze_plan.events(run).table("step")
+    assert polars.DataFrame(table, strict=False).to_dict(as_series=False) == table
+
+
 def test_a_table_becomes_a_data_frame(run):
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = freeze_plan.events(run).to_pandas("step")

@@ -1,7 +1,12 @@
 """Plans without PyTorch."""
 
+import copy
+import html
+import importlib.metadata
+import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -37,7 +42,7 @@ def test_a_plan_is_saved_and_loaded(digits, tmp_path):
     change = next(change for epoch in plan for change in epoch.changes)
     assert plan.frozen(change.epoch, change.after) == set(change.frozen)
     plan.save(tmp_path / "plan.json")
-    assert freeze_plan.Plan.load(tmp_path / "plan.json") == plan
+    assert freeze_plan.Plan.load(tmp_path / "plan.json") == plan == freeze_plan.Plan.load(tmp_path)
     assert freeze_plan.Plan.from_json(plan.to_json()) == plan == pickle.loads(pickle.dumps(plan))
     assert plan != freeze_plan.plan(digits, epochs=5)
 
@@ -50,6 +55,75 @@ def test_a_model_is_a_path_or_bytes(digits):
     plan = freeze_plan.plan(digits, epochs=3)
     for model in (str(digits), digits.read_bytes(), memoryview(digits.read_bytes()), Proto()):
         assert freeze_plan.plan(model, 3) == plan
+
+
+def test_a_model_is_a_file_or_what_the_exporter_returns(digits):
+    class Proto:
+        def SerializeToString(self):
+            return digits.read_bytes()
+
+    class Program:
+        made = 0
+
+        @property
+        def model_proto(self):
+            Program.made += 1
+            return Proto()
+
+    plan = freeze_plan.plan(digits, epochs=3)
+    with open(digits, "rb") as file:
+        assert freeze_plan.plan(file, 3) == plan
+    assert freeze_plan.plan(io.BytesIO(digits.read_bytes()), 3) == plan
+    assert freeze_plan.plan(Program(), 3) == plan and Program.made == 1
+    assert freeze_plan.tree(Program()).children
+
+
+def test_a_plan_is_shown(digits):
+    plan = freeze_plan.plan(digits, epochs=5, policy="steps", steps="2:3,4:0", batch_norm="frozen")
+    assert str(plan).splitlines()[:4] == [
+        "model.onnx: steps, 5 epochs, 13 units",
+        "  epoch 1: 0 units frozen, 0 parameters; a step costs 100.0%",
+        f"  epoch 2 to 3: 3 units frozen, 4 parameters; a step costs {plan.at(2).predicted.step_cost:.1%}",
+        "  epoch 4 to 5: 0 units frozen, 0 parameters; a step costs 100.0%",
+    ]
+    assert str(plan).splitlines()[4:] == str(plan.summary).splitlines()
+    page = plan.to_html()
+    assert page.startswith("<!doctype html>") and "block1.conv1" in page
+    shown = plan._repr_html_()
+    assert html.unescape(re.search('srcdoc="([^"]*)"', shown)[1]) == page
+
+
+def test_a_plan_is_a_sequence(digits):
+    plan = freeze_plan.plan(digits, epochs=5)
+    assert len(plan) == 5 and plan[-1] is plan.epochs[4] and plan[1:3] == plan.epochs[1:3]
+    assert copy.deepcopy(plan) == copy.copy(plan) == plan and hash(copy.deepcopy(plan)) == hash(plan)
+
+
+def test_numbers_may_be_those_of_arrays(digits):
+    class Scalar:
+        def __init__(self, value):
+            self.value = value
+
+        def item(self):
+            return self.value
+
+    class Index(Scalar):
+        def __index__(self):
+            return self.value
+
+    plan = freeze_plan.plan(digits, 4, freeze_start=0.25, batch=2)
+    assert freeze_plan.plan(digits, Index(4), freeze_start=Scalar(0.25), batch=Index(2)) == plan
+    assert plan.at(Index(4)) == plan.at(4)
+
+
+def test_the_version_is_that_of_the_package():
+    assert freeze_plan.__version__ == importlib.metadata.version("freeze-plan")
+
+
+def test_the_license_is_in_the_package(fixtures):
+    text = (fixtures.parent / "LICENSE").read_text(encoding="utf-8")
+    packed = [file for file in importlib.metadata.files("freeze-plan") if file.name == "LICENSE"]
+    assert [file.read_text(encoding="utf-8") for file in packed] == [text]
 
 
 def test_options_reach_the_planner(digits):
@@ -72,6 +146,7 @@ def test_options_reach_the_planner(digits):
         (lambda model: freeze_plan.plan(3), "usage", "type int"),
         (lambda model: freeze_plan.plan(model, -1), "usage", "epochs is -1"),
         (lambda model: freeze_plan.plan(model, 2.5), "usage", "epochs is 2.5"),
+        (lambda model: freeze_plan.plan(model, True), "usage", "epochs is True"),
         (lambda model: freeze_plan.plan(model, 0), "usage", "epochs is 0"),
         (lambda model: freeze_plan.plan(model, batch=0), "usage", "found 0"),
         (lambda model: freeze_plan.plan(model, freeze_stat=0.5), "usage", "freeze_start"),
@@ -82,6 +157,12 @@ def test_options_reach_the_planner(digits):
         (lambda model: freeze_plan.plan(model, freeze="conv1"), "usage", "freeze=['conv1']"),
         (lambda model: freeze_plan.plan(model, freeze=["convv1"]), "usage", "convv1"),
         (lambda model: freeze_plan.plan(model, shapes={"y": [1]}), "usage", '"y"'),
+        (lambda model: freeze_plan.plan(model, shapes={"x": "8a"}), "usage", "shapes['x'] is '8'"),
+        (lambda model: freeze_plan.plan(model, shapes=[8]), "usage", "shapes is [8]"),
+        (lambda model: freeze_plan.plan(model, keep=3), "usage", "keep is 3"),
+        (lambda model: freeze_plan.plan(model, freeze_start=object()), "usage", "of type object"),
+        (lambda model: freeze_plan.plan(io.StringIO("text")), "usage", "expected bytes"),
+        (lambda model: freeze_plan.plan(model).at("1"), "usage", "epoch is '1'"),
         (lambda model: freeze_plan.plan(model).at(11), "usage", "expected 1 to 10"),
         (lambda model: freeze_plan.Plan.load("none.json"), "bad-input", "none.json"),
         (lambda model: freeze_plan.Plan.from_json("{}"), "bad-input", "format"),

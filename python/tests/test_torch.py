@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import warnings
 import weakref
 
 import pytest
@@ -14,7 +15,7 @@ torch.set_num_threads(1)
 import nets  # noqa: E402
 
 import freeze_plan  # noqa: E402
-from freeze_plan.torch import Freezer  # noqa: E402
+from freeze_plan.torch import Freezer, freezer  # noqa: E402
 
 # Freezes in epochs 2 to 4: 3, 6 and 9 of 13 units.
 LINEAR = {"epochs": nets.EPOCHS, "freeze_start": 0.0}
@@ -146,6 +147,126 @@ def test_statistics_move_again_when_the_plan_lets_them(digits):
     assert moved == [False, True] and model.bn1.training
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_module_goes_back_to_the_mode_of_the_whole(digits, own):
+    plan = freeze_plan.plan(digits, 2, policy="steps", batch_norm="frozen", steps="1:2,2:0")
+    model = nets.digits().eval()
+    if not own:
+        model.bn1.train()
+    plan.apply(model, None, 1)
+    model.train()
+    plan.apply(model, None, 2)
+    assert model.bn1.training
+    model.bn1.eval()
+    plan.apply(model, None, 1)
+    plan.apply(model, None, 2)
+    assert not model.bn1.training, "somebody else keeps it so"
+
+
+def test_what_others_switch_on_is_frozen_again(plan):
+    model = nets.digits()
+    for _ in range(2):
+        plan.apply(model, None, 4)
+        assert {name for name, own in model.named_parameters() if not own.requires_grad} == plan.frozen(4)
+        model.requires_grad_(True)
+
+
+def test_parameters_that_the_plan_does_not_know_are_told(plan):
+    model = nets.digits()
+    model.extra = torch.nn.Linear(2, 2)
+    with pytest.warns(UserWarning, match="2 parameters of the model, which always train: extra.weight, extra.bias"):
+        plan.apply(model, None, 4)
+    model = nets.digits()
+    model.extra = torch.nn.Linear(2, 2).requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan.apply(model, None, 4)
+
+
+def test_other_names_take_over(plan):
+    model = nets.digits()
+    plan.apply(model, None, 2)
+    swapped = {"conv1.weight": "conv1.weight", "fc.bias": "fc.bias"}
+    first = freezer(plan, model)
+    assert freezer(plan, model, names=swapped) is not first and freezer(plan, model, names=swapped).names == swapped
+
+
+def test_what_is_no_module_or_optimizer_is_told(plan):
+    with pytest.raises(freeze_plan.Error, match="model is of type Plan"):
+        plan.apply(plan, None, 1)
+    with pytest.raises(freeze_plan.Error, match="of type str"):
+        plan.apply(nets.digits(), ["adam"], 1)
+
+
+class Holder(torch.optim.Optimizer):
+    """An optimizer in the way of Accelerate: what is asked of it is asked of the one that it holds."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    param_groups = property(lambda self: self.optimizer.param_groups)
+    state = property(lambda self: self.optimizer.state)
+
+
+def test_an_optimizer_may_be_wrapped(digits):
+    plan = freeze_plan.plan(digits, 4, policy="thaw", decay=2.0)
+    models = [nets.digits(), nets.digits()]
+    for model, wrap in zip(models, (Holder, lambda optimizer: optimizer), strict=True):
+        optimizer = nets.sgd(model)
+        for epoch in range(1, 5):
+            plan.apply(model, wrap(optimizer), epoch)
+            for batch in nets.batches():
+                nets.step(model, optimizer, batch)
+    for name, value in nets.values(models[0]).items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+
+
+def test_an_optimizer_of_one_vector_is_refused(plan):
+    model = nets.digits()
+    with pytest.raises(freeze_plan.Error, match="LBFGS") as raised:
+        plan.apply(model, torch.optim.LBFGS(model.parameters()), 1)
+    assert raised.value.kind == "unsupported"
+
+
+OPTIMIZERS = {
+    "groups of one": lambda model: torch.optim.SGD([{"params": [own]} for own in model.parameters()], lr=0.01),
+    "a tensor as rate": lambda model: torch.optim.AdamW(model.parameters(), lr=torch.tensor(0.01)),
+    "fused": lambda model: torch.optim.AdamW(model.parameters(), lr=0.01, fused=True),
+    "foreach": lambda model: torch.optim.RMSprop(model.parameters(), lr=0.01, foreach=True),
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("policy", ["linear", "thaw", "freezeout"])
+def test_what_is_frozen_stays(digits, make, policy):
+    plan = freeze_plan.plan(digits, nets.EPOCHS, policy=policy)
+    assert any(entry.frozen for entry in plan)
+    model = nets.digits()
+    optimizer = make(model)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    for epoch in range(1, nets.EPOCHS + 1):
+        entry = plan.apply(model, optimizer, epoch)
+        before = nets.values(model)
+        for batch in nets.batches():
+            nets.step(model, optimizer, batch)
+        schedule.step()
+        stays = {name for name, own in model.named_parameters() if torch.equal(before[name], own)}
+        assert stays == set(entry.frozen)
+
+
+def test_groups_can_stay_whole(digits):
+    plan = freeze_plan.plan(digits, 3, policy="steps", on_return="keep", steps="2:2,3:0")
+    model = nets.digits()
+    optimizer = nets.adam(model)
+    freezer = Freezer(plan, model, optimizer, remove=False)
+    counts = []
+    for epoch in range(1, 4):
+        freezer.apply(epoch)
+        nets.step(model, optimizer, nets.batches()[0])
+        counts.append(int(optimizer.state[model.conv1.weight]["step"]))
+    assert counts == [1, 1, 2]
+
+
 class Wrapped(torch.nn.Module):
     def __init__(self, module):
         super().__init__()
@@ -157,6 +278,39 @@ def test_names_are_found_behind_a_prefix(plan):
     plan.apply(model, None, 4)
     frozen = {name for name, own in model.named_parameters() if not own.requires_grad}
     assert frozen == {f"module.module.{name}" for name in plan.frozen(4)}
+
+
+def train(plan, model, wrapped):
+    optimizer = nets.adam(wrapped)
+    for epoch in range(1, len(plan) + 1):
+        wrapped.train()
+        plan.apply(wrapped, optimizer, epoch)
+        for batch in nets.batches():
+            nets.step(wrapped, optimizer, batch)
+    return nets.values(model)
+
+
+def test_a_compiled_module_trains_as_one_that_is_not(digits):
+    plan = freeze_plan.plan(digits, 4, policy="steps", batch_norm="frozen", steps="2:6,4:2")
+    plain = nets.digits()
+    model = nets.digits()
+    compiled = train(plan, model, torch.compile(model, backend="eager"))
+    for name, value in train(plan, plain, plain).items():
+        torch.testing.assert_close(compiled[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_module_of_several_processes_is_frozen(digits, tmp_path):
+    plan = freeze_plan.plan(digits, 4, policy="steps", steps="1:6,3:0")
+    plain = nets.digits()
+    model = nets.digits()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        trained = train(plan, model, wrapped)
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, value in train(plan, plain, plain).items():
+        torch.testing.assert_close(trained[name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_names_are_found_without_a_prefix(digits):
@@ -237,6 +391,17 @@ def test_another_plan_takes_over(plan, digits):
     assert all(own.requires_grad and id(own) in held(optimizer) for own in model.parameters())
 
 
+def test_a_freezer_takes_over_from_the_one_before(plan, digits):
+    model = nets.digits()
+    optimizer = nets.sgd(model)
+    Freezer(plan, model, optimizer).apply(4)
+    other = Freezer(freeze_plan.plan(digits, 4, policy="none"), model, optimizer)
+    assert all(own.requires_grad and id(own) in held(optimizer) for own in model.parameters())
+    other.apply(4)
+    plan.apply(model, optimizer, 4)
+    assert {name for name, own in model.named_parameters() if not own.requires_grad} == plan.frozen(4)
+
+
 def test_a_run_goes_on_from_a_checkpoint(digits):
     plan = freeze_plan.plan(
         digits, 4, policy="steps", on_return="keep", steps="2:6,3:2,4:0"
@@ -269,9 +434,20 @@ def test_a_run_goes_on_from_a_checkpoint(digits):
     assert train(again, optimizer, freezer, [3, 4]) == whole
 
 
+def test_a_state_of_another_plan_is_told(plan):
+    with pytest.raises(freeze_plan.Error, match='it has "stem.weight"'):
+        Freezer(plan, nets.digits()).load_state_dict({"kept": {}, "returned": {"stem.weight": 3}})
+
+
 def test_nothing_keeps_a_module_alive(plan):
     model = nets.digits()
-    plan.apply(model, nets.sgd(model), 4)
+    optimizer = nets.sgd(model)
+    plan.apply(model, optimizer, 4)
+    alive = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert alive() is None
+    plan.apply(model, nets.sgd(model), 1)
     alive = weakref.ref(model)
     copy.deepcopy(model)
     del model
@@ -289,6 +465,25 @@ class Small(torch.nn.Module):
 
     def forward(self, x):
         return self.head(torch.relu(self.proj(self.drop(self.stem(x).flatten(1)))))
+
+
+def test_a_folded_name_says_how_to_export(tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(nets.digits().eval(), (torch.randn(2, 1, 8, 8),), path, dynamo=False)
+    plan = freeze_plan.plan(path, 4, freeze_start=0.0)
+    with pytest.raises(freeze_plan.Error, match="do_constant_folding=False") as raised:
+        plan.apply(nets.digits(), None, 4)
+    assert '"onnx::Conv_' in str(raised.value)
+
+
+def test_what_the_exporter_returns_is_planned():
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    model = nets.digits()
+    program = torch.onnx.export(model, (torch.randn(2, 1, 8, 8),), dynamo=True, optimize=False, verbose=False)
+    plan = freeze_plan.plan(program, 4, freeze_start=0.0)
+    plan.apply(model, None, 4)
+    assert {name for name, own in model.named_parameters() if not own.requires_grad} == plan.frozen(4) != set()
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -6,7 +6,7 @@
 //! the plain model with the checkpoint's values ([`Artifacts::model`]), what was frozen, and which
 //! loss and optimizer the files train with.
 //!
-//! [`encode_checkpoint`] writes a checkpoint; the module `classic` makes the models beside it.
+//! [`encode_checkpoint`] writes a checkpoint, [`encode_nominal_checkpoint`] its names alone; the module `classic` makes the models beside it.
 //!
 //! What this module does not do: run these graphs.
 
@@ -22,7 +22,7 @@ mod write;
 pub use checkpoint::{Checkpoint, OptimizerGroup, Property, read as read_checkpoint};
 pub use files::{Files, find};
 pub use loss::FoundLoss;
-pub use write::encode_checkpoint;
+pub use write::{encode_checkpoint, encode_nominal_checkpoint};
 
 use crate::error::ErrorKind;
 use crate::graph::Model;

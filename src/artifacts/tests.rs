@@ -297,6 +297,27 @@ fn what_is_written_is_what_was_read() {
 }
 
 #[test]
+fn a_nominal_checkpoint_names_parameters() {
+    let folder = tempfile::tempdir().unwrap();
+    let official = read(&fixture("convnet/checkpoint")).unwrap();
+    let bytes = super::encode_nominal_checkpoint(&official);
+    let refused = parse(folder.path(), &bytes).unwrap_err();
+    assert!(refused.contains("nominal checkpoint"), "{refused}");
+    let root = super::schema::root(&bytes).unwrap();
+    let state = root.module_state().unwrap();
+    for (list, own) in [(state.requires_grad_params(), &official.trains), (state.frozen_params(), &official.frozen)] {
+        let list: Vec<_> = list.unwrap().iter().collect();
+        assert_eq!(list.len(), own.len());
+        for (found, (name, tensor)) in list.iter().zip(own) {
+            assert_eq!((found.name(), found.data_type()), (Some(name.as_str()), Some(tensor.dtype().code())));
+            assert_eq!(found.raw_data().map(|raw| raw.len()), Some(0), "{name}");
+            assert_eq!(found.dims().map(|dims| dims.len()), Some(0), "{name}");
+        }
+    }
+    assert!(root.optimizer_groups().is_none() && root.property_bag().is_none());
+}
+
+#[test]
 fn large_tensors_lie_in_a_file_beside() {
     let folder = tempfile::tempdir().unwrap();
     let official = read(&fixture("convnet/checkpoint")).unwrap();

@@ -23,43 +23,61 @@ pub fn encode_checkpoint(checkpoint: &Checkpoint) -> Encoded {
     encode_with(checkpoint, LARGEST)
 }
 
+/// Returns the nominal checkpoint of a checkpoint: the names of its parameters without their values, from which ONNX
+/// Runtime makes a module that waits for a buffer with all of them.
+pub fn encode_nominal_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut file = Writer { is_nominal: true, ..Writer::default() };
+    let state = file.module_state(checkpoint);
+    file.finish(state, None, None)
+}
+
 pub(super) fn encode_with(checkpoint: &Checkpoint, largest: usize) -> Encoded {
     let moments = checkpoint.optimizer.iter().flat_map(|group| group.moments.values().flatten());
     let tensors = checkpoint.trains.iter().chain(&checkpoint.frozen).chain(moments);
     let total: usize = tensors.map(|(_, tensor)| tensor.bytes().len()).sum();
-    let mut file = Writer { b: FlatBufferBuilder::new(), split: total > largest, end: 0, pieces: Vec::new() };
+    let mut file = Writer { split: total > largest, ..Writer::default() };
     let state = file.module_state(checkpoint);
     let groups: Vec<Table> = checkpoint.optimizer.iter().map(|group| file.group(group)).collect();
     let groups = (!groups.is_empty()).then(|| file.b.create_vector(&groups));
     let properties = (!checkpoint.properties.is_empty()).then(|| file.properties(&checkpoint.properties));
-    let root = file.b.start_table();
-    file.b.push_slot_always(slot(0), VERSION);
-    file.b.push_slot_always(slot(1), state);
-    if let Some(groups) = groups {
-        file.b.push_slot_always(slot(2), groups);
-    }
-    if let Some(properties) = properties {
-        file.b.push_slot_always(slot(3), properties);
-    }
-    let root = file.b.end_table(root);
-    file.b.finish(root, std::str::from_utf8(IDENTIFIER).ok());
-    Encoded { bytes: file.b.finished_data().to_vec(), pieces: file.pieces }
+    Encoded { bytes: file.finish(state, groups, properties), pieces: file.pieces }
 }
 
+type Tables = WIPOffset<flatbuffers::Vector<'static, ForwardsUOffset<ForwardsUOffset<()>>>>;
+
+#[derive(Default)]
 struct Writer {
     b: FlatBufferBuilder<'static>,
+    /// Whether names are written without values.
+    is_nominal: bool,
     split: bool,
     end: u64,
     pieces: Vec<Piece>,
 }
 
 impl Writer {
+    fn finish(&mut self, state: Table, groups: Option<Tables>, properties: Option<Table>) -> Vec<u8> {
+        let root = self.b.start_table();
+        self.b.push_slot_always(slot(0), VERSION);
+        self.b.push_slot_always(slot(1), state);
+        if let Some(groups) = groups {
+            self.b.push_slot_always(slot(2), groups);
+        }
+        if let Some(properties) = properties {
+            self.b.push_slot_always(slot(3), properties);
+        }
+        let root = self.b.end_table(root);
+        self.b.finish(root, std::str::from_utf8(IDENTIFIER).ok());
+        self.b.finished_data().to_vec()
+    }
+
     fn module_state(&mut self, checkpoint: &Checkpoint) -> Table {
         let lists = [&checkpoint.trains, &checkpoint.frozen].map(|list| self.tensors(list));
         let [trains, frozen] = lists.map(|list| self.b.create_vector(&list));
         let table = self.b.start_table();
         self.b.push_slot_always(slot(0), trains);
         self.b.push_slot_always(slot(1), frozen);
+        self.b.push_slot(slot(2), self.is_nominal, false);
         self.b.push_slot(slot(3), !self.pieces.is_empty(), false);
         self.end(table)
     }
@@ -69,11 +87,13 @@ impl Writer {
     }
 
     fn tensor(&mut self, name: &str, tensor: &Tensor) -> Table {
-        let dims: Vec<i64> = tensor.shape().iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect();
+        let shape = if self.is_nominal { &[] } else { tensor.shape() };
+        let dims: Vec<i64> = shape.iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect();
         let (name_at, dims) = (self.b.create_string(name), self.b.create_vector(&dims));
         let outside = self.split && tensor.bytes().len() >= SMALL;
         let (raw, offset) = match outside {
             true => (None, self.outside(name, tensor)),
+            false if self.is_nominal => (Some(self.b.create_vector::<u8>(&[])), -1),
             false => (Some(self.b.create_vector(tensor.bytes().as_ref())), -1),
         };
         let table = self.b.start_table();

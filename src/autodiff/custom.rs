@@ -4,7 +4,7 @@
 //! by whoever builds the graphs of a model. There is no list of the process that rules are added to.
 
 use super::{Ctx, RuleError, find, find_decomposition, is_newer};
-use crate::graph::{Graph, Node, OpId, ValueId};
+use crate::graph::{FUNCTION_PATH, Graph, Node, OpId, ValueId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -17,10 +17,12 @@ use std::sync::Arc;
 /// where the loss is written in such operators. It appends operators that the engine runs,
 /// those of the default domain at opset 18 to 21 for graphs that any engine can run.
 ///
-/// A model is brought to opset 18 to 21 before, and its ONNX functions are replaced by their bodies. Of the standard
-/// operators, `BatchNormalization`, `Dropout` and what no opset up to 21 has take another form before gradients are
-/// built: a rule for them is not asked. Where a node has a rule of the caller, it is neither taken apart nor made one
-/// node with others.
+/// A model is brought to opset 18 to 21 before, and its ONNX functions are replaced by their bodies: a rule is asked for
+/// the operators in a function, and not for the function. Of the standard
+/// operators, `BatchNormalization`, `Dropout`, those that draw random numbers and what no opset up to 21 has take
+/// another form before gradients are built: a rule for them is not asked. Where a node has a rule of the caller, it is
+/// neither taken apart nor made one node with others. In the graphs of `If`, `Loop` and `Scan` rules hold as in the
+/// main graph; a node that reads outer values in graphs of its own cannot have one.
 ///
 /// [`GradCheck`](super::GradCheck) compares a rule with finite differences.
 ///
@@ -59,6 +61,12 @@ pub trait GradientRule: Send + Sync {
     /// Returns the versions of the domain for which the rule is right; default all.
     fn opsets(&self) -> RangeInclusive<i64> {
         1..=i64::MAX
+    }
+
+    /// Returns a number to raise when the rule gives another gradient than before; default 0. A checkpoint holds it, and a
+    /// run that was begun with another does not go on.
+    fn version(&self) -> u64 {
+        0
     }
 
     /// Returns true for an input that has no gradient: a shape, an index, a flag. Default none.
@@ -114,10 +122,20 @@ impl Rules {
         matches!(self.find(op, opset), Ok(Some(_)))
     }
 
-    /// Returns what a person should know: for which nodes of the graph rules stand in for built-in ones, and which are
-    /// not used.
+    /// Returns what a person should know: for which nodes of the graph and of graphs in it rules stand in for built-in
+    /// ones, and which are not used.
     pub fn notes(&self, graph: &Graph, opset: i64) -> Vec<String> {
         self.list.iter().map(|rule| self.note(rule.as_ref(), graph, opset)).collect()
+    }
+
+    /// Returns the operators of a graph and of graphs in it that have a rule of the caller, with the rule's
+    /// [version](GradientRule::version).
+    #[cfg(feature = "runner")]
+    pub(crate) fn in_force(&self, graph: &Graph, opset: i64) -> BTreeMap<String, u64> {
+        let rule = |node: &&Node| self.find(&node.op, opset).ok().flatten().filter(|_| !is_replaced(&node.op));
+        let used =
+            graph.nodes_within().into_iter().filter_map(|node| Some((node.op.to_string(), rule(&node)?.version())));
+        used.collect()
     }
 
     /// Returns the rule of an operator; `None` where there is none.
@@ -144,12 +162,17 @@ impl Rules {
     fn note(&self, rule: &dyn GradientRule, graph: &Graph, opset: i64) -> String {
         let op = OpId { domain: rule.domain().into(), name: rule.op().into() };
         let version = self.version(&op.domain, opset);
-        let nodes = graph.nodes().iter().filter(|node| node.op == op).count();
-        if is_newer(&op) || op.is("BatchNormalization") || op.is("Dropout") {
+        let nodes = graph.nodes_within().into_iter().filter(|node| node.op == op).count();
+        if is_replaced(&op) {
             return format!("{op} takes another form before gradients are built: its own gradient rule is not used");
         }
+        if graph.nodes_within().into_iter().any(|node| is_inside(node, &op)) {
+            return format!(
+                "{op} is a function of the model, whose body is differentiated: its own gradient rule is not used"
+            );
+        }
         if nodes == 0 {
-            return format!("no node of the model is {op}: its own gradient rule is not used");
+            return format!("no node of the model or its loss is {op}: its own gradient rule is not used");
         }
         if !rule.opsets().contains(&version) {
             let (from, to) = (*rule.opsets().start(), *rule.opsets().end());
@@ -159,6 +182,27 @@ impl Rules {
         let instead = if built_in { " in place of the built-in one" } else { "" };
         format!("{op} has an own gradient rule{instead} ({nodes} node{})", if nodes == 1 { "" } else { "s" })
     }
+}
+
+/// Returns true for a standard operator whose nodes become others before gradients are built.
+fn is_replaced(op: &OpId) -> bool {
+    const REPLACED: [&str; 8] = [
+        "BatchNormalization",
+        "Bernoulli",
+        "Dropout",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    ];
+    is_newer(op) || op.domain.is_empty() && REPLACED.contains(&op.name.as_str())
+}
+
+/// Returns true for a node that comes from the body of a function.
+fn is_inside(node: &Node, function: &OpId) -> bool {
+    let calls = |path: &String| format!("{path}/").contains(&format!(":{}/", function.name));
+    node.metadata.iter().any(|(key, path)| key == FUNCTION_PATH && calls(path))
 }
 
 impl FromIterator<Box<dyn GradientRule>> for Rules {

@@ -36,12 +36,14 @@ impl Inside {
         b.enter(Origin::Backward(ctx.node().name.clone()), &scope);
         let inner = &body.graph;
         let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+        let nested: HashSet<&str> = inner.nodes().iter().flat_map(Node::captured).collect();
         for (id, fact) in body.formal_inputs().iter().zip(facts) {
             let fact = fact.or(inner.fact(*id));
-            map.insert(*id, b.input(inner.value_name(*id), fact));
+            let input = b.input(inner.value_name(*id), fact);
+            map.insert(*id, input);
+            apart(&mut b, ctx, &nested, input);
         }
         let inputs: Vec<ValueId> = body.formal_inputs().iter().filter_map(|id| map.get(id).copied()).collect();
-        let nested: HashSet<&str> = inner.nodes().iter().flat_map(Node::captured).collect();
         for id in &inner.inputs()[inputs.len()..] {
             let name = inner.value_name(*id);
             let outer = ctx.b.graph().find(name);
@@ -56,10 +58,12 @@ impl Inside {
         for (id, ..) in inner.initializers() {
             let value = b.copy_value(inner, id);
             map.insert(id, value);
+            apart(&mut b, ctx, &nested, value);
         }
         for node in inner.nodes() {
             let given: Vec<Option<ValueId>> = node.inputs.iter().map(|id| map.get(&(*id)?).copied()).collect();
             let made = b.copy_inferred(inner, node, &given);
+            made.iter().flatten().for_each(|id| apart(&mut b, ctx, &nested, *id));
             map.extend(node.outputs.iter().zip(made).filter_map(|(old, new)| Some(((*old)?, new?))));
         }
         let outputs = inner.outputs().iter().map(|id| map[id]).collect();
@@ -132,6 +136,16 @@ impl Inside {
         let origin = Origin::Backward(self.scope.clone());
         let scope = self.scope.clone();
         self.b.enter(origin, &scope);
+    }
+}
+
+/// Gives a value of a subgraph another name where a value around it has the same. The forward node may come before that
+/// value, the backward one comes behind it and would define it again.
+fn apart(b: &mut Builder, ctx: &Ctx<'_>, nested: &HashSet<&str>, value: ValueId) {
+    let name = b.graph().value_name(value).to_string();
+    if ctx.b.graph().find(&name).is_some() && !nested.contains(name.as_str()) {
+        let own = b.unique(&name);
+        b.rename(value, &own);
     }
 }
 

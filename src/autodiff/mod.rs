@@ -33,20 +33,28 @@ mod steps;
 mod testing;
 
 pub use custom::{GradientRule, Rules};
+#[doc(hidden)]
 pub use decompose::{DECOMPOSITIONS, Decomposition, decompose, dependents, find_decomposition, is_newer, reads};
 pub use gradcheck::{GradCheck, GradCheckError};
+#[doc(hidden)]
 pub use internal::{
     INTERNALS, Internal, batch_norm_node, batch_norm_op, gelu_node, gelu_op, lower, lower_to, rms_norm_node,
     rms_norm_op, safe_softmax_op, swish_node, swish_op,
 };
+#[doc(hidden)]
 pub use native::{Form, NATIVE_RULES, NativeRule, own};
 #[cfg(feature = "runner")]
 pub(crate) use native::{is_image, is_rows};
+#[doc(hidden)]
 pub use recognise::{Group, patterns, recognise, recognise_but};
-pub use rule::{Ctx, InputRule, Inputs, Place, Rule, RuleError, Wanted};
+pub use rule::{Ctx, Inputs, Place, RuleError};
+#[doc(hidden)]
+pub use rule::{InputRule, Rule, Wanted};
 #[cfg(feature = "runner")]
 pub(crate) use rules::Window;
+#[doc(hidden)]
 pub use rules::{RULES, find};
+#[doc(hidden)]
 pub use simplify::simplify;
 
 use crate::error::ErrorKind;

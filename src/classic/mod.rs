@@ -38,6 +38,7 @@
 //! What this module does not do: run these files.
 
 mod graphs;
+#[doc(hidden)]
 pub mod names;
 mod optimizer;
 mod phases;
@@ -45,7 +46,7 @@ mod state;
 
 pub use graphs::Phase;
 pub use optimizer::{check_optimizer, optimizer};
-pub use phases::{FileName, PhaseFolder, Phases, Stretch, folders};
+pub use phases::{FileName, PHASES_FORMAT, PhaseFolder, Phases, Stretch, folders};
 pub use state::restored;
 
 use crate::error::ErrorKind;

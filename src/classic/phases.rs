@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// What the field `format` of the file says.
-const FORMAT: &str = "freeze-plan-phases/1";
+pub const PHASES_FORMAT: &str = "freeze-plan-phases/1";
 
 /// The folders of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Phases {
     /// `freeze-plan-phases/1`.
     pub format: String,
@@ -38,6 +39,7 @@ pub struct Phases {
 
 /// A file and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FileName {
     /// Name.
     pub file: String,
@@ -47,6 +49,7 @@ pub struct FileName {
 
 /// The files of one frozen set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PhaseFolder {
     /// Name of the folder; `None` where nothing trains and these epochs are left out.
     pub folder: Option<String>,
@@ -62,6 +65,7 @@ pub struct PhaseFolder {
 
 /// Steps that train with one frozen set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stretch {
     /// First epoch, from 1.
     pub first_epoch: usize,
@@ -84,7 +88,7 @@ impl Phases {
     pub fn of(plan: &FreezePlan, model: FileName, loss: &LossSpec, optimizer: &OptimizerSpec, dropout: &str) -> Phases {
         let on_return = plan.policy.settings.get("on_return").cloned();
         Phases {
-            format: FORMAT.into(),
+            format: PHASES_FORMAT.into(),
             plan: FileName { file: "plan.json".into(), sha256: sha256_hex(plan.to_json().as_bytes()) },
             model,
             loss: loss.clone(),

@@ -2,6 +2,7 @@
 
 use super::failure::{CommandResult, Failure, note};
 use super::output;
+use crate::artifacts::find;
 use crate::error::ErrorKind;
 use crate::onnx::{OnnxFile, read};
 use crate::planner::{ATTACHED, PlannerError, attach, attached, identity, read_plan, retargeted};
@@ -56,6 +57,8 @@ pub fn run(args: &Args) -> CommandResult {
                 plan = retargeted(&plan, &file)?;
             }
             attach(&file, &plan).map_err(|error| match error {
+                error @ PlannerError::OtherModel { .. } if is_artifact(&args.model) => Failure::from(error)
+                    .hint("the plan of training artifacts is for the model in them; it stays a file beside them"),
                 error @ PlannerError::OtherModel { .. } => Failure::from(error)
                     .hint("where it is the same model with other weights, such as the trained one, add --retarget"),
                 error => error.into(),
@@ -77,6 +80,11 @@ pub fn run(args: &Args) -> CommandResult {
     }
     output::emit(&format!("{}\n", out.display()), None)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns true for one of the files of training artifacts.
+fn is_artifact(model: &Path) -> bool {
+    find(model).is_ok_and(|files| files.is_some())
 }
 
 /// The most bytes of a protobuf message.

@@ -3,13 +3,14 @@
 use super::failure::{CommandResult, Failure, note};
 use super::graph::{Args, Wanted, wanted, with_sizes};
 use super::{model, options, output};
-use crate::artifacts::{Checkpoint, encode_checkpoint, read_checkpoint};
+use crate::artifacts::{Checkpoint, encode_checkpoint, encode_nominal_checkpoint, read_checkpoint};
 use crate::classic::{ClassicError, FileName, Phase, PhaseFolder, Phases, check_optimizer, folders, optimizer};
 use crate::error::ErrorKind;
 use crate::losses::LossSpec;
 use crate::onnx::{LARGEST, encode};
 use crate::optim::OptimizerSpec;
-use crate::plan::{self, FreezePlan, OnReturn, Point, Segment, sha256_hex};
+use crate::plan::policies::find;
+use crate::plan::{self, FreezePlan, OnReturn, Point, Run, Segment, sha256_hex};
 use crate::planner::identify;
 use crate::training::{PhaseOptions, Prepared, Rates, build};
 use std::path::Path;
@@ -51,6 +52,9 @@ pub(super) fn run(args: &Args, folder: &Path) -> CommandResult {
     let Wanted { mut loaded, mut plan, loss, optimizer: spec, dropout, sizes, dropout_text, .. } =
         wanted(args, before)?;
     check_optimizer(&spec)?;
+    if args.plan_file.is_none() && args.from.is_none() {
+        warn(args, &plan)?;
+    }
     identify(&mut plan, &loaded.file);
     let on_return: Option<OnReturn> = options::word("--on-return", &args.on_return)?;
     let from = args.from.as_deref().map(read_checkpoint).transpose()?;
@@ -107,6 +111,28 @@ pub(super) fn run(args: &Args, folder: &Path) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says what a plan that is made here cannot know of the run on a device.
+fn warn(args: &Args, plan: &FreezePlan) -> Result<(), Failure> {
+    /// Steps of an epoch, for a policy that acts at some of them.
+    const STEPS: usize = 1000;
+    let Ok(policy) = find(&args.plan.options()?) else { return Ok(()) };
+    let name = &plan.policy.name;
+    let run = Run { steps_per_epoch: STEPS, ..args.plan.length() };
+    if policy.is_adaptive() {
+        note(&format!(
+            "policy {name} decides by what a run measures, which artifacts cannot do: they follow what it does without \
+             measurements; --plan takes the plan of a run"
+        ));
+    } else if args.plan.length().steps_per_epoch == 0
+        && policy.points(run, plan.units.len()).iter().any(|step| !step.is_multiple_of(STEPS))
+    {
+        note(&format!(
+            "policy {name} acts within epochs too: without --steps what it does there is put off to the next epoch"
+        ));
+    }
+    Ok(())
+}
+
 /// Returns the frozen set that holds at the start of an epoch, by its position.
 fn chosen(plan: &FreezePlan, sets: &[Vec<Segment>], epoch: usize) -> Result<usize, Failure> {
     let at = Point { epoch, after: 0 };
@@ -148,5 +174,6 @@ fn write(folder: &Path, phase: &Phase, checkpoint: &Checkpoint, optimizer: &[u8]
     output::write_model(&folder.join("eval_model.onnx"), |data| Ok(encode(&phase.eval, data, LARGEST)))?;
     output::write_file(&folder.join("optimizer_model.onnx"), optimizer)?;
     output::write_model(&folder.join("checkpoint"), |_| Ok(encode_checkpoint(checkpoint)))?;
+    output::write_file(&folder.join("nominal_checkpoint"), &encode_nominal_checkpoint(checkpoint))?;
     Ok(())
 }

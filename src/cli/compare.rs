@@ -91,17 +91,17 @@ pub fn run(args: &Args) -> CommandResult {
         sizes.batch = sizes.batch.or(batch);
     }
     let loaded = model::load_as(&args.model, &sizes, None, (&base.parameter, &base.buffer))?;
-    let ahead = model::Ahead::of(&loaded)?;
     let length = Run {
         epochs: args.epochs.or(first.map(|plan| plan.epochs.len())).unwrap_or(EPOCHS),
         steps_per_epoch: args.steps.or(first.map(|plan| plan.assumed.steps_per_epoch)).unwrap_or(0),
     };
     // What every policy would be refused for is told once, and not as the fault of one.
-    let nothing = ahead.plan(&PlanOptions { policy: "none".into(), ..base.clone() }, length, &sizes)?;
+    let ahead = |options: &PlanOptions| model::ahead(&loaded, options, length, &sizes);
+    let nothing = ahead(&PlanOptions { policy: "none".into(), ..base.clone() })?;
     let mut plans = Vec::new();
     for (spec, text) in specs.iter().zip(&args.policy) {
         let options = of(spec, &base);
-        let plan = ahead.plan(&options, length, &sizes).map_err(|failure| of_policy(failure, spec))?;
+        let plan = ahead(&options).map_err(|failure| of_policy(failure, spec))?;
         plans.push(compared(text, &options, plan)?);
     }
     // Without --policy it is a choice of ours that does not fit this run, and no mistake.
@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> CommandResult {
         if told_by_settings || find(&options).is_ok_and(|policy| policy.is_adaptive()) {
             continue;
         }
-        match ahead.plan(&options, length, &sizes) {
+        match ahead(&options) {
             Ok(plan) => plans.push(compared(entry.name, &options, plan)?),
             Err(failure) if failure.is_usage() => note(&format!("{failure}; policy {} is left out", entry.name)),
             Err(failure) => return Err(failure),

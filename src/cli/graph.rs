@@ -11,8 +11,9 @@ use crate::losses::{LossKind, LossSpec};
 use crate::onnx::{Edits, Encoded, LARGEST, encode, to_bytes, with_training_info};
 use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::FreezePlan;
-use crate::planner::{identity, read_plan};
+use crate::planner::{ATTACHED, identity, read_plan};
 use crate::trainer::sizes::{Sizes, how_to_give};
+use crate::trainer::{attached_note, without_plan};
 use crate::training::stage::training_info;
 use crate::training::{Dropout, Objective, PhaseOptions, Prepared, Rate, Rates, TrainStep, TrainingError, build};
 use std::collections::{BTreeMap, HashSet};
@@ -46,12 +47,12 @@ pub struct Args {
     #[arg(long, value_name = "KIND", requires = "from")]
     pub(super) on_return: Option<String>,
     #[command(flatten)]
-    plan: PlanArgs,
+    pub(super) plan: PlanArgs,
     #[command(flatten)]
     shape: ShapeArgs,
     /// Plan file, model with a plan, or folder of a run to take the frozen set and learning-rate factors from
     #[arg(long = "plan", value_name = "FILE")]
-    plan_file: Option<PathBuf>,
+    pub(super) plan_file: Option<PathBuf>,
     /// Epoch whose frozen set is built; without it only what training artifacts keep frozen, with --classic every set
     #[arg(long, value_name = "N")]
     pub(super) epoch: Option<usize>,
@@ -153,6 +154,7 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
         None => stage(args, &loaded, dropout)?,
     };
     let free = args.epoch.is_some() || args.classic.is_some();
+    let makes = free && planned.is_none();
     if args.plan.given() && (!free || planned.is_some()) {
         return usage("plan options need --epoch N or --classic and no plan: they choose what is frozen");
     }
@@ -162,14 +164,18 @@ pub(super) fn wanted(args: &Args, before: Option<classic::Before>) -> Result<Wan
     let mut options = args.plan.options()?;
     options.batch_norm = args.frozen_units.batch_norm()?.unwrap_or(options.batch_norm);
     options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
+    let wanted = model::Wanted { options: &options, length: args.plan.length(), sizes: &sizes, policy: None };
     let plan = match (planned, path, &stage) {
         (Some(plan), Some(path), _) => of_this_model(plan, &path, &loaded)?,
-        (_, _, Some(stage)) => stage.plan(&loaded, &options, args.plan.length(), &sizes)?.plan,
+        (_, _, Some(stage)) => stage.plan(&loaded, wanted)?.plan,
         _ => {
             let slots = model::slots(&loaded, &optimizer, &mut note)?;
-            model::plan(&loaded, &options, args.plan.length(), slots, &sizes)?.plan
+            model::plan(&loaded, wanted, slots)?.plan
         }
     };
+    if makes {
+        attached_note(&loaded.file, &plan).iter().for_each(|told| note(&format!("{told} (--plan MODEL takes it)")));
+    }
     let found = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.loss.as_ref());
     let mut loss = match (loss, before_loss, found) {
         (Some(kind), ..) => LossSpec::new(kind),
@@ -341,12 +347,13 @@ fn write_training(
     let as_is = file.model.opset() == prepared.model.opset()
         && file.model.ir_version >= 7
         && file.model.graph.nodes().len() == analysis.model.graph.nodes().len();
-    let base = if as_is {
+    let mut base = if as_is {
         file.model.clone()
     } else {
         let upgraded = upgrade(&analysis.model).map_err(TrainingError::from)?;
         Model { ir_version: upgraded.ir_version.clamp(8, 10), ..upgraded }
     };
+    base.metadata.retain(|entry| entry.0 != ATTACHED);
     let mut info = training_info(&base, prepared, options, step)?;
     let mut phase = serde_json::json!({
         "epoch": epoch,
@@ -362,7 +369,8 @@ fn write_training(
     }
     info.metadata.push(("freeze-plan.phase".into(), phase.to_string()));
     output::write_model(path, |data| {
-        let edits = Edits { embed_external: true, ..Edits::default() };
+        let mut edits = Edits { embed_external: true, ..Edits::default() };
+        without_plan(file, &mut edits);
         let encoded = if as_is { file.rewrite_encoded(&edits, data, LARGEST)? } else { encode(&base, data, LARGEST) };
         Ok(Encoded { bytes: with_training_info(encoded.bytes.into(), info), pieces: encoded.pieces })
     })

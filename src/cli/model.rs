@@ -1,13 +1,13 @@
 //! A model as the commands that plan ahead need it.
 
-use super::failure::{Failure, note};
+use super::failure::Failure;
 use super::probe::ChildProbe;
-use crate::optim::{OptimizerKind, OptimizerSpec};
 use crate::plan::{FreezePlan, PlanOptions, Run};
+pub use crate::planner::Loaded;
+use crate::planner::Planning;
 use crate::trainer::model::Roles;
-pub use crate::trainer::model::{Loaded, Slots, Staged, plan, prepared, slots, staged};
+pub use crate::trainer::model::{Staged, Wanted, plan, prepared, slots, staged};
 use crate::trainer::sizes::Sizes;
-use crate::training::Dropout;
 use std::path::Path;
 
 /// Loads a model with these roles, or the one that training artifacts were made from.
@@ -21,33 +21,13 @@ pub fn load_as(path: &Path, sizes: &Sizes, runtime: Option<&Path>, roles: Roles<
     crate::trainer::model::load(path, sizes, roles, Some(&mut ChildProbe { runtime }))
 }
 
-/// What the command line plans ahead with: the training step that a model carries, else SGD with momentum.
-pub struct Ahead<'a> {
-    loaded: &'a Loaded,
-    stage: Option<Staged>,
-    slots: Slots,
-}
-
-impl<'a> Ahead<'a> {
-    /// Returns what plans of the model are made with. A training step that cannot be used is told and left out.
-    pub fn of(loaded: &'a Loaded) -> Result<Ahead<'a>, Failure> {
-        let stage = match loaded.file.training.is_empty() {
-            true => None,
-            false => staged(loaded, 1, Dropout::AsExported)
-                .map_err(|failure| eprintln!("warning: the training information is not used: {failure}"))
-                .ok(),
-        };
-        let optimizer = OptimizerSpec { momentum: Some(0.9), ..OptimizerSpec::new(OptimizerKind::Sgd) };
-        let slots = slots(loaded, &optimizer, &mut note)?;
-        Ok(Ahead { loaded, stage, slots })
-    }
-
-    /// Plans a run.
-    pub fn plan(&self, options: &PlanOptions, length: Run, sizes: &Sizes) -> Result<FreezePlan, Failure> {
-        let planned = match &self.stage {
-            Some(stage) => stage.plan(self.loaded, options, length, sizes)?,
-            None => plan(self.loaded, options, length, self.slots.clone(), sizes)?,
-        };
-        Ok(planned.plan)
-    }
+/// Plans a run ahead: with the training step that the model carries, else for SGD with momentum.
+pub fn ahead(loaded: &Loaded, options: &PlanOptions, length: Run, sizes: &Sizes) -> Result<FreezePlan, Failure> {
+    let planning = Planning::of(&loaded.file.path)
+        .epochs(length.epochs)
+        .steps_per_epoch(length.steps_per_epoch)
+        .batch(sizes.batch())
+        .options(options.clone());
+    let planning = sizes.shapes.iter().fold(planning, |planning, (input, shape)| planning.shape(input, shape));
+    Ok(planning.run_on(loaded)?)
 }

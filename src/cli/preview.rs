@@ -1,6 +1,6 @@
 //! `freeze-plan MODEL`: the plan, and what it saves.
 
-use super::failure::{CommandResult, Failure};
+use super::failure::{CommandResult, Failure, note};
 use super::frozen_units::FrozenUnitArgs;
 use super::measure::MeasureArgs;
 use super::options::{Format, PlanArgs, ShapeArgs};
@@ -9,6 +9,7 @@ use super::{model, output};
 use crate::error::ErrorKind;
 use crate::planner::identify;
 use crate::report;
+use crate::trainer::attached_note;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +44,10 @@ pub fn run(args: &Args) -> CommandResult {
     options.dropout = args.frozen_units.dropout()?.unwrap_or(options.dropout);
     let sizes = args.shape.sizes()?;
     let loaded = model::load_as(path, &sizes, None, (&options.parameter, &options.buffer))?;
-    let mut plan = model::Ahead::of(&loaded)?.plan(&options, args.plan.length(), &sizes)?;
+    let mut plan = model::ahead(&loaded, &options, args.plan.length(), &sizes)?;
+    attached_note(&loaded.file, &plan)
+        .iter()
+        .for_each(|told| note(&format!("{told} (freeze-plan attach --show MODEL prints it)")));
     if args.measure.measure {
         args.measure.run(path, &options, &sizes, &mut plan)?;
     }

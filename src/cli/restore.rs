@@ -7,6 +7,7 @@ use crate::artifacts::{find, read_checkpoint};
 use crate::classic::{names::is_ours, restored};
 use crate::graph::Tensor;
 use crate::onnx::LARGEST;
+use crate::trainer::without_plan;
 use crate::training::trained_edits;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ pub fn run(args: &Args) -> CommandResult {
     let values =
         restored(&own, &checkpoint).map_err(|error| Failure::from(error).within(&path.display().to_string()))?;
     let mut edits = trained_edits(&loaded.file.model.graph, &values);
+    without_plan(&loaded.file, &mut edits).iter().for_each(|told| note(told));
     if !edits.nodes.is_empty() {
         match loaded.file.training.is_empty() {
             true => note("BatchNormalization and Dropout of the written model are in inference form"),

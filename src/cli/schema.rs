@@ -6,7 +6,7 @@ use crate::schemas::{self, FileKind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Prints the JSON Schema of plan, contract, job or event files
+/// Prints the JSON Schema of plan, contract, job, event, phase or difference files
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -28,6 +28,8 @@ enum Kind {
     Contract,
     Job,
     Events,
+    Phases,
+    Diff,
 }
 
 /// Runs the command.
@@ -37,6 +39,8 @@ pub fn run(args: &Args) -> CommandResult {
         Kind::Contract => FileKind::Contract,
         Kind::Job => FileKind::Job,
         Kind::Events => FileKind::Events,
+        Kind::Phases => FileKind::Phases,
+        Kind::Diff => FileKind::Diff,
     };
     let schema = schemas::schema(kind);
     output::emit(&format!("{schema:#}\n"), args.output.as_deref())?;

@@ -21,7 +21,7 @@ pub enum Files {
     /// A path or a pattern.
     One(PathBuf),
     /// Paths or patterns, whose rows follow each other.
-    Several(Vec<PathBuf>),
+    Several(#[cfg_attr(feature = "schema", schemars(length(min = 1)))] Vec<PathBuf>),
     /// The file of each column.
     Columns(BTreeMap<String, PathBuf>),
 }

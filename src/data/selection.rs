@@ -16,7 +16,7 @@ pub enum Selection {
     /// A column, or a pattern of columns whose values are one vector.
     One(String),
     /// Columns or patterns of columns whose values are one vector, in this order.
-    Several(Vec<String>),
+    Several(#[cfg_attr(feature = "schema", schemars(length(min = 1)))] Vec<String>),
 }
 
 impl Selection {

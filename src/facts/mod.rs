@@ -33,6 +33,7 @@ pub use agree::{Contradiction, Source};
 pub use fold::fold;
 pub use gaps::Gap;
 pub use probe::{MOST_WEIGHTS, Probe};
+#[doc(hidden)]
 #[cfg(feature = "tract")]
 pub use tract::THREAD as TRACT_THREAD;
 

@@ -20,18 +20,24 @@ mod require;
 mod size;
 pub mod tensor;
 mod upgrade;
+mod within;
 
 pub use attr::{AttrError, Attribute, Attributes, Subgraph};
 pub use builder::Builder;
 pub use check::{CheckError, check};
+#[doc(hidden)]
 pub use dump::dump;
 pub use fact::{Dim, Fact};
 pub use function::{Function, FunctionId};
 pub(crate) use infer::{Call, Number, broadcast, infer, join, sliced, small_numbers};
+#[doc(hidden)]
 pub use inline::{FUNCTION_PATH, InlineError, Inlined, inline};
 pub use prune::prune;
+#[doc(hidden)]
 pub use rebuild::{Replaced, rebuild};
-pub use require::{FactError, loser, lost, missing, require};
+pub use require::{FactError, require};
+#[doc(hidden)]
+pub use require::{loser, lost, missing};
 pub use size::Size;
 pub use tensor::{DType, Element, Tensor, TensorError};
 pub(crate) use upgrade::READABLE_OPSETS;

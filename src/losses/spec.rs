@@ -23,6 +23,7 @@ pub struct LossSpec {
     pub target: Option<String>,
     /// Factor of the loss, at least 0; default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub weight: Option<f64>,
     /// Axis of the prediction that the classes lie on, for `cross-entropy`, `nll` and, with `logits`,
     /// `kl`, and that `pos_weight` runs along, for `binary-cross-entropy`; may count from the end.
@@ -41,11 +42,14 @@ pub struct LossSpec {
     #[serde(skip_serializing_if = "TargetKind::is_indices")]
     pub target_kind: TargetKind,
     /// Fraction of the target spread over all classes, in [0, 1], for `cross-entropy`.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub label_smoothing: f32,
     /// Absolute difference from which on the loss is linear, above 0, for `huber`.
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub delta: f32,
     /// Absolute difference from which on the loss is linear, at least 0, for `smooth-l1`; default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub beta: Option<f32>,
     /// Weight of the positive part for each class, or one for all, for `binary-cross-entropy`;
     /// none negative.
@@ -67,6 +71,7 @@ pub struct LossSpec {
     pub swap: Option<bool>,
     /// Divisor of the cosines, above 0, for `contrastive`; default 0.07.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub temperature: Option<f32>,
     /// Class that stands for no label, for `ctc`; default 0.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -23,9 +23,12 @@ mod untie;
 pub(crate) mod uses;
 pub use uses::Use;
 
+#[doc(hidden)]
 pub use names::is_state_name;
 pub use outputs::{UnitOutput, outputs};
-pub use parameters::{Overrides, Param, Role, parameters, parameters_with, trainable_values};
+#[doc(hidden)]
+pub use parameters::{Overrides, parameters_with, trainable_values};
+pub use parameters::{Param, Role, parameters};
 pub use recover::{recover, recover_with};
 pub use shared::{Shared, shared};
 pub use text::{notes, why};

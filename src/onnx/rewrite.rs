@@ -33,6 +33,8 @@ pub struct Edits {
     pub added: Vec<(String, Tensor)>,
     /// New elements of initializers of training algorithms, by name; dtype and shape stay.
     pub training: HashMap<String, Tensor>,
+    /// Entries of the model's `metadata_props` to leave out, by key.
+    pub metadata: BTreeSet<String>,
     /// Move data of external files into the file, so that it can lie in another folder.
     pub embed_external: bool,
 }
@@ -78,8 +80,7 @@ impl OnnxFile {
         if self.model.metadata.iter().all(|entry| entry.0 != key) {
             return self.bytes.clone();
         }
-        let is_entry =
-            |content: &Bytes| proto::StringStringEntry::decode(content.clone()).is_ok_and(|entry| entry.key() == key);
+        let is_entry = |content: &Bytes| self::key(content).is_some_and(|found| found == key);
         let mut out = Vec::with_capacity(self.bytes.len());
         for field in fields(self.bytes.clone()) {
             if field.number != MODEL_METADATA || !field.content.as_ref().is_some_and(is_entry) {
@@ -134,6 +135,8 @@ impl OnnxFile {
                 Field { number: MODEL_GRAPH, content: Some(graph), .. } => {
                     put(&mut out, MODEL_GRAPH, &self.rewrite_graph(graph, edits, store));
                 }
+                Field { number: MODEL_METADATA, content: Some(entry), .. }
+                    if key(&entry).is_some_and(|key| edits.metadata.contains(&key)) => {}
                 Field { number: MODEL_TRAINING_INFO, content: Some(info), .. } if !edits.training.is_empty() => {
                     put(&mut out, MODEL_TRAINING_INFO, &rewrite_training(info, edits, store));
                 }
@@ -194,6 +197,11 @@ impl OnnxFile {
         let new = proto::Tensor { doc_string: old.doc_string, metadata_props: old.metadata_props, ..plain };
         Some(new.encode_to_vec())
     }
+}
+
+/// Returns the key of an entry of metadata.
+fn key(entry: &Bytes) -> Option<String> {
+    proto::StringStringEntry::decode(entry.clone()).ok().map(|entry| entry.key().to_string())
 }
 
 /// Returns the dense tensor that takes the place of a sparse initializer.

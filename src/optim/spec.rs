@@ -14,14 +14,17 @@ pub struct OptimizerSpec {
     /// Base learning rate of the job, at least 0; default 0.001, for `rmsprop` and `adagrad` 0.01,
     /// for `lion` 0.0001. The graph reads the rate of the step from its input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub lr: Option<f64>,
     /// Decay of the velocity per step, at least 0, for `sgd`, `rmsprop` and `muon`; default 0, for
     /// `muon` 0.95.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub momentum: Option<f64>,
     /// Fraction of the gradient that stays out of the velocity after the first step, in [0, 1], for
     /// `sgd` with momentum; default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub dampening: Option<f64>,
     /// Steps along the velocity of the next step, for `sgd` with momentum (default false) and `muon`
     /// (default true).
@@ -30,15 +33,18 @@ pub struct OptimizerSpec {
     /// Pull towards 0 per unit of learning rate, at least 0; default 0, for `adamw` 0.01, for `muon`
     /// 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub weight_decay: Option<f64>,
     /// Decays of two averages, each in [0, 1): of gradient and squared gradient for `adam` and
     /// `adamw`, default [0.9, 0.999]; of the step's and of the kept average for `lion`, default
     /// [0.9, 0.99].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(inner(range(min = 0, max = 1))))]
     pub betas: Option<[f64; 2]>,
     /// Added to the divisor, at least 0, for all but `sgd` and `lion`; default 1e-8, for `adagrad`
     /// 1e-10, for `muon`, where it is the least norm of the velocity, 1e-7.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub eps: Option<f64>,
     /// Divides by the largest average of squares so far, for `adam` and `adamw`; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,18 +54,22 @@ pub struct OptimizerSpec {
     pub decoupled_weight_decay: Option<bool>,
     /// Decay of the average of squared gradients, in [0, 1), for `rmsprop`; default 0.99.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0), extend("exclusiveMaximum" = 1)))]
     pub alpha: Option<f64>,
     /// Divides by the root of the variance instead, for `rmsprop`; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub centered: Option<bool>,
     /// Fall of the learning rate with the steps, at least 0, for `adagrad`; default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub lr_decay: Option<f64>,
     /// Sum of squares before the first step, at least 0, for `adagrad`; default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub initial_accumulator_value: Option<f64>,
     /// Newton-Schulz iterations, 1 to 99, for `muon`; default 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 99)))]
     pub ns_steps: Option<u32>,
     /// Coefficients of their polynomial, for `muon`; default [3.4445, -4.775, 2.0315].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,9 +80,11 @@ pub struct OptimizerSpec {
     /// Largest absolute value of an element of a gradient, above 0; default no limit. Elements are clipped before
     /// `clip_norm` takes the norm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub clip_value: Option<f32>,
     /// Largest L2 norm of all gradients of a step together, above 0; default no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub clip_norm: Option<f32>,
     /// Whether weight decay acts on parameters of rank 0 and 1 (biases, scales of normalization)
     /// that no group gives one; default true.
@@ -93,12 +105,15 @@ pub struct OptimizerSpec {
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// Globs on parameter name or unit path, at least one.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     pub parameters: Vec<String>,
     /// Factor of the learning rate, at least 0; default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub lr_scale: Option<f64>,
     /// Weight decay in place of the optimizer's, at least 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub weight_decay: Option<f64>,
     /// Whether the fallback updates these although they are matrices, for `muon`; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,6 +14,8 @@ pub enum PlanError {
     Item { name: &'static str, item: usize, reason: String },
     #[error("policy \"{policy}\" has no setting \"{name}\"{}", meant(.nearest))]
     UnknownKnob { policy: String, name: String, nearest: Option<String>, known: Vec<String> },
+    #[error("\"{name}\" is an option of all policies and no setting of policy \"{policy}\": it is given on its own")]
+    OptionAsKnob { policy: String, name: String },
     #[error("the plan would change {changes} times within its epochs and name {names} parameters, at most {most} go")]
     Changes { changes: usize, names: usize, most: usize },
     #[error("{argument} is {value:e}, the exact arithmetic takes at most {most} decimals")]
@@ -61,6 +63,7 @@ impl PlanError {
             PlanError::Knob { .. }
             | PlanError::Item { .. }
             | PlanError::UnknownKnob { .. }
+            | PlanError::OptionAsKnob { .. }
             | PlanError::Changes { .. }
             | PlanError::Decimals { .. }
             | PlanError::Epochs { .. }

@@ -108,6 +108,9 @@ impl<'a> Knobs<'a> {
     pub fn new(policy: &str, known: &'static [Knob], given: &'a Map<String, Value>) -> Result<Knobs<'a>, PlanError> {
         for (name, value) in given {
             let Some(knob) = known.iter().find(|knob| knob.name == name) else {
+                if super::options::COMMON.contains(&name.as_str()) {
+                    return Err(PlanError::OptionAsKnob { policy: policy.into(), name: name.clone() });
+                }
                 let names = || known.iter().map(|knob| knob.name).chain(super::options::COMMON.iter().copied());
                 return Err(PlanError::UnknownKnob {
                     policy: policy.into(),
@@ -242,6 +245,10 @@ mod tests {
             Case { given: json!({"every": 1.5}), text: "every is 1.5, expected a whole number of 1 or more" },
             Case { given: json!({"how": "square"}), text: "how is \"square\", expected one of linear, cubic" },
             Case { given: json!({"scaled": 1}), text: "scaled is 1, expected true or false" },
+            Case {
+                given: json!({"keep": "fc"}),
+                text: "\"keep\" is an option of all policies and no setting of policy \"p\": it is given on its own",
+            },
             Case { given: json!({"strat": 1}), text: "policy \"p\" has no setting \"strat\" (nearest: \"start\")" },
         ];
         for Case { given: value, text } in cases {

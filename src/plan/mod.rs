@@ -10,6 +10,7 @@
 //! (`training`) or open a session. What a run has measured reaches a policy as a [`History`].
 
 mod batch_norm;
+#[doc(hidden)]
 pub mod budget;
 mod build;
 mod companions;
@@ -31,7 +32,9 @@ mod summary;
 pub(crate) mod testing;
 
 pub use batch_norm::BatchNorm;
-pub use build::{Inputs, StepCosts, build, build_with};
+pub use build::{Inputs, StepCosts};
+#[doc(hidden)]
+pub use build::{build, build_with};
 pub use companions::{Accompanied, Companion, CompanionKind, Companions, FrozenDropout, Held, ParameterSet};
 pub use error::PlanError;
 pub use file::{parse, read, write};
@@ -45,7 +48,9 @@ pub use options::{MAX_EPOCHS, OnReturn, PlanOptions, PrefixMode, Rollback};
 pub use planner::{Planner, SHOWN_LATER};
 pub use policies::Arithmetic;
 pub use policy::{Decision, FrozenSet, Moment, Policy, Reference, Run};
+#[doc(hidden)]
 pub use roles::overrides;
 #[cfg(feature = "runner")]
 pub(crate) use selection::{Pattern, nearby};
+#[doc(hidden)]
 pub use selection::{frozen_unless_kept, spoken_for};

@@ -43,9 +43,11 @@ pub struct Rollback {
     /// Metric of the eval data, such as `accuracy`, where more is better, or `loss`, where less is.
     pub metric: String,
     /// How much worse it may be after the first epoch of a freeze than before, in units of the metric.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub drop: f64,
     /// Epochs by which the freeze is put off, at least 1.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub delay: usize,
 }
 
@@ -127,15 +129,10 @@ impl Default for PlanOptions {
 }
 
 impl PlanOptions {
-    /// Returns the options with a setting of the policy.
+    /// Returns the options with a setting of the policy. What is a field here is none.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> PlanOptions {
         self.knobs.insert(name.to_string(), value.into());
         self
-    }
-
-    /// Returns true for the name of an option of all policies.
-    pub fn is_option(name: &str) -> bool {
-        COMMON.contains(&name)
     }
 
     /// Returns the options of a policy, the others at their defaults.
@@ -228,6 +225,16 @@ mod tests {
         assert_eq!(options, expected.with("freeze_level", 1));
         assert_eq!(serde_json::from_str::<PlanOptions>(&serde_json::to_string(&options).unwrap()).unwrap(), options);
         assert_eq!((PlanOptions::default().unit(), options.unit()), (UnitKind::Leaf, UnitKind::Block));
+    }
+
+    #[test]
+    fn the_list_of_options_is_what_the_table_holds() {
+        let rollback = Some(Rollback { metric: "loss".into(), drop: 0.1, delay: 1 });
+        let options = PlanOptions { unit: Some(UnitKind::Leaf), rollback, ..PlanOptions::default() };
+        let value = serde_json::to_value(&options).unwrap();
+        let keys: std::collections::BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, COMMON.iter().copied().collect());
+        assert_eq!(serde_json::from_value::<PlanOptions>(value.clone()).unwrap(), options, "no option is a setting");
     }
 
     #[test]

@@ -128,6 +128,20 @@ pub struct Moment<'a> {
     pub history: &'a History,
 }
 
+impl std::fmt::Debug for Moment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Moment { epochs, completed, steps_per_epoch, step, .. } = self;
+        let units: Vec<&str> = self.units.iter().map(|unit| unit.path.as_str()).collect();
+        f.debug_struct("Moment")
+            .field("units", &units)
+            .field("epochs", epochs)
+            .field("completed", completed)
+            .field("steps_per_epoch", steps_per_epoch)
+            .field("step", step)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Moment<'_> {
     /// Returns how long the run is.
     pub fn run(&self) -> Run {

@@ -3,9 +3,11 @@
 //! It is one entry of `metadata_props`, the plan file as compact JSON. Everything else in the file stays byte for byte,
 //! so that the file without the entry is the one that was planned for, and its digest tells.
 
-use super::PlannerError;
+use super::{Analysis, PlannerError};
+use crate::graph::Graph;
 use crate::onnx::{OnnxFile, read};
 use crate::plan::{self, FreezePlan, sha256_hex};
+use std::cell::OnceCell;
 use std::io::Read;
 use std::path::Path;
 
@@ -59,11 +61,15 @@ pub fn retargeted(plan: &FreezePlan, file: &OnnxFile) -> Result<FreezePlan, Plan
         planned: plan.model.file.clone(),
         reason,
     };
-    let graph = &file.model.graph;
+    let written = &file.model.graph;
+    // Parameters that the exporter merged have names of their own only there.
+    let separated = OnceCell::new();
+    let separated = || separated.get_or_init(|| Analysis::of(&file.model).model.graph);
+    let held = |graph: &Graph, name: &str| graph.find(name).and_then(|id| graph.value(id).initializer.clone());
     for unit in &plan.units {
         let mut elements: u64 = 0;
         for name in &unit.parameters {
-            let tensor = graph.find(name).and_then(|id| graph.value(id).initializer.as_ref());
+            let tensor = held(written, name).or_else(|| held(separated(), name));
             let tensor = tensor.ok_or_else(|| other(format!("it has no initializer \"{name}\"")))?;
             let size = tensor.shape().iter().fold(1u64, |size, dim| size.saturating_mul(*dim as u64));
             elements = elements.saturating_add(size);
@@ -105,14 +111,18 @@ fn is_model(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Analysis, Request, plan, sizes};
+    use super::super::{Request, plan, sizes};
     use super::*;
     use crate::onnx::read_bytes;
     use crate::plan::PlanOptions;
     use std::path::PathBuf;
 
     fn digits() -> (OnnxFile, FreezePlan) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/digits/model.onnx");
+        planned("digits/model.onnx")
+    }
+
+    fn planned(fixture: &str) -> (OnnxFile, FreezePlan) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture);
         let file = read(&path).unwrap();
         let analysis = Analysis::of(&file.model);
         let options = PlanOptions::default();
@@ -167,6 +177,17 @@ mod tests {
         strange.units[0].parameters[0] = "no.such".into();
         let text = retargeted(&strange, &other).unwrap_err().to_string();
         assert!(text.ends_with("it has no initializer \"no.such\""), "{text}");
+    }
+
+    #[test]
+    fn a_plan_of_merged_parameters_is_for_another_file_with_them() {
+        for fixture in ["merged/folded.onnx", "merged/fresh.onnx"] {
+            let (file, plan) = planned(fixture);
+            let graph = &file.model.graph;
+            assert!(plan.units.iter().flat_map(|unit| &unit.parameters).any(|name| graph.find(name).is_none()));
+            let other = read_bytes(Path::new("other.onnx"), file.with_metadata("note", "x").into()).unwrap();
+            assert_eq!(retargeted(&plan, &other).unwrap().epochs, plan.epochs, "{fixture}");
+        }
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! From a model to its plan, for programs that embed the planner: needs no ONNX Runtime.
 //!
-//! [`Planning`] is all of it in one expression. Underneath, [`Analysis`] is a model with its facts, its module tree and its parameters; [`plan()`] makes a
-//! [`FreezePlan`] of it. Everything below (`facts`, `modules`, `cost`, [`mod@crate::plan`]) can be used by itself.
+//! [`Planning`] is all of it in one expression. Underneath, [`Loaded`] is a file that was read, [`Analysis`] a model with its
+//! facts, its module tree and its parameters; [`plan()`] makes a [`FreezePlan`] of it. Everything below (`facts`, `modules`,
+//! `cost`, [`mod@crate::plan`]) can be used by itself.
 //!
-//! What this module does not do: differentiate the model or run it; an operator without a
-//! gradient can be planned.
+//! What this module does not do: differentiate the model or run it; an operator without a gradient can be planned.
 
 mod attached;
 mod companions;
 mod exports;
+mod loaded;
 mod planning;
 
+pub use crate::analysis::Analysis;
 pub use attached::{KEY as ATTACHED, attach, attached, identity, read_plan, retargeted};
 pub use companions::companions;
+#[cfg(feature = "runner")]
+pub(crate) use loaded::Carried;
+pub use loaded::Loaded;
 pub use planning::{Opened, Planning, PolicyChoice};
 
 use crate::artifacts::ArtifactsError;
@@ -21,92 +26,13 @@ use crate::cost::{CostModel, UnitCost, Whole};
 use crate::error::ErrorKind;
 use crate::facts;
 use crate::graph::{Dim, Fact, Graph, Model, ValueId};
-use crate::modules::{
-    self, ModuleTree, Param, Role, Unit, parameters, parameters_with, recover_with, trainable_values, units, untie,
-};
+use crate::modules::{Param, Role, Unit, units};
 use crate::onnx::{OnnxError, OnnxFile};
 use crate::plan::{
     self, Accompanied, Assumed, BatchNorm, Companions, FreezePlan, FrozenDropout, Inputs, ModelInfo, OnReturn,
     PlanError, PlanOptions, Planner, Policy,
 };
 use std::collections::{BTreeMap, HashMap};
-
-/// A model with what the planner knows of it.
-#[derive(Clone, Debug)]
-pub struct Analysis {
-    /// The model at its own opset, with every fact that could be found and merged parameters
-    /// separated.
-    pub model: Model,
-    /// Who owns what in it.
-    pub tree: ModuleTree,
-    /// Trainable parameters, running statistics and buffers, in file order.
-    pub parameters: Vec<Param>,
-    /// The patterns for parameters and for buffers that the roles were told with.
-    pub asked: (Vec<String>, Vec<String>),
-    /// What could not be found out.
-    pub notes: Vec<String>,
-}
-
-impl Analysis {
-    /// Analyses a model.
-    pub fn of(model: &Model) -> Analysis {
-        Analysis::with(model, &HashMap::new(), None)
-    }
-
-    /// Analyses a model that `probe` may run where shapes stay unknown otherwise, with numbers for
-    /// its named sizes.
-    pub fn with(model: &Model, sizes: &HashMap<String, usize>, probe: Option<&mut dyn facts::Probe>) -> Analysis {
-        Analysis::as_written_with(&untie(model).model, sizes, probe)
-    }
-
-    /// Analyses a model whose merged parameters are meant to be one.
-    pub fn as_written(model: &Model) -> Analysis {
-        Analysis::as_written_with(model, &HashMap::new(), None)
-    }
-
-    /// As [`Analysis::with`], for a model whose merged parameters are meant to be one.
-    pub fn as_written_with(
-        model: &Model,
-        sizes: &HashMap<String, usize>,
-        probe: Option<&mut dyn facts::Probe>,
-    ) -> Analysis {
-        let completed = facts::complete_with(model, sizes, probe);
-        let facts::Completed { model, mut notes, .. } = completed;
-        let parameters = parameters(&model);
-        let tree = recover_with(&model, &parameters);
-        notes.extend(modules::notes(&model, &tree, &parameters));
-        Analysis { tree, parameters, asked: Default::default(), model, notes }
-    }
-
-    /// Returns the analysis with the roles that the user tells by pattern.
-    ///
-    /// # Errors
-    /// A pattern is no glob, or matches nothing that it can speak for.
-    pub fn with_roles(mut self, parameter: &[String], buffer: &[String]) -> Result<Analysis, PlannerError> {
-        if parameter.is_empty() && buffer.is_empty() {
-            return Ok(self);
-        }
-        let values = trainable_values(&self.model.graph);
-        let can_train = |param: &Param| values.contains(&param.value);
-        let overrides = plan::overrides(&self.tree, &self.parameters, &can_train, parameter, buffer)?;
-        self.parameters = parameters_with(&self.model, &overrides);
-        self.tree = recover_with(&self.model, &self.parameters);
-        self.asked = (parameter.to_vec(), buffer.to_vec());
-        Ok(self)
-    }
-
-    /// Returns the analysis of the model with these shapes of its inputs; `None` is a size that stays
-    /// as it is.
-    pub fn with_shapes(self, shapes: &[(String, Vec<Option<usize>>)]) -> Analysis {
-        Analysis { model: facts::with_shapes(&self.model, shapes), ..self }
-    }
-
-    /// Returns the names of the trainable parameters, in file order.
-    pub fn trainable(&self) -> Vec<&str> {
-        let trainable = self.parameters.iter().filter(|parameter| parameter.role == Role::Trainable);
-        trainable.map(|parameter| parameter.name.as_str()).collect()
-    }
-}
 
 /// What a plan is made for.
 #[derive(Clone, Debug)]
@@ -144,6 +70,8 @@ pub enum PlannerError {
     Zero,
     #[error("input \"{name}\" is {fact} in the model and cannot have the shape {shape:?}")]
     Shape { name: String, fact: String, shape: Vec<usize> },
+    #[error("{name}: {reason}")]
+    Option { name: &'static str, reason: String },
     #[error("no plan is attached to {}", .path.display())]
     NotAttached { path: std::path::PathBuf },
     #[error(
@@ -165,7 +93,10 @@ impl PlannerError {
             | PlannerError::OtherModel { .. }
             | PlannerError::OtherParameters { .. } => ErrorKind::BadInput,
             PlannerError::OtherRoles => ErrorKind::Internal,
-            PlannerError::NoInput { .. } | PlannerError::Shape { .. } | PlannerError::Zero => ErrorKind::Usage,
+            PlannerError::NoInput { .. }
+            | PlannerError::Shape { .. }
+            | PlannerError::Zero
+            | PlannerError::Option { .. } => ErrorKind::Usage,
         }
     }
 }

@@ -1,19 +1,23 @@
 //! The front door: a plan in one expression.
 
-use super::{Analysis, Basis, PlannerError, Request, identify, sizes};
-use crate::artifacts::{self, Artifacts};
+use super::{Analysis, Basis, Loaded, PlannerError, Request, identify, sizes};
 use crate::cost::{CostModel, UnitCost};
-use crate::modules::{ModuleTree, Param, Unit, UnitKind, units};
-use crate::onnx::{self, OnnxFile};
-use crate::plan::{FreezePlan, PlanOptions, Policy, frozen_unless_kept, policies, write};
+use crate::error::in_one_line;
+use crate::modules::{ModuleTree, Param, Unit, UnitKind};
+use crate::onnx::OnnxFile;
+use crate::plan::{FreezePlan, PlanOptions, Policy, write};
+use bytes::Bytes;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// A plan that is asked for: which model, how long, which policy. [`Planning::run`] makes it, [`Planning::open`] also
 /// gives what it is made from.
 ///
 /// What is not said is as on the command line: the policy `linear` with its defaults, units that are leaf modules, batches
-/// of one sample, an optimizer that keeps one tensor for each parameter (SGD with momentum).
+/// of one sample, an optimizer that keeps one tensor for each parameter (SGD with momentum). What the model's file says
+/// of its own training holds: what training artifacts keep frozen and what a training step of the file does not update is
+/// frozen throughout.
 ///
 /// ```
 /// let plan = freeze_plan::plan("fixtures/digits/model.onnx").epochs(10).with("freeze_start", 0.25).batch(64).run()?;
@@ -22,14 +26,20 @@ use std::path::{Path, PathBuf};
 /// ```
 #[must_use = "nothing is read before `run` or `open`"]
 pub struct Planning {
-    model: PathBuf,
+    source: Source,
     epochs: usize,
     steps_per_epoch: usize,
     batch: usize,
     shapes: Vec<(String, Vec<usize>)>,
-    slots: u64,
+    slots: Option<u64>,
     options: PlanOptions,
     own: Option<Box<dyn Policy>>,
+}
+
+/// Where the model comes from.
+enum Source {
+    Path(PathBuf),
+    Bytes(PathBuf, Bytes),
 }
 
 /// A policy by its name, or one of the caller's.
@@ -68,13 +78,30 @@ impl<P: Policy + 'static> From<P> for PolicyChoice {
 impl Planning {
     /// Returns a plan to be made of an ONNX file, or of a folder with ONNX Runtime's training artifacts.
     pub fn of(model: impl AsRef<Path>) -> Planning {
+        Planning::from(Source::Path(model.as_ref().into()))
+    }
+
+    /// Returns a plan to be made of the bytes of an ONNX file. `name` stands in messages and in the plan; data outside of
+    /// the file are not needed for a plan.
+    ///
+    /// ```
+    /// let bytes = std::fs::read("fixtures/digits/model.onnx")?;
+    /// let plan = freeze_plan::Planning::of_bytes("digits.onnx", bytes).epochs(4).run()?;
+    /// assert_eq!((plan.epochs.len(), plan.model.file.as_str()), (4, "digits.onnx"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of_bytes(name: impl AsRef<Path>, bytes: impl Into<Bytes>) -> Planning {
+        Planning::from(Source::Bytes(name.as_ref().into(), bytes.into()))
+    }
+
+    fn from(source: Source) -> Planning {
         Planning {
-            model: model.as_ref().into(),
+            source,
             epochs: 10,
             steps_per_epoch: 0,
             batch: 1,
             shapes: Vec::new(),
-            slots: 1,
+            slots: None,
             options: PlanOptions::default(),
             own: None,
         }
@@ -104,9 +131,10 @@ impl Planning {
         self
     }
 
-    /// Sets the tensors that the optimizer keeps for each parameter: SGD 0, with momentum 1, Adam 2. Default 1.
+    /// Sets the tensors that the optimizer keeps for each parameter: SGD 0, with momentum 1, Adam 2. Default: those of the
+    /// training step that the file carries, else 1.
     pub fn slots(mut self, slots: u64) -> Planning {
-        self.slots = slots;
+        self.slots = Some(slots);
         self
     }
 
@@ -161,38 +189,49 @@ impl Planning {
     ///
     /// # Errors
     /// As [`Planning::run`].
-    pub fn open(self) -> Result<Opened, PlannerError> {
-        let artifacts = artifacts::find(&self.model)?.map(|files| artifacts::read(&files)).transpose()?;
-        let file = match &artifacts {
-            Some(artifacts) => artifacts.to_file(),
-            None => onnx::read(&self.model)?,
+    pub fn open(mut self) -> Result<Opened, PlannerError> {
+        let loaded = match std::mem::replace(&mut self.source, Source::Path(PathBuf::new())) {
+            Source::Path(path) => Loaded::read(path)?,
+            Source::Bytes(name, bytes) => Loaded::parse(name, bytes)?,
         };
-        // Bindings of training information name initializers as the file has them.
-        let analysis = match file.training.is_empty() {
-            true => Analysis::of(&file.model),
-            false => Analysis::as_written(&file.model),
+        let loaded = loaded.with_roles(&self.options.parameter, &self.options.buffer)?;
+        Ok(Opened { basis: self.basis(&loaded)?, loaded })
+    }
+
+    /// Makes the plan of a model that was read already, and not of the one that this was begun with: for several plans of
+    /// one model.
+    ///
+    /// # Errors
+    /// As [`Planning::run`].
+    pub fn run_on(self, loaded: &Loaded) -> Result<FreezePlan, PlannerError> {
+        let (parameter, buffer) = (&self.options.parameter, &self.options.buffer);
+        let loaded = match (parameter, buffer) == (&loaded.analysis.asked.0, &loaded.analysis.asked.1) {
+            true => Cow::Borrowed(loaded),
+            false => Cow::Owned(loaded.clone().with_roles(parameter, buffer)?),
         };
-        let mut options = self.options;
-        let analysis = analysis.with_roles(&options.parameter, &options.buffer)?;
-        let frozen = artifacts.as_ref().map(Artifacts::frozen).unwrap_or_default();
-        let frozen: Vec<String> =
-            frozen.into_iter().filter(|name| analysis.trainable().contains(&name.as_str())).collect();
-        options.freeze.extend(frozen_unless_kept(&units(&analysis.tree, options.unit()), &frozen, &options.keep)?);
+        self.basis(&loaded)?.plan()
+    }
+
+    fn basis(self, loaded: &Loaded) -> Result<Basis, PlannerError> {
+        if let Some((name, reason)) = self.options.problem() {
+            return Err(PlannerError::Option { name, reason });
+        }
+        let (step, unused) = match loaded.step() {
+            Some(Ok(step)) => (Some(step), None),
+            Some(Err(error)) => (None, Some(format!("the training information is not used: {}", in_one_line(&error)))),
+            None => (None, None),
+        };
         let request = Request {
             epochs: self.epochs,
             steps_per_epoch: self.steps_per_epoch,
-            options: &options,
-            slots: self.slots,
+            options: &self.options,
+            slots: self.slots.or(step.as_ref().map(|step| step.slots)).unwrap_or(1),
             own_slots: Default::default(),
-            sizes: sizes(&analysis.model.graph, self.batch, &self.shapes)?,
+            sizes: sizes(&loaded.analysis.model.graph, self.batch, &self.shapes)?,
         };
-        let policy = match self.own {
-            Some(policy) => policy,
-            None => policies::find(&options)?,
-        };
-        let basis = Basis::with(&file, &analysis, &request, policy)?;
-        let notes = artifacts.map(|artifacts| artifacts.notes).unwrap_or_default();
-        Ok(Opened { file, analysis, basis, notes })
+        let mut basis = loaded.basis(&request, self.batch, step.as_ref(), self.own)?;
+        basis.notes.extend(unused);
+        Ok(basis)
     }
 }
 
@@ -208,31 +247,29 @@ impl Planning {
 /// # Ok::<(), freeze_plan::planner::PlannerError>(())
 /// ```
 pub struct Opened {
-    file: OnnxFile,
-    analysis: Analysis,
+    loaded: Loaded,
     basis: Basis,
-    notes: Vec<String>,
 }
 
 impl Opened {
     /// Returns the file.
     pub fn file(&self) -> &OnnxFile {
-        &self.file
+        &self.loaded.file
     }
 
     /// Returns the model with its facts and parameters.
     pub fn analysis(&self) -> &Analysis {
-        &self.analysis
+        &self.loaded.analysis
     }
 
     /// Returns the module tree.
     pub fn tree(&self) -> &ModuleTree {
-        &self.analysis.tree
+        &self.loaded.analysis.tree
     }
 
     /// Returns the trainable parameters, running statistics and buffers, in file order.
     pub fn parameters(&self) -> &[Param] {
-        &self.analysis.parameters
+        &self.loaded.analysis.parameters
     }
 
     /// Returns what a policy freezes as one, from the input side.
@@ -255,8 +292,16 @@ impl Opened {
     /// # Errors
     /// A pattern matches nothing, or the policy does not fit the units.
     pub fn plan(&self) -> Result<FreezePlan, PlannerError> {
-        let mut plan = self.basis.plan()?;
-        plan.summary.notes.extend(self.notes.iter().cloned());
+        self.basis.plan()
+    }
+
+    /// Makes the plan as a plan file has it: with the digest of the model's file, all bytes of which this reads.
+    ///
+    /// # Errors
+    /// As [`Opened::plan`].
+    pub fn identified_plan(&self) -> Result<FreezePlan, PlannerError> {
+        let mut plan = self.plan()?;
+        identify(&mut plan, &self.loaded.file);
         Ok(plan)
     }
 
@@ -266,7 +311,7 @@ impl Opened {
     /// The file cannot be written.
     pub fn write(&self, plan: &FreezePlan, path: impl AsRef<Path>) -> Result<(), PlannerError> {
         let mut plan = plan.clone();
-        identify(&mut plan, &self.file);
+        identify(&mut plan, &self.loaded.file);
         Ok(write(path.as_ref(), &plan)?)
     }
 }
@@ -310,7 +355,7 @@ mod tests {
         let open = || Planning::of(digits()).epochs(5).batch(64).with("freeze_start", 0.2).slots(2).open().unwrap();
         let model = open();
         let options = PlanOptions::default().with("freeze_start", 0.2);
-        let file = onnx::read(&digits()).unwrap();
+        let file = crate::onnx::read(&digits()).unwrap();
         let analysis = Analysis::of(&file.model);
         let sizes = sizes(&analysis.model.graph, 64, &[]).unwrap();
         let own_slots = Default::default();

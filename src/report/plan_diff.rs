@@ -29,6 +29,7 @@ pub struct Side {
 
 /// What differs between two plans. Only what differs is listed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlanDiff {
     /// [`DIFF_FORMAT`].
     pub format: &'static str,
@@ -58,6 +59,7 @@ pub struct PlanDiff {
 
 /// A field with two values.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Changed {
     /// Its name.
     pub name: String,
@@ -69,6 +71,7 @@ pub struct Changed {
 
 /// When parameters of a unit freeze, where that differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Freezes {
     /// Path of the unit; null for running statistics and outputs of Dropout nodes.
     pub unit: Option<String>,
@@ -88,6 +91,7 @@ pub struct Freezes {
 
 /// Epochs in a row that differ in the same way.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stretch {
     /// First epoch, from 1.
     pub from_epoch: usize,
@@ -103,6 +107,7 @@ pub struct Stretch {
 
 /// What a plan says of an epoch, at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StretchSide {
     /// Units of which every parameter is frozen.
     pub frozen_units: usize,

@@ -24,6 +24,7 @@ pub const UPDATES: &str = "ema.updates";
 pub struct Ema {
     /// What an average keeps of itself in an update, in [0, 1); 0.999 by default.
     #[serde(default = "decay")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0), extend("exclusiveMaximum" = 1)))]
     pub decay: f64,
     /// Whether the decay rises as `(1 + t) / (10 + t)` over the first updates; false by default.
     #[serde(default)]

@@ -49,6 +49,7 @@ pub struct Job {
     /// Which training information of the model is run where the job has no `[loss]` and no
     /// `[optimizer]`, from 1; the first by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub stage: Option<usize>,
     /// What Dropout does while training: `"as-exported"` (default), `"on"`, or a ratio in [0, 1) for
     /// every Dropout of the model.
@@ -309,8 +310,7 @@ impl Job {
     pub fn resolved(&self) -> String {
         let mut job = self.clone();
         if let Ok(policy) = policies::find(&self.freeze) {
-            // An option of all policies hides a setting of its name.
-            job.freeze.knobs.extend(policy.settings().into_iter().filter(|(name, _)| !PlanOptions::is_option(name)));
+            job.freeze.knobs.extend(policy.settings());
         }
         job.freeze.unit = Some(self.freeze.unit());
         toml::to_string(&job).expect("invariant: paths came from UTF-8 text, and keys are strings")
@@ -348,6 +348,7 @@ impl Job {
                     .is_empty()
                     .then(|| ("data.inputs", "expected a column for each model input".to_string()))
             })
+            .or_else(|| zero("stage", self.stage? as u64))
             .or_else(|| zero("data.batch", self.data.batch as u64))
             .or_else(|| {
                 let (key, reason) = self.freeze.problem()?;

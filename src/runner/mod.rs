@@ -8,6 +8,7 @@ mod cache;
 mod calibrate;
 mod ceiling;
 mod clock;
+#[doc(hidden)]
 pub mod cuda;
 mod device;
 mod ema;
@@ -32,7 +33,9 @@ mod operators;
 mod pace;
 mod phase;
 mod phases;
+#[doc(hidden)]
 pub mod placement;
+#[doc(hidden)]
 pub mod precision;
 mod probe;
 mod proof;
@@ -64,7 +67,10 @@ mod tract_stable;
 mod tract_sweep;
 mod train;
 
-pub use cache::{Caching, what_is_kept};
+pub use cache::Caching;
+#[doc(hidden)]
+pub use cache::what_is_kept;
+#[doc(hidden)]
 pub use calibrate::{Timings, measure, timings};
 pub use ceiling::Ceiling;
 pub use clock::Clock;
@@ -78,9 +84,15 @@ pub use estimate::MemoryEstimate;
 pub use evaluation::Evaluation;
 pub use event::{RunEvent, Timed};
 pub use exhausted::{Exhausted, OutOfMemory};
-pub use improvement::{EarlyStopping, Stall, best, stops};
-pub use job::{Gaps, Job, JobError, Targets};
-pub use locate::{LocateError, LocateOptions, locate, survey};
+pub use improvement::{EarlyStopping, Stall};
+#[doc(hidden)]
+pub use improvement::{best, stops};
+#[doc(hidden)]
+pub use job::Gaps;
+pub use job::{Job, JobError, Targets};
+#[doc(hidden)]
+pub use locate::survey;
+pub use locate::{LocateError, LocateOptions, locate};
 pub use nonfinite::{Cause, CauseKind, InputRange, Nonfinite, OnNonfinite, what_is_not_finite};
 pub use onnxruntime::{Arena, Cuda, OnnxRuntime};
 pub use operators::Operators;
@@ -88,6 +100,7 @@ pub use phase::{Phase, Share};
 pub use precision::{Computing, Precision};
 pub use probe::EngineProbe;
 pub use run::Run;
+pub(crate) use save::changed_rules;
 pub use schedule::{Schedule, lr_at};
 pub use state::{Snapshot, State};
 #[cfg(feature = "tract")]

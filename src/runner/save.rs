@@ -43,6 +43,9 @@ struct Saved {
     /// The plan that the run began with.
     began_with: String,
     data: Shape,
+    /// Operators with a gradient rule of the caller, with its version.
+    #[serde(default)]
+    rules: Option<BTreeMap<String, u64>>,
 }
 
 /// What the data must have in common.
@@ -73,6 +76,26 @@ pub(super) fn snapshot(checkpoint: &Checkpoint, prefix: &str) -> Snapshot {
     let name = |group: &str| if prefix.is_empty() { group.to_string() } else { format!("{prefix}.{group}") };
     let [values, slots, averages] = [VALUES, SLOTS, AVERAGES].map(|group| checkpoint.group(&name(group)));
     Snapshot { values, slots, averages }
+}
+
+/// Returns how the gradient rules of the caller differ from those that a checkpoint was made with.
+pub(crate) fn changed_rules(checkpoint: &Checkpoint, now: &BTreeMap<String, u64>) -> Vec<String> {
+    /// What is read of a state.
+    #[derive(Default, Deserialize)]
+    struct Ruled {
+        rules: Option<BTreeMap<String, u64>>,
+    }
+    changed(serde_json::from_str::<Ruled>(&checkpoint.state).unwrap_or_default().rules, now)
+}
+
+fn changed(before: Option<BTreeMap<String, u64>>, now: &BTreeMap<String, u64>) -> Vec<String> {
+    let Some(before) = before else { return Vec::new() };
+    let operators: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let differ = operators.into_iter().filter(|op| before.get(*op) != now.get(*op));
+    let text = |rule: Option<&u64>| rule.map_or("the built-in one".into(), |version| format!("version {version}"));
+    let told =
+        |op: &String| format!("the gradient rule of {op} was {} and is {}", text(before.get(op)), text(now.get(op)));
+    differ.map(told).collect()
 }
 
 impl Run<'_> {
@@ -130,6 +153,7 @@ impl Run<'_> {
             pace: self.pace.as_ref().and_then(|pace| serde_json::to_value(pace).ok()),
             began_with: self.began_with(),
             data: Shape::of(self.setup),
+            rules: Some(self.setup.rules()?),
         };
         Ok(Checkpoint {
             epoch: epoch as u64,
@@ -154,6 +178,10 @@ impl Run<'_> {
         if saved.data != data {
             let text = |shape: &Shape| format!("{} rows in {} steps an epoch", shape.rows, shape.steps_per_epoch);
             return Err(unfit(format!("it was made with {}, the job has {}", text(&saved.data), text(&data))));
+        }
+        let changed = changed(saved.rules, &self.setup.rules()?);
+        if !changed.is_empty() {
+            return Err(unfit(changed.join("; ")));
         }
         let tensors = snapshot(checkpoint, "");
         self.fits(engine, &tensors).map_err(unfit)?;

@@ -177,6 +177,11 @@ impl<'a> Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// Returns the operators of the model and its loss that have a gradient rule of the caller, with its version.
+    pub(super) fn rules(&self) -> Result<BTreeMap<String, u64>, TrainingError> {
+        self.objective.rules(self.prepared)
+    }
+
     /// Refuses what can be refused before a run begins.
     ///
     /// # Errors

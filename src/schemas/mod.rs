@@ -10,7 +10,10 @@
 mod by_hand;
 mod settings;
 
+use crate::classic::{PHASES_FORMAT, Phases};
+use crate::data::FORMATS;
 use crate::plan::{self, FreezePlan};
+use crate::report::{DIFF_FORMAT, PlanDiff};
 use crate::runner::{Job, Timed};
 use crate::training::{CONTRACT_FORMAT, Contract};
 use schemars::generate::SchemaSettings;
@@ -18,6 +21,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 /// A kind of file.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// A plan file, `plan.json` in the folder of a run.
@@ -28,11 +32,16 @@ pub enum FileKind {
     Job,
     /// One line of the `events.jsonl` of a run.
     Events,
+    /// `phases.json` beside the training artifacts of ONNX Runtime.
+    Phases,
+    /// What differs between two plans.
+    Diff,
 }
 
 impl FileKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [FileKind; 4] = [FileKind::Plan, FileKind::Contract, FileKind::Job, FileKind::Events];
+    pub const ALL: &[FileKind] =
+        &[FileKind::Plan, FileKind::Contract, FileKind::Job, FileKind::Events, FileKind::Phases, FileKind::Diff];
 
     /// Returns the name that a command uses.
     pub fn name(self) -> &'static str {
@@ -41,6 +50,8 @@ impl FileKind {
             FileKind::Contract => "contract",
             FileKind::Job => "job",
             FileKind::Events => "events",
+            FileKind::Phases => "phases",
+            FileKind::Diff => "diff",
         }
     }
 }
@@ -52,6 +63,8 @@ pub fn schema(kind: FileKind) -> Value {
         FileKind::Contract => of::<Contract>(),
         FileKind::Job => of::<Job>(),
         FileKind::Events => of::<Timed>(),
+        FileKind::Phases => of::<Phases>(),
+        FileKind::Diff => of::<PlanDiff>(),
     };
     tidy(&mut schema, kind != FileKind::Job);
     let title = match kind {
@@ -59,13 +72,21 @@ pub fn schema(kind: FileKind) -> Value {
         FileKind::Contract => "Contract of the graphs that freeze-plan writes",
         FileKind::Job => "Job file of freeze-plan",
         FileKind::Events => "Event of a run of freeze-plan: one line of events.jsonl",
+        FileKind::Phases => "Phases of the training artifacts that freeze-plan writes",
+        FileKind::Diff => "Difference of two plans of freeze-plan",
     };
     schema["title"] = title.into();
     let format = |schema: &mut Value, format: &str| schema["properties"]["format"] = json!({ "const": format });
     match kind {
         FileKind::Plan => format(&mut schema, plan::FORMAT),
         FileKind::Contract => format(&mut schema, CONTRACT_FORMAT),
-        FileKind::Job => settings::add(&mut schema["$defs"]["PlanOptions"]),
+        FileKind::Job => {
+            settings::add(&mut schema["$defs"]["PlanOptions"]);
+            let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+            schema["$defs"]["DataSection"]["properties"]["format"]["enum"] = json!(names);
+        }
+        FileKind::Phases => format(&mut schema, PHASES_FORMAT),
+        FileKind::Diff => format(&mut schema, DIFF_FORMAT),
         FileKind::Events => {}
     }
     schema
@@ -148,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_job_has_no_null_and_nothing_has_formats_of_numbers() {
-        for kind in FileKind::ALL {
+        for &kind in FileKind::ALL {
             let text = schema(kind).to_string();
             assert!(!text.contains("\"uint64\"") && !text.contains("\"double\""), "{}", kind.name());
             assert!(!text.contains("](") && !text.contains("[`"), "{}: {text}", kind.name());

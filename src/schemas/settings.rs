@@ -13,10 +13,7 @@ pub(super) fn add(options: &mut Value) {
         "default": PlanOptions::default().policy,
     });
     let Some(properties) = options["properties"].as_object_mut() else { return };
-    // A setting of the name of an option cannot be given: the option is meant.
-    let is_setting = |knob: &Knob| !PlanOptions::is_option(knob.name);
-    let all = || POLICIES.iter().copied().flat_map(|entry| entry.knobs.iter().map(move |knob| (entry, knob)));
-    let knobs = || all().filter(|(_, knob)| is_setting(knob));
+    let knobs = || POLICIES.iter().copied().flat_map(|entry| entry.knobs.iter().map(move |knob| (entry, knob)));
     for (_, knob) in knobs() {
         let mut kinds: Vec<Value> = Vec::new();
         for (entry, knob) in knobs().filter(|(_, other)| other.name == knob.name) {

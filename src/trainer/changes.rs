@@ -4,6 +4,7 @@ use super::{Trainer, TrainerError};
 use crate::checkpoint::Checkpoint;
 use crate::error::ErrorKind;
 use crate::plan::{FreezePlan, parse};
+use crate::runner::changed_rules;
 use std::collections::BTreeMap;
 use std::path::Path;
 use toml::Value;
@@ -95,6 +96,19 @@ pub(super) fn check(folder: &Path, trainer: &Trainer, checkpoint: &Checkpoint) -
             Verdict::Refused(reason) => refused.push(format!("{change}: {reason}")),
         }
     }
+    // A policy of the caller stands in no job.
+    if refused.is_empty() && past.policy != trainer.plan.policy {
+        let [old, new] = [&past, &trainer.plan].map(|plan| {
+            let settings = serde_json::to_string(&plan.policy.settings).expect("invariant: plain data");
+            format!("{} {settings}", plan.policy.name)
+        });
+        refused.push(format!(
+            "the policy was {old} and is {new}: the plan is that of the whole run, and a part of it is done"
+        ));
+    }
+    let rules = trainer.objective()?.rules(&trainer.prepared)?;
+    let others = changed_rules(checkpoint, &rules).into_iter();
+    refused.extend(others.map(|change| format!("{change}: what is trained would be something else")));
     if refused.is_empty() {
         return Ok(notes);
     }

@@ -1,7 +1,7 @@
 //! What a job, a model or data can be refused for, as a person reads it.
 
 use crate::classic::ClassicError;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, in_one_line};
 use crate::metrics::MetricError;
 use crate::training::{TrainingError, names};
 use std::error::Error;
@@ -69,16 +69,7 @@ impl TrainerError {
 
     /// Returns an error telling an error with its sources in one line.
     pub fn of(kind: ErrorKind, error: &dyn Error) -> TrainerError {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let text = inner.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = inner.source();
-        }
-        TrainerError::new(kind, message)
+        TrainerError::new(kind, in_one_line(error))
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::TrainerError;
 use super::feeds::batches;
-use super::model::{self, Loaded, Note};
+use super::model::{self, Note};
 use crate::autodiff::Rules;
 use crate::data::{Dataset, Files, LastBatch, Selection, Wish};
 use crate::error::ErrorKind;
 use crate::graph::{Graph, ValueId};
 use crate::losses::LossSpec;
 use crate::plan::{FreezePlan, segments};
+use crate::planner::Loaded;
 use crate::runner::Job;
 use crate::training::stage::{Stage, StageError};
 use crate::training::{Objective, Own, Prepared, Rates, TrainingError};

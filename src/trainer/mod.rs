@@ -6,25 +6,33 @@
 //!
 //! What this module does not do: draw on a terminal, or catch signals.
 
+mod attached;
 mod changes;
 mod engine;
 mod error;
 mod feeds;
+#[doc(hidden)]
 pub mod files;
 mod folder;
 mod initial;
 mod job;
 mod made_up;
+#[doc(hidden)]
 pub mod model;
 mod prospects;
 mod running;
+#[doc(hidden)]
 pub mod sizes;
 
 pub use engine::{EngineOptions, engine};
 pub use error::TrainerError;
 pub use folder::Start;
 pub use made_up::MadeUp;
+pub use model::Note;
 pub use running::Running;
+pub use sizes::Sizes;
+
+pub(crate) use attached::{attached_note, without_plan};
 
 use crate::artifacts;
 use crate::autodiff::Rules;
@@ -34,8 +42,8 @@ use crate::error::ErrorKind;
 use crate::facts::Probe;
 use crate::losses::LossSpec;
 use crate::onnx::LARGEST;
-use crate::plan::{FreezePlan, Run};
-use crate::planner::{Basis, identify};
+use crate::plan::{FreezePlan, Policy, Run};
+use crate::planner::{Basis, Loaded, identify};
 use crate::runner::job::{Export, InitSection, Weights};
 use crate::runner::precision::Keep;
 use crate::runner::{
@@ -48,8 +56,7 @@ use crate::training::{Objective, Prepared, trained_edits};
 use files::{write_file, write_model};
 use folder::RunFolder;
 use job::Fitted;
-use model::{Loaded, Planned};
-use sizes::Sizes;
+use model::{Planned, Wanted};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -62,12 +69,14 @@ pub struct Parts<'a> {
     pub train: Option<Dataset>,
     /// Evaluation data in place of the file that the job names.
     pub eval: Option<Dataset>,
+    /// A freezing policy of the caller in place of the one that the job names.
+    pub policy: Option<Box<dyn Policy>>,
     /// Gradient rules of the caller, which go before the built-in ones; `note` is told which of them do.
     pub rules: Rules,
     /// Tells of the model's values what only a run can.
     pub probe: Option<&'a mut dyn Probe>,
     /// Takes what a person should know.
-    pub note: Option<model::Note<'a>>,
+    pub note: Option<Note<'a>>,
 }
 
 /// A job that is ready to run.
@@ -108,7 +117,7 @@ pub struct Trained {
 ///
 /// # Errors
 /// The file cannot be read, or the first thing that is wrong in it.
-pub fn load_job(file: &Path, sets: &[String], note: model::Note<'_>) -> Result<Job, TrainerError> {
+pub fn load_job(file: &Path, sets: &[String], note: Note<'_>) -> Result<Job, TrainerError> {
     let mut settings = Vec::new();
     if let Some(gaps) = Gaps::of(file, sets)?
         && let Some(files) = artifacts::find(&gaps.model).ok().flatten()
@@ -139,7 +148,7 @@ impl Trainer {
     /// As there.
     pub fn with(mut job: Job, parts: Parts<'_>) -> Result<Trainer, TrainerError> {
         let mut nobody = |_: &str| {};
-        let note: model::Note<'_> = parts.note.unwrap_or(&mut nobody);
+        let note: Note<'_> = parts.note.unwrap_or(&mut nobody);
         let mut sizes = Sizes { batch: Some(job.data.batch), shapes: Vec::new() };
         let options = job.freeze.clone();
         let roles = (options.parameter.as_slice(), options.buffer.as_slice());
@@ -155,11 +164,12 @@ impl Trainer {
         if stage.is_none() {
             job.schedule = Some(schedule.clone());
         }
+        let wanted = Wanted { options: &options, length, sizes: &sizes, policy: parts.policy };
         let planned = match (&stage, &job.optimizer) {
-            (Some(staged), _) => staged.plan(&loaded, &options, length, &sizes)?,
+            (Some(staged), _) => staged.plan(&loaded, wanted)?,
             (None, Some(optimizer)) => {
                 let slots = model::slots(&loaded, optimizer, note)?;
-                model::plan(&loaded, &options, length, slots, &sizes)?
+                model::plan(&loaded, wanted, slots)?
             }
             _ => unreachable!("invariant: without a stage the job has both sections"),
         };
@@ -168,8 +178,11 @@ impl Trainer {
         let fit = |loaded: &Loaded| job::fit(&job, &loss, loaded, &plan, &data, &parts.rules);
         let fitted = sizes.fixed_where_needed(&mut loaded, "of the data", note, fit)?;
         let Fitted { prepared, stage, train, eval } = fitted;
-        let model = &prepared.model;
-        prepared.rules.notes(&model.graph, model.opset()).iter().for_each(|told| note(told));
+        if !prepared.rules.is_empty() {
+            let graph = job::objective(&job, &loss, stage.as_ref())?.eval(&prepared)?.graph;
+            prepared.rules.notes(&graph, prepared.model.opset()).iter().for_each(|told| note(told));
+        }
+        attached_note(&loaded.file, &plan).iter().for_each(|told| note(told));
         let keep = Keep::of(&job.run.keep_float32, &prepared)?;
         job::objective(&job, &loss, stage.as_ref())?;
         let mut started = prepared.clone();
@@ -382,6 +395,7 @@ impl Trainer {
         }
         let graph = &self.loaded.file.model.graph;
         let mut edits = trained_edits(graph, &values);
+        notes.extend(without_plan(&self.loaded.file, &mut edits));
         if self.stage.is_some() {
             edits.training.extend(outcome.slots.clone());
         }
@@ -398,6 +412,11 @@ impl Trainer {
         Ok(Trained { outcome, model: path, best_epoch, notes })
     }
 
+    /// Returns what is minimized and how.
+    fn objective(&self) -> Result<Objective<'_>, TrainerError> {
+        job::objective(&self.job, &self.loss, self.stage.as_ref())
+    }
+
     /// Calls `act` with the run that this is.
     fn setup<R>(
         &self,
@@ -410,7 +429,7 @@ impl Trainer {
         let prepared = if resume.is_some() { &self.prepared } else { self.started.as_ref().map_err(Clone::clone)? };
         let planner = self.basis.planner()?;
         let ceiling_steps = usize::try_from(job.run.ceiling_steps).unwrap_or(usize::MAX);
-        let objective: Objective<'_> = job::objective(job, &self.loss, self.stage.as_ref())?;
+        let objective = self.objective()?;
         let caching = job.caching();
         let freezing = Freezing::with(plan, &planner, &job.freeze).checked_on(ceiling_steps).cached(caching.as_ref());
         let setup = Setup {

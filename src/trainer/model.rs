@@ -2,37 +2,15 @@
 
 use super::TrainerError;
 use super::sizes::Sizes;
-use crate::artifacts::{self, Artifacts};
 use crate::error::ErrorKind;
 use crate::facts::Probe;
-use crate::graph::{Graph, ValueId};
 use crate::modules::{UnitKind, units};
-use crate::onnx::{OnnxFile, read};
 use crate::optim::{OptimizerSpec, SlotSpec};
-use crate::plan::{FreezePlan, PlanOptions, Run, frozen_unless_kept};
-use crate::planner::{Analysis, Basis, Request};
+use crate::plan::{FreezePlan, PlanOptions, Policy, Run};
+use crate::planner::{Basis, Carried, Loaded, Request};
 use crate::training::{Dropout, Prepared, TrainingError, grouped, prepare, stage};
 use std::collections::HashMap;
 use std::path::Path;
-
-/// A loaded and analysed model.
-pub struct Loaded {
-    /// The file.
-    pub file: OnnxFile,
-    /// What the planner knows of it.
-    pub analysis: Analysis,
-    /// The training artifacts that it was recovered from.
-    pub artifacts: Option<Artifacts>,
-}
-
-impl Loaded {
-    /// Returns the parameters that the file itself says are frozen and that can be.
-    pub fn frozen(&self) -> Vec<String> {
-        let trainable = self.analysis.trainable();
-        let frozen = self.artifacts.as_ref().map(Artifacts::frozen).unwrap_or_default();
-        frozen.into_iter().filter(|name| trainable.contains(&name.as_str())).collect()
-    }
-}
 
 /// Takes what a person should know.
 pub type Note<'a> = &'a mut dyn FnMut(&str);
@@ -51,19 +29,8 @@ pub fn load(
     (parameter, buffer): Roles<'_>,
     probe: Option<&mut dyn Probe>,
 ) -> Result<Loaded, TrainerError> {
-    let artifacts = artifacts::find(path)?.map(|files| artifacts::read(&files)).transpose()?;
-    let file = match &artifacts {
-        Some(artifacts) => artifacts.to_file(),
-        None => read(path)?,
-    };
-    let graph = &file.model.graph;
-    let sizes = sizes.of(graph).unwrap_or_default();
-    // Bindings of training information name initializers as the file has them.
-    let analysis = match file.training.is_empty() {
-        true => Analysis::with(&file.model, &sizes, probe),
-        false => Analysis::as_written_with(&file.model, &sizes, probe),
-    };
-    Ok(Loaded { file, analysis: analysis.with_roles(parameter, buffer)?, artifacts })
+    let loaded = Loaded::read_with(path, |graph| sizes.of(graph).unwrap_or_default(), probe)?;
+    Ok(loaded.with_roles(parameter, buffer)?)
 }
 
 /// Prepares the model for training.
@@ -89,59 +56,36 @@ pub struct Planned {
     pub basis: Basis,
 }
 
-/// Plans a run of the model; `length` has 0 steps in an epoch where they are not known.
-pub fn plan(
-    loaded: &Loaded,
-    options: &PlanOptions,
-    length: Run,
-    slots: Slots,
-    sizes: &Sizes,
-) -> Result<Planned, TrainerError> {
-    let graph = &loaded.analysis.model.graph;
-    let numbers = sizes.of(graph)?;
-    let mut options = options.clone();
-    let frozen = loaded.frozen();
-    let patterns = frozen_unless_kept(&units(&loaded.analysis.tree, options.unit()), &frozen, &options.keep)?;
-    let note = from_the_start(&frozen, patterns.len());
-    options.freeze.extend(patterns);
+/// What a run of a model is planned for.
+pub struct Wanted<'a> {
+    /// The table `[freeze]`.
+    pub options: &'a PlanOptions,
+    /// How long it is, with 0 steps in an epoch where they are not known.
+    pub length: Run,
+    /// Sizes that the model leaves open.
+    pub sizes: &'a Sizes,
+    /// A policy in place of the one that the options name.
+    pub policy: Option<Box<dyn Policy>>,
+}
+
+/// Plans a run of the model.
+pub fn plan(loaded: &Loaded, wanted: Wanted<'_>, slots: Slots) -> Result<Planned, TrainerError> {
+    planned(loaded, wanted, slots, None)
+}
+
+fn planned(loaded: &Loaded, wanted: Wanted<'_>, slots: Slots, step: Option<&Carried>) -> Result<Planned, TrainerError> {
+    let Wanted { options, length, sizes, policy } = wanted;
     let request = Request {
         epochs: length.epochs,
         steps_per_epoch: length.steps_per_epoch,
-        options: &options,
+        options,
         slots: slots.each,
         own_slots: slots.own,
-        sizes: numbers,
+        sizes: sizes.of(&loaded.analysis.model.graph)?,
     };
-    let basis = Basis::of(&loaded.file, &loaded.analysis, &request)?;
-    let mut plan = basis.plan()?;
-    let notes = loaded.artifacts.iter().flat_map(|artifacts| artifacts.notes.iter().cloned());
-    let batch = fixed_batch(graph, sizes.batch());
-    plan.summary.notes.extend(notes.chain(note).chain(batch));
+    let basis = loaded.basis(&request, sizes.batch(), step, policy)?;
+    let plan = basis.plan()?;
     Ok(Planned { plan, basis })
-}
-
-/// Says that a batch size was asked for which the file does not take.
-fn fixed_batch(graph: &Graph, batch: usize) -> Option<String> {
-    let first = |id: &ValueId| graph.fact(*id).dim(0).cloned();
-    let sizes: Vec<usize> = graph.inputs().iter().filter_map(first).map(|dim| dim.known()).collect::<Option<_>>()?;
-    let size = *sizes.first()?;
-    (batch > 1 && !sizes.contains(&batch))
-        .then(|| format!("the file fixes the first size of its inputs ({size}): --batch {batch} changes nothing"))
-}
-
-/// Says which parameters the file keeps frozen.
-fn from_the_start(names: &[String], frozen: usize) -> Option<String> {
-    const MOST: usize = 4;
-    let shown: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
-    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
-    let kept = names.len() - frozen;
-    let kept = if kept > 0 { format!(", {kept} of them kept training by --keep") } else { String::new() };
-    (!names.is_empty()).then(|| {
-        format!(
-            "the checkpoint keeps {}{more} frozen in every epoch (--keep PATTERN trains them){kept}",
-            shown.join(", ")
-        )
-    })
 }
 
 /// The tensors that an optimizer keeps for each parameter.
@@ -189,20 +133,9 @@ pub fn staged(loaded: &Loaded, number: usize, dropout: Dropout) -> Result<Staged
 
 impl Staged {
     /// Plans a run of the step: what it does not update is frozen throughout.
-    pub fn plan(
-        &self,
-        loaded: &Loaded,
-        options: &PlanOptions,
-        length: Run,
-        sizes: &Sizes,
-    ) -> Result<Planned, TrainerError> {
-        let trainable = self.prepared.trainable();
-        let stays = loaded.analysis.trainable().into_iter().filter(|name| !trainable.contains(name));
-        let mut options = options.clone();
-        options.freeze.extend(stays.map(globset::escape));
-        let slots = Slots { each: self.stage.slots_per_parameter(), own: HashMap::new() };
-        let mut planned = plan(loaded, &options, length, slots, sizes)?;
-        planned.plan.summary.notes.push(self.stage.describe());
-        Ok(planned)
+    pub fn plan(&self, loaded: &Loaded, wanted: Wanted<'_>) -> Result<Planned, TrainerError> {
+        let carried = Carried::of(&loaded.analysis, &self.prepared, &self.stage);
+        let slots = Slots { each: carried.slots, own: HashMap::new() };
+        planned(loaded, wanted, slots, Some(&carried))
     }
 }

@@ -50,9 +50,15 @@ impl Running {
     /// As [`Trainer::run`].
     pub fn join(mut self) -> Result<Trained, TrainerError> {
         self.by_ref().for_each(drop);
+        let panicked = |text: &str| TrainerError::new(ErrorKind::Internal, format!("the run panicked{text}"));
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
-            _ => Err(TrainerError::new(ErrorKind::Internal, "the thread of the run panicked")),
+            Some(Err(panic)) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                Err(panicked(&text.map_or_else(String::new, |text| format!(": {text}"))))
+            }
+            None => Err(panicked("")),
         }
     }
 }

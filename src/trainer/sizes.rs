@@ -2,9 +2,9 @@
 //! gradient or a loss needs a fixed one.
 
 use super::TrainerError;
-use super::model::{Loaded, Note};
+use super::model::Note;
 use crate::graph::{Dim, Graph, ValueId};
-use crate::planner::{self, PlannerError};
+use crate::planner::{self, Loaded, PlannerError};
 use std::collections::HashMap;
 
 /// Sizes of a model's inputs.

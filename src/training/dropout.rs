@@ -125,8 +125,8 @@ impl Prepared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::Analysis;
     use crate::graph::{Attributes, Builder, DType, Dim, Fact, OpId};
-    use crate::planner::Analysis;
     use crate::training::prepare;
 
     /// A model with one Dropout: `y = dropout(x w)`.

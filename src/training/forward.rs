@@ -266,10 +266,10 @@ fn attribute(node: &Node, error: &crate::graph::AttrError) -> TrainingError {
 
 #[cfg(all(test, feature = "runner"))]
 mod tests {
+    use crate::analysis::Analysis;
     use crate::graph::{Attributes, Builder, DType, Dim, Fact, Model, OpId, Tensor};
     use crate::losses::{LossKind, LossSpec};
     use crate::optim::{OptimizerKind, OptimizerSpec};
-    use crate::planner::Analysis;
     use crate::runner::{evaluate, testing};
     use crate::training::{PhaseOptions, Rates, build, prepare};
     use std::collections::HashSet;

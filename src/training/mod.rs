@@ -8,11 +8,13 @@
 //! What this module does not do: run anything, or decide what is frozen.
 
 mod accumulate;
+#[doc(hidden)]
 pub mod average;
 mod contract;
 mod depends;
 mod dropout;
 mod export;
+#[doc(hidden)]
 pub mod finite;
 mod forward;
 mod groups;
@@ -21,6 +23,7 @@ mod min_cut;
 pub mod names;
 mod objective;
 mod outputs;
+#[doc(hidden)]
 pub mod prefix;
 mod prepare;
 mod random;

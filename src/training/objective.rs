@@ -7,6 +7,8 @@ use super::{PhaseOptions, Prepared, Rates, TrainStep, TrainingError, build, eval
 use crate::graph::Model;
 use crate::losses::{LossKind, LossSpec};
 use crate::optim::OptimizerSpec;
+#[cfg(feature = "runner")]
+use std::collections::BTreeMap;
 use std::collections::HashSet;
 
 /// A loss and an optimizer.
@@ -80,6 +82,18 @@ impl<'a> Objective<'a> {
             Objective::Own(own) => eval(prepared, own.loss, own.output),
             Objective::Stage { stage, .. } => stage::eval(prepared, stage),
         }
+    }
+
+    /// Returns the operators of the model and the loss that have a gradient rule of the caller, with its version.
+    ///
+    /// # Errors
+    /// As [`Objective::eval`].
+    #[cfg(feature = "runner")]
+    pub(crate) fn rules(&self, prepared: &Prepared) -> Result<BTreeMap<String, u64>, TrainingError> {
+        if prepared.rules.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        Ok(prepared.rules.in_force(&self.eval(prepared)?.graph, prepared.model.opset()))
     }
 
     /// Returns the name of the output that metrics are taken of; `None` where the model has no

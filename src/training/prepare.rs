@@ -2,11 +2,11 @@
 //! statistics.
 
 use super::TrainingError;
+use crate::analysis::Analysis;
 use crate::autodiff::{AutodiffError, Form, Manner, Rules, decompose, is_newer};
 use crate::facts;
 use crate::graph::{Model, upgrade};
 use crate::modules::{Param, Role, Unit, UnitKind, units};
-use crate::planner::Analysis;
 use std::collections::HashMap;
 
 /// A model that graphs can be built from.

@@ -34,6 +34,14 @@ pub struct PhaseOptions<'a> {
     pub seed: u64,
 }
 
+impl<'a> PhaseOptions<'a> {
+    /// Returns a phase in which everything trains at the optimizer's rate, on the first output, with seed 0.
+    pub fn of(loss: &'a LossSpec, optimizer: &'a OptimizerSpec) -> PhaseOptions<'a> {
+        let (frozen, rates) = (HashSet::new(), Rates::new());
+        PhaseOptions { frozen, frozen_inputs: false, rates, loss, optimizer, output: None, seed: 0 }
+    }
+}
+
 /// The train and optimizer graphs of a phase with their contract.
 #[derive(Clone, Debug)]
 pub struct TrainStep {
@@ -110,6 +118,7 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
     };
     let mut f = forward(graph, "train", &mode, &statistics, &parameters)?;
     let fused = match prepared.form {
+        Form::Native if has_own_rule(prepared, options)? => None,
         Form::Native => terms::add_fused_loss(&mut f, graph, options.loss, options.output)?,
         Form::Portable => None,
     };
@@ -182,6 +191,15 @@ pub fn build(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<TrainSte
         copied: Vec::new(),
         accumulates: false,
     })
+}
+
+/// Returns true where the loss is written in an operator that has a rule of the caller.
+fn has_own_rule(prepared: &Prepared, options: &PhaseOptions<'_>) -> Result<bool, TrainingError> {
+    if prepared.rules.is_empty() {
+        return Ok(false);
+    }
+    let (graph, opset) = (eval(prepared, options.loss, options.output)?.graph, prepared.model.opset());
+    Ok(graph.nodes().iter().any(|node| node.origin == Origin::Loss && prepared.rules.holds(&node.op, opset)))
 }
 
 /// Returns the graph with what depends on one of the named initializers in a form that has
@@ -271,10 +289,9 @@ fn pairs(state: &[String]) -> Vec<(String, String)> {
 pub(super) fn as_model(prepared: &Prepared, graph: Graph) -> Model {
     let source = &prepared.model;
     let mut opsets = BTreeMap::from([(String::new(), source.opset())]);
-    for node in graph.nodes().iter().filter(|node| !node.op.domain.is_empty()) {
-        if let Some(version) = source.opsets.get(&node.op.domain) {
-            opsets.insert(node.op.domain.clone(), *version);
-        }
+    for node in graph.nodes_within().into_iter().filter(|node| !node.op.domain.is_empty()) {
+        // A rule of the caller may append operators of a domain that the model does not have.
+        opsets.insert(node.op.domain.clone(), source.opsets.get(&node.op.domain).copied().unwrap_or(1));
     }
     if prepared.form == Form::Native {
         opsets.insert(INTERNAL_DOMAIN.into(), 1);

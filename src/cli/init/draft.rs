@@ -2,13 +2,15 @@
 
 use super::super::failure::{Failure, note};
 use super::super::model::{self, Loaded};
+use super::attached::Made;
 use super::columns::{described, joined, matched};
 use super::{loss, optimizer};
 use crate::data::Dataset;
 use crate::graph::{DType, Dim, Fact, Graph};
 use crate::losses::LossSpec;
-use crate::plan::{FreezePlan, PlanOptions, Run};
+use crate::plan::{FreezePlan, Run};
 use crate::report::plan_brief;
+use crate::trainer::attached_note;
 use crate::trainer::sizes::Sizes;
 use crate::training::Dropout;
 use std::collections::BTreeMap;
@@ -76,11 +78,11 @@ enum How {
 }
 
 impl Draft {
-    /// Makes the job for a model and its data.
+    /// Makes the job for a model and its data, which freezes as the plan does that was `made`, where there is one.
     ///
     /// # Errors
     /// The model cannot be planned.
-    pub fn of(loaded: &Loaded, paths: &Paths, data: Option<&Dataset>) -> Result<Draft, Failure> {
+    pub fn of(loaded: &Loaded, paths: &Paths, data: Option<&Dataset>, made: Option<Made>) -> Result<Draft, Failure> {
         let graph = &loaded.analysis.model.graph;
         let mut draft = Draft::default();
         let staged = match loaded.file.training.is_empty() {
@@ -153,30 +155,33 @@ impl Draft {
         let batch = if batch == BATCH { data.map_or(batch, |data| batch.min(data.rows())) } else { batch };
         draft.top(paths, graph);
         draft.data(paths, &inputs, (&columns, &several), &how, data, batch);
-        draft.objective(&how, EPOCHS * data.map_or(0, |data| data.rows().div_ceil(batch)));
+        let epochs = made.as_ref().map_or(EPOCHS, |made| made.epochs);
+        draft.objective(&how, epochs * data.map_or(0, |data| data.rows().div_ceil(batch)));
         let shape = |(name, column): (&String, &String)| {
             let rest = data?.column(column).ok()?.shape.as_slice();
             Some((name.clone(), [&[batch], rest].concat()))
         };
         let sizes = Sizes { batch: Some(batch), shapes: columns.iter().filter_map(shape).collect() }.that_fit(graph);
-        let length = Run { epochs: EPOCHS, steps_per_epoch: data.map_or(0, |data| data.rows().div_ceil(batch)) };
-        let options = PlanOptions::default();
+        let length = Run { epochs, steps_per_epoch: data.map_or(0, |data| data.rows().div_ceil(batch)) };
+        let options = made.as_ref().map(|made| made.options.clone()).unwrap_or_default();
+        let wanted = model::Wanted { options: &options, length, sizes: &sizes, policy: None };
         let planned = match (&staged, &how) {
-            (Some(staged), _) => staged.plan(loaded, &options, length, &sizes)?,
+            (Some(staged), _) => staged.plan(loaded, wanted)?,
             (None, How::Own { optimizer, .. }) => {
-                model::plan(loaded, &options, length, model::slots(loaded, &optimizer.spec, &mut note)?, &sizes)?
+                model::plan(loaded, wanted, model::slots(loaded, &optimizer.spec, &mut note)?)?
             }
             _ => {
                 let spec = loaded.artifacts.as_ref().and_then(|artifacts| artifacts.optimizer.clone());
                 let spec = spec.unwrap_or_else(|| optimizer::choice(graph).spec);
-                model::plan(loaded, &options, length, model::slots(loaded, &spec, &mut note)?, &sizes)?
+                model::plan(loaded, wanted, model::slots(loaded, &spec, &mut note)?)?
             }
         };
-        draft.freeze(&planned.plan);
+        attached_note(&loaded.file, &planned.plan).iter().for_each(|told| note(told));
+        draft.freeze(&planned.plan, made);
         draft.sections.push(Section {
             name: "run",
             keys: vec![
-                key("epochs", EPOCHS as i64),
+                key("epochs", i64::try_from(epochs).unwrap_or(i64::MAX)),
                 commented("dir", "runs/first", "The folder of the run: trained model, plan, events, checkpoints."),
             ],
             ..Section::default()
@@ -289,15 +294,21 @@ impl Draft {
         }
     }
 
-    fn freeze(&mut self, plan: &FreezePlan) {
+    fn freeze(&mut self, plan: &FreezePlan, made: Option<Made>) {
         let mut comments =
             vec!["What this gives; freeze-plan MODEL shows it as a table, freeze-plan policies other ways:".into()];
         comments.extend(plan_brief(plan).iter().map(|line| format!("  {line}")));
-        let keys = vec![
-            key("policy", "linear"),
-            commented("freeze_start", 0.5, "The fraction of the epochs before the first freeze."),
-            commented("freeze_level", 1.0, "The fraction of the units but the last that is frozen at the end."),
-        ];
+        let keys = match made {
+            Some(made) => {
+                comments.push("It is the plan that is attached to the model, with its number of epochs.".into());
+                made.keys
+            }
+            None => vec![
+                key("policy", "linear"),
+                commented("freeze_start", 0.5, "The fraction of the epochs before the first freeze."),
+                commented("freeze_level", 1.0, "The fraction of the units but the last that is frozen at the end."),
+            ],
+        };
         self.sections.push(Section { name: "freeze", comments, keys, ..Section::default() });
     }
 }

@@ -1,5 +1,6 @@
 //! `freeze-plan init MODEL`: a commented job file that fits a model.
 
+mod attached;
 mod columns;
 mod draft;
 mod keys;
@@ -46,14 +47,18 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let parent = args.out.parent().filter(|parent| !to_stdout && !parent.as_os_str().is_empty());
     let folder = parent.unwrap_or(Path::new("."));
-    let loaded = model::load(&args.model, (&[], &[]))?;
+    let mut loaded = model::load(&args.model, (&[], &[]))?;
+    let made = attached::made(&loaded.file);
+    if let Some(options) = made.as_ref().map(|made| &made.options) {
+        loaded = model::load(&args.model, (&options.parameter, &options.buffer))?;
+    }
     let options = DataOptions { classify: true, ..DataOptions::default() };
     let data = args.data.as_deref().map(|path| Dataset::open(path, &options, None)).transpose()?;
     let paths = Paths {
         model: between(folder, &args.model)?,
         train: args.data.as_deref().map(|path| between(folder, path)).transpose()?,
     };
-    let draft = Draft::of(&loaded, &paths, data.as_ref())?;
+    let draft = Draft::of(&loaded, &paths, data.as_ref(), made)?;
     let text = render::text(&draft)?;
     let file = if to_stdout { Path::new("job.toml") } else { &args.out };
     Job::parse(file, &text, &[])

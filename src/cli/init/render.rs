@@ -145,7 +145,7 @@ mod tests {
     fn written(name: &str) -> String {
         let loaded = model::load(&Path::new("fixtures").join(name), (&[], &[])).unwrap();
         let paths = Paths { model: "m.onnx".into(), train: None };
-        text(&Draft::of(&loaded, &paths, None).unwrap()).unwrap()
+        text(&Draft::of(&loaded, &paths, None, None).unwrap()).unwrap()
     }
 
     /// Returns the key of a line that is commented out.

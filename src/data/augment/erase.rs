@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Erasing {
     /// The probability that there is one.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub probability: f64,
     /// Least and greatest share of the area.
     pub scale: [f64; 2],

@@ -19,28 +19,35 @@ pub struct AugmentOptions {
     pub random_resized_crop: Option<RandomResizedCrop>,
     /// The probability that left and right are exchanged.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub horizontal_flip: f64,
     /// The probability that top and bottom are exchanged.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub vertical_flip: f64,
     /// All numbers are multiplied by a factor in `[max(0, 1 - b), 1 + b]`.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub brightness: f64,
     /// The same of the distance to the mean grey.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub contrast: f64,
     /// The same of the distance to the grey of the pixel.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub saturation: f64,
     /// A rectangle that is overwritten, after `mean` and `std`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erasing: Option<Erasing>,
     /// Each row and its target is mixed with another one: `l x + (1 - l) y`, `l` of a batch drawn from Beta(a, a).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub mixup: Option<f64>,
     /// A rectangle of each picture is that of another one, and its target is mixed by area; the size from Beta(a, a).
     /// With `mixup` one of both is drawn for each batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub cutmix: Option<f64>,
 }
 

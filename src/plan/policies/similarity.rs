@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! unit i is stable when c_i >= threshold at `patience` consecutive evaluations
-//! frozen: with `prefix`, the units before the first one that is not stable; without it, all that are stable
+//! frozen: with `prefix_only`, the units before the first one that is not stable; without it, all that are stable
 //! ```
 //!
 //! The measures: `cka` is linear CKA on all samples; `minibatch-cka` averages unbiased estimates (HSIC1) over
@@ -24,12 +24,12 @@
 //! | `measure` | `svcca`, `pwcca`, `cka` or `minibatch-cka` | | `cka` |
 //! | `threshold` | similarity | [0, 1] | 0.99 |
 //! | `patience` | consecutive evaluations | from 1 | 3 |
-//! | `prefix` | whether the first unit that is not stable ends the frozen part | true or false | true |
+//! | `prefix_only` | whether the first unit that is not stable ends the frozen part | true or false | true |
 //! | `every` | steps from one evaluation to the next | from 1 | 50 |
 //! | `refresh` | evaluations until the reference is renewed | from 1 | 1 |
 //! | `samples` | samples that outputs are taken of | from 4 | 256 |
 //!
-//! *Does nothing* in the first `patience` evaluations, and with `prefix` while the first unit still changes.
+//! *Does nothing* in the first `patience` evaluations, and with `prefix_only` while the first unit still changes.
 //!
 //! *Source.* Freezing by the similarity to itself over time: SimFreeze in Li et al., "ETuner" (EdgeOL), arXiv
 //! 2401.16694. Measures: Raghu et al. 2017 (arXiv 1706.05806), Morcos et al. 2018 (1806.05759), Kornblith et al.
@@ -38,7 +38,7 @@
 //!
 //! *Known negative results.* A unit that changes slowly is similar to a young reference at every evaluation; a larger
 //! `refresh` asks for more. Biased CKA is too high where features outnumber samples by far; `minibatch-cka` is
-//! not. CCA needs more samples than neurons. Without `prefix`, a frozen unit behind one that trains saves its weight
+//! not. CCA needs more samples than neurons. Without `prefix_only`, a frozen unit behind one that trains saves its weight
 //! gradient only.
 
 use super::Entry;
@@ -51,7 +51,7 @@ pub struct Similarity {
     measure: Signal,
     threshold: f64,
     patience: usize,
-    prefix: bool,
+    prefix_only: bool,
     every: usize,
     reference: Reference,
     settings: Map<String, Value>,
@@ -79,7 +79,7 @@ pub(super) static ENTRY: Entry = Entry {
             default: Preset::Count(3),
         },
         Knob {
-            name: "prefix",
+            name: "prefix_only",
             about: "freeze up to the first unit that is not stable; false: any stable unit",
             range: Range::Flag,
             default: Preset::Flag(true),
@@ -115,7 +115,7 @@ impl Similarity {
             measure,
             threshold: knobs.number("threshold"),
             patience: knobs.count("patience"),
-            prefix: knobs.flag("prefix"),
+            prefix_only: knobs.flag("prefix_only"),
             every: knobs.count("every"),
             reference: Reference { refresh: knobs.count("refresh"), samples: knobs.count("samples") },
             settings: knobs.settings(),
@@ -129,7 +129,7 @@ impl Similarity {
             return;
         };
         let stable = |index: usize| counts.get(index).is_some_and(|count| *count >= self.patience);
-        if !self.prefix {
+        if !self.prefix_only {
             (0..frozen.len()).filter(|index| *index != last && stable(*index)).for_each(|index| frozen[index] = true);
             return;
         }
@@ -191,15 +191,15 @@ mod tests {
     use crate::plan::testing::{chain, observed, rough, simulated};
     use crate::plan::{History, PlanOptions};
 
-    fn policy(prefix: bool) -> Box<dyn Policy> {
+    fn policy(prefix_only: bool) -> Box<dyn Policy> {
         let options = PlanOptions::of("similarity").with("patience", 2).with("threshold", 0.9);
-        find(&options.with("prefix", prefix)).unwrap()
+        find(&options.with("prefix_only", prefix_only)).unwrap()
     }
 
     /// Returns what is frozen after each row.
-    fn frozen(prefix: bool, rows: &[&[Option<f64>]]) -> Vec<Vec<usize>> {
+    fn frozen(prefix_only: bool, rows: &[&[Option<f64>]]) -> Vec<Vec<usize>> {
         let model = chain(rows[0].len());
-        let policy = policy(prefix);
+        let policy = policy(prefix_only);
         (1..=rows.len()).map(|count| model.frozen(policy.as_ref(), &observed(Signal::Cka, &rows[..count]))).collect()
     }
 
@@ -259,17 +259,17 @@ mod tests {
 
     #[test]
     fn rough_histories() {
-        for (seed, prefix) in (0..40).flat_map(|seed| [(seed, true), (seed, false)]) {
-            simulated(&|| policy(prefix), Signal::Cka, &[], rough(seed));
-            simulated(&|| policy(prefix), Signal::Cka, &[0, 5], rough(seed));
+        for (seed, prefix_only) in (0..40).flat_map(|seed| [(seed, true), (seed, false)]) {
+            simulated(&|| policy(prefix_only), Signal::Cka, &[], rough(seed));
+            simulated(&|| policy(prefix_only), Signal::Cka, &[0, 5], rough(seed));
         }
-        for prefix in [true, false] {
+        for prefix_only in [true, false] {
             let count = |by_name: &[usize]| {
-                let decisions = simulated(&|| policy(prefix), Signal::Cka, by_name, |_, _| Some(1.0));
+                let decisions = simulated(&|| policy(prefix_only), Signal::Cka, by_name, |_, _| Some(1.0));
                 decisions.last().map(FrozenSet::count)
             };
             assert_eq!((count(&[]), count(&[5])), (Some(5), Some(4)));
-            assert_eq!(chain(3).frozen(policy(prefix).as_ref(), &History::default()), [0usize; 0]);
+            assert_eq!(chain(3).frozen(policy(prefix_only).as_ref(), &History::default()), [0usize; 0]);
         }
     }
 }

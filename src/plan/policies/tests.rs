@@ -91,6 +91,17 @@ fn a_policy_is_found_by_its_name_and_has_it() {
 }
 
 #[test]
+fn no_setting_has_the_name_of_an_option_of_all_policies() {
+    // In `[freeze]`, both stand in one table; in the plan file, settings stand beside the name of the policy.
+    let taken = |name: &str| name == "name" || crate::plan::options::COMMON.contains(&name);
+    for entry in POLICIES {
+        for knob in entry.knobs {
+            assert!(!taken(knob.name), "setting \"{}\" of {} cannot be given", knob.name, entry.name);
+        }
+    }
+}
+
+#[test]
 fn an_unknown_policy_is_refused_with_the_nearest() {
     let text = |name: &str| find(&PlanOptions::of(name)).err().expect("no such policy").to_string();
     let known = POLICIES.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");

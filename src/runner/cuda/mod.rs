@@ -1,7 +1,7 @@
 //! CUDA: NVIDIA's driver and libraries, and what kernels and operators of ours need of a device.
 //!
 //! Everything of NVIDIA is loaded at run time, so the program builds and runs where nothing of it is installed.
-//! [`check`] finds the driver, the device and the libraries, or says what is missing.
+//! `check` finds the driver, the device and the libraries, or says what is missing.
 //!
 //! A kernel is CUDA C (`kernels/*.cu`, with `kernels/device.h`), compiled at run time for the device that is there. An
 //! operator (`operators/`) starts kernels and convolutions on a `Gpu`: a device, or in tests an emulated one that compiles

@@ -16,6 +16,7 @@ pub struct RunSection {
     /// On what it computes: `"cpu"` (default), `"cuda"` (the first device of NVIDIA) or `"cuda:1"` (another one, as CUDA
     /// counts them). A run on CUDA that cannot be there is refused; it never computes on the CPU instead.
     #[serde(default = "cpu")]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^(cpu|cuda|cuda:[0-9]+)$")))]
     pub device: String,
     /// The folder of the run.
     pub dir: PathBuf,

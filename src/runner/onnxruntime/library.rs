@@ -1,6 +1,7 @@
 //! The library: which version a file is, and the one that a process loads.
 
 use super::NAME;
+use crate::error::in_one_line;
 use crate::runner::engine::EngineError;
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ pub(super) fn environment(library: &Path, threads: usize) -> Result<Environments
         return Ok(loaded.clone());
     }
     let fail = |reason: String| EngineError::Library { engine: NAME, library: library.display().to_string(), reason };
-    let builder = ort::init_from(library).map_err(|error| fail(chain(&error)))?;
+    let builder = ort::init_from(library).map_err(|error| fail(in_one_line(&error)))?;
     let options = GlobalThreadPoolOptions::default();
     let options = options.with_intra_threads(threads).and_then(|options| options.with_flush_to_zero());
     let options = options.map_err(|error| fail(error.to_string()))?;
@@ -37,16 +38,6 @@ pub(super) fn environment(library: &Path, threads: usize) -> Result<Environments
     let loaded = Environments { library: library.to_path_buf(), environment, threads };
     *slot = Some(loaded.clone());
     Ok(loaded)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 /// Why a file did not tell its version.
@@ -66,7 +57,7 @@ pub(in crate::runner) fn library_version(path: &Path) -> Result<String, VersionE
     // SAFETY: `OrtGetApiBase` is the one documented entry of an ONNX Runtime library; its version
     // string is static. An ONNX Runtime is kept loaded, because unloading it is not supported.
     unsafe {
-        let library = libloading::Library::new(path).map_err(|error| VersionError::Load(chain(&error)))?;
+        let library = libloading::Library::new(path).map_err(|error| VersionError::Load(in_one_line(&error)))?;
         let base = library
             .get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase")
             .map_err(|_| VersionError::NotOnnxRuntime)?();

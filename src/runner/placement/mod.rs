@@ -2,7 +2,7 @@
 //!
 //! [`on_cpu`] finds the nodes that would run on the processor: those without a CUDA kernel of their operator, opset and
 //! types (`cuda_kernels.txt`), and those that the provider refuses (`refused.rs`). A node that computes with shapes alone
-//! is left out: ONNX Runtime runs it on the host on purpose (`host.rs`). [`lower`] rewrites a graph so that fewer remain.
+//! is left out: ONNX Runtime runs it on the host on purpose (`host.rs`). `lower` rewrites a graph so that fewer remain.
 //!
 //! What this module does not do: ask ONNX Runtime. Whoever makes a session can compare.
 

@@ -16,12 +16,15 @@ use serde::{Deserialize, Serialize};
 pub struct OneCycle {
     /// Fraction of the run that the rise takes, in (0, 1), with `three_phase` at most 0.5; 0.3 by default.
     #[serde(default = "pct_start")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1)))]
     pub pct_start: f64,
     /// How much lower than the base rate the first one is, above 0; 25 by default.
     #[serde(default = "div_factor")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub div_factor: f64,
     /// How much lower than the first rate the last one is, above 0; 10000 by default.
     #[serde(default = "final_div_factor")]
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0)))]
     pub final_div_factor: f64,
     /// The curve: `"cosine"` (default) or `"linear"`.
     #[serde(default)]

@@ -1,9 +1,9 @@
 //! A step under names that leave room for those of the graphs of a phase, with slots as inputs.
 
 use super::{PREVIEW, StageError};
+use crate::analysis::Analysis;
 use crate::graph::{Attribute, Builder, Fact, Graph, Node, Tensor, ValueId};
 use crate::onnx::TrainingInfo;
-use crate::planner::Analysis;
 use crate::training::{TrainingError, names};
 use std::collections::{BTreeMap, HashMap, HashSet};
 

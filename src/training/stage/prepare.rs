@@ -3,13 +3,13 @@
 use super::arrange::{Arranged, arrange};
 use super::dependence::{Dependence, owners};
 use super::{Binding, Gradient, Holder, PREVIEW, Stage, StageError, StageSlot, losses, rule::Rule};
+use crate::analysis::Analysis;
 use crate::autodiff::{Form, Rules};
 use crate::facts;
 use crate::graph::{Attribute, Builder, Fact, Graph, Model, NodeId, ValueId, prune, upgrade};
 use crate::losses::{LossKind, LossSpec};
 use crate::modules::{Param, Role, UnitKind, units};
 use crate::onnx::OnnxFile;
-use crate::planner::Analysis;
 use crate::training::{Prepared, TrainingError, names};
 use std::collections::{BTreeMap, HashSet};
 
