@@ -114,6 +114,8 @@ fn a_policy_of_the_caller_trains_and_goes_on() {
     assert_eq!((plan.policy.name.as_str(), &plan.policy.settings["after"]), ("settled", &2.into()));
     let frozen: Vec<usize> = plan.epochs.iter().map(|epoch| epoch.frozen_units).collect();
     assert_eq!(frozen, [0, 0, 1, 1]);
+    let job = std::fs::read_to_string(folder.path().join("run/job.toml")).unwrap();
+    assert!(job.starts_with("# The policy of this run, \"settled\""), "{job}");
 
     let folder = tempfile::tempdir().unwrap();
     let mut run = trainer_with(folder.path(), 4, settled(2)).start(Start::New, on_cpu);

@@ -75,6 +75,26 @@ impl<P: Policy + 'static> From<P> for PolicyChoice {
     }
 }
 
+impl std::fmt::Debug for PolicyChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PolicyChoice::Named(name) => f.debug_tuple("Named").field(name).finish(),
+            PolicyChoice::Own(policy) => f.debug_tuple("Own").field(&policy.name()).finish(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Planning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let model = match &self.source {
+            Source::Path(path) | Source::Bytes(path, _) => path,
+        };
+        let policy = self.own.as_ref().map_or(self.options.policy.as_str(), |policy| policy.name());
+        let mut shown = f.debug_struct("Planning");
+        shown.field("model", model).field("epochs", &self.epochs).field("policy", &policy).finish_non_exhaustive()
+    }
+}
+
 impl Planning {
     /// Returns a plan to be made of an ONNX file, or of a folder with ONNX Runtime's training artifacts.
     pub fn of(model: impl AsRef<Path>) -> Planning {
@@ -249,6 +269,13 @@ impl Planning {
 pub struct Opened {
     loaded: Loaded,
     basis: Basis,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Opened");
+        shown.field("file", &self.loaded.file.path).field("units", &self.units().len()).finish_non_exhaustive()
+    }
 }
 
 impl Opened {

@@ -97,7 +97,7 @@ pub(super) fn check(folder: &Path, trainer: &Trainer, checkpoint: &Checkpoint) -
         }
     }
     // A policy of the caller stands in no job.
-    if refused.is_empty() && past.policy != trainer.plan.policy {
+    if !refused.iter().any(|change| change.starts_with("freeze.")) && past.policy != trainer.plan.policy {
         let [old, new] = [&past, &trainer.plan].map(|plan| {
             let settings = serde_json::to_string(&plan.policy.settings).expect("invariant: plain data");
             format!("{} {settings}", plan.policy.name)

@@ -292,7 +292,15 @@ impl Trainer {
         if resume.is_none() {
             write_file(&folder.path().join("plan.json"), self.plan.to_json().as_bytes())?;
         }
-        write_file(&folder.path().join("job.toml"), self.job.resolved().as_bytes())?;
+        let own = &self.plan.policy.name;
+        let text = match *own == self.job.freeze.policy {
+            true => self.job.resolved(),
+            false => format!(
+                "# The policy of this run, {own:?}, is that of the program that trained it, in place of freeze.policy.\n{}",
+                self.job.resolved()
+            ),
+        };
+        write_file(&folder.path().join("job.toml"), text.as_bytes())?;
         self.add_files(&folder, resume.as_ref(), &mut sinks)?;
         let resume = resume.map(|latest| latest.checkpoint);
         let checkpoints = Checkpoints {
