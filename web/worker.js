@@ -56,6 +56,6 @@ onmessage = async ({ data: { wasm, files, question } }) => {
     }
     const size = planner.failure_size() >>> 0;
     const what = size ? said(planner.failure() >>> 0, size) : problem.message;
-    postMessage({ dead: true, error: { message: "the planner failed: " + what, hint: "this is a mistake in freeze-plan, not in the model" } });
+    postMessage({ dead: true, error: { message: "the planner failed: " + what, hint: "this is a defect of freeze-plan; please report it with the model and the settings" } });
   }
 };

@@ -39,7 +39,12 @@ impl Loaded {
     /// # Errors
     /// The bytes are no model.
     pub fn parse(name: impl AsRef<Path>, bytes: impl Into<Bytes>) -> Result<Loaded, PlannerError> {
-        Ok(Loaded::of(read_bytes(name.as_ref(), bytes.into())?, None, |_| HashMap::new(), None))
+        Ok(Loaded::of_file(read_bytes(name.as_ref(), bytes.into())?))
+    }
+
+    /// Analyses an ONNX file that was read already, as with [`read_bytes_with`](crate::onnx::read_bytes_with).
+    pub fn of_file(file: OnnxFile) -> Loaded {
+        Loaded::of(file, None, |_| HashMap::new(), None)
     }
 
     /// As [`Loaded::read`], for a model that is used with these numbers for its named sizes and that `probe` may run.

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn plan(path: &Path, request: &Value) -> Result<Result<String, Failure>, Box<dyn Error>> {
     let number = |name: &str| request[name].as_u64().map(usize::try_from).transpose();
     let options: PlanOptions = serde_json::from_value(request["options"].clone())?;
-    let mut planning = Planning::of(path.file_name().ok_or("no file")?).options(options);
+    let mut planning = Planning::of_bytes(path.file_name().ok_or("no file")?, std::fs::read(path)?).options(options);
     planning = planning.epochs(number("epochs")?.unwrap_or(10)).batch(number("batch")?.unwrap_or(1));
     if let Some(slots) = request["slots"].as_u64() {
         planning = planning.slots(slots);
@@ -36,10 +36,6 @@ fn plan(path: &Path, request: &Value) -> Result<Result<String, Failure>, Box<dyn
     for (input, shape) in &shapes {
         planning = planning.shape(input, shape);
     }
-    let made = planning.open().and_then(|model| {
-        let mut plan = model.plan()?;
-        freeze_plan::planner::identify(&mut plan, model.file());
-        Ok(plan.to_json())
-    });
-    Ok(made.map_err(Failure::from))
+    let made = planning.open().and_then(|model| model.identified_plan());
+    Ok(made.map(|plan| plan.to_json()).map_err(Failure::from))
 }

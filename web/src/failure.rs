@@ -1,9 +1,9 @@
 //! A failure, as the page shows it.
 
+use freeze_plan::error::in_one_line;
 use freeze_plan::onnx::OnnxError;
 use freeze_plan::plan::PlanError;
 use freeze_plan::planner::PlannerError;
-use freeze_plan::training::TrainingError;
 use serde::Serialize;
 use std::error::Error;
 
@@ -25,16 +25,7 @@ impl Failure {
 
     /// Returns a failure telling an error with its sources in one line.
     fn of(error: &dyn Error) -> Failure {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let text = inner.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = inner.source();
-        }
-        Failure::new(message)
+        Failure::new(in_one_line(error))
     }
 
     /// Adds what to do.
@@ -64,12 +55,6 @@ impl From<PlannerError> for Failure {
 
 impl From<OnnxError> for Failure {
     fn from(error: OnnxError) -> Failure {
-        Failure::of(&error)
-    }
-}
-
-impl From<TrainingError> for Failure {
-    fn from(error: TrainingError) -> Failure {
         Failure::of(&error)
     }
 }

@@ -71,11 +71,6 @@ impl Request {
                 return Err(Failure::new(format!("{name} is {value}: {error}")));
             }
         }
-        let options: PlanOptions =
-            serde_json::from_value(self.options.clone().into()).map_err(|error| Failure::new(error.to_string()))?;
-        match options.problem() {
-            Some((name, reason)) => Err(Failure::new(format!("{name}: {reason}"))),
-            None => Ok(options),
-        }
+        serde_json::from_value(self.options.clone().into()).map_err(|error| Failure::new(error.to_string()))
     }
 }

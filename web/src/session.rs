@@ -4,12 +4,9 @@ use crate::outside::Given;
 use crate::question::{Question, Request};
 use crate::{Failure, policies};
 use freeze_plan::graph::{Dim, Graph, ValueId};
-use freeze_plan::modules::units;
-use freeze_plan::onnx::OnnxFile;
-use freeze_plan::plan::{FreezePlan, frozen_unless_kept};
-use freeze_plan::planner::{self, Analysis, identity, sizes};
+use freeze_plan::plan::FreezePlan;
+use freeze_plan::planner::{Loaded, Planning, identity};
 use freeze_plan::report::plan_html;
-use freeze_plan::training::stage;
 use serde_json::{Value, json};
 
 /// The model of the page. It is read once; a plan with other options does not read it again.
@@ -21,18 +18,9 @@ pub struct Session {
 }
 
 struct Opened {
-    file: OnnxFile,
-    analysis: Analysis,
-    step: Option<Step>,
+    loaded: Loaded,
     notes: Vec<String>,
     sha256: Option<String>,
-}
-
-/// A training step that the model carries.
-struct Step {
-    stays: Vec<String>,
-    slots: u64,
-    about: String,
 }
 
 impl Session {
@@ -69,15 +57,16 @@ impl Session {
             }
             Question::Read => {
                 let (file, notes) = std::mem::take(&mut self.given).read()?;
-                let opened = self.model.insert(Opened::of(file, notes));
-                let slots = opened.step.as_ref().map(|step| step.slots);
-                Ok(json!({ "inputs": inputs(&opened.analysis.model.graph), "slots": slots }))
+                let loaded = Loaded::of_file(file);
+                let inputs = inputs(&loaded.analysis.model.graph);
+                self.model = Some(Opened { loaded, notes, sha256: None });
+                Ok(json!({ "inputs": inputs }))
             }
             Question::Page(request) => Ok(plan_html(&self.opened()?.plan(&request)?).into()),
             Question::File(request) => {
                 let opened = self.opened()?;
                 let mut plan = opened.plan(&request)?;
-                plan.model.sha256 = opened.sha256.get_or_insert_with(|| identity(&opened.file)).clone();
+                plan.model.sha256 = opened.sha256.get_or_insert_with(|| identity(&opened.loaded.file)).clone();
                 Ok(plan.to_json().into())
             }
         }
@@ -89,52 +78,21 @@ impl Session {
 }
 
 impl Opened {
-    fn of(file: OnnxFile, notes: Vec<String>) -> Opened {
-        // Bindings of training information name initializers as the file has them.
-        let analysis = match file.training.is_empty() {
-            true => Analysis::of(&file.model),
-            false => Analysis::as_written(&file.model),
-        };
-        let mut opened = Opened { file, analysis, step: None, notes, sha256: None };
-        if !opened.file.training.is_empty() {
-            match Step::of(&opened.file, &opened.analysis) {
-                Ok(step) => opened.step = Some(step),
-                Err(failure) => {
-                    opened.notes.push(format!("the training information is not used: {}", failure.message));
-                }
-            }
-        }
-        opened
-    }
-
     fn plan(&self, request: &Request) -> Result<FreezePlan, Failure> {
-        let mut options = request.options()?;
-        let analysis = self.analysis.clone().with_roles(&options.parameter, &options.buffer)?;
-        let frozen = units(&analysis.tree, options.unit());
-        options.freeze.extend(self.step.iter().flat_map(|step| step.stays.iter().cloned()));
-        options.freeze.extend(frozen_unless_kept(&frozen, &[], &options.keep)?);
-        let numbers = sizes(&analysis.model.graph, request.batch, &request.shapes)?;
-        let asked = planner::Request {
-            epochs: request.epochs,
-            steps_per_epoch: request.steps_per_epoch,
-            options: &options,
-            slots: request.slots.or(self.step.as_ref().map(|step| step.slots)).unwrap_or(1),
-            own_slots: Default::default(),
-            sizes: numbers,
-        };
-        let mut plan = planner::plan(&self.file, &analysis, &asked)?;
+        let mut planning = Planning::of(&self.loaded.file.path)
+            .epochs(request.epochs)
+            .steps_per_epoch(request.steps_per_epoch)
+            .batch(request.batch)
+            .options(request.options()?);
+        for (input, shape) in &request.shapes {
+            planning = planning.shape(input, shape);
+        }
+        if let Some(slots) = request.slots {
+            planning = planning.slots(slots);
+        }
+        let mut plan = planning.run_on(&self.loaded)?;
         plan.summary.notes.extend(self.notes.iter().cloned());
-        plan.summary.notes.extend(self.step.iter().map(|step| step.about.clone()));
         Ok(plan)
-    }
-}
-
-impl Step {
-    fn of(file: &OnnxFile, analysis: &Analysis) -> Result<Step, Failure> {
-        let (prepared, stage) = stage::prepare(file, analysis, 1)?;
-        let trains = prepared.trainable();
-        let stays = analysis.trainable().into_iter().filter(|name| !trains.contains(name)).map(globset::escape);
-        Ok(Step { stays: stays.collect(), slots: stage.slots_per_parameter(), about: stage.describe() })
     }
 }
 
@@ -176,9 +134,7 @@ mod tests {
         let file = ask(&mut session, json!({ "file": request }));
         let plan = freeze_plan::plan(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/digits/model.onnx"));
         let model = plan.epochs(6).batch(64).with("freeze_start", 0.2).open().unwrap();
-        let mut expected = model.plan().unwrap();
-        planner::identify(&mut expected, model.file());
-        assert_eq!(file["ok"], json!(expected.to_json()));
+        assert_eq!(file["ok"], json!(model.identified_plan().unwrap().to_json()));
         let page = ask(&mut session, json!({ "page": request }));
         assert!(page["ok"].as_str().unwrap().contains("Freeze plan of model.onnx"));
     }
