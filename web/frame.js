@@ -1,5 +1,8 @@
 (() => {
-  const tell = () => parent.postMessage({ height: Math.ceil(document.documentElement.getBoundingClientRect().height) }, "*");
+  const tell = () => {
+    const height = innerWidth && Math.ceil(document.documentElement.getBoundingClientRect().height);
+    parent.postMessage({ height }, "*");
+  };
   tell();
   new ResizeObserver(tell).observe(document.documentElement);
 })();

@@ -135,14 +135,22 @@
     frame.setAttribute("sandbox", "allow-scripts");
     frame.srcdoc = html.replace("</body>", () => script + "</body>");
     by("plan").querySelectorAll(".waits").forEach((waiting) => waiting.remove());
+    frame.onload = () => frame.className && reveal(frame);
     by("plan").append(frame);
+  };
+  // A browser may not lay out what nobody sees: without a height the plan takes that of the last one until it tells its own.
+  const reveal = (frame, height) => {
+    const others = [...by("plan").children].filter((other) => other !== frame);
+    if (frame.className) {
+      frame.style.height = others.find((other) => !other.className)?.style.height ?? "";
+      for (const other of others) other.remove();
+    }
+    frame.className = "";
+    if (height > 0) frame.style.height = height + "px";
   };
   addEventListener("message", ({ source, data }) => {
     const frame = [...by("plan").children].find((frame) => frame.contentWindow === source);
-    if (!frame || !(data?.height > 0)) return;
-    if (frame.className) for (const other of [...by("plan").children]) if (other !== frame) other.remove();
-    frame.className = "";
-    frame.style.height = data.height + "px";
+    if (frame) reveal(frame, data?.height);
   });
 
   const once = async () => {

@@ -23,7 +23,7 @@ class Browser:
             one, two = os.dup2(read, 13), os.dup2(write, 14)
             os.dup2(one, 3), os.dup2(two, 4)
 
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--window-size=1280,2400"]
         options += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={self.folder.name}/profile"]
         self.process = subprocess.Popen(
             [program, *options, "about:blank"], preexec_fn=pipes, close_fds=False, stderr=subprocess.DEVNULL

@@ -194,6 +194,16 @@ def beside(browser, native):
     assert plan == expected
 
 
+def keyboard(browser):
+    """The button for files is the first that a keyboard reaches, the settings follow."""
+    focused = []
+    for _ in range(2):
+        for kind in ("keyDown", "keyUp"):
+            browser.tell("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        focused.append(browser.value("document.activeElement.id || document.activeElement.name"))
+    assert focused == ["file", "epochs"], focused
+
+
 def frame(browser):
     """The plan stands in a frame that has its height, whose script runs, and that cannot reach the page."""
     browser.wait('document.querySelectorAll("#plan iframe:not(.waits)").length === 1')
@@ -245,6 +255,7 @@ def main():
         sys.exit("there is no chromium; CHROMIUM=PROGRAM names another browser of its kind")
     browser = Browser(program, "file://" + os.path.abspath(page))
     try:
+        keyboard(browser)
         settings(browser)
         frame(browser)
         sizes(browser, native)
