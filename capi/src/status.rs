@@ -85,11 +85,9 @@ impl Failure {
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Failure {
         let failure = Failure::of(error.kind(), &error);
-        match error {
-            PlanError::UnknownKnob { known, .. } if !known.is_empty() => {
-                failure.hint(format!("its settings are {}", known.join(", ")))
-            }
-            _ => failure,
+        match error.remedy() {
+            Some(remedy) => failure.hint(remedy),
+            None => failure,
         }
     }
 }

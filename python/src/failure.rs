@@ -59,14 +59,9 @@ impl Failure {
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Failure {
         let told = Failure::of(error.kind(), &error);
-        match &error {
-            PlanError::UnknownKnob { policy, known, .. } if known.is_empty() => {
-                told.hint(format!("policy {policy} has no settings"))
-            }
-            PlanError::UnknownKnob { policy, known, .. } => {
-                told.hint(format!("the settings of policy {policy} are {}", known.join(", ")))
-            }
-            PlanError::NoMatch { .. } => told.hint("freeze_plan.tree(model) shows paths and parameter names"),
+        match (&error, error.remedy()) {
+            (PlanError::NoMatch { .. }, _) => told.hint("freeze_plan.tree(model) shows paths and parameter names"),
+            (_, Some(remedy)) => told.hint(remedy),
             _ => told,
         }
     }

@@ -186,17 +186,7 @@ impl Rules {
 
 /// Returns true for a standard operator whose nodes become others before gradients are built.
 fn is_replaced(op: &OpId) -> bool {
-    const REPLACED: [&str; 8] = [
-        "BatchNormalization",
-        "Bernoulli",
-        "Dropout",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    ];
-    is_newer(op) || op.domain.is_empty() && REPLACED.contains(&op.name.as_str())
+    is_newer(op) || op.is("BatchNormalization") || op.is_random()
 }
 
 /// Returns true for a node that comes from the body of a function.

@@ -76,6 +76,20 @@ impl OpId {
     pub fn is(&self, name: &str) -> bool {
         self.domain.is_empty() && self.name == name
     }
+
+    /// Returns true for a standard operator that draws from a generator in the session: it gives another value each time.
+    pub fn is_random(&self) -> bool {
+        const OPERATORS: [&str; 7] = [
+            "Bernoulli",
+            "Dropout",
+            "Multinomial",
+            "RandomNormal",
+            "RandomNormalLike",
+            "RandomUniform",
+            "RandomUniformLike",
+        ];
+        self.domain.is_empty() && OPERATORS.contains(&self.name.as_str())
+    }
 }
 
 impl fmt::Display for OpId {

@@ -1,5 +1,6 @@
 //! Why a plan cannot be made or read.
 
+use super::options::COMMON;
 use crate::error::ErrorKind;
 use std::path::PathBuf;
 
@@ -57,6 +58,16 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// Returns what to do, where the error itself knows that: the settings that a policy has.
+    pub fn remedy(&self) -> Option<String> {
+        let PlanError::UnknownKnob { policy, known, .. } = self else { return None };
+        let own: Vec<&str> = known.iter().map(String::as_str).filter(|name| !COMMON.contains(name)).collect();
+        Some(match own.as_slice() {
+            [] => format!("policy {policy} has no settings"),
+            _ => format!("the settings of policy {policy} are {}", own.join(", ")),
+        })
+    }
+
     /// Returns the group this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {

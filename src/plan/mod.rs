@@ -44,6 +44,8 @@ pub use freeze_plan::{
 };
 pub use history::{EpochRecord, History, Observation, Reading, Signal, Speeds};
 pub use knobs::{Knob, Knobs, Preset, Range};
+#[cfg(feature = "cli")]
+pub(crate) use options::COMMON;
 pub use options::{MAX_EPOCHS, OnReturn, PlanOptions, PrefixMode, Rollback};
 pub use planner::{Planner, SHOWN_LATER};
 pub use policies::Arithmetic;

@@ -93,7 +93,7 @@ pub struct PlanOptions {
 }
 
 /// The options that are not settings of a policy.
-pub(super) const COMMON: &[&str] = &[
+pub(crate) const COMMON: &[&str] = &[
     "policy",
     "unit",
     "freeze",

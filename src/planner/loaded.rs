@@ -34,10 +34,10 @@ impl Loaded {
     }
 
     /// Reads the bytes of an ONNX file. `name` stands in messages and in plans; its folder is where data outside of the
-    /// file are looked for, which no plan needs.
+    /// file are looked for.
     ///
     /// # Errors
-    /// The bytes are no model.
+    /// The bytes are no model, or data outside of the file are not there.
     pub fn parse(name: impl AsRef<Path>, bytes: impl Into<Bytes>) -> Result<Loaded, PlannerError> {
         Ok(Loaded::of_file(read_bytes(name.as_ref(), bytes.into())?))
     }

@@ -101,8 +101,9 @@ impl Planning {
         Planning::from(Source::Path(model.as_ref().into()))
     }
 
-    /// Returns a plan to be made of the bytes of an ONNX file. `name` stands in messages and in the plan; data outside of
-    /// the file are not needed for a plan.
+    /// Returns a plan to be made of the bytes of an ONNX file. `name` stands in messages and in the plan; its folder is where
+    /// data outside of the file are looked for. Where there are no folders, [`Planning::run_on`] plans what
+    /// [`read_bytes_with`](crate::onnx::read_bytes_with) reads.
     ///
     /// ```
     /// let bytes = std::fs::read("fixtures/digits/model.onnx")?;

@@ -3,6 +3,8 @@
 use crate::classic::ClassicError;
 use crate::error::{ErrorKind, in_one_line};
 use crate::metrics::MetricError;
+use crate::plan::PlanError;
+use crate::planner::PlannerError;
 use crate::training::{TrainingError, names};
 use std::error::Error;
 use std::fmt;
@@ -87,14 +89,31 @@ errors! {
     crate::artifacts::ArtifactsError,
     crate::initial::InitialError,
     crate::onnx::OnnxError,
-    crate::plan::PlanError,
-    crate::planner::PlannerError,
     crate::runner::EngineError,
     crate::runner::JobError,
     crate::runner::precision::KeepError,
     crate::data::DataError,
     crate::checkpoint::CheckpointError,
     crate::metrics::MetricError,
+}
+
+impl From<PlanError> for TrainerError {
+    fn from(error: PlanError) -> TrainerError {
+        let told = TrainerError::of(error.kind(), &error);
+        match error.remedy() {
+            Some(remedy) => told.hint(remedy),
+            None => told,
+        }
+    }
+}
+
+impl From<PlannerError> for TrainerError {
+    fn from(error: PlannerError) -> TrainerError {
+        match error {
+            PlannerError::Plan(error) => error.into(),
+            error => TrainerError::of(error.kind(), &error),
+        }
+    }
 }
 
 impl From<TrainingError> for TrainerError {

@@ -6,7 +6,6 @@
 //! batch, a product over it), gives values of the whole batch. Along its axis the batch is the outer part, so a
 //! value of `Sample(0)` is, in memory, one part after another, one for each sample.
 
-use super::random::is_random;
 use crate::graph::{Attribute, DType, Dim, Fact, Graph, INTERNAL_DOMAIN, Node, Size, ValueId};
 use std::collections::{HashMap, HashSet};
 
@@ -184,7 +183,7 @@ impl Of<'_> {
         let inner = |value: &Attribute| matches!(value, Attribute::Graph(_) | Attribute::Opaque { .. });
         let own = node.op.domain == INTERNAL_DOMAIN;
         let opaque =
-            !(node.op.domain.is_empty() || own) || is_random(&node.op) || node.attributes.iter().any(|(_, a)| inner(a));
+            !(node.op.domain.is_empty() || own) || node.op.is_random() || node.attributes.iter().any(|(_, a)| inner(a));
         let tensor = |id: &ValueId| graph.fact(*id).dtype.is_some_and(|dtype| !matches!(dtype, DType::String));
         if opaque || seen.contains(&Depends::Step) || !node.outputs.iter().flatten().all(tensor) {
             return all(Depends::Step);

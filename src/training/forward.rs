@@ -2,7 +2,7 @@
 //! Dropout become.
 
 use super::TrainingError;
-use super::random::{Random, is_random};
+use super::random::Random;
 use crate::autodiff::batch_norm_node;
 use crate::graph::{Attributes, Builder, Graph, Node, Origin, Tensor, ValueId};
 use std::collections::{HashMap, HashSet};
@@ -71,7 +71,7 @@ pub(super) fn forward(
                 batch_norm(&mut f, graph, node, mode, statistics, &still, &mut running)?;
             }
             "Dropout" if node.op.domain.is_empty() => dropout(&mut f, graph, node, mode, random.as_ref())?,
-            _ if is_random(&node.op) => drawn(&mut f, graph, node, random.as_ref())?,
+            _ if node.op.is_random() => drawn(&mut f, graph, node, random.as_ref())?,
             _ => copy(&mut f, graph, node),
         }
     }
@@ -90,7 +90,7 @@ fn draws(graph: &Graph, mode: &Mode<'_>) -> bool {
         let flag = node.input(2).and_then(|flag| graph.constant(flag)?.to_f64s());
         flag.is_some_and(|flag| flag.first().is_some_and(|value| *value != 0.0))
     };
-    let draws = |node: &&Node| is_random(&node.op) && (!node.op.is("Dropout") || !passes(node) && flagged(node));
+    let draws = |node: &&Node| node.op.is_random() && (!node.op.is("Dropout") || !passes(node) && flagged(node));
     graph.nodes().iter().any(|node| draws(&node))
 }
 

@@ -15,7 +15,7 @@
 //! Multinomial: `argmax(x - ln(-ln u))`.
 
 use super::{TrainingError, names};
-use crate::graph::{AttrError, Attributes, Builder, DType, Dim, Fact, Graph, Node, OpId, Origin, Tensor, ValueId};
+use crate::graph::{AttrError, Attributes, Builder, DType, Dim, Fact, Graph, Node, Origin, Tensor, ValueId};
 
 /// `2^31 - 1`, a prime.
 const P: i64 = (1 << 31) - 1;
@@ -40,25 +40,11 @@ enum Shape<'a> {
     Like(ValueId),
 }
 
-/// Returns true for an operator that draws from a generator in the session.
-pub(super) fn is_random(op: &OpId) -> bool {
-    const OPERATORS: [&str; 7] = [
-        "Bernoulli",
-        "Dropout",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    ];
-    op.domain.is_empty() && OPERATORS.contains(&op.name.as_str())
-}
-
 impl Random {
     /// Prepares the random values of the nodes of `graph`: from the step number of input
     /// [`names::STEP`], which is added, or of step 0 for `fixed` ones. `None` where nothing is random.
     pub(super) fn new(b: &mut Builder, graph: &Graph, seed: u64, fixed: bool) -> Result<Option<Random>, TrainingError> {
-        let random = graph.nodes().iter().filter(|node| is_random(&node.op));
+        let random = graph.nodes().iter().filter(|node| node.op.is_random());
         let named = random.filter_map(|node| Some((graph.value_name(node.output(0)?).to_string(), node)));
         let (nodes, salts): (Vec<String>, Vec<[i64; 2]>) = named
             .map(|(name, node)| {

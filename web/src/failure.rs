@@ -37,8 +37,9 @@ impl Failure {
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Failure {
         let told = Failure::of(&error);
-        match &error {
-            PlanError::NoMatch { .. } => told.hint("a plan without the pattern shows the paths of the units"),
+        match (&error, error.remedy()) {
+            (PlanError::NoMatch { .. }, _) => told.hint("a plan without the pattern shows the paths of the units"),
+            (_, Some(remedy)) => told.hint(remedy),
             _ => told,
         }
     }

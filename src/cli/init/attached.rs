@@ -2,23 +2,9 @@
 
 use super::draft::Key;
 use crate::onnx::OnnxFile;
-use crate::plan::{PlanOptions, policies};
+use crate::plan::{COMMON, PlanOptions, policies};
 use crate::planner::{attached, identity};
 use serde_json::Value;
-
-/// Options that a plan file holds beside the settings of its policy.
-const OPTIONS: [&str; 10] = [
-    "unit",
-    "freeze",
-    "keep",
-    "parameter",
-    "buffer",
-    "batch_norm",
-    "dropout",
-    "on_return",
-    "warm_up_steps",
-    "rollback",
-];
 
 /// What a plan was made with.
 #[derive(Debug, Default)]
@@ -36,7 +22,7 @@ pub struct Made {
 pub fn made(file: &OnnxFile) -> Option<Made> {
     let plan = attached(file).ok().flatten().filter(|plan| plan.model.sha256 == identity(file))?;
     let entry = policies::entry(&plan.policy.name)?;
-    let known = || entry.knobs.iter().map(|knob| knob.name).chain(OPTIONS);
+    let known = || entry.knobs.iter().map(|knob| knob.name).chain(COMMON.iter().copied());
     let mut table = plan.policy.settings.clone();
     table.insert("policy".into(), entry.name.into());
     let options: PlanOptions = serde_json::from_value(Value::Object(table)).ok()?;

@@ -54,7 +54,11 @@ impl Entry {
     /// Returns the text of the card.
     pub fn text(&self) -> String {
         let lines = self.card.lines().take_while(|line| line.starts_with("//!"));
-        lines.map(|line| line.trim_start_matches("//!").trim_start_matches(' ').to_string() + "\n").collect()
+        let text = |line: &str| {
+            let text = line.trim_start_matches("//!");
+            format!("{}\n", text.strip_prefix(' ').unwrap_or(text))
+        };
+        lines.map(text).collect()
     }
 
     /// Returns the first sentence of the card.

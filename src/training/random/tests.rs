@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::graph::Model;
+use crate::graph::OpId;
 use crate::runner::{evaluate, testing};
 
 struct Case {

@@ -51,17 +51,13 @@ impl Dependence {
             if starts.contains(&id) || inputs().any(|input| after.contains(input)) {
                 after.extend(node.outputs.iter().flatten());
             }
-            if inputs().any(|input| data.contains(input)) || is_random(&node.op.name) {
+            // What gives another value each time runs once, in the train graph.
+            if inputs().any(|input| data.contains(input)) || node.op.is_random() {
                 data.extend(node.outputs.iter().flatten());
             }
         }
         Dependence { after, data }
     }
-}
-
-/// Operators that give another value each time: they run once, in the train graph.
-fn is_random(op: &str) -> bool {
-    op.starts_with("Random") || matches!(op, "Bernoulli" | "Multinomial" | "Dropout")
 }
 
 /// Returns the parameter that each slot belongs to, by the slot's value.
