@@ -13,7 +13,6 @@ use freeze_plan::plan::{parse, policies};
 use freeze_plan::report::plan_html;
 use model::Source;
 use pyo3::prelude::*;
-use request::Request;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +26,7 @@ fn call<T: Send>(py: Python<'_>, body: impl FnOnce() -> Result<T, Failure> + Sen
 #[pyfunction]
 #[pyo3(signature = (path, data, request))]
 fn plan(py: Python<'_>, path: PathBuf, data: Option<Vec<u8>>, request: &str) -> PyResult<String> {
-    call(py, || Request::read(request)?.plan(Source { path, data }))
+    call(py, || request::plan(&request::read(request)?, Source { path, data }))
 }
 
 /// Checks the text of a plan file and returns it as this version writes it; `name` is for messages.
@@ -46,7 +45,7 @@ fn page(py: Python<'_>, text: &str) -> PyResult<String> {
 #[pyfunction]
 #[pyo3(signature = (path, data, request))]
 fn tree(py: Python<'_>, path: PathBuf, data: Option<Vec<u8>>, request: &str) -> PyResult<String> {
-    call(py, || Request::read(request)?.tree(Source { path, data }))
+    call(py, || request::tree(&request::read(request)?, Source { path, data }))
 }
 
 /// Returns name, first sentence, card, and settings of every policy as JSON.

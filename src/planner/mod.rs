@@ -11,6 +11,7 @@ mod companions;
 mod exports;
 mod loaded;
 mod planning;
+mod request;
 
 pub use crate::analysis::Analysis;
 pub use attached::{KEY as ATTACHED, attach, attached, identity, read_plan, retargeted};
@@ -19,6 +20,7 @@ pub use companions::companions;
 pub(crate) use loaded::Carried;
 pub use loaded::Loaded;
 pub use planning::{Opened, Planning, PolicyChoice};
+pub use request::PlanRequest;
 
 use crate::artifacts::ArtifactsError;
 use crate::autodiff;
@@ -72,6 +74,8 @@ pub enum PlannerError {
     Shape { name: String, fact: String, shape: Vec<usize> },
     #[error("{name}: {reason}")]
     Option { name: &'static str, reason: String },
+    #[error("{name} is {value}: {reason}")]
+    Value { name: String, value: String, reason: String },
     #[error("no plan is attached to {}", .path.display())]
     NotAttached { path: std::path::PathBuf },
     #[error(
@@ -96,7 +100,8 @@ impl PlannerError {
             PlannerError::NoInput { .. }
             | PlannerError::Shape { .. }
             | PlannerError::Zero
-            | PlannerError::Option { .. } => ErrorKind::Usage,
+            | PlannerError::Option { .. }
+            | PlannerError::Value { .. } => ErrorKind::Usage,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! One model and the questions about it.
 
 use crate::outside::Given;
-use crate::question::{Question, Request};
+use crate::question::Question;
 use crate::{Failure, policies};
 use freeze_plan::graph::{Dim, Graph, ValueId};
 use freeze_plan::plan::FreezePlan;
-use freeze_plan::planner::{Loaded, Planning, identity};
+use freeze_plan::planner::{Loaded, PlanRequest, Planning, identity};
 use freeze_plan::report::plan_html;
 use serde_json::{Value, json};
 
@@ -78,19 +78,8 @@ impl Session {
 }
 
 impl Opened {
-    fn plan(&self, request: &Request) -> Result<FreezePlan, Failure> {
-        let mut planning = Planning::of(&self.loaded.file.path)
-            .epochs(request.epochs)
-            .steps_per_epoch(request.steps_per_epoch)
-            .batch(request.batch)
-            .options(request.options()?);
-        for (input, shape) in &request.shapes {
-            planning = planning.shape(input, shape);
-        }
-        if let Some(slots) = request.slots {
-            planning = planning.slots(slots);
-        }
-        let mut plan = planning.run_on(&self.loaded)?;
+    fn plan(&self, request: &PlanRequest) -> Result<FreezePlan, Failure> {
+        let mut plan = request.of(Planning::of(&self.loaded.file.path))?.run_on(&self.loaded)?;
         plan.summary.notes.extend(self.notes.iter().cloned());
         Ok(plan)
     }
