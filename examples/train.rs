@@ -16,6 +16,10 @@ use std::error::Error;
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // Packages of ONNX Runtime report to their makers unless the environment forbids it, which must be said first.
+    // SAFETY: no other thread has begun.
+    unsafe { freeze_plan::runner::disable_telemetry() };
+
     // A job is what a job file holds. Input `x` of the model reads column `images` of the data, in batches of 64; the run
     // has 5 epochs and a folder of its own. `freeze_plan::trainer::load_job` reads a job file instead.
     let data = DataSection::new([("x", "images")], "labels", 64);

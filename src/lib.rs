@@ -86,7 +86,8 @@
 //! # Training from a program
 //!
 //! A [`trainer::Trainer`] does what `freeze-plan train` does. Its run is an iterator over events; it can be stopped at any
-//! step and goes on later with the same bits.
+//! step and goes on later with the same bits. Packages of ONNX Runtime report to their makers when they start, unless
+//! [`runner::disable_telemetry`] was called before.
 //!
 //! ```no_run
 //! # #[cfg(feature = "runner")] {

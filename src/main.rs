@@ -8,5 +8,7 @@ use std::process::ExitCode;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    // SAFETY: no other thread has begun.
+    unsafe { freeze_plan::runner::disable_telemetry() };
     freeze_plan::cli::main()
 }

@@ -317,6 +317,22 @@ fn digits_reach_their_accuracy_and_the_trained_model_has_it() {
     assert!(again.contains("holds an earlier run"), "{again}");
 }
 
+#[test]
+fn onnx_runtime_reports_nothing_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = digits_job(folder.path(), |text| text);
+    let found = freeze_plan::runner::locate(&Default::default(), &mut |_| {}).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_freeze-plan"))
+        .args(["train", path(&job), "--set", "run.epochs=1", "--runtime", path(&found.path)])
+        .env("HOME", folder.path().join("home"))
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("ORT_DISABLE_TELEMETRY")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!folder.path().join("home/.cache/Microsoft").exists());
+}
+
 /// Runs a model file as it is and returns its accuracy on the eval digits.
 fn plain_accuracy(model: &Path) -> f64 {
     let data = freeze_plan::data::Dataset::open(&fixture("digits/eval.npz"), &Default::default(), None).unwrap();

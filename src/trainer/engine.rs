@@ -6,7 +6,9 @@ use crate::error::ErrorKind;
 use crate::runner::cuda::{check, provider_beside};
 use crate::runner::job::RunSection;
 use crate::runner::locate::cache_folder;
-use crate::runner::{Cuda, Device, Engine, LocateError, LocateOptions, OnnxRuntime, Precision, locate};
+use crate::runner::{
+    Cuda, Device, Engine, LocateError, LocateOptions, OnnxRuntime, Precision, locate, telemetry_is_undecided,
+};
 use std::path::Path;
 
 /// What an engine is made for beside its device.
@@ -45,6 +47,12 @@ pub fn engine(
 ) -> Result<Box<dyn Engine>, TrainerError> {
     let threads = made_for.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let wants_embedded = options.runtime.as_deref() == Some(Path::new("embedded"));
+    if !wants_embedded && telemetry_is_undecided() {
+        note(
+            "note: packages of ONNX Runtime from 1.29 on report to their makers when they start, unless \
+             ORT_DISABLE_TELEMETRY=1 is in the environment (runner::disable_telemetry, first thing in main)",
+        );
+    }
     match options.device {
         Device::Cpu if wants_embedded => {
             note("note: the embedded executor (tract) runs on one thread and is several times slower");

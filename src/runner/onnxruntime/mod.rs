@@ -31,10 +31,13 @@ mod library;
 mod operators;
 mod profile;
 mod sessions;
+mod telemetry;
 
 pub use arena::Arena;
 #[cfg(test)]
 pub(super) use operators::names as operator_names;
+pub use telemetry::disable_telemetry;
+pub(crate) use telemetry::is_undecided as telemetry_is_undecided;
 
 pub(super) use library::{VersionError, library_version};
 
