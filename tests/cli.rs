@@ -318,6 +318,15 @@ fn digits_reach_their_accuracy_and_the_trained_model_has_it() {
 }
 
 #[test]
+fn a_dash_is_stdout() {
+    let model = fixture("digits/model.onnx");
+    let printed = freeze_plan(&[path(&model), "--format", "csv"]);
+    let dashed = freeze_plan(&[path(&model), "--format", "csv", "--output", "-"]);
+    assert!(dashed.status.success() && !Path::new("-").exists(), "{}", text(&dashed.stderr));
+    assert_eq!(text(&dashed.stdout), text(&printed.stdout));
+}
+
+#[test]
 fn onnx_runtime_reports_nothing_of_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let job = digits_job(folder.path(), |text| text);

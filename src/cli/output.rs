@@ -6,12 +6,12 @@ pub use crate::trainer::files::{make_folder, write_file, write_model};
 use std::io::Write;
 use std::path::Path;
 
-/// Prints data to stdout, or writes it to a file.
+/// Prints data to stdout, or writes it to a file that is not called `-`.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn emit(text: &str, file: Option<&Path>) -> Result<(), Failure> {
-    match file {
+    match file.filter(|file| *file != Path::new("-")) {
         Some(path) => write_file(path, text.as_bytes()),
         None => {
             let mut out = std::io::stdout().lock();
