@@ -135,11 +135,8 @@ pub unsafe extern "C" fn fp_plan_epoch(
     out: *mut fp_epoch,
     size: usize,
 ) -> fp_status {
-    guard(|| {
-        let plan = some(plan, "plan")?;
-        // SAFETY: the header asks for room of that size or NULL.
-        unsafe { plan.give_epoch(epoch, 0, out, size) }
-    })
+    // SAFETY: the header asks for the same.
+    unsafe { fp_plan_epoch_at(plan, epoch, 0, out, size) }
 }
 
 /// Returns what the plan says of an epoch after some steps of it; size is sizeof *out. The number of changes is
@@ -168,10 +165,7 @@ pub extern "C" fn fp_plan_frozen(
     index: usize,
     name: Option<&mut MaybeUninit<*const c_char>>,
 ) -> fp_status {
-    guard(|| {
-        let plan = some(plan, "plan")?;
-        plan.listed(plan.stretch(epoch, 0)?, |stretch| &stretch.frozen, index, "frozen parameter", name)
-    })
+    fp_plan_frozen_at(plan, epoch, 0, index, name)
 }
 
 /// Returns the name of a parameter that is frozen after some steps of an epoch, in the order of the units. It
@@ -199,10 +193,7 @@ pub extern "C" fn fp_plan_statistic(
     index: usize,
     name: Option<&mut MaybeUninit<*const c_char>>,
 ) -> fp_status {
-    guard(|| {
-        let plan = some(plan, "plan")?;
-        plan.listed(plan.stretch(epoch, 0)?, |stretch| &stretch.statistics, index, "statistic", name)
-    })
+    fp_plan_statistic_at(plan, epoch, 0, index, name)
 }
 
 /// Returns the name of a running statistic that stays after some steps of an epoch. It lives as long as the plan.
@@ -229,10 +220,7 @@ pub extern "C" fn fp_plan_dropout_off(
     index: usize,
     name: Option<&mut MaybeUninit<*const c_char>>,
 ) -> fp_status {
-    guard(|| {
-        let plan = some(plan, "plan")?;
-        plan.listed(plan.stretch(epoch, 0)?, |stretch| &stretch.dropout_off, index, "Dropout output", name)
-    })
+    fp_plan_dropout_off_at(plan, epoch, 0, index, name)
 }
 
 /// Returns the name of the output of a Dropout node that passes its input on after some steps of an epoch. It
@@ -274,13 +262,8 @@ pub unsafe extern "C" fn fp_plan_is_frozen(
     name: *const c_char,
     frozen: Option<&mut MaybeUninit<bool>>,
 ) -> fp_status {
-    guard(|| {
-        // SAFETY: the header asks for a C string or NULL.
-        let name = unsafe { text(name, "name")? };
-        let found = some(plan, "plan")?.is_frozen(epoch, 0, name)?;
-        some(frozen, "frozen")?.write(found);
-        Ok(())
-    })
+    // SAFETY: the header asks for the same.
+    unsafe { fp_plan_is_frozen_at(plan, epoch, 0, name, frozen) }
 }
 
 /// Tells whether a parameter is frozen after some steps of an epoch. A name that no unit has is an error.
@@ -309,13 +292,8 @@ pub unsafe extern "C" fn fp_plan_lr_scale(
     name: *const c_char,
     scale: Option<&mut MaybeUninit<f64>>,
 ) -> fp_status {
-    guard(|| {
-        // SAFETY: the header asks for a C string or NULL.
-        let name = unsafe { text(name, "name")? };
-        let found = some(plan, "plan")?.lr_scale(epoch, 0, name)?;
-        some(scale, "scale")?.write(found);
-        Ok(())
-    })
+    // SAFETY: the header asks for the same.
+    unsafe { fp_plan_lr_scale_at(plan, epoch, 0, name, scale) }
 }
 
 /// Returns the factor on the learning rate of a parameter after some steps of an epoch: that which holds from the
