@@ -54,8 +54,10 @@ fn write_with(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> std::io::Res
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     let written = fs::File::create(&temporary)
         .and_then(|mut file| {
-            if let Some(before) = &before {
-                file.set_permissions(before.permissions())?;
+            if let Some(before) = before.as_ref().map(fs::Metadata::permissions)
+                && file.metadata()?.permissions() != before
+            {
+                file.set_permissions(before)?;
             }
             write(&mut file)?;
             file.sync_all()
