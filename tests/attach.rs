@@ -255,3 +255,19 @@ fn of_two_runs_the_settings_are_compared() {
     let table = done(&["diff", path(&a), path(&b)]);
     assert!(table.contains("run.dir") && !table.contains("run.seed"), "{table}");
 }
+
+#[test]
+fn a_plan_is_another_where_anything_that_is_held_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let plan = plan(folder.path(), "plan.json", &["--freeze-start", "0.1"]);
+    done(&["attach", path(&model), path(&plan)]);
+    let told = |options: &[&str]| {
+        let output = freeze_plan(&[&[path(&model), "--epochs", "8", "--freeze-start", "0.1"], options].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr).contains("is not used: another is made")
+    };
+    assert!(!told(&[]), "the same plan");
+    assert!(told(&["--batch-norm", "frozen"]), "the same parameters, but statistics stay as well");
+    assert!(told(&["--keep", "conv1"]));
+}

@@ -196,6 +196,12 @@ impl EpochPlan {
         self.frozen.iter().chain(&self.statistics).chain(&self.dropout_off).map(String::as_str)
     }
 
+    /// Returns true where the same is frozen and learns at the same rates as in another entry, step by step.
+    pub fn acts_as(&self, other: &EpochPlan) -> bool {
+        let same = |(a, b): (&EpochPlan, &EpochPlan)| a.after == b.after && a.holds_as(b) && a.lr_scale == b.lr_scale;
+        self.changes.len() == other.changes.len() && self.stretches().zip(other.stretches()).all(same)
+    }
+
     pub(super) fn holds_as(&self, other: &EpochPlan) -> bool {
         (&self.frozen, &self.statistics, &self.dropout_off) == (&other.frozen, &other.statistics, &other.dropout_off)
     }

@@ -1,7 +1,7 @@
 //! What becomes of a plan in the metadata of a model that is planned or trained.
 
 use crate::onnx::{Edits, OnnxFile};
-use crate::plan::{EpochPlan, FreezePlan};
+use crate::plan::FreezePlan;
 use crate::planner::{ATTACHED, attached, identity};
 
 /// Says that another plan is attached to a model than the one that is followed; `None` where none is, or the same.
@@ -19,8 +19,7 @@ pub fn attached_note(file: &OnnxFile, followed: &FreezePlan) -> Option<String> {
             plan.model.file
         ));
     }
-    let same = |(a, b): (&EpochPlan, &EpochPlan)| a.frozen == b.frozen && a.lr_scale == b.lr_scale;
-    if epochs == followed.epochs.len() && plan.epochs.iter().zip(&followed.epochs).all(same) {
+    if epochs == followed.epochs.len() && plan.epochs.iter().zip(&followed.epochs).all(|(a, b)| a.acts_as(b)) {
         return None;
     }
     Some(format!("the plan that is attached to the model (policy {policy}, {of}) is not used: another is made"))

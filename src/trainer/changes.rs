@@ -148,15 +148,9 @@ fn epochs(trainer: &Trainer, past: &FreezePlan, checkpoint: &Checkpoint) -> Verd
         return Verdict::Refused("the rates of the schedule so far depend on the length of the run".into());
     }
     let adaptive = trainer.basis.planner().is_ok_and(|planner| planner.policy().is_adaptive());
-    let same = |epoch: usize| {
-        let [a, b] = [past, plan].map(|plan| plan.epochs.get(epoch));
-        let held = |epoch: &crate::plan::EpochPlan| {
-            let stretches = epoch.stretches();
-            stretches
-                .map(|part| (part.after, part.held().map(String::from).collect::<Vec<_>>(), part.lr_scale.clone()))
-                .collect::<Vec<_>>()
-        };
-        a.map(held) == b.map(held)
+    let same = |epoch: usize| match (past.epochs.get(epoch), plan.epochs.get(epoch)) {
+        (Some(before), Some(now)) => before.acts_as(now),
+        (before, now) => before.is_none() && now.is_none(),
     };
     match (0..done).find(|epoch| !same(*epoch)) {
         Some(epoch) if !adaptive => {
