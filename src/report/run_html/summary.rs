@@ -93,7 +93,11 @@ fn told(run: &RunRecord) -> String {
             true => format!("Freezing made the steps take {} longer", share(-measured)),
             false => format!("Freezing saved {} of the time of the steps", share(measured)),
         };
-        let _ = write!(text, " {what}, phase changes included; predicted were {} saved.", share(predicted));
+        let expected = match predicted < 0.0 {
+            true => format!("{} more", share(-predicted)),
+            false => format!("{} saved", share(predicted)),
+        };
+        let _ = write!(text, " {what}, phase changes included; predicted were {expected}.");
     }
     match run.log.resumes.as_slice() {
         [] => {}

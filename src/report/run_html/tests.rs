@@ -95,7 +95,7 @@ fn a_whole_run_is_shown() {
         epoch(3, 0.96, r#","wait_seconds":0.0,"device_peak_bytes":9500000000"#),
         phase(4, 0, 1, 0.5).replace(
             "\"nodes\"",
-            r#""memory_estimate":{"weights":1,"frozen":0,"slots":0,"gradients":0,"activations":2500000000,"workspace":0,"other":0,"total":2500000001,"largest":[["x",9]]},"nodes""#,
+            r#""memory_estimate":{"weights":1,"frozen":0,"slots":0,"gradients":0,"activations":2500000000,"workspace":0,"other":0,"total":2500000001,"largest":[{"name":"x","bytes":9}]},"nodes""#,
         ),
         r#"{"event":"speed","epoch":1,"steps":30,"predicted_seconds":0.25,"median_seconds":0.2,"predicted_change_seconds":0.0,"change_seconds":0.0,"time":3.6}"#.into(),
         step(40, 0.25, 0.1),
@@ -160,6 +160,33 @@ fn a_whole_run_is_shown() {
     let predicted = page.split("data-n=\"predicted\"").nth(1).unwrap();
     // 10 steps of 0.25 s, later of 0.125 s, on a scale from 0 to 2.5 s.
     assert!(predicted.starts_with(" d=\"M0 0L3333 0 6667 0 10000 5000\""), "{}", &predicted[..60]);
+}
+
+#[test]
+fn what_freezing_gained_is_told_in_both_directions() {
+    struct Case {
+        gain: f64,
+        predicted: f64,
+        text: &'static str,
+    }
+    let cases = [
+        Case {
+            gain: 0.25,
+            predicted: -0.125,
+            text: "saved 25.0 % of the time of the steps, phase changes included; predicted were 12.5 % more.",
+        },
+        Case {
+            gain: -0.5,
+            predicted: 0.125,
+            text: "made the steps take 50.0 % longer, phase changes included; predicted were 12.5 % saved.",
+        },
+    ];
+    for Case { gain, predicted, text } in cases {
+        let line = format!(
+            r#"{{"event":"gain","predicted":{predicted},"predicted_steps":0.3,"steps":0.3,"gain":{gain},"seconds_without":8.0,"seconds_with":6.0,"change_seconds":0.75,"time":8}}"#
+        );
+        has(&page_of(&[phase(1, 0, 0, 1.0), line, END.to_string()]), &[text]);
+    }
 }
 
 #[test]
